@@ -1,0 +1,193 @@
+//! One experiment = one [`Config`]: every setting there is, in four tables of one TOML file.
+//!
+//! Key names are unique across the tables, so `--set h_cycles=2` and `--set model.h_cycles=2` mean the same.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub model: ModelConfig,
+    pub task: TaskConfig,
+    pub data: DataConfig,
+    pub train: TrainConfig,
+}
+
+/// The network and its recursion (SPEC "The network and its recursions").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Which recursion: only `trm` so far.
+    pub arch: Arch,
+    /// T: outer cycles per supervision step.
+    pub h_cycles: usize,
+    /// n: latent updates per outer cycle.
+    pub l_cycles: usize,
+    /// Blocks in the network.
+    pub n_layers: usize,
+    /// D.
+    pub hidden_size: usize,
+    /// Attention heads; must divide `hidden_size`.
+    pub n_heads: usize,
+    /// SwiGLU expansion: inner width = round(expansion · width · 2/3), rounded up to `inner_multiple`.
+    pub expansion: f64,
+    /// Inner widths are a multiple of this (the published code's is 256).
+    pub inner_multiple: usize,
+    /// How positions exchange information.
+    pub mixing: Mixing,
+    /// Position information.
+    pub positions: Positions,
+    /// Width of a puzzle table row; 0 = no puzzle table.
+    pub puzzle_emb_ndim: usize,
+    /// P: puzzle-embedding positions; 0 = ceil(puzzle_emb_ndim / hidden_size).
+    pub puzzle_emb_len: usize,
+    /// Learned prefix positions shared by all puzzles, in place of a puzzle table; 0 = none.
+    pub learned_prefix: usize,
+    /// What part of the recursion is differentiated.
+    pub gradient: Gradient,
+    /// For `gradient = "last_k"`: how many of the last calls are recorded.
+    pub last_k: usize,
+    /// Separate networks for the z and the y update.
+    pub separate_nets: bool,
+}
+
+/// Which recursion (SPEC's table of models).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arch {
+    Trm,
+}
+
+/// Mixing over positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixing {
+    Attention,
+    MlpT,
+}
+
+/// Position information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    None,
+    Learned,
+    Rope,
+}
+
+/// Which calls carry gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gradient {
+    /// The whole last outer cycle (TRM).
+    FullCycle,
+    /// The last z-update and the last y-update (HRM).
+    OneStep,
+    /// The last `last_k` calls.
+    LastK,
+}
+
+/// What the data set fixes; filled in from it when a run starts, so that a run folder stands alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskConfig {
+    /// Kind of puzzle, for solving and rendering: `sudoku` or `tokens`.
+    pub puzzle: String,
+    /// S: tokens per puzzle.
+    pub seq_len: usize,
+    /// V: tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Rows of the puzzle table.
+    pub num_puzzle_identifiers: usize,
+}
+
+/// Where examples come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A data-set folder in the published layout, or empty: generate in memory.
+    pub dir: String,
+    /// Side of the generated Sudoku: 4, 6 or 9.
+    pub sudoku_size: usize,
+    /// Training puzzles to generate.
+    pub train_puzzles: usize,
+    /// Test puzzles to generate (unseen up to symmetry).
+    pub test_puzzles: usize,
+    /// Clues put back on top of a minimal puzzle: uniform in `0..=extra_clues`.
+    pub extra_clues: usize,
+    /// Seed of the generated set.
+    pub data_seed: u64,
+    /// `stored`: use the rows as they are; `online`: a fresh random symmetry for every example drawn.
+    pub augment: Augment,
+}
+
+/// Augmentation at training time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augment {
+    Stored,
+    Online,
+}
+
+/// Loss, optimizer, schedule, bookkeeping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Seed of weights, data order and exploration.
+    pub seed: u64,
+    /// Slots in a batch.
+    pub batch_size: usize,
+    /// Epochs over the data (SPEC "Sampling"); ignored when `max_steps` is not 0.
+    pub epochs: u64,
+    /// Updates; 0 = what `epochs` gives.
+    pub max_steps: u64,
+    pub loss: Loss,
+    /// Softmax only: share of the target spread evenly over the vocabulary.
+    pub label_smoothing: f64,
+    /// Weight of the halting (and continue) loss: 0.5 in the paper.
+    pub halt_loss_weight: f64,
+    pub optimizer: Optimizer,
+    pub lr: f64,
+    pub lr_warmup_steps: u64,
+    /// Cosine decay ends at this share of `lr`; 1.0 = constant.
+    pub lr_min_ratio: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    pub puzzle_emb_lr: f64,
+    pub puzzle_emb_weight_decay: f64,
+    /// Largest gradient norm; 0 = no clipping.
+    pub grad_clip: f64,
+    /// Keep an exponential moving average of the weights, and evaluate and save it.
+    pub ema: bool,
+    pub ema_rate: f64,
+    /// N_sup: supervision steps a sequence may live.
+    pub halt_max_steps: u32,
+    pub halt_exploration_prob: f64,
+    /// Adaptive halting in training; off: every sequence lives `halt_max_steps`.
+    pub act: bool,
+    /// The Q-learning continue loss (SPEC step 4).
+    pub continue_loss: bool,
+    /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
+    /// Part of the experiment, not of the machine: it fixes the order of summation.
+    pub gradient_groups: usize,
+    /// Updates between evaluations; 0 = only at the end.
+    pub eval_interval: u64,
+    /// Updates between checkpoints; 0 = only at the end.
+    pub checkpoint_interval: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    StablemaxCrossEntropy,
+    SoftmaxCrossEntropy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    AdamAtan2,
+    Adamw,
+}

@@ -1,0 +1,7 @@
+//! trm: a CPU-first research engine for tiny recursive reasoning models.
+
+pub mod config;
+pub mod error;
+pub mod rng;
+
+pub use error::{Error, Result};
