@@ -44,7 +44,7 @@ pub trait Real:
     /// Every element the shapes and strides address must lie inside its allocation, and C must not alias A or B.
     #[allow(clippy::too_many_arguments)]
     unsafe fn gemm(
-        (m, k, n): (usize, usize, usize),
+        shape: (usize, usize, usize),
         alpha: Self,
         a: *const Self,
         a_strides: (usize, usize),
