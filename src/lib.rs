@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod error;
+pub mod model;
 pub mod rng;
 pub mod simd;
+pub mod tape;
 
 pub use error::{Error, Result};

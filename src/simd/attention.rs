@@ -52,10 +52,15 @@ impl<T: Real> RopeTable<T> {
         Self { half, cos, sin }
     }
 
+    /// Whether the table serves attention of this shape.
+    pub fn fits(&self, shape: &AttentionShape) -> bool {
+        2 * self.half == shape.head_dim && self.cos.len() >= shape.len * self.half
+    }
+
     /// Rotates q and k of every head in place; `inverse` turns back.
     fn rotate(&self, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
         let half = self.half;
-        assert!(2 * half == shape.head_dim && self.cos.len() >= shape.len * half, "rope table fits the shape");
+        assert!(self.fits(shape), "the table of angles fits the shape");
         for (row, values) in qkv.chunks_exact_mut(shape.row_stride()).enumerate() {
             let at = (row % shape.len) * half;
             let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);

@@ -1,0 +1,123 @@
+//! The model: embedding, blocks, heads, and the recursion as data.
+//!
+//! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
+//! (a [`Schedule`]). The numbers live in [`Params`], so that one structure serves the weights in training, their
+//! moving average, and f64 copies for checking.
+
+mod checks;
+mod embedding;
+mod flops;
+mod init;
+mod network;
+mod schedule;
+
+pub use checks::CATALOGUE;
+pub use embedding::Embedding;
+pub use flops::{Flops, forward_flops, model_flops};
+pub use init::initialize;
+pub use network::{Block, Mix, Network};
+pub use schedule::{Call, MAX_STATES, Schedule, Source, StateId};
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use crate::config::{ModelConfig, TaskConfig};
+use crate::simd::Real;
+use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
+
+/// The states of some sequences: one `[sequences·len, hidden]` value each, in the order of [`Schedule::states`].
+pub type States = ArrayVec<Var, MAX_STATES>;
+
+/// The structure of a model. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Every dense tensor under its published name.
+    pub layout: Arc<Layout>,
+    pub schedule: Schedule,
+    pub embedding: Embedding,
+    pub nets: Vec<Network>,
+    /// `H_init`, `L_init`, …: one start vector `[hidden]` for each state; not trained.
+    pub starts: Vec<ParamId>,
+    pub heads: Heads,
+    /// L: positions the blocks see.
+    pub len: usize,
+    /// D.
+    pub hidden: usize,
+}
+
+/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (SPEC).
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub lm: ParamId,
+    pub q_weight: ParamId,
+    pub q_bias: ParamId,
+}
+
+/// Which calls of the schedule leave a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// As the schedule says.
+    Train,
+    /// None.
+    Infer,
+}
+
+impl Model {
+    /// The structure that `config` describes for a task.
+    pub fn new(config: &ModelConfig, task: &TaskConfig) -> Self {
+        let schedule = Schedule::new(config);
+        let hidden = config.hidden_size;
+        let mut layout = Layout::default();
+        let embedding = Embedding::new(&mut layout, config, task);
+        let len = embedding.len();
+        let nets = schedule.nets.iter().map(|name| Network::new(&mut layout, name, config, len)).collect();
+        let starts = schedule
+            .states
+            .iter()
+            .map(|state| {
+                let id = layout.push_vector(format!("inner.{state}_init"), hidden);
+                layout.freeze(id);
+                id
+            })
+            .collect();
+        let heads = Heads {
+            lm: layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Matrix),
+            q_weight: layout.push("inner.q_head.weight", 2, hidden, Use::Matrix),
+            q_bias: layout.push_vector("inner.q_head.bias", 2),
+        };
+        Self { layout: Arc::new(layout), schedule, embedding, nets, starts, heads, len, hidden }
+    }
+
+    /// Runs the recursion of one supervision step: `states` are replaced by the new ones. `question` is x.
+    pub fn recur<T: Real>(&self, tape: &mut Tape<'_, T>, question: &Var, states: &mut States, pass: Pass) {
+        for call in &self.schedule.calls {
+            tape.set_recording(call.recorded && pass == Pass::Train);
+            let h = {
+                let summand = |source: &Source| match source {
+                    Source::State(id) => &states[id.index()],
+                    Source::Question => question,
+                };
+                let summands: ArrayVec<&Var, { MAX_STATES + 1 }> = call.inputs.iter().map(summand).collect();
+                ops::add(tape, &summands)
+            };
+            let updated = self.nets[call.net].forward(tape, h, self.len);
+            let outdated = std::mem::replace(&mut states[call.target.index()], updated);
+            tape.release(outdated);
+        }
+        tape.set_recording(pass == Pass::Train);
+    }
+
+    /// The heads applied to the states: `(logits [sequences·seq_len, vocab], q [sequences, 2])`.
+    pub fn heads<T: Real>(&self, tape: &mut Tape<'_, T>, states: &States) -> (Var, Var) {
+        let y = &states[self.schedule.answer.index()];
+        let prefix = self.embedding.prefix;
+        let tokens = ops::select_positions(tape, y, self.len, prefix, self.len - prefix);
+        let logits = ops::linear(tape, &tokens, self.heads.lm, None);
+        tape.release(tokens);
+        let first = ops::select_positions(tape, y, self.len, 0, 1);
+        let q = ops::linear(tape, &first, self.heads.q_weight, Some(self.heads.q_bias));
+        tape.release(first);
+        (logits, q)
+    }
+}

@@ -1,0 +1,113 @@
+//! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, SPEC "Block").
+
+use crate::config::{Mixing, ModelConfig, Positions};
+use crate::simd::Real;
+use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
+
+/// `f(h) = block_k(… block_1(h))`.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub blocks: Vec<Block>,
+}
+
+/// One block's weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    pub mix: Mix,
+    /// SwiGLU over features.
+    pub mlp: SwiGluWeights,
+}
+
+/// Mixing over positions.
+#[derive(Clone, Copy, Debug)]
+pub enum Mix {
+    Attention { qkv: ParamId, out: ParamId, heads: usize, rope: bool },
+    Positions(SwiGluWeights),
+}
+
+/// `[2·inner, width]` and `[width, inner]`.
+#[derive(Clone, Copy, Debug)]
+pub struct SwiGluWeights {
+    pub gate_up: ParamId,
+    pub down: ParamId,
+}
+
+/// SwiGLU's inner width: round(expansion · width · 2/3), half to even, up to a multiple of `multiple` (SPEC "Block").
+pub fn inner_width(expansion: f64, width: usize, multiple: usize) -> usize {
+    let inner = (expansion * width as f64 * 2.0 / 3.0).round_ties_even() as usize;
+    inner.next_multiple_of(multiple)
+}
+
+impl Network {
+    /// Adds the tensors of a network called `name` to the layout; `len` is L.
+    pub(super) fn new(layout: &mut Layout, name: &str, config: &ModelConfig, len: usize) -> Self {
+        let hidden = config.hidden_size;
+        let swiglu = |layout: &mut Layout, prefix: String, width: usize| {
+            let inner = inner_width(config.expansion, width, config.inner_multiple);
+            SwiGluWeights {
+                gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, Use::Matrix),
+                down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, Use::Matrix),
+            }
+        };
+        let blocks = (0..config.n_layers)
+            .map(|i| {
+                let prefix = format!("inner.{name}.layers.{i}");
+                let mix = match config.mixing {
+                    Mixing::Attention => Mix::Attention {
+                        qkv: layout.push(
+                            format!("{prefix}.self_attn.qkv_proj.weight"),
+                            3 * hidden,
+                            hidden,
+                            Use::Matrix,
+                        ),
+                        out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Use::Matrix),
+                        heads: config.n_heads,
+                        rope: config.positions == Positions::Rope,
+                    },
+                    Mixing::MlpT => Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len)),
+                };
+                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden) }
+            })
+            .collect();
+        Self { blocks }
+    }
+
+    /// `f(h)` for sequences of `len` positions; uses up h `[sequences·len, hidden]`.
+    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, len: usize) -> Var {
+        self.blocks.iter().fold(h, |h, block| block.forward(tape, h, len))
+    }
+}
+
+impl Block {
+    /// One block: mix over positions, then over features; post-norm.
+    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, len: usize) -> Var {
+        let h = match self.mix {
+            Mix::Attention { qkv, out, heads, rope } => {
+                let qkv = ops::linear(tape, &h, qkv, None);
+                let attended = ops::attention(tape, qkv, heads, len, rope);
+                let mixed = ops::linear(tape, &attended, out, None);
+                tape.release(attended);
+                ops::add_rmsnorm(tape, h, mixed)
+            }
+            Mix::Positions(mlp_t) => {
+                let mixed = ops::swiglu_over_positions(tape, &h, mlp_t.gate_up, mlp_t.down);
+                ops::add_rmsnorm_over_positions(tape, h, mixed, len)
+            }
+        };
+        let wide = ops::swiglu(tape, &h, self.mlp.gate_up, self.mlp.down);
+        ops::add_rmsnorm(tape, h, wide)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inner_width;
+
+    #[test]
+    fn inner_widths_are_the_published_ones() {
+        assert_eq!(inner_width(4.0, 512, 256), 1536);
+        assert_eq!(inner_width(4.0, 97, 256), 512);
+        assert_eq!(inner_width(4.0, 16, 256), 256);
+        assert_eq!(inner_width(4.0, 96, 64), 256);
+    }
+}

@@ -1,0 +1,269 @@
+//! Gradients against central differences, in f64: the reason to believe the rest.
+//!
+//! A [`Sample`] is a small function of inputs and weights. Its outputs are weighted with random numbers into one
+//! scalar; the tape's gradient of that scalar is compared with the five-point difference
+//! `(−f(x+2h) + 8f(x+h) − 8f(x−h) + f(x−2h)) / 12h`, whose error h⁴ is far below the bound.
+
+use std::sync::Arc;
+
+use super::ops::Entry;
+use super::{Grads, Layout, Memory, ParamId, Params, Tape, Use, Var};
+use crate::rng::Rng;
+
+/// The bound every check must keep.
+pub const TOLERANCE: f64 = 1e-6;
+
+/// Gradients smaller than this are compared as if they were this large: rounding in f(x±h) ends there.
+const FLOOR: f64 = 1e-3;
+
+const STEP: f64 = 2e-4;
+
+/// Coordinates of each tensor that are checked, drawn at random; smaller tensors are checked whole.
+const COORDINATES: usize = 24;
+
+type Function = dyn Fn(&mut Tape<'_, f64>, Vec<Var>) -> Vec<Var>;
+
+/// A random small problem: inputs, weights, and the function of them whose gradient is checked.
+pub struct Sample {
+    /// What is special about it, for the table; may be empty.
+    pub label: &'static str,
+    layout: Layout,
+    weights: Vec<Vec<f64>>,
+    inputs: Vec<(usize, usize, Vec<f64>)>,
+    function: Box<Function>,
+}
+
+impl Sample {
+    /// A problem without inputs, weights or function yet.
+    pub fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            layout: Layout::default(),
+            weights: Vec::new(),
+            inputs: Vec::new(),
+            function: Box::new(|_, inputs| inputs),
+        }
+    }
+
+    /// Random sizes in `1..=max`, one for each given maximum.
+    pub fn sizes<const N: usize>(rng: &mut Rng, max: [usize; N]) -> [usize; N] {
+        max.map(|max| 1 + rng.below(max))
+    }
+
+    /// Adds a weight with standard normal values.
+    pub fn param(&mut self, rng: &mut Rng, rows: usize, cols: usize, usage: Use) -> ParamId {
+        self.weights.push((0..rows * cols).map(|_| rng.normal()).collect());
+        self.layout.push(format!("weight {}", self.weights.len()), rows, cols, usage)
+    }
+
+    /// Takes over a whole model: its layout and weights.
+    pub fn model(&mut self, params: &Params<f64>) {
+        self.layout = (**params.layout()).clone();
+        self.weights = self.layout.tensors().iter().map(|t| params.values()[t.range()].to_vec()).collect();
+    }
+
+    /// Adds an input with standard normal values.
+    pub fn input(&mut self, rng: &mut Rng, rows: usize, cols: usize) {
+        self.inputs.push((rows, cols, (0..rows * cols).map(|_| rng.normal()).collect()));
+    }
+
+    /// The values of an input, if there is one of that number.
+    pub fn input_values(&self, index: usize) -> Option<&[f64]> {
+        self.inputs.get(index).map(|(_, _, values)| values.as_slice())
+    }
+
+    /// Moves input values at least `distance` away from zero, for functions that bend there.
+    pub fn keep_inputs_from_zero(&mut self, distance: f64) {
+        for x in self.inputs.iter_mut().flat_map(|(_, _, values)| values) {
+            *x += distance.copysign(*x);
+        }
+    }
+
+    /// Sets the function.
+    pub fn run(mut self, function: impl Fn(&mut Tape<'_, f64>, Vec<Var>) -> Vec<Var> + 'static) -> Self {
+        self.function = Box::new(function);
+        self
+    }
+
+    fn params(&self) -> Params<f64> {
+        let mut params = Params::new(Arc::new(self.layout.clone()));
+        params.update(|values| {
+            for (tensor, weights) in self.layout.tensors().iter().zip(&self.weights) {
+                values[tensor.range()].copy_from_slice(weights);
+            }
+        });
+        params
+    }
+
+    /// Runs the function; `seed_of(output)` weights its outputs. Returns the scalar, and the gradients of inputs and
+    /// weights if wanted.
+    fn evaluate(&self, memory: &mut Memory<f64>, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng, grad: bool) -> Evaluation {
+        let params = self.params();
+        let mut tape = Tape::new(memory, &params);
+        let leaves: Vec<Var> = self.inputs.iter().map(|(r, c, values)| tape.leaf(*r, *c, values)).collect();
+        let slots: Vec<_> = leaves.iter().map(|leaf| leaf.0).collect();
+        let outputs = (self.function)(&mut tape, leaves);
+        if seeds.is_empty() {
+            seeds.extend(outputs.iter().map(|out| tape.value(out).iter().map(|_| rng.normal()).collect::<Vec<_>>()));
+        }
+        let value = outputs.iter().zip(&*seeds).map(|(out, seed)| crate::simd::dot(tape.value(out), seed)).sum();
+        let mut grads = Grads::new(params.layout().clone());
+        let mut input_grads = Vec::new();
+        if grad {
+            let pairs: Vec<(&Var, &[f64])> = outputs.iter().zip(&*seeds).map(|(o, s)| (o, s.as_slice())).collect();
+            tape.backward(&pairs, &mut grads);
+            for (slot, (_, _, values)) in slots.into_iter().zip(&self.inputs) {
+                input_grads.push(tape.grad(&Var(slot)).map_or(vec![0.0; values.len()], <[f64]>::to_vec));
+            }
+        }
+        Evaluation { value, grads, input_grads }
+    }
+
+    /// All tensors: inputs first, then weights.
+    fn tensor_mut(&mut self, index: usize) -> &mut Vec<f64> {
+        let n_inputs = self.inputs.len();
+        if index < n_inputs { &mut self.inputs[index].2 } else { &mut self.weights[index - n_inputs] }
+    }
+
+    /// The worst relative error of any tensor's gradient.
+    pub fn worst_error(mut self, rng: &mut Rng) -> f64 {
+        let mut memory = Memory::default();
+        let mut seeds = Vec::new();
+        let analytic = self.evaluate(&mut memory, &mut seeds, rng, true);
+        let n_tensors = self.inputs.len() + self.weights.len();
+        let mut worst = 0.0f64;
+        for index in 0..n_tensors {
+            let gradient: Vec<f64> = match index.checked_sub(self.inputs.len()) {
+                None => analytic.input_grads[index].clone(),
+                Some(weight) => analytic.grads.values()[self.layout.tensors()[weight].range()].to_vec(),
+            };
+            let mut coordinates = rng.permutation(gradient.len());
+            coordinates.truncate(COORDINATES);
+            let (mut difference, mut size) = (0.0, 0.0);
+            for i in coordinates {
+                let original = self.tensor_mut(index)[i];
+                let mut at = |offset: f64| {
+                    self.tensor_mut(index)[i] = original + offset;
+                    self.evaluate(&mut memory, &mut seeds, rng, false).value
+                };
+                let (far, near) = (at(2.0 * STEP) - at(-2.0 * STEP), at(STEP) - at(-STEP));
+                let numeric = (8.0 * near - far) / (12.0 * STEP);
+                self.tensor_mut(index)[i] = original;
+                difference += (gradient[i] - numeric).powi(2);
+                size += gradient[i].powi(2).max(numeric.powi(2));
+            }
+            let error = difference.sqrt() / size.sqrt().max(FLOOR);
+            worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+        }
+        worst
+    }
+}
+
+struct Evaluation {
+    value: f64,
+    grads: Grads<f64>,
+    input_grads: Vec<Vec<f64>>,
+}
+
+/// The outcome of one entry of the table.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Outcome {
+    /// Operation or composition, with the variant where there are several.
+    pub name: String,
+    /// Random problems tried.
+    pub problems: usize,
+    /// Worst relative error over all of them.
+    pub worst_error: f64,
+}
+
+impl Outcome {
+    /// Whether the error keeps [`TOLERANCE`].
+    pub fn passed(&self) -> bool {
+        self.worst_error <= TOLERANCE
+    }
+}
+
+/// Checks `rounds` fresh problems of every variant of an entry.
+pub fn check(entry: &Entry, rng: &mut Rng, rounds: usize) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for _ in 0..rounds {
+        for sample in (entry.samples)(rng) {
+            let name = match sample.label {
+                "" => entry.name.to_owned(),
+                label => format!("{}, {label}", entry.name),
+            };
+            let error = sample.worst_error(rng);
+            match outcomes.iter_mut().find(|outcome| outcome.name == name) {
+                Some(outcome) => {
+                    outcome.problems += 1;
+                    outcome.worst_error = outcome.worst_error.max(error);
+                }
+                None => outcomes.push(Outcome { name, problems: 1, worst_error: error }),
+            }
+        }
+    }
+    outcomes
+}
+
+/// Deliberate mistakes in backward passes, to check the check; exists in tests only.
+#[cfg(test)]
+pub(crate) mod fault {
+    use std::cell::Cell;
+
+    thread_local! {
+        static FAULT: Cell<Option<(&'static str, &'static str, f64)>> = const { Cell::new(None) };
+    }
+
+    /// Runs `body` while the given term of the given operation is multiplied by `factor`.
+    pub fn with<R>(operation: &'static str, term: &'static str, factor: f64, body: impl FnOnce() -> R) -> R {
+        FAULT.set(Some((operation, term, factor)));
+        let result = body();
+        FAULT.set(None);
+        result
+    }
+
+    pub fn factor(operation: &'static str, term: &'static str) -> f64 {
+        let entry = super::super::ops::CATALOGUE.iter().find(|entry| entry.name == operation);
+        assert!(entry.is_some_and(|e| e.terms.contains(&term)), "{operation} lists its term {term}");
+        match FAULT.get() {
+            Some((o, t, factor)) if o == operation && t == term => factor,
+            _ => 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ops::CATALOGUE;
+    use super::*;
+
+    fn worst(entry: &Entry, seed: u64, rounds: usize) -> f64 {
+        let outcomes = check(entry, &mut Rng::new(seed), rounds);
+        outcomes.iter().map(|o| o.worst_error).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn every_operation_agrees_with_central_differences() {
+        for entry in CATALOGUE {
+            for outcome in check(entry, &mut Rng::new(7), 8) {
+                println!("{:40} {:.1e}", outcome.name, outcome.worst_error);
+                assert!(outcome.passed(), "{outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_dropped_or_scaled_term_of_any_backward_pass_is_caught() {
+        let mut mutants = 0;
+        for entry in CATALOGUE {
+            for &term in entry.terms {
+                for factor in [-1.0, 0.0, 1.001] {
+                    let error = fault::with(entry.name, term, factor, || worst(entry, 11, 3));
+                    assert!(error > TOLERANCE, "{} × {factor} in {} went unnoticed ({error:.1e})", term, entry.name);
+                    mutants += 1;
+                }
+            }
+        }
+        println!("{mutants} mutants, all caught");
+    }
+}

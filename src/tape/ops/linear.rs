@@ -1,0 +1,80 @@
+//! Linear layer: `y = x Wᵀ (+ b)`, x `[m, in]`, W `[out, in]`, b `[out]`.
+//!
+//! Backward: `dx = dy W`, `dW = dyᵀ x`, `db = Σ rows dy`.
+
+use super::Operation;
+use crate::rng::Rng;
+use crate::simd::{self, Real};
+use crate::tape::gradcheck::Sample;
+use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    x: SlotId,
+    weight: ParamId,
+    bias: Option<ParamId>,
+    out: SlotId,
+}
+
+/// `y = x Wᵀ (+ b)`: x is `[m, in]`, y `[m, out]`.
+pub fn linear<T: Real>(tape: &mut Tape<'_, T>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+    let (m, _) = tape.shape(x);
+    let params = tape.params();
+    let (n_out, _) = params.shape(weight);
+    let out = tape.new_slot(m, n_out);
+    let ([x_values], [y]) = tape.memory.arena.split([tape.value_block(x.0)], [tape.value_block(out)]);
+    params.weight(weight).forward_rows(x_values, y);
+    if let Some(bias) = bias {
+        for row in y.chunks_exact_mut(n_out) {
+            simd::add_assign(row, params.get(bias));
+        }
+    }
+    let recorded = tape.records(&[x.0], true);
+    if recorded {
+        tape.save(x.0);
+    }
+    tape.push(out, recorded, Linear { x: x.0, weight, bias, out })
+}
+
+impl Operation for Linear {
+    const NAME: &'static str = "linear";
+    const TERMS: &'static [&'static str] = &["input", "weight", "bias"];
+
+    fn output(&self) -> SlotId {
+        self.out
+    }
+
+    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
+        let d_out = pass.grad_out(self.out);
+        let shape = pass.params.shape(self.weight);
+        let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
+        if let Some(d_x) = pass.grad_in(self.x) {
+            let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
+            pass.params.weight(self.weight).backward_rows(dy, dx);
+            if input != T::ONE {
+                simd::scale(dx, input);
+            }
+        }
+        let x = pass.value(self.x);
+        let dy = pass.memory.arena.get(d_out);
+        simd::weight_grad_rows(shape, weight, dy, pass.memory.arena.get(x), pass.grads.get_mut(self.weight));
+        if let Some(id) = self.bias {
+            for row in dy.chunks_exact(shape.0) {
+                simd::axpy(pass.grads.get_mut(id), bias, row);
+            }
+        }
+    }
+
+    fn samples(rng: &mut Rng) -> Vec<Sample> {
+        [false, true]
+            .map(|with_bias| {
+                let [m, n_in, n_out] = Sample::sizes(rng, [7, 9, 9]);
+                let mut sample = Sample::new(if with_bias { "with bias" } else { "" });
+                let weight = sample.param(rng, n_out, n_in, Use::Matrix);
+                let bias = with_bias.then(|| sample.param(rng, 1, n_out, Use::Table));
+                sample.input(rng, m, n_in);
+                sample.run(move |tape, inputs| vec![linear(tape, &inputs[0], weight, bias)])
+            })
+            .into()
+    }
+}

@@ -1,0 +1,122 @@
+//! The operations of the tape, one file each: formula, forward, backward, and an entry in the gradient check.
+//!
+//! An operation is a plain `Copy` record of slots and settings that implements [`Operation`]; listing it in
+//! `operations!` below makes it part of [`Op`], of the backward pass and of [`CATALOGUE`]. The trait demands
+//! [`Operation::samples`], so an operation without a gradient check does not compile.
+
+mod add;
+mod add_positions;
+mod add_rmsnorm;
+mod add_start;
+mod attention;
+mod bce_with_logits;
+mod cross_entropy;
+mod linear;
+mod puzzle_prefix;
+mod select_positions;
+mod swiglu;
+mod swiglu_over_positions;
+mod token_embedding;
+
+pub use add::add;
+pub use add_positions::add_positions;
+pub use add_rmsnorm::{add_rmsnorm, add_rmsnorm_over_positions};
+pub use add_start::add_start;
+pub use attention::attention;
+pub use bce_with_logits::bce_with_logits;
+pub use cross_entropy::{IGNORE_LABEL, Likelihood, cross_entropy};
+pub use linear::linear;
+pub use puzzle_prefix::puzzle_prefix;
+pub use select_positions::select_positions;
+pub use swiglu::swiglu;
+pub use swiglu_over_positions::swiglu_over_positions;
+pub use token_embedding::token_embedding;
+
+use super::gradcheck::Sample;
+use super::{Backward, SlotId};
+use crate::rng::Rng;
+use crate::simd::Real;
+
+/// What every recorded operation can do.
+pub(crate) trait Operation: Copy {
+    /// The name under which the gradient check lists it.
+    const NAME: &'static str;
+    /// The gradient terms its backward pass adds up; each can be made wrong by a test, and the check must notice.
+    const TERMS: &'static [&'static str];
+    /// Whether the output slot is new, or an input's that was overwritten.
+    const CREATES_OUTPUT: bool = true;
+
+    /// The slot whose gradient the backward pass starts from.
+    fn output(&self) -> SlotId;
+
+    /// Adds this operation's share to the gradients of its inputs and weights.
+    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>);
+
+    /// Random small problems that exercise every term.
+    fn samples(rng: &mut Rng) -> Vec<Sample>;
+}
+
+/// One line of the gradient-check table.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub name: &'static str,
+    pub terms: &'static [&'static str],
+    pub samples: fn(&mut Rng) -> Vec<Sample>,
+}
+
+macro_rules! operations {
+    ($($module:ident::$Operation:ident),* $(,)?) => {
+        /// A recorded operation.
+        #[derive(Clone, Copy)]
+        pub(crate) enum Op {
+            $($Operation($module::$Operation)),*
+        }
+
+        $(impl From<$module::$Operation> for Op {
+            fn from(operation: $module::$Operation) -> Self {
+                Self::$Operation(operation)
+            }
+        })*
+
+        impl Op {
+            pub(crate) fn name(&self) -> &'static str {
+                match self { $(Self::$Operation(_) => $module::$Operation::NAME),* }
+            }
+
+            pub(crate) fn output(&self) -> SlotId {
+                match self { $(Self::$Operation(op) => op.output()),* }
+            }
+
+            pub(crate) fn creates_output(&self) -> bool {
+                match self { $(Self::$Operation(_) => $module::$Operation::CREATES_OUTPUT),* }
+            }
+
+            pub(crate) fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
+                match self { $(Self::$Operation(op) => op.backward(pass)),* }
+            }
+        }
+
+        /// Every operation, for the gradient check.
+        pub const CATALOGUE: &[Entry] = &[$(Entry {
+            name: $module::$Operation::NAME,
+            terms: $module::$Operation::TERMS,
+            samples: $module::$Operation::samples,
+        }),*];
+    };
+}
+
+operations! {
+    linear::Linear,
+    swiglu::SwiGlu,
+    swiglu_over_positions::SwiGluOverPositions,
+    attention::Attention,
+    add_rmsnorm::AddRmsNorm,
+    add::Add,
+    add_start::AddStart,
+    token_embedding::TokenEmbedding,
+    puzzle_prefix::PuzzlePrefix,
+    add_positions::AddPositions,
+    select_positions::SelectPositions,
+    cross_entropy::CrossEntropy,
+    bce_with_logits::BceWithLogits,
+}

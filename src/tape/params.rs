@@ -1,0 +1,208 @@
+//! Weights and their gradients: each a flat vector, cut into named tensors by one shared [`Layout`].
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::simd::{Real, Weight};
+
+/// Index of a tensor in a [`Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(u32);
+
+impl ParamId {
+    /// Position in the layout.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How a tensor is used, and so how it is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A matrix `[out, in]` applied to rows (features) or columns (positions).
+    Matrix,
+    /// Rows that are looked up or added; read as they are.
+    Table,
+}
+
+/// One named tensor.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The published name (SPEC "Golden vectors"); weights travel under it.
+    pub name: String,
+    pub rows: usize,
+    pub cols: usize,
+    pub usage: Use,
+    /// One-dimensional in the published files (a bias, a start vector).
+    pub is_vector: bool,
+    /// Changed by the optimizer; start vectors are not.
+    pub trained: bool,
+    range: Range<usize>,
+}
+
+impl Tensor {
+    /// Shape under which the tensor is stored.
+    pub fn shape(&self) -> Vec<usize> {
+        if self.is_vector { vec![self.cols] } else { vec![self.rows, self.cols] }
+    }
+
+    /// Where its elements lie in the flat vector.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+}
+
+/// Names, shapes and places of all tensors of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    tensors: Vec<Tensor>,
+    len: usize,
+}
+
+impl Layout {
+    /// Adds a tensor behind the others; its first element is aligned to a cache line of f32.
+    pub fn push(&mut self, name: impl Into<String>, rows: usize, cols: usize, usage: Use) -> ParamId {
+        let start = self.len.next_multiple_of(16);
+        let range = start..start + rows * cols;
+        self.len = range.end;
+        self.tensors.push(Tensor { name: name.into(), rows, cols, usage, is_vector: false, trained: true, range });
+        ParamId(self.tensors.len() as u32 - 1)
+    }
+
+    /// Adds a vector `[cols]`.
+    pub fn push_vector(&mut self, name: impl Into<String>, cols: usize) -> ParamId {
+        let id = self.push(name, 1, cols, Use::Table);
+        self.tensors[id.index()].is_vector = true;
+        id
+    }
+
+    /// Takes a tensor out of training.
+    pub fn freeze(&mut self, id: ParamId) {
+        self.tensors[id.index()].trained = false;
+    }
+
+    /// All tensors, by [`ParamId`].
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The identifiers of all tensors, in order.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.tensors.len() as u32).map(ParamId)
+    }
+
+    /// Elements of the flat vector (a little more than the sum of the tensors: alignment).
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Number of weights.
+    pub fn n_weights(&self) -> usize {
+        self.tensors.iter().map(|t| t.rows * t.cols).sum()
+    }
+
+    /// The tensor of that name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.tensors.iter().position(|t| t.name == name).map(|i| ParamId(i as u32))
+    }
+}
+
+/// Values of all tensors, and the packed form of the matrices among them.
+#[derive(Clone, Debug)]
+pub struct Params<T> {
+    layout: Arc<Layout>,
+    values: Vec<T>,
+    packed: Vec<Option<Weight<T>>>,
+}
+
+impl<T: Real> Params<T> {
+    /// All zeros.
+    pub fn new(layout: Arc<Layout>) -> Self {
+        let packed =
+            layout.tensors().iter().map(|t| (t.usage == Use::Matrix).then(|| Weight::new(t.rows, t.cols))).collect();
+        Self { values: vec![T::ZERO; layout.len()], packed, layout }
+    }
+
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The flat vector.
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// `(rows, cols)` of a tensor.
+    pub fn shape(&self, id: ParamId) -> (usize, usize) {
+        let tensor = &self.layout.tensors[id.index()];
+        (tensor.rows, tensor.cols)
+    }
+
+    /// One tensor, row-major.
+    pub fn get(&self, id: ParamId) -> &[T] {
+        &self.values[self.layout.tensors[id.index()].range()]
+    }
+
+    /// One matrix, packed for products.
+    pub fn weight(&self, id: ParamId) -> &Weight<T> {
+        self.packed[id.index()].as_ref().expect("the tensor was declared a matrix")
+    }
+
+    /// Changes the values, then packs the matrices again (in parallel; packing only moves data).
+    pub fn update<R>(&mut self, change: impl FnOnce(&mut [T]) -> R) -> R {
+        let result = change(&mut self.values);
+        let (values, layout) = (&self.values, &self.layout);
+        self.packed.par_iter_mut().zip(layout.tensors.par_iter()).for_each(|(packed, tensor)| {
+            if let Some(packed) = packed {
+                packed.pack(&values[tensor.range()]);
+            }
+        });
+        result
+    }
+}
+
+/// Gradients of all tensors, in the same flat order.
+#[derive(Clone, Debug)]
+pub struct Grads<T> {
+    layout: Arc<Layout>,
+    values: Vec<T>,
+}
+
+impl<T: Real> Grads<T> {
+    /// All zeros.
+    pub fn new(layout: Arc<Layout>) -> Self {
+        Self { values: vec![T::ZERO; layout.len()], layout }
+    }
+
+    /// The flat vector.
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// The flat vector, for writing.
+    pub fn values_mut(&mut self) -> &mut [T] {
+        &mut self.values
+    }
+
+    /// One tensor's gradient.
+    pub fn get(&self, id: ParamId) -> &[T] {
+        &self.values[self.layout.tensors[id.index()].range()]
+    }
+
+    /// One tensor's gradient, for adding to.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut [T] {
+        &mut self.values[self.layout.tensors[id.index()].range()]
+    }
+
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.values.fill(T::ZERO);
+    }
+}
