@@ -1,5 +1,6 @@
 //! trm: a CPU-first research engine for tiny recursive reasoning models.
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod model;

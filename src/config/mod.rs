@@ -1,16 +1,33 @@
 //! One experiment = one [`Config`]: every setting there is, in four tables of one TOML file.
 //!
 //! Key names are unique across the tables, so `--set h_cycles=2` and `--set model.h_cycles=2` mean the same.
+//!
+//! Settings come in layers, each a list of differences over the one below: a preset, a file, `--set` arguments.
+//! [`Config::resolve`] stacks them, [`Config::validate`] judges the result, [`Config::to_toml`] writes all of it.
+
+mod check;
+mod layers;
+mod presets;
+mod resources;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
+
+pub use layers::nearest;
+pub use presets::{DEFAULT_PRESET, Preset, presets};
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The network and its recursion.
     pub model: ModelConfig,
+    /// What the data set fixes.
     pub task: TaskConfig,
+    /// Where examples come from.
     pub data: DataConfig,
+    /// Loss, optimizer, schedule.
     pub train: TrainConfig,
 }
 
@@ -56,6 +73,7 @@ pub struct ModelConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
+    /// Two states, y and z, and (by default) one shared network.
     Trm,
 }
 
@@ -63,7 +81,9 @@ pub enum Arch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mixing {
+    /// Multi-head self-attention.
     Attention,
+    /// SwiGLU over positions.
     MlpT,
 }
 
@@ -71,8 +91,11 @@ pub enum Mixing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
+    /// None at all (mlp_t has positions built in).
     None,
+    /// A learned table added to the embedding.
     Learned,
+    /// Rotations of queries and keys inside attention.
     Rope,
 }
 
@@ -126,7 +149,9 @@ pub struct DataConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
+    /// Rows as they are on disk.
     Stored,
+    /// A fresh random symmetry for every example drawn.
     Online,
 }
 
@@ -142,28 +167,39 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Updates; 0 = what `epochs` gives.
     pub max_steps: u64,
+    /// Token loss.
     pub loss: Loss,
     /// Softmax only: share of the target spread evenly over the vocabulary.
     pub label_smoothing: f64,
     /// Weight of the halting (and continue) loss: 0.5 in the paper.
     pub halt_loss_weight: f64,
+    /// Optimizer of the dense weights.
     pub optimizer: Optimizer,
+    /// Learning rate of the dense weights.
     pub lr: f64,
+    /// Updates of linear warm-up.
     pub lr_warmup_steps: u64,
     /// Cosine decay ends at this share of `lr`; 1.0 = constant.
     pub lr_min_ratio: f64,
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
+    /// Decoupled weight decay of the dense weights.
     pub weight_decay: f64,
+    /// Learning rate of the puzzle table (sign-SGD).
     pub puzzle_emb_lr: f64,
+    /// Decoupled weight decay of the puzzle table.
     pub puzzle_emb_weight_decay: f64,
     /// Largest gradient norm; 0 = no clipping.
     pub grad_clip: f64,
     /// Keep an exponential moving average of the weights, and evaluate and save it.
     pub ema: bool,
+    /// Share of the old average kept at every update.
     pub ema_rate: f64,
     /// N_sup: supervision steps a sequence may live.
     pub halt_max_steps: u32,
+    /// Chance that a slot draws a minimum number of supervision steps (SPEC step 3).
     pub halt_exploration_prob: f64,
     /// Adaptive halting in training; off: every sequence lives `halt_max_steps`.
     pub act: bool,
@@ -178,16 +214,22 @@ pub struct TrainConfig {
     pub checkpoint_interval: u64,
 }
 
+/// Token loss (SPEC "Loss").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
+    /// The published code's default.
     StablemaxCrossEntropy,
+    /// The usual one.
     SoftmaxCrossEntropy,
 }
 
+/// Optimizer of the dense weights (SPEC "Optimizers, schedule, EMA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
+    /// Scale-free Adam, the published code's default.
     AdamAtan2,
+    /// Adam with decoupled weight decay.
     Adamw,
 }

@@ -1,0 +1,94 @@
+//! Whole files or none: write to a temporary in the same folder, sync it, rename it into place, sync the folder.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Suffix of files that are not whole yet.
+const TEMPORARY: &str = ".tmp";
+
+/// Replaces `path` by what `content` writes. On an error the temporary is removed and the old file is untouched; a
+/// process that dies on the way leaves at most a temporary, which [`remove_leftovers`] clears.
+pub fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let temporary = temporary_of(path)?;
+    let written = write_synced(&temporary, content).and_then(|()| {
+        step("rename")?;
+        fs::rename(&temporary, path)
+    });
+    if let Err(e) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(explained(path, e));
+    }
+    step("sync folder").and_then(|()| sync_folder(parent(path))).map_err(|e| Error::io(path, e))
+}
+
+/// Replaces `path` by `bytes`.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, |file| file.write_all(bytes))
+}
+
+/// Removes the temporaries that processes which died left in `folder`. Only the owner of the folder may call it.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+            fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_synced(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    step("create")?;
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    step("write")?;
+    content(&mut file)?;
+    step("flush")?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    step("sync file")?;
+    file.sync_all()
+}
+
+/// Makes the entries of `folder` durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|f| f.sync_all()) {
+        // Some file systems cannot sync a folder; the rename itself is still atomic there.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}
+
+fn temporary_of(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::input(format!("{}: not a file name; give the path of a file to write", path.display()))
+    })?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}{TEMPORARY}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn explained(path: &Path, e: io::Error) -> Error {
+    if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Error::input(format!(
+            "{}: no space left to write it ({e}); the file there before is untouched: free some space and resume",
+            path.display()
+        ));
+    }
+    Error::io(path, e)
+}
+
+/// A place where a test may make the sequence fail or the process die; nothing outside tests.
+#[inline]
+pub(super) fn step(_name: &'static str) -> io::Result<()> {
+    #[cfg(test)]
+    super::crash_tests::on_step(_name)?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! One process per run folder: an advisory lock on `run.lock`, which the system frees however its holder ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The file in a run folder that is locked; it stays there, empty or with the last holder's process id.
+pub const LOCK_FILE: &str = "run.lock";
+
+/// Holds a run folder until dropped.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Locks the folder, or says which process holds it.
+    pub fn acquire(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK_FILE);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| Error::io(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&file).take(20).read_to_string(&mut holder);
+                let process = match holder.trim().parse::<u32>() {
+                    Ok(pid) => format!("process {pid}"),
+                    Err(_) => "another process".to_owned(),
+                };
+                return Err(Error::input(format!(
+                    "{}: in use by {process}; wait for it to end, or give another --out",
+                    folder.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(&path, e)),
+        }
+        let noted = file
+            .set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(std::process::id().to_string().as_bytes()));
+        noted.map_err(|e| Error::io(&path, e))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_holder_is_refused_with_folder_and_process_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let first = RunLock::acquire(dir.path()).expect("free");
+        let line = RunLock::acquire(dir.path()).expect_err("held").to_string();
+        assert!(line.contains(&dir.path().display().to_string()), "{line}");
+        assert!(line.contains(&format!("process {}", std::process::id())), "{line}");
+        drop(first);
+        RunLock::acquire(dir.path()).expect("free again");
+    }
+}

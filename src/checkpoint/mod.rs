@@ -1,0 +1,18 @@
+//! What outlives a process: weights, the state a run goes on from, and the folder that holds them.
+//!
+//! Every file is written beside its place, synced and renamed ([`atomic`]), so a reader sees the old file or the new
+//! one, never a part. A run folder belongs to one process at a time ([`lock`]).
+
+pub mod atomic;
+#[cfg(test)]
+mod crash_tests;
+pub mod lock;
+pub mod run_folder;
+pub mod state;
+pub mod tensor_file;
+pub mod weights;
+
+pub use run_folder::{RunFolder, RunPaths};
+pub use state::{Loaded, load_latest, save};
+pub use tensor_file::TensorFile;
+pub use weights::{NamedTensor, load_weights, save_weights};

@@ -1,0 +1,310 @@
+//! The state a run goes on from: `checkpoint/state-<step>.bin`, bincode behind a header that proves it is whole.
+//!
+//! Layout: magic (8 bytes), format version (u32), payload length (u64), CRC-32 of the payload (u32), payload; all
+//! little-endian. A file counts only when length and checksum are right, and both are checked before decoding. The
+//! checkpoint before the newest is kept, so that one damaged file costs an interval and not the run.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bincode::de::{Decode, Decoder, DecoderImpl, read::Reader};
+use bincode::error::DecodeError;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::atomic;
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8; 8] = b"TRMSTATE";
+const VERSION: u32 = 1;
+const HEADER_BYTES: u64 = 24;
+/// Beyond any state this program writes; decoding is bounded by the file's own length inside it.
+const MAX_BYTES: usize = 1 << 42;
+
+/// A state read back.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The state.
+    pub value: T,
+    /// The update it was saved after.
+    pub step: u64,
+    /// The file it came from.
+    pub path: PathBuf,
+    /// One line for each newer file that was damaged and passed over.
+    pub warnings: Vec<String>,
+}
+
+/// Fixed-width integers: then a claim of n bytes in the data is a claim on n bytes of the file, and can be checked.
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_BYTES>()
+}
+
+/// Writes the state after update `step` into the folder `dir` (made if missing), streaming, and returns the file.
+/// When it is on disk, everything but it and the newest checkpoint before it is removed.
+pub fn save(dir: &Path, step: u64, state: &impl Serialize) -> Result<PathBuf> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let path = dir.join(format!("state-{step:012}.bin"));
+    atomic::write(&path, |file| {
+        file.write_all(&[0; HEADER_BYTES as usize])?;
+        let mut payload = Summed { inner: file, crc: crc32fast::Hasher::new(), bytes: 0 };
+        bincode::serde::encode_into_std_write(state, &mut payload, config()).map_err(io::Error::other)?;
+        let Summed { inner: file, crc, bytes } = payload;
+        atomic::step("header")?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&header(bytes, crc.finalize()))
+    })?;
+    atomic::step("remove older").map_err(|e| Error::io(dir, e))?;
+    let previous = list(dir)?.into_iter().map(|(s, _)| s).filter(|&s| s < step).max();
+    for (other, old) in list(dir)? {
+        if other != step && Some(other) != previous {
+            fs::remove_file(&old).map_err(|e| Error::io(&old, e))?;
+        }
+    }
+    atomic::remove_leftovers(dir)?;
+    Ok(path)
+}
+
+/// The newest whole state in the folder `dir`; `None` when there is no checkpoint at all. Damaged files are passed
+/// over with a warning; when all are damaged, that is an error.
+pub fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T>>> {
+    let mut files = match list(dir) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    let mut warnings = Vec::new();
+    for (step, path) in files {
+        match load(&path) {
+            Ok(value) => return Ok(Some(Loaded { value, step, path, warnings })),
+            Err(e) => warnings.push(format!("{e}; falling back to the checkpoint before it")),
+        }
+    }
+    match warnings.first() {
+        None => Ok(None),
+        Some(first) => Err(Error::input(format!(
+            "{}: no checkpoint is whole; start again in a new folder ({})",
+            dir.display(),
+            first.split(';').next().unwrap_or_default()
+        ))),
+    }
+}
+
+/// The step of the newest checkpoint file in `dir`, whole or not; `None` without any.
+pub fn latest_step(dir: &Path) -> Option<u64> {
+    list(dir).ok()?.into_iter().map(|(step, _)| step).max()
+}
+
+/// Reads one checkpoint file: header, then checksum over the whole payload, only then the decoder.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let damaged = |what: &str| Error::input(format!("{}: damaged checkpoint ({what})", path.display()));
+    let io_error = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(io_error)?;
+    let meta = file.metadata().map_err(io_error)?;
+    if !meta.is_file() {
+        return Err(damaged("not a file"));
+    }
+    let mut header = [0; HEADER_BYTES as usize];
+    file.read_exact(&mut header).map_err(|_| damaged("shorter than its header"))?;
+    let (bytes, crc) = read_header(&header).map_err(|what| damaged(&what))?;
+    if bytes.checked_add(HEADER_BYTES) != Some(meta.len()) {
+        return Err(damaged(&format!("its header promises {bytes} bytes, the file has {}", meta.len())));
+    }
+
+    let mut found = crc32fast::Hasher::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut chunk).map_err(io_error)? {
+            0 => break,
+            n => found.update(&chunk[..n]),
+        }
+    }
+    if found.finalize() != crc {
+        return Err(damaged("its checksum is wrong"));
+    }
+
+    file.seek(SeekFrom::Start(HEADER_BYTES)).map_err(io_error)?;
+    let source = Limited { inner: BufReader::with_capacity(1 << 20, file), left: bytes };
+    let mut decoder = DecoderImpl::new(source, config(), ());
+    let spent = MAX_BYTES.checked_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let spent = spent.ok_or_else(|| damaged("larger than any state"))?;
+    let misfit = |e: DecodeError| damaged(&format!("written by another version of trm? {e}").replace('\n', " "));
+    decoder.claim_bytes_read(spent).map_err(misfit)?;
+    let value = bincode::serde::Compat::<T>::decode(&mut decoder).map_err(misfit)?.0;
+    match decoder.reader().left {
+        0 => Ok(value),
+        left => Err(damaged(&format!("written by another version of trm? {left} bytes are left over"))),
+    }
+}
+
+fn header(bytes: u64, crc: u32) -> [u8; HEADER_BYTES as usize] {
+    let mut header = [0; HEADER_BYTES as usize];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..20].copy_from_slice(&bytes.to_le_bytes());
+    header[20..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+fn read_header(header: &[u8; HEADER_BYTES as usize]) -> Result<(u64, u32), String> {
+    let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if &header[..8] != MAGIC {
+        return Err("not a trm checkpoint".to_owned());
+    }
+    if word(8) != VERSION {
+        return Err(format!("format version {}, this program reads {VERSION}", word(8)));
+    }
+    Ok((u64::from_le_bytes(header[12..20].try_into().expect("eight bytes")), word(20)))
+}
+
+/// The checkpoint files of a folder with their steps.
+fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = entry.map_err(|e| Error::io(dir, e))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let step = name.strip_prefix("state-").and_then(|n| n.strip_suffix(".bin")).and_then(|n| n.parse().ok());
+        files.extend(step.map(|step| (step, path)));
+    }
+    Ok(files)
+}
+
+/// Counts and sums what passes through.
+struct Summed<W> {
+    inner: W,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.crc.update(&buf[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// A file of which only the payload may be read.
+struct Limited {
+    inner: BufReader<File>,
+    left: u64,
+}
+
+impl Reader for Limited {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
+        let missing = (bytes.len() as u64).saturating_sub(self.left) as usize;
+        if missing > 0 {
+            return Err(DecodeError::UnexpectedEnd { additional: missing });
+        }
+        self.left -= bytes.len() as u64;
+        self.inner.read_exact(bytes).map_err(|inner| DecodeError::Io { inner, additional: bytes.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct State {
+        name: String,
+        weights: Vec<f32>,
+        tag: Option<char>,
+        flags: Vec<bool>,
+        step: u64,
+    }
+
+    fn state(step: u64) -> State {
+        let weights = (0..1000).map(|i| i as f32 + step as f32).collect();
+        State { name: "größe".to_owned(), weights, tag: Some('é'), flags: vec![true, false], step }
+    }
+
+    #[test]
+    fn saving_and_loading_is_the_identity_and_two_are_kept() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let dir = dir.path().join("checkpoint");
+        assert!(load_latest::<State>(&dir).expect("no folder").is_none());
+        for step in [3, 5, 9, 10] {
+            save(&dir, step, &state(step)).expect("save");
+        }
+        let loaded = load_latest::<State>(&dir).expect("load").expect("some");
+        assert_eq!((loaded.value, loaded.step, loaded.warnings.len()), (state(10), 10, 0));
+        let mut steps: Vec<_> = list(&dir).expect("list").into_iter().map(|(s, _)| s).collect();
+        steps.sort_unstable();
+        assert_eq!(steps, [9, 10]);
+        assert_eq!(latest_step(&dir), Some(10));
+    }
+
+    #[test]
+    fn any_damage_to_the_newest_falls_back_with_a_warning() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let dir = dir.path();
+        save(dir, 1, &state(1)).expect("save");
+        let newest = save(dir, 2, &state(2)).expect("save");
+        let good = fs::read(&newest).expect("read");
+        let mut damages: Vec<Vec<u8>> =
+            [0, 1, 23, 24, 25, good.len() / 2, good.len() - 1].iter().map(|&n| good[..n].to_vec()).collect();
+        for at in (0..good.len()).step_by(97).chain([0, 8, 12, 19, 20, 24, good.len() - 1]) {
+            let mut flipped = good.clone();
+            flipped[at] ^= 0x40;
+            damages.push(flipped);
+        }
+        damages.push([good.clone(), vec![0]].concat());
+        for damage in damages {
+            fs::write(&newest, damage).expect("write");
+            let loaded = load_latest::<State>(dir).expect("load").expect("the older one");
+            assert_eq!((loaded.step, loaded.value), (1, state(1)));
+            assert_eq!(loaded.warnings.len(), 1);
+            assert!(loaded.warnings[0].contains("state-000000000002.bin"), "{:?}", loaded.warnings);
+        }
+        fs::write(dir.join("state-000000000001.bin"), b"").expect("write");
+        let line = load_latest::<State>(dir).expect_err("both damaged").to_string();
+        assert!(line.contains("no checkpoint is whole") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn a_save_after_falling_back_removes_the_damaged_newer_file() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        save(dir.path(), 1, &state(1)).expect("save");
+        fs::write(dir.path().join("state-000000000009.bin"), b"rubbish").expect("write");
+        save(dir.path(), 2, &state(2)).expect("save");
+        let loaded = load_latest::<State>(dir.path()).expect("load").expect("some");
+        assert_eq!((loaded.step, loaded.warnings.len()), (2, 0));
+    }
+
+    /// A valid checksum over hostile lengths: refused without allocating what they promise.
+    #[test]
+    fn lengths_that_lie_are_refused() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("state-000000000001.bin");
+        for length in [9, 1 << 20, 1 << 40, u64::MAX / 2, u64::MAX] {
+            let payload = [&length.to_le_bytes()[..], b"abcdefgh"].concat();
+            let head = header(payload.len() as u64, crc32fast::hash(&payload));
+            fs::write(&path, [&head[..], &payload].concat()).expect("write");
+            for line in [
+                load::<String>(&path).expect_err("string").to_string(),
+                load::<Vec<u64>>(&path).expect_err("numbers").to_string(),
+            ] {
+                assert!(line.contains("damaged checkpoint") && !line.contains('\n'), "{line}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn loading_arbitrary_bytes_never_panics(body in proptest::collection::vec(any::<u8>(), 0..80), sum in any::<bool>()) {
+            let dir = tempfile::tempdir().expect("temporary folder");
+            let path = dir.path().join("x");
+            let head = header(body.len() as u64, if sum { crc32fast::hash(&body) } else { 0 });
+            fs::write(&path, [&head[..], &body].concat()).expect("write");
+            let _ = load::<State>(&path);
+        }
+    }
+}

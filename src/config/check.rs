@@ -1,0 +1,239 @@
+//! What a set of well-typed settings must satisfy before anything is allocated or trained.
+
+use super::{Augment, Config, Gradient, Loss, Mixing, Positions, resources};
+use crate::error::{Error, Result};
+
+/// Why settings are refused, and which keys are to blame.
+pub(super) struct Fault {
+    pub keys: Vec<&'static str>,
+    pub message: String,
+}
+
+impl Config {
+    /// Refuses settings that cannot be run, in one line that names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        first_fault(self).map_err(|fault| Error::input(fault.message))
+    }
+}
+
+/// Ranges of whole numbers. The upper ends are far beyond any sensible model; they keep every product of sizes
+/// inside 64 bits.
+fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
+    let (m, t, d, r) = (&c.model, &c.task, &c.data, &c.train);
+    let wide = |x: usize| x as u64;
+    const ANY: u64 = i64::MAX as u64;
+    vec![
+        ("model.h_cycles", wide(m.h_cycles), 1, 1_000),
+        ("model.l_cycles", wide(m.l_cycles), 1, 1_000),
+        ("model.n_layers", wide(m.n_layers), 1, 1_000),
+        ("model.hidden_size", wide(m.hidden_size), 1, 65_536),
+        ("model.n_heads", wide(m.n_heads), 1, 65_536),
+        ("model.inner_multiple", wide(m.inner_multiple), 1, 65_536),
+        ("model.puzzle_emb_ndim", wide(m.puzzle_emb_ndim), 0, 1 << 24),
+        ("model.puzzle_emb_len", wide(m.puzzle_emb_len), 0, 65_536),
+        ("model.learned_prefix", wide(m.learned_prefix), 0, 65_536),
+        ("model.last_k", wide(m.last_k), 1, 1 << 21),
+        ("task.seq_len", wide(t.seq_len), 1, 65_536),
+        ("task.vocab_size", wide(t.vocab_size), 2, 65_536),
+        ("task.num_puzzle_identifiers", wide(t.num_puzzle_identifiers), 1, 1 << 31),
+        ("data.train_puzzles", wide(d.train_puzzles), 1, 100_000_000),
+        ("data.test_puzzles", wide(d.test_puzzles), 1, 100_000_000),
+        ("data.extra_clues", wide(d.extra_clues), 0, 256),
+        ("data.data_seed", d.data_seed, 0, ANY),
+        ("train.seed", r.seed, 0, ANY),
+        ("train.batch_size", wide(r.batch_size), 1, 1 << 20),
+        ("train.epochs", r.epochs, 0, 1 << 40),
+        ("train.max_steps", r.max_steps, 0, 1 << 40),
+        ("train.lr_warmup_steps", r.lr_warmup_steps, 0, 1 << 40),
+        ("train.halt_max_steps", u64::from(r.halt_max_steps), 1, 1_000),
+        ("train.gradient_groups", wide(r.gradient_groups), 0, 1 << 20),
+        ("train.eval_interval", r.eval_interval, 0, 1 << 40),
+        ("train.checkpoint_interval", r.checkpoint_interval, 0, 1 << 40),
+    ]
+}
+
+/// Ranges of rates and shares; the flag says whether the upper end itself is allowed.
+fn rates(c: &Config) -> [(&'static str, f64, f64, f64, bool); 13] {
+    let r = &c.train;
+    [
+        ("model.expansion", c.model.expansion, 0.01, 1_000.0, true),
+        ("train.label_smoothing", r.label_smoothing, 0.0, 1.0, false),
+        ("train.halt_loss_weight", r.halt_loss_weight, 0.0, 1e6, true),
+        ("train.lr", r.lr, 0.0, 1e3, true),
+        ("train.lr_min_ratio", r.lr_min_ratio, 0.0, 1.0, true),
+        ("train.beta1", r.beta1, 0.0, 1.0, false),
+        ("train.beta2", r.beta2, 0.0, 1.0, false),
+        ("train.weight_decay", r.weight_decay, 0.0, 1e3, true),
+        ("train.puzzle_emb_lr", r.puzzle_emb_lr, 0.0, 1e3, true),
+        ("train.puzzle_emb_weight_decay", r.puzzle_emb_weight_decay, 0.0, 1e3, true),
+        ("train.grad_clip", r.grad_clip, 0.0, 1e9, true),
+        ("train.ema_rate", r.ema_rate, 0.0, 1.0, false),
+        ("train.halt_exploration_prob", r.halt_exploration_prob, 0.0, 1.0, true),
+    ]
+}
+
+/// The first thing wrong with the settings.
+pub(super) fn first_fault(c: &Config) -> Result<(), Fault> {
+    for (key, value, low, high) in whole_numbers(c) {
+        if !(low..=high).contains(&value) {
+            return fault(&[key], format!("{key} = {value} is out of range; give {low} to {high}"));
+        }
+    }
+    for (key, value, low, high, closed) in rates(c) {
+        let inside = value >= low && (value < high || closed && value == high);
+        if !inside {
+            let end = if closed { "" } else { " (excluded)" };
+            return fault(&[key], format!("{key} = {value} is out of range; give {low} to {high}{end}"));
+        }
+    }
+    model(c)?;
+    data(c)?;
+    train(c)?;
+    resources::fits(c)
+}
+
+fn model(c: &Config) -> Result<(), Fault> {
+    let m = &c.model;
+    if !m.hidden_size.is_multiple_of(m.n_heads) {
+        return fault(
+            &["model.n_heads", "model.hidden_size"],
+            format!(
+                "model.n_heads = {} does not divide model.hidden_size = {}; give a divisor, e.g. {}",
+                m.n_heads,
+                m.hidden_size,
+                divisor_below(m.hidden_size, m.n_heads)
+            ),
+        );
+    }
+    let head = m.hidden_size / m.n_heads;
+    if m.positions == Positions::Rope {
+        if m.mixing != Mixing::Attention {
+            return fault(
+                &["model.positions", "model.mixing"],
+                "model.positions = \"rope\" rotates inside attention and would do nothing with model.mixing = \
+                 \"mlp_t\"; give positions = \"none\" or \"learned\", or mixing = \"attention\"",
+            );
+        }
+        if !head.is_multiple_of(2) {
+            return fault(
+                &["model.n_heads", "model.hidden_size", "model.positions"],
+                format!(
+                    "model.positions = \"rope\" needs an even head size, not {} / {} = {head}; change model.n_heads \
+                     or model.hidden_size",
+                    m.hidden_size, m.n_heads
+                ),
+            );
+        }
+    }
+    if m.puzzle_emb_ndim > 0 && m.learned_prefix > 0 {
+        return fault(
+            &["model.puzzle_emb_ndim", "model.learned_prefix"],
+            "model.puzzle_emb_ndim and model.learned_prefix both fill the positions in front; set one of them to 0",
+        );
+    }
+    if m.puzzle_emb_ndim == 0 && m.puzzle_emb_len > 0 {
+        return fault(
+            &["model.puzzle_emb_len", "model.puzzle_emb_ndim"],
+            "model.puzzle_emb_len needs a puzzle table; set model.puzzle_emb_ndim, or puzzle_emb_len = 0",
+        );
+    }
+    if m.puzzle_emb_len > 0 && m.puzzle_emb_ndim > m.puzzle_emb_len * m.hidden_size {
+        return fault(
+            &["model.puzzle_emb_ndim", "model.puzzle_emb_len", "model.hidden_size"],
+            format!(
+                "model.puzzle_emb_ndim = {} does not fit {} positions of {} (model.puzzle_emb_len × hidden_size); \
+                 give at most {}",
+                m.puzzle_emb_ndim,
+                m.puzzle_emb_len,
+                m.hidden_size,
+                m.puzzle_emb_len * m.hidden_size
+            ),
+        );
+    }
+    let calls = m.h_cycles * (m.l_cycles + 1);
+    if m.gradient == Gradient::LastK && m.last_k > calls {
+        return fault(
+            &["model.last_k", "model.h_cycles", "model.l_cycles", "model.gradient"],
+            format!(
+                "model.last_k = {} is more than the {calls} calls there are (h_cycles × (l_cycles + 1)); give 1 to \
+                 {calls}",
+                m.last_k
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn data(c: &Config) -> Result<(), Fault> {
+    let d = &c.data;
+    if !["sudoku", "tokens"].contains(&c.task.puzzle.as_str()) {
+        return fault(
+            &["task.puzzle"],
+            format!("task.puzzle = {:?} is unknown; give \"sudoku\" or \"tokens\"", c.task.puzzle),
+        );
+    }
+    if ![4, 6, 9].contains(&d.sudoku_size) {
+        return fault(
+            &["data.sudoku_size"],
+            format!("data.sudoku_size = {} is not generated; give 4, 6 or 9", d.sudoku_size),
+        );
+    }
+    if c.task.puzzle != "sudoku" && d.augment == Augment::Online {
+        return fault(
+            &["data.augment", "task.puzzle"],
+            "data.augment = \"online\" knows the symmetries of sudoku only; give augment = \"stored\"",
+        );
+    }
+    if d.dir.contains('\0') {
+        return fault(&["data.dir"], "data.dir holds a NUL character; give a folder");
+    }
+    Ok(())
+}
+
+fn train(c: &Config) -> Result<(), Fault> {
+    let r = &c.train;
+    if r.max_steps == 0 && r.epochs == 0 {
+        return fault(
+            &["train.max_steps", "train.epochs"],
+            "train.max_steps and train.epochs are both 0; give one of them a value",
+        );
+    }
+    if r.label_smoothing > 0.0 && r.loss != Loss::SoftmaxCrossEntropy {
+        return fault(
+            &["train.label_smoothing", "train.loss"],
+            "train.label_smoothing works with softmax only; set label_smoothing = 0, or loss = \
+             \"softmax_cross_entropy\"",
+        );
+    }
+    for (lr_key, lr, decay_key, decay) in [
+        ("train.lr", r.lr, "train.weight_decay", r.weight_decay),
+        ("train.puzzle_emb_lr", r.puzzle_emb_lr, "train.puzzle_emb_weight_decay", r.puzzle_emb_weight_decay),
+    ] {
+        if lr * decay > 1.0 {
+            return fault(
+                &[lr_key, decay_key],
+                format!("{lr_key} × {decay_key} = {} turns weights around at every update; keep it ≤ 1", lr * decay),
+            );
+        }
+    }
+    if r.gradient_groups > r.batch_size {
+        return fault(
+            &["train.gradient_groups", "train.batch_size"],
+            format!(
+                "train.gradient_groups = {} is more than the {} sequences of a batch (train.batch_size); give at \
+                 most that, or 0 for the default",
+                r.gradient_groups, r.batch_size
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn divisor_below(n: usize, at_most: usize) -> usize {
+    (1..=at_most.min(n)).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
+}
+
+/// A refusal blamed on `keys`.
+pub(super) fn fault(keys: &[&'static str], message: impl Into<String>) -> Result<(), Fault> {
+    Err(Fault { keys: keys.to_vec(), message: message.into() })
+}

@@ -1,0 +1,325 @@
+//! Stacking settings: preset, file, `--set`; each value remembers where it came from, so that an error can say so.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::Deserialize as _;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::{Config, check, presets};
+use crate::error::{Error, Result};
+
+/// A settings file is short; anything longer is not one.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Keys beside the sections at the top of a file.
+const TOP_KEYS: [&str; 2] = ["preset", "description"];
+
+impl Config {
+    /// The settings of a run: `preset` (else the file's own `preset = "…"`, else the default), then the file's
+    /// differences, then every `key=value` of `sets` in order. The result is validated.
+    pub fn resolve(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let file = file.map(Source::read).transpose()?;
+        let mut stack = Stack::base();
+        match &file {
+            None => stack.preset(preset.unwrap_or(presets::DEFAULT_PRESET), "--preset")?,
+            Some(source) => stack.file(source, preset)?,
+        }
+        for set in sets {
+            stack.set(set)?;
+        }
+        stack.finish()
+    }
+
+    /// The settings of one preset.
+    pub fn preset(name: &str) -> Result<Self> {
+        Self::resolve(Some(name), None, &[])
+    }
+
+    /// The settings in a TOML text (a run folder's `config.toml`, an experiment file); `origin` names it in errors.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
+        let mut stack = Stack::base();
+        stack.file(&Source { name: origin.to_owned(), text: text.to_owned() }, None)?;
+        stack.finish()
+    }
+
+    /// Every setting, as TOML; [`Config::from_toml`] gives back the same bits.
+    pub fn to_toml(&self) -> String {
+        let settings = toml::to_string(self).expect("validated settings are TOML");
+        format!("# Every setting of this run.\n\n{settings}")
+    }
+
+    /// The keys whose values differ, as `section.key: mine -> theirs`; empty when the settings are equal.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (mine, theirs) = (leaves(self), leaves(other));
+        let differing = mine.iter().filter(|(key, value)| theirs[*key] != **value);
+        differing.map(|(key, value)| format!("{key}: {value} -> {}", theirs[key])).collect()
+    }
+}
+
+impl Default for Config {
+    /// The quick start's settings.
+    fn default() -> Self {
+        Self::preset(presets::DEFAULT_PRESET).expect("the default preset is valid")
+    }
+}
+
+/// The known word most like `word`, to end an error message with.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|k| (strsim::jaro_winkler(word, k), k));
+    scored.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, k)| k)
+}
+
+fn leaves(config: &Config) -> BTreeMap<String, Value> {
+    let table = Table::try_from(config).expect("settings are a table");
+    let mut all = BTreeMap::new();
+    for (section, inner) in table {
+        let Value::Table(inner) = inner else { continue };
+        all.extend(inner.into_iter().map(|(leaf, value)| (format!("{section}.{leaf}"), value)));
+    }
+    all
+}
+
+/// A TOML text and the name it goes by in errors.
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn read(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::input(format!("{name}: larger than 1 MiB, so not a settings file; give a TOML file")));
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            Error::input(format!("{name}: not UTF-8 (byte {}); give a TOML file", e.utf8_error().valid_up_to()))
+        })?;
+        Ok(Self { name, text })
+    }
+
+    /// `name:line` of the byte `offset`.
+    fn at(&self, offset: usize) -> String {
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        format!("{}:{}", self.name, 1 + before.iter().filter(|&&b| b == b'\n').count())
+    }
+}
+
+/// The settings so far, and where each that is not the base's came from.
+struct Stack {
+    table: Table,
+    /// `section.leaf` → (layer number, origin as an error prefix).
+    origins: BTreeMap<String, (usize, String)>,
+    layer: usize,
+}
+
+impl Stack {
+    fn base() -> Self {
+        let text = presets::text(presets::DEFAULT_PRESET).expect("the base is embedded");
+        let mut table: Table = text.parse().expect("the base is TOML");
+        table.remove("description");
+        Self { table, origins: BTreeMap::new(), layer: 0 }
+    }
+
+    fn preset(&mut self, name: &str, origin: &str) -> Result<()> {
+        let Some(text) = presets::text(name) else {
+            let hint = nearest(name, presets::names()).unwrap_or_default();
+            return Err(Error::input(format!(
+                "{origin}: unknown preset {}; did you mean `{hint}`? (`trm presets` lists them)",
+                shown(name)
+            )));
+        };
+        if name == presets::DEFAULT_PRESET {
+            return Ok(());
+        }
+        self.file(&Source { name: format!("preset {name}"), text: text.to_owned() }, None)
+    }
+
+    /// Puts the differences of a TOML text on the preset it names (or on `preset`, which must not contradict it).
+    fn file(&mut self, source: &Source, preset: Option<&str>) -> Result<()> {
+        let document = DeTable::parse(&source.text).map_err(|e| {
+            let at = source.at(e.span().map_or(0, |s| s.start));
+            Error::input(format!("{at}: not TOML: {}", e.message().replace('\n', ", ")))
+        })?;
+        let document = document.get_ref();
+        for top in TOP_KEYS {
+            if let Some(value) = document.get(top)
+                && !value.get_ref().is_str()
+            {
+                return Err(Error::input(format!("{}: {top} needs a string", source.at(value.span().start))));
+            }
+        }
+        let own = document.get("preset").map(|v| (v.get_ref().as_str().unwrap_or_default(), v.span().start));
+        match (preset, own) {
+            (Some(asked), Some((own, at))) if asked != own => {
+                return Err(Error::input(format!(
+                    "{}: the file builds on preset `{own}` but --preset asks for {}; give one of them",
+                    source.at(at),
+                    shown(asked)
+                )));
+            }
+            (_, Some((own, at))) => self.preset(own, &source.at(at))?,
+            (Some(asked), None) => self.preset(asked, "--preset")?,
+            (None, None) => {}
+        }
+
+        self.layer += 1;
+        for (section, value) in document {
+            let at = source.at(section.span().start);
+            let section = section.get_ref().as_ref();
+            if TOP_KEYS.contains(&section) {
+                continue;
+            }
+            let inner = match value.get_ref() {
+                DeValue::Table(inner) if self.section(section).is_some() => inner,
+                _ => return Err(Error::input(format!("{at}: {}", self.not_a_section(section)))),
+            };
+            for (leaf, value) in inner {
+                let at = source.at(leaf.span().start);
+                let leaf = leaf.get_ref().as_ref();
+                let key = format!("{section}.{leaf}");
+                if self.find(&key).is_none() {
+                    let message = self.unknown_key(&key);
+                    return Err(Error::input(format!("{at}: {message}")));
+                }
+                let value = plain(value.get_ref()).map_err(|e| Error::input(format!("{at}: {key} {e}")))?;
+                self.put(section, leaf, value, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One `key=value` argument.
+    fn set(&mut self, argument: &str) -> Result<()> {
+        let origin = format!("--set {}", shown(argument));
+        let Some((key, text)) = argument.split_once('=') else {
+            return Err(Error::input(format!("{origin}: write it as key=value, e.g. --set h_cycles=2")));
+        };
+        let (key, text) = (key.trim(), text.trim());
+        let Some((section, leaf)) = self.find(key) else {
+            return Err(Error::input(format!("{origin}: {}", self.unknown_key(key))));
+        };
+        let fail = |what: &str| Error::input(format!("{origin}: {section}.{leaf} needs {what}"));
+        let value = match &self.table[&section][&leaf] {
+            Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| fail("true or false"))?),
+            Value::Integer(_) => {
+                Value::Integer(text.replace('_', "").parse().map_err(|_| fail("a whole number that fits 63 bits"))?)
+            }
+            Value::Float(_) => Value::Float(text.replace('_', "").parse().map_err(|_| fail("a number"))?),
+            _ => Value::String(unquoted(text).to_owned()),
+        };
+        self.layer += 1;
+        self.put(&section, &leaf, value, origin)
+    }
+
+    /// Stores one value after checking its type, alone, against the settings' types.
+    fn put(&mut self, section: &str, leaf: &str, value: Value, origin: String) -> Result<()> {
+        let key = format!("{section}.{leaf}");
+        let fail = |what: String| Error::input(format!("{origin}: {key} {what}"));
+        let value = match (&self.table[section][leaf], value) {
+            (Value::Float(_), Value::Integer(i)) => Value::Float(i as f64),
+            (Value::Integer(_), Value::Integer(i)) if i < 0 => {
+                return Err(fail(format!("= {i} is negative; give 0 or more")));
+            }
+            (old, new) if old.same_type(&new) => new,
+            (old, new) => {
+                return Err(fail(format!("needs {}, not {} ({})", kind(old), kind(&new), shown(&new.to_string()))));
+            }
+        };
+        let old = self.table[section].as_table_mut().and_then(|t| t.insert(leaf.to_owned(), value.clone()));
+        if let Err(e) = Config::deserialize(self.table.clone()) {
+            if let (Some(old), Some(t)) = (old, self.table[section].as_table_mut()) {
+                t.insert(leaf.to_owned(), old);
+            }
+            return Err(fail(format!("cannot be used: {}", e.message().replace('\n', ", "))));
+        }
+        self.origins.insert(key, (self.layer, origin));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Config> {
+        let config = Config::deserialize(self.table).map_err(|e| Error::input(e.message().to_owned()))?;
+        check::first_fault(&config).map_err(|fault| {
+            let culprit = fault.keys.iter().filter_map(|k| self.origins.get(*k)).max_by_key(|(layer, _)| *layer);
+            Error::input(match culprit {
+                Some((_, origin)) => format!("{origin}: {}", fault.message),
+                None => fault.message,
+            })
+        })?;
+        Ok(config)
+    }
+
+    fn section(&self, name: &str) -> Option<&Table> {
+        self.table.get(name).and_then(Value::as_table)
+    }
+
+    /// `(section, leaf)` of `section.leaf` or of a bare leaf.
+    fn find(&self, key: &str) -> Option<(String, String)> {
+        if let Some((section, leaf)) = key.split_once('.') {
+            return self.section(section)?.contains_key(leaf).then(|| (section.to_owned(), leaf.to_owned()));
+        }
+        let section = self.table.iter().find(|(_, v)| v.as_table().is_some_and(|t| t.contains_key(key)))?.0;
+        Some((section.clone(), key.to_owned()))
+    }
+
+    fn unknown_key(&self, key: &str) -> String {
+        if key == "preset" {
+            return "the preset is chosen with --preset, or by `preset = \"…\"` at the top of a file".to_owned();
+        }
+        let leaf = key.rsplit('.').next().unwrap_or(key);
+        let leaves = self.table.values().filter_map(Value::as_table).flat_map(Table::keys).map(String::as_str);
+        let hint = nearest(leaf, leaves).unwrap_or_default();
+        let section = self.find(hint).map_or(String::new(), |(section, _)| section);
+        format!("unknown setting {}; did you mean `{section}.{hint}`?", shown(key))
+    }
+
+    fn not_a_section(&self, name: &str) -> String {
+        if self.section(name).is_some() {
+            return format!("{name} is a section: write [{name}] on a line of its own");
+        }
+        if let Some((section, leaf)) = self.find(name) {
+            return format!("{leaf} belongs in the section [{section}]");
+        }
+        let words = self.table.keys().map(String::as_str).chain(TOP_KEYS);
+        format!("unknown section {}; did you mean `{}`?", shown(name), nearest(name, words).unwrap_or_default())
+    }
+}
+
+/// A scalar of a parsed document, or what is wrong with it.
+fn plain(value: &DeValue) -> Result<Value, String> {
+    Ok(match value {
+        DeValue::String(s) => Value::String(s.as_ref().to_owned()),
+        DeValue::Boolean(b) => Value::Boolean(*b),
+        DeValue::Integer(i) => Value::Integer(
+            i64::from_str_radix(i.as_str(), i.radix()).map_err(|_| format!("= {i} does not fit 63 bits"))?,
+        ),
+        DeValue::Float(f) => Value::Float(f.as_str().parse().map_err(|_| format!("= {} is no number", f.as_str()))?),
+        other => return Err(format!("needs a plain value, not a {}", other.type_str())),
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        _ => "a plain value",
+    }
+}
+
+/// Caller's text inside an error: one line, not too long.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(60).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    format!("`{}{dots}`", short.escape_debug())
+}
+
+fn unquoted(text: &str) -> &str {
+    let inner = |q: char| text.strip_prefix(q).and_then(|t| t.strip_suffix(q));
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
