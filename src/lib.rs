@@ -7,5 +7,6 @@ pub mod model;
 pub mod rng;
 pub mod simd;
 pub mod tape;
+pub mod train;
 
 pub use error::{Error, Result};

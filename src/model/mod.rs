@@ -89,6 +89,11 @@ impl Model {
         Self { layout: Arc::new(layout), schedule, embedding, nets, starts, heads, len, hidden }
     }
 
+    /// V.
+    pub fn vocab_size(&self) -> usize {
+        self.layout.tensors()[self.heads.lm.index()].rows
+    }
+
     /// Runs the recursion of one supervision step: `states` are replaced by the new ones. `question` is x.
     pub fn recur<T: Real>(&self, tape: &mut Tape<'_, T>, question: &Var, states: &mut States, pass: Pass) {
         for call in &self.schedule.calls {

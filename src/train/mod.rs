@@ -1,0 +1,23 @@
+//! Training: lanes take shards through everything, the trainer deals in batches, halting and updates.
+//!
+//! Below a [`Lane`] everything is single-threaded and owns its memory; above it everything is about slots, gradient
+//! groups and the order of summation. Gradients of a group are summed in one buffer, groups in a fixed binary tree,
+//! so no number of threads changes a bit of the result.
+
+mod adam;
+mod evaluate;
+mod group;
+mod lane;
+mod learning_rate;
+mod puzzle_table;
+mod trainer;
+mod weights;
+
+pub use adam::Adam;
+pub use evaluate::{Evaluation, StepAccuracy, evaluate};
+pub use group::{Carry, Group, Outcome};
+pub use lane::{Lane, Lanes, argmax};
+pub use learning_rate::learning_rate_factor;
+pub use puzzle_table::PuzzleTable;
+pub use trainer::{Examples, StepReport, Trainer, TrainerState};
+pub use weights::Weights;

@@ -1,0 +1,371 @@
+//! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::adam::{Adam, adam_coefficients, gradient_norm};
+use super::lane::SHARD;
+use super::{Carry, Group, Lanes, PuzzleTable, Weights, learning_rate_factor};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::rng::Rng;
+use crate::simd;
+use crate::tape::Grads;
+
+/// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
+const MAX_GROUPS: usize = 192;
+
+/// Random stream of the exploration draws.
+const EXPLORATION_STREAM: u64 = 1 << 32;
+
+/// Where a batch's examples come from.
+pub trait Examples {
+    /// Moves on to the next incoming batch.
+    fn next_batch(&mut self);
+
+    /// Writes the incoming example of a slot: tokens, labels; returns its puzzle identifier.
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32;
+}
+
+/// What an update reports. Sums are over the batch; metrics are over the slots that halted (SPEC "Loss").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Updates done, this one included.
+    pub step: u64,
+    pub lr: f64,
+    /// lm + halt_loss_weight · (halt + continue), summed over the batch.
+    pub loss: f64,
+    pub lm_loss: f64,
+    pub q_halt_loss: f64,
+    pub q_continue_loss: f64,
+    pub grad_norm: f64,
+    /// Slots that halted and have a label.
+    pub count: u64,
+    /// Sum of their token accuracies.
+    pub accuracy: f64,
+    /// How many of them are exactly right.
+    pub exact_accuracy: u64,
+    /// How many of them knew whether they are.
+    pub q_halt_accuracy: u64,
+    /// Sum of the supervision steps they took.
+    pub steps: u64,
+}
+
+/// Everything a run changes as it goes. See the [module](self).
+pub struct Trainer {
+    pub config: Config,
+    pub model: Model,
+    pub weights: Weights,
+    /// Moving average of the dense weights, in their flat order.
+    pub ema: Vec<f32>,
+    pub groups: Vec<Group>,
+    adam: Adam,
+    /// Updates done.
+    step: u64,
+    /// Updates planned: the end of the learning-rate schedule.
+    total_steps: u64,
+    rng: Rng,
+    /// Sum of all groups' gradients in the last step.
+    total: Grads<f32>,
+    /// Buffers for partial sums, taken and given back as the tree is walked.
+    buffers: Mutex<Vec<Grads<f32>>>,
+    minimum_steps: Vec<u32>,
+    puzzle_ids: Vec<u32>,
+    puzzle_grads: Vec<f32>,
+    order: Vec<(u32, u32)>,
+}
+
+/// The part of a [`Trainer`] that a checkpoint holds.
+#[derive(Serialize, Deserialize)]
+pub struct TrainerState {
+    step: u64,
+    rng: Rng,
+    params: Vec<f32>,
+    ema: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    table: Option<PuzzleTable>,
+    carries: Vec<Carry>,
+}
+
+impl Trainer {
+    /// A fresh run of `total_steps` updates.
+    pub fn new(config: Config, weights: Weights, total_steps: u64) -> Self {
+        let model = Model::new(&config.model, &config.task);
+        let train = &config.train;
+        let n_groups = match train.gradient_groups {
+            0 => train.batch_size.div_ceil(SHARD).min(MAX_GROUPS),
+            groups => groups.min(train.batch_size),
+        };
+        let start = |group: usize| group * train.batch_size / n_groups;
+        let groups = (0..n_groups).map(|i| Group::new(&model, start(i + 1) - start(i))).collect();
+        let layout = weights.params.layout().clone();
+        Self {
+            ema: weights.params.values().to_vec(),
+            adam: Adam::new(&layout),
+            total: Grads::new(layout),
+            buffers: Mutex::default(),
+            rng: Rng::stream(train.seed, EXPLORATION_STREAM),
+            minimum_steps: Vec::with_capacity(train.batch_size),
+            puzzle_ids: Vec::with_capacity(train.batch_size),
+            puzzle_grads: Vec::new(),
+            order: Vec::with_capacity(train.batch_size),
+            step: 0,
+            total_steps,
+            groups,
+            model,
+            weights,
+            config,
+        }
+    }
+
+    /// Updates done.
+    pub fn step_count(&self) -> u64 {
+        self.step
+    }
+
+    /// Updates planned.
+    pub fn total_steps(&self) -> u64 {
+        self.total_steps
+    }
+
+    /// The gradient of the last step, summed over the batch, of total/batch.
+    pub fn grads(&self) -> &Grads<f32> {
+        &self.total
+    }
+
+    /// The weights to evaluate and to save: the moving average when it is on.
+    pub fn evaluation_weights(&self) -> Weights {
+        let mut weights = self.weights.clone();
+        if self.config.train.ema {
+            weights.params.update(|values| values.copy_from_slice(&self.ema));
+        }
+        weights
+    }
+
+    /// One update, with exploration drawn from the run's own generator.
+    pub fn step(&mut self, lanes: &Lanes, examples: &mut (impl Examples + ?Sized)) -> Result<StepReport> {
+        let train = &self.config.train;
+        let explored = train.halt_max_steps.saturating_sub(1) as usize;
+        let mut minimum_steps = std::mem::take(&mut self.minimum_steps);
+        minimum_steps.clear();
+        for _ in 0..train.batch_size {
+            let explores = explored > 0 && self.rng.uniform() < train.halt_exploration_prob;
+            minimum_steps.push(if explores { 2 + self.rng.below(explored) as u32 } else { 0 });
+        }
+        let report = self.step_with(lanes, examples, &minimum_steps);
+        self.minimum_steps = minimum_steps;
+        report
+    }
+
+    /// One update; slot i may not halt before `minimum_steps[i]`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when a loss or gradient is not finite; the weights are then still those of before.
+    pub fn step_with(
+        &mut self,
+        lanes: &Lanes,
+        examples: &mut (impl Examples + ?Sized),
+        minimum_steps: &[u32],
+    ) -> Result<StepReport> {
+        self.refill(examples);
+        lanes.install(|| self.accumulate_all(lanes));
+        let mut report = self.losses()?;
+        let grad_norm = gradient_norm(&self.total, &self.model.layout).map_err(|tensor| self.non_finite(tensor))?;
+        let clip = self.config.train.grad_clip;
+        let grad_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+
+        self.step += 1;
+        let factor = learning_rate_factor(&self.config.train, self.step, self.total_steps);
+        (report.step, report.lr, report.grad_norm) = (self.step, self.config.train.lr * factor, grad_norm);
+        lanes.install(|| self.update(report.lr, self.config.train.puzzle_emb_lr * factor, grad_scale));
+        self.halt(minimum_steps, &mut report);
+        Ok(report)
+    }
+
+    /// Every halted slot takes the next example of the incoming batch.
+    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) {
+        examples.next_batch();
+        let starts: arrayvec::ArrayVec<&[f32], { crate::model::MAX_STATES }> =
+            self.model.starts.iter().map(|&id| self.weights.params.get(id)).collect();
+        let mut first = 0;
+        for group in &mut self.groups {
+            for slot in 0..group.slots() {
+                if group.carry.halted[slot] {
+                    group.carry.refill(slot, &starts, |inputs, labels| examples.write(first + slot, inputs, labels));
+                }
+            }
+            first += group.slots();
+        }
+    }
+
+    /// Runs all groups and leaves their gradients' sum in `self.total`.
+    fn accumulate_all(&mut self, lanes: &Lanes) {
+        let tree =
+            Tree { lanes, model: &self.model, weights: &self.weights, config: &self.config, buffers: &self.buffers };
+        let sum = tree.accumulate(&mut self.groups);
+        let last = std::mem::replace(&mut self.total, sum);
+        tree.give_back(last);
+    }
+
+    fn losses(&self) -> Result<StepReport> {
+        let mut report = StepReport::default();
+        for (i, group) in self.groups.iter().enumerate() {
+            let outcome = &group.outcome;
+            report.lm_loss += outcome.lm_loss.iter().sum::<f64>();
+            report.q_halt_loss += outcome.halt_loss.iter().sum::<f64>();
+            report.q_continue_loss += outcome.continue_loss.iter().sum::<f64>();
+            report.loss =
+                report.lm_loss + self.config.train.halt_loss_weight * (report.q_halt_loss + report.q_continue_loss);
+            if !report.loss.is_finite() {
+                return Err(self.non_finite(format!("the loss of gradient group {i}")));
+            }
+        }
+        Ok(report)
+    }
+
+    fn non_finite(&self, tensor: String) -> Error {
+        Error::NonFinite { tensor, step: self.step + 1, last_good: "none yet".into() }
+    }
+
+    fn update(&mut self, lr: f64, puzzle_lr: f64, grad_scale: f64) {
+        let train = &self.config.train;
+        let rule = adam_coefficients(train, self.step, lr, grad_scale);
+        self.adam.update(&rule, &mut self.weights.params, &mut self.ema, &self.total);
+        if let Some(table) = &mut self.weights.table {
+            self.puzzle_ids.clear();
+            self.puzzle_grads.clear();
+            for group in &self.groups {
+                self.puzzle_ids.extend_from_slice(&group.carry.puzzle_ids);
+                self.puzzle_grads.extend_from_slice(&group.outcome.puzzle_grads);
+            }
+            let decay = train.puzzle_emb_weight_decay;
+            table.update(puzzle_lr, decay, &self.puzzle_ids, &self.puzzle_grads, &mut self.order);
+        }
+    }
+
+    /// SPEC step 3: who has lived long enough, or says it is done; and the metrics of those.
+    fn halt(&mut self, minimum_steps: &[u32], report: &mut StepReport) {
+        let train = &self.config.train;
+        let mut minimum = minimum_steps.iter();
+        for group in &mut self.groups {
+            for slot in 0..group.slots() {
+                let minimum = *minimum.next().expect("one minimum for each slot");
+                let [q_halt, q_continue] = group.outcome.q[slot];
+                group.carry.steps[slot] += 1;
+                let steps = group.carry.steps[slot];
+                let mut halted = steps >= train.halt_max_steps;
+                if train.act && train.halt_max_steps > 1 {
+                    halted |= if train.continue_loss { q_halt > q_continue } else { q_halt > 0.0 };
+                    halted &= steps >= minimum;
+                }
+                group.carry.halted[slot] = halted;
+                let (correct, labelled) = (group.outcome.correct[slot], group.outcome.labelled[slot]);
+                if halted && labelled > 0 {
+                    let exact = group.outcome.is_exact(slot);
+                    report.count += 1;
+                    report.accuracy += f64::from(correct) / f64::from(labelled);
+                    report.exact_accuracy += u64::from(exact);
+                    report.q_halt_accuracy += u64::from((q_halt >= 0.0) == exact);
+                    report.steps += u64::from(steps);
+                }
+            }
+        }
+    }
+
+    /// A copy of everything a checkpoint holds.
+    pub fn state(&self) -> TrainerState {
+        TrainerState {
+            step: self.step,
+            rng: self.rng.clone(),
+            params: self.weights.params.values().to_vec(),
+            ema: self.ema.clone(),
+            m: self.adam.m.clone(),
+            v: self.adam.v.clone(),
+            table: self.weights.table.clone(),
+            carries: self.groups.iter().map(|group| group.carry.clone()).collect(),
+        }
+    }
+
+    /// Continues from a checkpoint of the same configuration.
+    ///
+    /// # Errors
+    /// When the shapes do not fit: the checkpoint belongs to another model.
+    pub fn restore(&mut self, state: TrainerState) -> Result<()> {
+        let n = self.model.layout.len();
+        let flat_fits = [&state.params, &state.ema, &state.m, &state.v].iter().all(|v| v.len() == n);
+        let table_fits = match (&state.table, &self.weights.table) {
+            (Some(a), Some(b)) => a.ndim == b.ndim && a.values.len() == b.values.len(),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let shape = |c: &Carry| {
+            let lengths: Vec<usize> = c.states.iter().map(Vec::len).collect();
+            (c.inputs.len(), c.labels.len(), c.puzzle_ids.len(), c.steps.len(), c.halted.len(), lengths)
+        };
+        let carries_fit = state.carries.len() == self.groups.len()
+            && state.carries.iter().zip(&self.groups).all(|(c, g)| shape(c) == shape(&g.carry));
+        if !(flat_fits && table_fits && carries_fit) {
+            return Err(Error::input("the checkpoint belongs to a model of another shape; train into a new folder"));
+        }
+        self.weights.params.update(|values| values.copy_from_slice(&state.params));
+        self.weights.table = state.table;
+        (self.step, self.rng, self.ema) = (state.step, state.rng, state.ema);
+        (self.adam.m, self.adam.v) = (state.m, state.v);
+        for (group, carry) in self.groups.iter_mut().zip(state.carries) {
+            group.carry = carry;
+        }
+        Ok(())
+    }
+}
+
+/// The fixed binary tree in which groups' gradients are summed.
+struct Tree<'a> {
+    lanes: &'a Lanes,
+    model: &'a Model,
+    weights: &'a Weights,
+    config: &'a Config,
+    buffers: &'a Mutex<Vec<Grads<f32>>>,
+}
+
+impl Tree<'_> {
+    /// Runs some groups and returns the sum of their gradients. Which thread does what depends on who is free; the
+    /// shape of the tree, and so the order of summation, does not.
+    fn accumulate(&self, groups: &mut [Group]) -> Grads<f32> {
+        if let [group] = groups {
+            let mut grads = self.take();
+            self.lanes.with_lane(|lane| {
+                for first in (0..group.slots()).step_by(SHARD) {
+                    let slots = first..group.slots().min(first + SHARD);
+                    lane.train(self.model, self.weights, &self.config.train, group, slots, &mut grads);
+                }
+            });
+            return grads;
+        }
+        let (left, right) = groups.split_at_mut(groups.len().div_ceil(2));
+        let (mut left, right) = rayon::join(|| self.accumulate(left), || self.accumulate(right));
+        simd::add_assign(left.values_mut(), right.values());
+        self.give_back(right);
+        left
+    }
+
+    fn take(&self) -> Grads<f32> {
+        let buffer = self.lock().pop();
+        match buffer {
+            Some(mut grads) => {
+                grads.clear();
+                grads
+            }
+            None => Grads::new(self.model.layout.clone()),
+        }
+    }
+
+    fn give_back(&self, grads: Grads<f32>) {
+        self.lock().push(grads);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Grads<f32>>> {
+        self.buffers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,306 @@
+//! The golden vectors: figures computed with the authors' code, one case per file (SPEC "Golden vectors").
+//!
+//! Reads the folder named by `TRM_GOLDEN` (default `tests/golden`) and prints one line per case with the worst error
+//! of each stage, relative to its bound. Cases of models that are not built are named and counted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use trm::config::{Arch, Config, Loss, Mixing, Optimizer, Positions};
+use trm::model::Model;
+use trm::train::{Examples, Group, Lanes, StepReport, Trainer, Weights};
+
+/// Bounds of SPEC: relative error, norm of the difference over norm.
+const FORWARD: f64 = 1e-4;
+const GRADIENT: f64 = 1e-3;
+const FINAL: f64 = 1e-3;
+/// In later steps of the mlp_t cases two correct f32 programs drift apart; judge those by the loss.
+const DRIFTED: f64 = 5e-2;
+const LOSS: f64 = 1e-3;
+
+#[test]
+fn every_case_agrees_with_the_published_code() {
+    let folder = std::env::var_os("TRM_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "no case in {}", folder.display());
+    let (mut failed, mut not_built) = (Vec::new(), Vec::new());
+    for path in &names {
+        let case: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let name = case["case"].as_str().unwrap().to_owned();
+        let Some(config) = config_of(&case) else {
+            not_built.push(name);
+            continue;
+        };
+        let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let stages = run(&case, &tensors, &config);
+        let line: Vec<String> = stages.0.iter().map(|(stage, error)| format!("{stage} {error:.0e}")).collect();
+        println!("{name:24} {}", line.join("  "));
+        if !stages.1.is_empty() {
+            println!("    outside the bounds: {}", stages.1.join(", "));
+            failed.push(name);
+        }
+    }
+    println!("{} cases passed, {} failed", names.len() - failed.len() - not_built.len(), failed.len());
+    println!("{} not built: {}", not_built.len(), not_built.join(", "));
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// The configuration of a case, or `None` when its model is not built.
+fn config_of(case: &Value) -> Option<Config> {
+    let c = &case["config"];
+    let size = |key: &str| c[key].as_u64().unwrap() as usize;
+    let mut config = Config::preset("sudoku-extreme").unwrap();
+    config.model.arch = match case["arch"].as_str().unwrap() {
+        "trm" => Arch::Trm,
+        _ => return None,
+    };
+    let m = &mut config.model;
+    (m.h_cycles, m.l_cycles, m.n_layers) = (size("H_cycles"), size("L_cycles"), size("L_layers"));
+    (m.hidden_size, m.n_heads) = (size("hidden_size"), size("num_heads"));
+    m.expansion = c["expansion"].as_f64().unwrap();
+    m.mixing = if c["mlp_t"].as_bool().unwrap() { Mixing::MlpT } else { Mixing::Attention };
+    m.positions = match c["pos_encodings"].as_str().unwrap() {
+        "none" => Positions::None,
+        "learned" => Positions::Learned,
+        "rope" => Positions::Rope,
+        other => panic!("positions {other}"),
+    };
+    (m.puzzle_emb_ndim, m.puzzle_emb_len) = (size("puzzle_emb_ndim"), size("puzzle_emb_len"));
+    config.task.seq_len = size("seq_len");
+    config.task.vocab_size = size("vocab_size");
+    config.task.num_puzzle_identifiers = size("num_puzzle_identifiers");
+    let t = &mut config.train;
+    t.batch_size = size("batch_size");
+    t.loss = match case["loss"].as_str().unwrap() {
+        "stablemax_cross_entropy" => Loss::StablemaxCrossEntropy,
+        "softmax_cross_entropy" => Loss::SoftmaxCrossEntropy,
+        other => panic!("loss {other}"),
+    };
+    t.optimizer = match case["optimizer"].as_str().unwrap() {
+        "adam_atan2" => Optimizer::AdamAtan2,
+        "adamw" => Optimizer::Adamw,
+        other => panic!("optimizer {other}"),
+    };
+    t.lr = case["lr"].as_f64().unwrap();
+    t.puzzle_emb_lr = case["puzzle_emb_lr"].as_f64().unwrap();
+    (t.beta1, t.beta2) = (case["betas"][0].as_f64().unwrap(), case["betas"][1].as_f64().unwrap());
+    t.weight_decay = case["weight_decay"].as_f64().unwrap();
+    t.puzzle_emb_weight_decay = case["puzzle_emb_weight_decay"].as_f64().unwrap();
+    (t.ema, t.ema_rate) = (true, case["ema_rate"].as_f64().unwrap());
+    t.lr_warmup_steps = case["lr_warmup_steps"].as_u64().unwrap();
+    t.lr_min_ratio = case["lr_min_ratio"].as_f64().unwrap();
+    t.halt_max_steps = size("halt_max_steps") as u32;
+    t.halt_exploration_prob = c["halt_exploration_prob"].as_f64().unwrap();
+    t.continue_loss = !c["no_ACT_continue"].as_bool().unwrap();
+    // Two groups, so that the sum over the tree is part of what is compared.
+    t.gradient_groups = 2;
+    Some(config)
+}
+
+/// The incoming batch of one step of a case.
+struct Batch {
+    inputs: Vec<f64>,
+    labels: Vec<f64>,
+    ids: Vec<f64>,
+}
+
+impl Batch {
+    fn of(tensors: &SafeTensors, step: usize) -> Self {
+        let read = |name: &str| read(tensors, &format!("step{step}.batch.{name}"));
+        Self { inputs: read("inputs"), labels: read("labels"), ids: read("puzzle_identifiers") }
+    }
+}
+
+impl Examples for Batch {
+    fn next_batch(&mut self) {}
+
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+        let from = slot * inputs.len();
+        for (i, (input, label)) in inputs.iter_mut().zip(labels).enumerate() {
+            *input = self.inputs[from + i] as u8;
+            *label = self.labels[from + i] as i32;
+        }
+        self.ids[slot] as u32
+    }
+}
+
+/// Worst error per stage, and every comparison that is outside its bound.
+#[derive(Default)]
+struct Stages(BTreeMap<&'static str, f64>, Vec<String>);
+
+impl Stages {
+    fn compare(&mut self, stage: &'static str, bound: f64, name: &str, ours: &[f64], theirs: &[f64]) {
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = norm(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+        let error = difference / (norm(&mut theirs.iter().copied()) + 1e-12);
+        if std::env::var("DBG").is_ok() { println!("      {stage} {name} {error:.1e}"); }
+        let worst = self.0.entry(stage).or_default();
+        *worst = worst.max(error);
+        if error.is_nan() || error > bound {
+            self.1.push(format!("{name} {error:.1e} > {bound:.0e}"));
+        }
+    }
+}
+
+fn run(case: &Value, tensors: &SafeTensors, config: &Config) -> Stages {
+    let mut stages = Stages::default();
+    let lanes = Lanes::new(2).unwrap();
+    let model = Model::new(&config.model, &config.task);
+    let mut weights = Weights::new(&model, config);
+    weights.set::<()>(|name, values| fill(values, &read(tensors, &format!("init.{name}")))).unwrap();
+    let expected = tensors.names().iter().filter(|name| name.starts_with("init.")).count();
+    assert_eq!(weights.tensors().count(), expected, "the model has the tensors of the case");
+
+    let n_steps = case["steps"].as_u64().unwrap() as usize;
+    let mut trainer = Trainer::new(config.clone(), weights, n_steps as u64);
+    for step in 0..n_steps {
+        let uniform = read(tensors, &format!("step{step}.explore_uniform"));
+        let minimum = read(tensors, &format!("step{step}.explore_min_steps"));
+        let minimum_steps: Vec<u32> = uniform
+            .iter()
+            .zip(&minimum)
+            .map(|(&u, &steps)| if u < config.train.halt_exploration_prob { steps as u32 } else { 0 })
+            .collect();
+        let report = trainer.step_with(&lanes, &mut Batch::of(tensors, step), &minimum_steps).unwrap();
+        compare_step(&mut stages, case, tensors, &trainer, &report, step);
+    }
+    for (name, _, ours) in trainer.weights.tensors() {
+        stages.compare("final", FINAL, name, &wide(ours), &read(tensors, &format!("final.{name}")));
+    }
+    let average = trainer.evaluation_weights();
+    for (name, _, ours) in average.tensors() {
+        if let Ok(view) = tensors.tensor(&format!("ema.{name}")) {
+            stages.compare("ema", FINAL, name, &wide(ours), &decode(&view));
+        }
+    }
+    compare_evaluation(&mut stages, case, tensors, &trainer, &lanes);
+    stages
+}
+
+fn compare_step(
+    stages: &mut Stages,
+    case: &Value,
+    tensors: &SafeTensors,
+    trainer: &Trainer,
+    report: &StepReport,
+    step: usize,
+) {
+    let drifted = step >= 2 && trainer.config.model.mixing == Mixing::MlpT;
+    let forward = if drifted { DRIFTED } else { FORWARD };
+    let theirs = |name: &str| read(tensors, &format!("step{step}.{name}"));
+    let all = |f: &dyn Fn(&Group) -> Vec<f64>| trainer.groups.iter().flat_map(f).collect::<Vec<f64>>();
+    stages.compare("logits", forward, "logits", &all(&|g| wide(&g.outcome.logits)), &theirs("logits"));
+    for (i, name) in ["q_halt_logits", "q_continue_logits"].into_iter().enumerate() {
+        let ours = all(&|g| g.outcome.q.iter().map(|q| f64::from(q[i])).collect());
+        stages.compare("q", forward, name, &ours, &theirs(name));
+    }
+    for (i, state) in trainer.model.schedule.states.iter().enumerate() {
+        let ours = all(&|g| wide(&g.carry.states[i]));
+        stages.compare("carry", forward, state, &ours, &theirs(&format!("carry.z_{state}")));
+    }
+    let halted = all(&|g| g.carry.halted.iter().map(|&h| f64::from(u8::from(h))).collect());
+    stages.compare("halting", 0.0, "halted", &halted, &theirs("carry.halted"));
+    let steps = all(&|g| g.carry.steps.iter().map(|&s| f64::from(s)).collect());
+    stages.compare("halting", 0.0, "steps", &steps, &theirs("carry.steps"));
+    if trainer.config.train.continue_loss {
+        let ours = all(&|g| g.outcome.continue_target.clone());
+        stages.compare("q", forward, "target_q_continue", &ours, &theirs("target_q_continue"));
+    }
+
+    let metrics = &case["metrics"][step];
+    let losses = [
+        ("loss", report.loss),
+        ("lm_loss", report.lm_loss),
+        ("q_halt_loss", report.q_halt_loss),
+        ("q_continue_loss", report.q_continue_loss),
+        ("lr_factor", report.lr / trainer.config.train.lr),
+    ];
+    for (name, ours) in losses {
+        if let Some(theirs) = metrics[name].as_f64() {
+            stages.compare("loss", LOSS, name, &[ours], &[theirs]);
+        }
+    }
+    let counts = [
+        ("count", report.count as f64),
+        ("accuracy", report.accuracy),
+        ("exact_accuracy", report.exact_accuracy as f64),
+        ("q_halt_accuracy", report.q_halt_accuracy as f64),
+        ("steps", report.steps as f64),
+    ];
+    for (name, ours) in counts {
+        stages.compare("metrics", 1e-6, name, &[ours], &[metrics[name].as_f64().unwrap()]);
+    }
+    if step < 2 {
+        for (id, tensor) in trainer.model.layout.ids().zip(trainer.model.layout.tensors()) {
+            if tensor.trained {
+                let ours = wide(trainer.grads().get(id));
+                stages.compare("gradient", GRADIENT, &tensor.name, &ours, &theirs(&format!("grad.{}", tensor.name)));
+            }
+        }
+        if trainer.weights.table.is_some() {
+            let ours = all(&|g| wide(&g.outcome.puzzle_grads));
+            let name = "grad.inner.puzzle_emb.local_weights";
+            stages.compare("gradient", GRADIENT, name, &ours, &theirs(name));
+        }
+    }
+}
+
+/// The last batch, from fresh slots, all supervision steps, with the final (not averaged) weights.
+fn compare_evaluation(stages: &mut Stages, case: &Value, tensors: &SafeTensors, trainer: &Trainer, lanes: &Lanes) {
+    let model = &trainer.model;
+    let slots = trainer.config.train.batch_size;
+    let mut group = Group::new(model, slots);
+    let mut batch = Batch::of(tensors, case["steps"].as_u64().unwrap() as usize - 1);
+    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| trainer.weights.params.get(id)).collect();
+    for slot in 0..slots {
+        group.carry.refill(slot, &starts, |inputs, labels| batch.write(slot, inputs, labels));
+    }
+    for _ in 0..case["eval"]["eval_steps"].as_u64().unwrap() {
+        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &trainer.weights, &mut group, 0..slots)));
+    }
+    let bound = if trainer.config.model.mixing == Mixing::MlpT { DRIFTED } else { FINAL };
+    stages.compare("eval", bound, "logits", &wide(&group.outcome.logits), &read(tensors, "eval.logits"));
+    let q: Vec<f64> = group.outcome.q.iter().map(|q| f64::from(q[0])).collect();
+    stages.compare("eval", bound, "q_halt_logits", &q, &read(tensors, "eval.q_halt_logits"));
+    let vocab = model.vocab_size();
+    let predictions = group.outcome.logits.chunks_exact(vocab).map(|row| trm::train::argmax(row) as f64);
+    let theirs = read(tensors, "eval.preds");
+    let equal = predictions.zip(&theirs).filter(|(a, b)| a == *b).count();
+    println!("{equal} of {} predictions agree", theirs.len());
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn fill(target: &mut [f32], source: &[f64]) -> Result<(), ()> {
+    assert_eq!(target.len(), source.len());
+    for (t, &s) in target.iter_mut().zip(source) {
+        *t = s as f32;
+    }
+    Ok(())
+}
+
+fn read(tensors: &SafeTensors, name: &str) -> Vec<f64> {
+    decode(&tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")))
+}
+
+fn decode(view: &safetensors::tensor::TensorView) -> Vec<f64> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F32 => data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        Dtype::I32 => data.chunks_exact(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),
+        other => panic!("{other:?} in a golden file"),
+    }
+}
