@@ -48,7 +48,7 @@ pub fn sum_squares<T: Real>(a: &[T]) -> f64 {
 pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
     assert!(g.len() == out.len() && u.len() == out.len());
     for ((o, &g), &u) in out.iter_mut().zip(g).zip(u) {
-        *o = g / (T::ONE + (-g).exp()) * u;
+        *o = g / (T::ONE + sleef(-g)) * u;
     }
 }
 
@@ -64,4 +64,23 @@ pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g
         *u = scale_u * *d * silu;
         *d = out;
     }
+}
+
+fn sleef<T: Real>(d: T) -> T {
+    let d = d.to_f64() as f32;
+    let q = (d * std::f32::consts::LOG2_E).round_ties_even();
+    let mut s = q.mul_add(-0.693145751953125, d);
+    s = q.mul_add(-1.428606765330187045e-06, s);
+    let mut u = 0.000198527617612853646278381f32;
+    for c in [
+        0.00139304355252534151077271f32,
+        0.00833336077630519866943359,
+        0.0416664853692054748535156,
+        0.166666671633720397949219,
+        0.5,
+    ] {
+        u = u.mul_add(s, c);
+    }
+    let u = 1.0 + (s * s).mul_add(u, s);
+    T::from_f64(f64::from(u * (2.0f32).powi(q as i32)))
 }

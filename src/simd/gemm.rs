@@ -99,6 +99,12 @@ pub(super) fn gemm<T: Real>(
     assert!(reach(m, n, c_strides) <= c.len(), "result out of bounds");
     // SAFETY: the last element addressed in each operand lies inside its slice, and `c` is borrowed exclusively.
     unsafe {
-        T::gemm((m, k, n), alpha, a.as_ptr(), a_strides, b.as_ptr(), b_strides, beta, c.as_mut_ptr(), c_strides);
+        for k0 in (0..k).step_by(128) {
+            let kb = (k - k0).min(128);
+            let a = a.as_ptr().add(k0 * a_strides.1);
+            let b = b.as_ptr().add(k0 * b_strides.0);
+            let beta = if k0 == 0 { beta } else { T::ONE };
+            T::gemm((m, kb, n), alpha, a, a_strides, b, b_strides, beta, c.as_mut_ptr(), c_strides);
+        }
     }
 }

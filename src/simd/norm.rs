@@ -11,12 +11,13 @@ pub fn add_rmsnorm_rows<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &m
     let epsilon = T::from_f64(NORM_EPSILON);
     let inv_width = T::from_f64(1.0 / width as f64);
     for ((x, h), inv) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(inv_rms) {
-        let mut squares = T::ZERO;
-        for (x, &h) in x.iter_mut().zip(h) {
+        let mut lanes = [T::ZERO; 8];
+        for (i, (x, &h)) in x.iter_mut().zip(h).enumerate() {
             *x += h;
-            squares += *x * *x;
+            lanes[i % 8] += *x * *x;
         }
-        *inv = T::ONE / (squares * inv_width + epsilon).sqrt();
+        let squares: T = lanes.iter().skip(1).fold(lanes[0], |a, &b| a + b);
+        *inv = T::ONE / (squares / T::from_f64(width as f64) + epsilon).sqrt();
         for x in x {
             *x *= *inv;
         }
@@ -46,15 +47,17 @@ pub fn add_rmsnorm_cols<T: Real>(positions: usize, width: usize, h: &[T], x: &mu
     for ((x, h), inv) in
         x.chunks_exact_mut(per_sequence).zip(h.chunks_exact(per_sequence)).zip(inv_rms.chunks_exact_mut(width))
     {
-        inv.fill(T::ZERO);
-        for (x, h) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)) {
-            for ((x, &h), squares) in x.iter_mut().zip(h).zip(inv.iter_mut()) {
-                *x += h;
-                *squares += *x * *x;
-            }
+        for (x, &h) in x.iter_mut().zip(h) {
+            *x += h;
         }
-        for v in inv.iter_mut() {
-            *v = T::ONE / (*v * inv_positions + epsilon).sqrt();
+        for (c, v) in inv.iter_mut().enumerate() {
+            let mut lanes = [T::ZERO; 4];
+            for l in 0..positions {
+                let lane = if l < positions / 4 * 4 { l % 4 } else { 0 };
+                lanes[lane] += x[l * width + c] * x[l * width + c];
+            }
+            let squares: T = lanes.iter().skip(1).fold(lanes[0], |a, &b| a + b);
+            *v = T::ONE / (squares / T::from_f64(positions as f64) + epsilon).sqrt();
         }
         for x in x.chunks_exact_mut(width) {
             for (x, &v) in x.iter_mut().zip(inv.iter()) {

@@ -28,20 +28,15 @@ pub fn add<T: Real>(tape: &mut Tape<'_, T>, summands: &[&Var]) -> Var {
     }
     assert!(summands.len() <= MAX_SUMMANDS, "at most {MAX_SUMMANDS} summands");
     let out_block = tape.value_block(out);
-    match rest.split_first() {
-        None => {
-            let ([a], [y]) = tape.memory.arena.split([tape.value_block(first.0)], [out_block]);
-            y.copy_from_slice(a);
-        }
-        Some((second, rest)) => {
-            let reads = [tape.value_block(first.0), tape.value_block(second.0)];
-            let ([a, b], [y]) = tape.memory.arena.split(reads, [out_block]);
-            simd::add(a, b, y);
-            for var in rest {
-                let ([a], [y]) = tape.memory.arena.split([tape.value_block(var.0)], [out_block]);
-                simd::add_assign(y, a);
-            }
-        }
+    let copy_of_first = match rest.split_last() {
+        None => first,
+        Some((last, _)) => last,
+    };
+    let ([a], [y]) = tape.memory.arena.split([tape.value_block(copy_of_first.0)], [out_block]);
+    y.copy_from_slice(a);
+    for var in summands.iter().rev().skip(1) {
+        let ([a], [y]) = tape.memory.arena.split([tape.value_block(var.0)], [out_block]);
+        simd::add_assign(y, a);
     }
     let recorded = tape.records(&slots[..summands.len()], false);
     tape.push(out, recorded, Add { summands: slots, count: summands.len(), out })
