@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod report;
 pub mod rng;
 
 pub use error::{Error, Result};
