@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod model;
+pub mod report;
 pub mod rng;
 pub mod simd;
 pub mod tape;

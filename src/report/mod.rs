@@ -1,0 +1,16 @@
+//! What a run tells: its log, its progress on the terminal, tables and pictures.
+
+pub mod charts;
+pub mod metrics;
+pub mod plot;
+pub mod progress;
+pub mod stats;
+pub mod table;
+mod ticks;
+
+pub use charts::{accuracy_chart, loss_chart};
+pub use metrics::{MetricsLog, metric_points, read_metrics};
+pub use plot::{Chart, Points, Scale, Series};
+pub use progress::{Progress, ProgressSample};
+pub use stats::{median_and_spread, smoothed, wilson_95};
+pub use table::Table;
