@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod error;
+pub mod puzzle;
 pub mod rng;
 
 pub use error::{Error, Result};
