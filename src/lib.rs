@@ -3,6 +3,7 @@
 pub mod config;
 pub mod dataset;
 pub mod error;
+pub mod puzzle;
 pub mod rng;
 
 pub use error::{Error, Result};
