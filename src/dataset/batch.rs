@@ -1,6 +1,8 @@
 //! From rows to batches: training rows one by one, evaluation rows in order.
 
 use super::{Draw, Split};
+use crate::puzzle::sudoku::{Geometry, MAX_CELLS, Symmetry};
+use crate::rng::Rng;
 
 /// Label of a position that carries no loss.
 pub const IGNORED: i32 = -100;
@@ -10,6 +12,9 @@ pub const IGNORED: i32 = -100;
 pub enum Augmentation {
     /// The row as it is stored.
     Stored,
+    /// Sudoku rows of this board under a fresh random symmetry, a function of the draw's `augment_seed`. Since every
+    /// symmetry is equally likely, it makes no difference whether the stored row is an original or a copy.
+    SudokuOnline(Geometry),
 }
 
 /// Writes the drawn row into a slot of the batch and returns its puzzle identifier. Allocates nothing.
@@ -24,6 +29,18 @@ pub fn write_example(split: &Split, draw: Draw, augment: Augmentation, inputs: &
         Augmentation::Stored => {
             inputs.iter_mut().zip(question).for_each(|(slot, &token)| *slot = token);
             labels.iter_mut().zip(answer).for_each(|(slot, &token)| *slot = label(token, ignore));
+        }
+        Augmentation::SudokuOnline(geometry) => {
+            let symmetry = Symmetry::random(geometry, &mut Rng::new(draw.augment_seed));
+            let mut row = [0u8; MAX_CELLS];
+            let row = &mut row[..answer.len()];
+            row.iter_mut().zip(question).for_each(|(slot, &token)| *slot = token);
+            symmetry.apply_tokens(row, inputs);
+            let mut image = [0u8; MAX_CELLS];
+            let image = &mut image[..answer.len()];
+            row.iter_mut().zip(answer).for_each(|(slot, &token)| *slot = token);
+            symmetry.apply_tokens(row, image);
+            labels.iter_mut().zip(image.iter()).for_each(|(slot, &token)| *slot = label(token, ignore));
         }
     }
     split.puzzle_identifiers[split.puzzle_of(example)]
@@ -139,6 +156,33 @@ mod tests {
         assert_eq!(EvalBatches::new(&split, 1).next().unwrap().labels, [IGNORED, 1, 2]);
         split.meta.ignore_label_id = None;
         assert_eq!(EvalBatches::new(&split, 1).next().unwrap().labels, [0, 1, 2]);
+    }
+
+    #[test]
+    fn online_augmentation_is_one_symmetry_for_question_and_answer_fixed_by_its_seed() -> crate::Result<()> {
+        use super::super::{TokenPair, find_symmetry, sudoku};
+        for size in [4, 6, 9] {
+            let data = sudoku::build(size, 5, 0, 2, 7)?;
+            let split = data.split("train")?;
+            let geometry = Geometry::of_side(size)?;
+            let cells = geometry.cells();
+            let write = |example, augment_seed| {
+                let (mut inputs, mut labels) = (vec![0; cells], vec![0; cells]);
+                let draw = Draw { example, augment_seed };
+                let id = write_example(split, draw, Augmentation::SudokuOnline(geometry), &mut inputs, &mut labels);
+                assert_eq!(id, 0);
+                (inputs, labels.iter().map(|&l| l as u8).collect::<Vec<u8>>())
+            };
+            for example in 0..5 {
+                let (question, answer) = (split.inputs.row(example), split.labels.row(example));
+                let from = TokenPair { question: &question.to_vec(), answer: &answer.to_vec() };
+                let one = write(example as u32, 1);
+                assert_eq!(one, write(example as u32, 1));
+                assert_ne!(one, write(example as u32, 2));
+                assert!(find_symmetry(geometry, from, TokenPair { question: &one.0, answer: &one.1 }).is_some());
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
-//! | ask what a set holds, and whether it can be trusted | [`info`], [`audit()`] |
+//! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
 //! | draw training rows, walk evaluation rows | [`Sampler`], [`write_example`], [`EvalBatches`] |
 
 use std::collections::BTreeMap;
@@ -23,16 +23,25 @@ use std::ops::Range;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
+use crate::puzzle::sudoku::Geometry;
 use crate::{Error, Result};
 
+mod audit;
 mod batch;
+mod csv_rows;
 mod format;
+mod images;
+mod info;
 mod npy;
 mod sampler;
+pub mod sudoku;
 #[cfg(test)]
 mod testing;
 
+pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::{Augmentation, Batch, EvalBatches, IGNORED, write_example};
+pub use images::{TokenPair, find_symmetry};
+pub use info::{Info, SplitInfo, info};
 pub use sampler::{Draw, Sampler, SamplerState};
 
 /// `dataset.json`: what a split says about itself, under the published names and in the published order.
@@ -109,6 +118,11 @@ impl Split {
         self.puzzle_indices[puzzles.start] as usize..self.puzzle_indices[puzzles.end] as usize
     }
 
+    /// The board, if these are Sudoku rows: 16, 36, 81 or 256 tokens and the vocabulary that goes with them.
+    pub fn sudoku_geometry(&self) -> Option<Geometry> {
+        Geometry::of_cells(self.meta.seq_len).ok().filter(|g| g.vocab_size() == self.meta.vocab_size)
+    }
+
     /// The puzzle an example belongs to.
     pub fn puzzle_of(&self, example: usize) -> usize {
         self.puzzle_indices.partition_point(|&start| start as usize <= example) - 1
@@ -131,5 +145,12 @@ impl Dataset {
             let known: Vec<&str> = self.splits.keys().map(String::as_str).collect();
             Error::input(format!("the data set has no split {name:?}; it has: {}", known.join(", ")))
         })
+    }
+
+    /// The splits as people expect them: `train` first, then by name.
+    pub fn in_order(&self) -> Vec<(&str, &Split)> {
+        let mut splits: Vec<_> = self.splits.iter().map(|(name, split)| (name.as_str(), split)).collect();
+        splits.sort_by_key(|(name, _)| *name != "train");
+        splits
     }
 }
