@@ -7,6 +7,7 @@ use std::path::Path;
 use ndarray::{Array1, Array2, ShapeBuilder};
 use ndarray_npy::write_npy;
 use trm::dataset::Dataset;
+use trm::rng::Rng;
 
 /// Two splits in the published layout; `train` has two groups of two puzzles, 3 tokens a row, vocabulary 6.
 fn good_set(root: &Path) {
@@ -68,7 +69,12 @@ const CASES: &[Case] = &[
     ("vocabulary huge", "train/dataset.json", |f| replace(f, ": 6,", ": 257,"), &["vocab_size 257"]),
     ("vocabulary none", "train/dataset.json", |f| replace(f, ": 6,", ": 0,"), &["vocab_size 0"]),
     ("no tokens a row", "train/dataset.json", |f| replace(f, "\"seq_len\": 3", "\"seq_len\": 0"), &["seq_len is 0"]),
-    ("other seq_len", "train/dataset.json", |f| replace(f, "\"seq_len\": 3", "\"seq_len\": 4"), &["columns"]),
+    (
+        "other seq_len",
+        "train/dataset.json",
+        |f| replace(f, "\"seq_len\": 3", "\"seq_len\": 4"),
+        &["train/all__inputs.npy", "columns"],
+    ),
     ("other group count", "train/dataset.json", |f| replace(f, "groups\": 2", "groups\": 9"), &["total_groups 9"]),
     ("mean of zero", "train/dataset.json", |f| replace(f, "1.0", "0.0"), &["mean_puzzle_examples 0"]),
     ("mean overflows", "train/dataset.json", |f| replace(f, "1.0", "1e999"), &["out of range"]),
@@ -76,8 +82,13 @@ const CASES: &[Case] = &[
     ("set twice", "train/dataset.json", |f| replace(f, "[\"all\"]", "[\"all\",\"all\"]"), &["twice"]),
     ("set elsewhere", "train/dataset.json", |f| replace(f, "\"all\"", "\"../test/all\""), &["plain file name"]),
     ("blank beyond", "train/dataset.json", |f| replace(f, "r_id\": 0", "r_id\": 2"), &["blank_identifier_id 2"]),
-    ("identifier count", "test/dataset.json", |f| replace(f, "ers\": 2", "ers\": 4000000000"), &["identifiers"]),
-    ("array missing", "train/all__labels.npy", |f| fs::remove_file(f).unwrap(), &["No such file"]),
+    (
+        "identifier count",
+        "test/dataset.json",
+        |f| replace(f, "ers\": 2", "ers\": 4000000000"),
+        &["identifiers.json", "4000000000"],
+    ),
+    ("array missing", "train/all__labels.npy", |f| fs::remove_file(f).unwrap(), &["missing", "rebuild"]),
     (
         "array is a folder",
         "train/all__labels.npy",
@@ -85,7 +96,7 @@ const CASES: &[Case] = &[
             fs::remove_file(f).unwrap();
             fs::create_dir(f).unwrap()
         },
-        &[],
+        &["not a regular file"],
     ),
     ("array empty", "train/all__inputs.npy", |f| fs::write(f, "").unwrap(), &["not an .npy"]),
     ("array not npy", "train/all__inputs.npy", |f| fs::write(f, "source,question,answer").unwrap(), &["not an .npy"]),
@@ -195,7 +206,7 @@ const CASES: &[Case] = &[
         |f| write_npy(f, &Array2::<u8>::zeros((5, 3))).unwrap(),
         &["[5, 3]"],
     ),
-    ("no rows", "train/all__puzzle_identifiers.npy", |f| indices(f, &[]), &[]),
+    ("no rows", "train/all__puzzle_identifiers.npy", |f| indices(f, &[]), &["puzzle_indices.npy", "no puzzles"]),
     (
         "token outside",
         "train/all__inputs.npy",
@@ -259,11 +270,10 @@ fn every_damaged_set_gives_one_line_with_file_and_reason() {
         println!("{name}: {}", message.replace(&dir.path().display().to_string(), ""));
         assert_eq!(error.exit_code(), 2, "{name}");
         assert_eq!(message.lines().count(), 1, "{name}: {message}");
-        // A wrong index may show in the array it disagrees with: the folder is what must always be right.
-        let shown = if reasons.is_empty() { path.parent().unwrap() } else { &path };
-        let shown =
-            if message.contains("columns") || message.contains("num_puzzle_identifiers") { dir.path() } else { shown };
-        assert!(message.contains(&shown.display().to_string()), "{name}: {message}");
+        // Where two files disagree, the one named need not be the one damaged: the case says which it is.
+        let says_which = reasons.iter().any(|reason| reason.contains(".npy") || reason.contains(".json"));
+        let blamed = if says_which { dir.path() } else { &path };
+        assert!(message.contains(&blamed.display().to_string()), "{name}: {message}");
         for reason in *reasons {
             assert!(message.contains(reason), "{name}: {message:?} does not say {reason:?}");
         }
@@ -334,4 +344,39 @@ fn a_set_that_cannot_be_written_leaves_nothing_behind() {
     let message = set.write(home.path().join("set")).unwrap_err().to_string();
     assert!(message.contains("token 99") && message.contains("row 3, column 2"), "{message}");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn random_damage_gives_a_set_or_one_line_and_never_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    good_set(dir.path());
+    let mut files: Vec<_> = fs::read_dir(dir.path().join("train")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.push(dir.path().join("identifiers.json"));
+    files.sort();
+    let mut rng = Rng::new(2026);
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let file = &files[rng.below(files.len())];
+        let good = fs::read(file).unwrap();
+        let mut bad = good.clone();
+        match rng.below(4) {
+            0 => bad.truncate(rng.below(good.len())),
+            1 => bad.extend((0..rng.below(200)).map(|i| i as u8)),
+            _ => (0..=rng.below(3)).for_each(|_| {
+                let at = rng.below(bad.len());
+                bad[at] = rng.below(256) as u8;
+            }),
+        }
+        fs::write(file, &bad).unwrap();
+        match Dataset::read(dir.path()) {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                assert_eq!((error.to_string().lines().count(), error.exit_code()), (1, 2), "{error}");
+                refused += 1;
+            }
+        }
+        fs::write(file, &good).unwrap();
+    }
+    println!("{accepted} harmless, {refused} refused");
+    assert!(refused > 1500 && accepted > 10);
 }

@@ -100,13 +100,8 @@ fn parse_tokens(text: &[u8], geometry: Geometry, out: &mut [u8]) -> Result<(), S
             b'.' => 1,
             b'0'..=b'9' if byte <= largest => byte - b'0' + 1,
             _ => {
-                let shown = char::from(byte).escape_default();
-                return Err(format!(
-                    "has {shown:?} at character {}; expected 1-{} or .",
-                    at + 1,
-                    geometry.side(),
-                    shown = shown.to_string()
-                ));
+                let (shown, side) = (byte.escape_ascii(), geometry.side());
+                return Err(format!("has '{shown}' at character {}; expected 1-{side} or .", at + 1));
             }
         };
     }

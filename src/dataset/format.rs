@@ -52,9 +52,13 @@ impl Part {
 }
 
 impl Dataset {
-    /// Reads the data set in the folder `root`: every folder in it with a `dataset.json` is a split.
+    /// Reads the data set in the folder `root`: every folder in it with a `dataset.json` is a split. Several sets in a
+    /// split become one, in the order in which its metadata names them.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref();
+        if !root.is_dir() {
+            return Err(fault(root, "is no folder; name the root folder of a data set"));
+        }
         let identifiers_path = root.join("identifiers.json");
         let mut splits = BTreeMap::new();
         for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
@@ -80,8 +84,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// Writes the data set as the new folder `root`. A folder that already holds something is refused; on any error
-    /// nothing is left behind.
+    /// Writes the data set as the new folder `root`, each split as one set called `all`. A folder that already holds
+    /// something is refused; on any error nothing is left behind.
     pub fn write(&self, root: impl AsRef<Path>) -> Result<()> {
         let root = root.as_ref();
         let name = root.file_name().ok_or_else(|| fault(root, "is no name for a new data set folder"))?;

@@ -37,6 +37,8 @@ mod sampler;
 pub mod sudoku;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::{Augmentation, Batch, EvalBatches, IGNORED, write_example};

@@ -5,7 +5,7 @@
 //! buffer, so an `i64` file of a gigabyte costs its `u8` array and nothing more.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -64,12 +64,18 @@ pub(super) struct Npy<T> {
 /// Reads an array of `dimensions` axes whose elements all fit `T`.
 pub(super) fn read<T: TryFrom<i64>>(path: &Path, dimensions: usize) -> Result<Npy<T>> {
     let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
-    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let facts = file.metadata().map_err(|e| Error::io(path, e))?;
-    if !facts.is_file() {
-        return Err(bad("is not a regular file; an .npy array was expected".into()));
+    // Asked before opening: opening a pipe would wait for a writer.
+    match std::fs::metadata(path) {
+        Ok(facts) if facts.is_file() => {}
+        Ok(_) => return Err(bad("is not a regular file; an .npy array was expected".into())),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(bad("is missing; copy the whole data set, or rebuild it".into()));
+        }
+        Err(e) => return Err(Error::io(path, e)),
     }
-    let (header, offset) = read_header(&mut file, facts.len()).map_err(bad)?;
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file_len = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let (header, offset) = read_header(&mut file, file_len).map_err(bad)?;
     if header.shape.len() != dimensions {
         return Err(bad(format!("has shape {:?}, expected {dimensions} dimension(s)", header.shape)));
     }
@@ -78,11 +84,11 @@ pub(super) fn read<T: TryFrom<i64>>(path: &Path, dimensions: usize) -> Result<Np
     let (Some(count), Some(expected)) = (count, expected) else {
         return Err(bad(format!("header claims the impossible shape {:?}; rebuild the data set", header.shape)));
     };
-    if expected as u64 != facts.len() {
+    if expected as u64 != file_len {
         return Err(bad(format!(
             "holds {} bytes where its header (shape {:?}, dtype {}) needs {expected}; truncated, oversized or a lying \
              header: copy or rebuild the data set",
-            facts.len(),
+            file_len,
             header.shape,
             header.dtype.descr()
         )));

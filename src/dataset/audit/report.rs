@@ -163,7 +163,10 @@ impl AuditReport {
         clues.sort_unstable();
         clues.dedup();
         let largest = self.splits.first().and_then(|s| s.clues.values().max().copied()).unwrap_or(1).max(1);
-        writeln!(f, "\n{:<44}puzzles", "clues")?;
+        let bars = self.splits.first().map_or("", |split| split.name.as_str());
+        write!(f, "\n{:<44}", format!("puzzles by number of clues (bars: {bars})"))?;
+        self.splits.iter().try_for_each(|split| write!(f, "{:>12}", split.name))?;
+        writeln!(f)?;
         for n in clues {
             let bar = self.splits.first().map_or(0, |s| s.clues.get(&n).map_or(0, |&c| (c * 32).div_ceil(largest)));
             write!(f, "{n:>6}  {:<36}", "▇".repeat(bar))?;
