@@ -32,9 +32,9 @@ pub struct Split {
 ///   goes where.
 /// * No solution is shared, as written, by two puzzles. 4×4 is the exception: it has only 288 grids (2 up to
 ///   symmetry), so there training and test puzzles share grids, but never puzzles.
-/// * 4×4 runs out: with 6 extra clues there are a few thousand inequivalent puzzles. When no new one turns up any more, the
-///   training set is filled with random symmetric copies of its own puzzles, counted in [`Split::copies`]. A test
-///   set is never filled that way: too few for it is an error.
+/// * 4×4 runs out: there are 36 inequivalent minimal puzzles, about 1,000 with up to 2 extra clues, 4,500 with up to
+///   6, and 4,700 in all. When no new one turns up any more, the training set is filled with random symmetric copies of
+///   its own puzzles, counted in [`Split::copies`]. A test set is never filled that way: too few for it is an error.
 ///
 /// Up to symmetry 6×6 has only 49 solutions and 4×4 only 2: two sets of puzzles of these sizes always share
 /// solutions *up to symmetry*.
@@ -58,10 +58,7 @@ pub fn generate_split(
     while train.len() < n_train {
         let original = &train[rng.below(originals)];
         let symmetry = Symmetry::random(geometry, &mut rng);
-        train.push(Puzzle {
-            question: symmetry.apply_grid(&original.question),
-            answer: symmetry.apply_grid(&original.answer),
-        });
+        train.push(symmetry.apply_puzzle(original));
     }
     Ok(Split { train, test, copies: n_train - originals })
 }
