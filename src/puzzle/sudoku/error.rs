@@ -35,9 +35,6 @@ pub enum SudokuError {
     /// Two cells contradict each other.
     #[error("{0}")]
     Conflict(#[from] Conflict),
-    /// A grid was expected to be full.
-    #[error("cell {} (row {}, column {}) of the solution is empty", cell + 1, cell / side + 1, cell % side + 1)]
-    NotFull { cell: usize, side: usize },
     /// Row or column orders that tear a box apart, or digits that are no permutation.
     #[error("not a symmetry of {side}×{side} Sudoku: {reason}")]
     NotASymmetry { side: usize, reason: &'static str },

@@ -87,7 +87,6 @@ fn lowest(mask: u16) -> u16 {
 }
 
 /// A board being filled. Bit `d - 1` of a mask stands for digit `d`.
-#[derive(Clone)]
 pub(super) struct Search {
     geometry: Geometry,
     /// The digits there are.
@@ -278,5 +277,78 @@ impl Search {
             }
         }
         Some(before - self.empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::puzzle::sudoku::generate;
+    use crate::rng::Rng;
+
+    /// The same by plain backtracking: the first empty cell takes every digit that breaks no rule.
+    fn naive(grid: &Grid, found: &mut HashSet<Vec<u8>>) {
+        if grid.conflict().is_some() {
+            return;
+        }
+        match grid.values().iter().position(|&value| value == 0) {
+            None => _ = found.insert(grid.values().to_vec()),
+            Some(cell) => {
+                for digit in 1..=grid.geometry().side() as u8 {
+                    let mut next = grid.clone();
+                    next.values_mut()[cell] = digit;
+                    naive(&next, found);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_solutions_are_found_once_and_no_others(seed in any::<u64>(), side in prop::sample::select(&[4, 6][..])) {
+            let geometry = Geometry::of_side(side)?;
+            let mut rng = Rng::new(seed);
+            let mut grid = generate(geometry, geometry.cells(), &mut rng).question;
+            for _ in 0..rng.below(4) {
+                // Clues may go, and may change into contradictory ones.
+                grid.values_mut()[rng.below(geometry.cells())] = 0;
+                if rng.below(8) == 0 {
+                    grid.values_mut()[rng.below(geometry.cells())] = 1 + rng.below(side) as u8;
+                }
+            }
+            let mut expected = HashSet::new();
+            naive(&grid, &mut expected);
+            let mut found = Vec::new();
+            for_each_solution(&grid, |values| {
+                found.push(values.to_vec());
+                ControlFlow::Continue(())
+            });
+            prop_assert_eq!(found.len(), expected.len());
+            prop_assert_eq!(&found.into_iter().collect::<HashSet<_>>(), &expected);
+            match solve(&grid) {
+                Solutions::None => prop_assert_eq!(expected.len(), 0),
+                Solutions::Unique(only) => prop_assert!(expected.len() == 1 && expected.contains(only.values())),
+                Solutions::Multiple(a, b) => {
+                    prop_assert!(a != b && expected.contains(a.values()) && expected.contains(b.values()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_16x16_puzzle_is_solved() {
+        let puzzle = generate(Geometry::SIXTEEN, 20, &mut Rng::new(2));
+        assert!(puzzle.question.clues() < 140);
+        assert_eq!(solve(&puzzle.question), Solutions::Unique(puzzle.answer));
+    }
+
+    #[test]
+    fn counting_stops_at_the_limit() {
+        let empty = Grid::empty(Geometry::FOUR);
+        assert_eq!([0, 1, 2, 288, 1000].map(|limit| count_solutions(&empty, limit)), [0, 1, 2, 288, 288]);
     }
 }

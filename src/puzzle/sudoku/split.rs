@@ -28,16 +28,16 @@ pub struct Split {
 /// Makes a training set and a test set of proper puzzles (see [`generate`]), from a seed alone: the result does not
 /// depend on the number of threads.
 ///
-/// * No two puzzles are equivalent under any symmetry, within a set or across them, and chance alone decides which
-///   goes where.
+/// * No test puzzle is equivalent under any symmetry to a training puzzle or to another test puzzle, nor, while the
+///   board has more to give, are two training puzzles. Chance alone decides which puzzle goes where.
 /// * No solution is shared, as written, by two puzzles. 4×4 is the exception: it has only 288 grids (2 up to
 ///   symmetry), so there training and test puzzles share grids, but never puzzles.
-/// * 4×4 runs out: with 6 extra clues there are a few thousand inequivalent puzzles. When no new one turns up any more, the
-///   training set is filled with random symmetric copies of its own puzzles, counted in [`Split::copies`]. A test
-///   set is never filled that way: too few for it is an error.
+/// * 4×4 runs out: there are 36 inequivalent minimal puzzles, about 1,000 with up to 2 extra clues, 4,500 with up to
+///   6, and 4,700 in all. When no new one turns up any more, the training set is filled with random symmetric copies of
+///   its own puzzles, counted in [`Split::copies`]. A test set is never filled that way: too few for it is an error.
 ///
-/// Up to symmetry 6×6 has only 49 solutions and 4×4 only 2: two sets of puzzles of these sizes always share
-/// solutions *up to symmetry*.
+/// Up to symmetry 6×6 has only 49 solutions and 4×4 only 2: at these sizes training and test puzzles differ, but their
+/// solutions are the same *up to symmetry*.
 pub fn generate_split(
     geometry: Geometry,
     n_train: usize,
@@ -45,7 +45,7 @@ pub fn generate_split(
     extra_clues: usize,
     seed: u64,
 ) -> Result<Split, SudokuError> {
-    let mut train = draw_inequivalent(geometry, n_train + n_test, extra_clues, seed)?;
+    let mut train = draw_inequivalent(geometry, n_train.saturating_add(n_test), extra_clues, seed)?;
     let found = train.len();
     if found < n_test + usize::from(n_train > 0) {
         return Err(SudokuError::TooFew { side: geometry.side(), wanted: n_test, found });
@@ -58,10 +58,7 @@ pub fn generate_split(
     while train.len() < n_train {
         let original = &train[rng.below(originals)];
         let symmetry = Symmetry::random(geometry, &mut rng);
-        train.push(Puzzle {
-            question: symmetry.apply_grid(&original.question),
-            answer: symmetry.apply_grid(&original.answer),
-        });
+        train.push(symmetry.apply_puzzle(original));
     }
     Ok(Split { train, test, copies: n_train - originals })
 }
@@ -73,7 +70,7 @@ fn draw_inequivalent(
     extra_clues: usize,
     seed: u64,
 ) -> Result<Vec<Puzzle>, SudokuError> {
-    let mut puzzles = Vec::with_capacity(wanted);
+    let mut puzzles = Vec::new();
     let mut forms: HashSet<Grid> = HashSet::new();
     let mut answers: HashSet<Grid> = HashSet::new();
     let mut drawn = 0;

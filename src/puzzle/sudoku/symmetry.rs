@@ -11,7 +11,7 @@
 //! | 9×9 | 2 · (3! · 3!³)² = 3,359,232 | 9! | 1.2e12 |
 //! | 16×16 | 2 · (4! · 4!⁴)² = 1.3e14 | 16! | 2.7e27 |
 
-use super::{Geometry, Grid, MAX_CELLS, MAX_SIDE, SudokuError};
+use super::{Geometry, Grid, MAX_CELLS, MAX_SIDE, Puzzle, SudokuError};
 use crate::rng::Rng;
 
 /// A symmetry of a board, as what it does: where each cell comes from, and what each digit becomes.
@@ -143,6 +143,14 @@ impl Symmetry {
         let mut image = Grid::empty(self.geometry);
         self.apply(grid.values(), image.values_mut());
         image
+    }
+
+    /// The image of a puzzle: question and answer move together.
+    ///
+    /// # Panics
+    /// If the puzzle is of another size.
+    pub fn apply_puzzle(&self, puzzle: &Puzzle) -> Puzzle {
+        Puzzle { question: self.apply_grid(&puzzle.question), answer: self.apply_grid(&puzzle.answer) }
     }
 
     /// The symmetry that undoes this one.
