@@ -2,8 +2,10 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod dataset;
 pub mod error;
 pub mod model;
+pub mod puzzle;
 pub mod report;
 pub mod rng;
 pub mod simd;

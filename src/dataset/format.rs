@@ -1,0 +1,394 @@
+//! The published on-disk layout, read and written (SPEC "Datasets").
+//!
+//! ```text
+//! <root>/identifiers.json                         ["<blank>", …]
+//! <root>/<split>/dataset.json                     Metadata
+//! <root>/<split>/<set>__inputs.npy                [examples, seq_len]   tokens
+//! <root>/<split>/<set>__labels.npy                [examples, seq_len]   tokens
+//! <root>/<split>/<set>__puzzle_identifiers.npy    [puzzles]
+//! <root>/<split>/<set>__puzzle_indices.npy        [puzzles + 1]         prefix sums over examples
+//! <root>/<split>/<set>__group_indices.npy         [groups + 1]          prefix sums over puzzles
+//! ```
+//!
+//! Reading believes nothing: every fault is one line that names the file. Writing is all or nothing: the set grows
+//! in a hidden sibling folder, is synced, and takes its name in one rename.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, Axis, concatenate};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Dataset, Metadata, Split, npy};
+use crate::{Error, Result};
+
+/// The five arrays of a set, by the name they have on disk.
+#[derive(Clone, Copy)]
+enum Part {
+    Inputs,
+    Labels,
+    PuzzleIdentifiers,
+    PuzzleIndices,
+    GroupIndices,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Inputs => "inputs",
+            Self::Labels => "labels",
+            Self::PuzzleIdentifiers => "puzzle_identifiers",
+            Self::PuzzleIndices => "puzzle_indices",
+            Self::GroupIndices => "group_indices",
+        }
+    }
+
+    fn path(self, split: &Path, set: &str) -> PathBuf {
+        split.join(format!("{set}__{}.npy", self.name()))
+    }
+}
+
+impl Dataset {
+    /// Reads the data set in the folder `root`: every folder in it with a `dataset.json` is a split. Several sets in a
+    /// split become one, in the order in which its metadata names them.
+    pub fn read(root: impl AsRef<Path>) -> Result<Self> {
+        let root = root.as_ref();
+        if !root.is_dir() {
+            return Err(fault(root, "is no folder; name the root folder of a data set"));
+        }
+        let identifiers_path = root.join("identifiers.json");
+        let mut splits = BTreeMap::new();
+        for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
+            let entry = entry.map_err(|e| Error::io(root, e))?;
+            let folder = entry.path();
+            if !folder.join("dataset.json").is_file() {
+                continue;
+            }
+            let name = entry.file_name().into_string().map_err(|name| {
+                Error::input(format!("{}: split folder {name:?} is not UTF-8; rename it", root.display()))
+            })?;
+            splits.insert(name, read_split(&folder)?);
+        }
+        if splits.is_empty() {
+            return Err(Error::input(format!(
+                "{}: no data set here (no <split>/dataset.json); build one with `trm data build`, or name its root folder",
+                root.display()
+            )));
+        }
+        let identifiers: Vec<String> = read_json(&identifiers_path)?;
+        let dataset = Self { splits, identifiers };
+        dataset.check_identifiers().map_err(|what| fault(&identifiers_path, what))?;
+        Ok(dataset)
+    }
+
+    /// Writes the data set as the new folder `root`, each split as one set called `all`. A folder that already holds
+    /// something is refused; on any error nothing is left behind.
+    pub fn write(&self, root: impl AsRef<Path>) -> Result<()> {
+        let root = root.as_ref();
+        let name = root.file_name().ok_or_else(|| fault(root, "is no name for a new data set folder"))?;
+        let parent = match root.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        refuse_taken(root)?;
+        self.check_identifiers().map_err(|what| fault(root, what))?;
+        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.tmp", std::process::id()));
+        let scaffold = Scaffold(parent.join(hidden));
+        fs::create_dir(&scaffold.0).map_err(|e| Error::io(&scaffold.0, e))?;
+        for (split_name, split) in &self.splits {
+            if !is_plain_name(split_name) {
+                return Err(fault(root, format!("{split_name:?} cannot be the name of a split folder")));
+            }
+            write_split(split, &scaffold.0.join(split_name))?;
+        }
+        write_json(&scaffold.0.join("identifiers.json"), &self.identifiers)?;
+        sync_folder(&scaffold.0)?;
+        // On Unix a rename replaces an empty folder and fails on one that has been filled meanwhile.
+        if cfg!(not(unix)) && root.is_dir() {
+            fs::remove_dir(root).map_err(|e| Error::io(root, e))?;
+        }
+        fs::rename(&scaffold.0, root).map_err(|e| Error::io(root, e))?;
+        sync_folder(parent)
+    }
+
+    fn check_identifiers(&self) -> Result<(), String> {
+        for (name, split) in &self.splits {
+            let expected = split.meta.num_puzzle_identifiers;
+            if self.identifiers.len() != expected {
+                return Err(format!(
+                    "names {} puzzle identifiers but {name}/dataset.json says num_puzzle_identifiers {expected}; they must agree",
+                    self.identifiers.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes an unfinished folder when it goes out of scope; after the rename there is nothing left to remove.
+struct Scaffold(PathBuf);
+
+impl Drop for Scaffold {
+    fn drop(&mut self) {
+        // Nothing sensible is left to do if this fails, and an error is already on its way.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn fault(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::input(format!("{}: {what}", path.display()))
+}
+
+fn refuse_taken(root: &Path) -> Result<()> {
+    match fs::read_dir(root) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(fault(root, "already exists and is not empty; choose a new folder, or remove it first")),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            Err(fault(root, "is a file; choose a new folder for the data set"))
+        }
+        Err(e) => Err(Error::io(root, e)),
+    }
+}
+
+/// A name that stays inside its folder.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+fn read_split(folder: &Path) -> Result<Split> {
+    let json = folder.join("dataset.json");
+    let meta: Metadata = read_json(&json)?;
+    meta.check().map_err(|what| fault(&json, what))?;
+    let mut sets = Vec::with_capacity(meta.sets.len());
+    for set in &meta.sets {
+        let tokens = |part: Part| -> Result<Array2<u8>> {
+            let path = part.path(folder, set);
+            let array = npy::read::<u8>(&path, 2)?;
+            Array2::from_shape_vec((array.shape[0], array.shape[1]), array.values).map_err(|e| fault(&path, e))
+        };
+        let list = |part: Part| -> Result<Vec<u32>> { Ok(npy::read::<u32>(&part.path(folder, set), 1)?.values) };
+        let split = Split {
+            meta: meta.clone(),
+            inputs: tokens(Part::Inputs)?,
+            labels: tokens(Part::Labels)?,
+            puzzle_identifiers: list(Part::PuzzleIdentifiers)?,
+            puzzle_indices: list(Part::PuzzleIndices)?,
+            group_indices: list(Part::GroupIndices)?,
+        };
+        split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, set), what))?;
+        sets.push(split);
+    }
+    let split = join_sets(meta, sets).map_err(|what| fault(&json, what))?;
+    if split.groups() != split.meta.total_groups {
+        let (says, holds) = (split.meta.total_groups, split.groups());
+        return Err(fault(
+            &json,
+            format!("says total_groups {says} but its sets hold {holds} groups; rebuild the data set"),
+        ));
+    }
+    Ok(split)
+}
+
+/// Puts the sets of a split one behind the other; each keeps its groups.
+fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
+    if sets.len() == 1 {
+        return Ok(sets.swap_remove(0));
+    }
+    let rows: usize = sets.iter().map(Split::examples).sum();
+    if u32::try_from(rows).is_err() {
+        return Err(format!("its sets hold {rows} examples together; at most {} are supported", u32::MAX));
+    }
+    let stack = |pick: fn(&Split) -> &Array2<u8>| {
+        let views: Vec<_> = sets.iter().map(|s| pick(s).view()).collect();
+        concatenate(Axis(0), &views).map_err(|e| format!("its sets do not fit together: {e}"))
+    };
+    let (inputs, labels) = (stack(|s| &s.inputs)?, stack(|s| &s.labels)?);
+    let chain = |pick: fn(&Split) -> &Vec<u32>| {
+        let mut all = vec![0u32];
+        for set in &sets {
+            let base = all[all.len() - 1];
+            all.extend(pick(set)[1..].iter().map(|i| base + i));
+        }
+        all
+    };
+    let (puzzle_indices, group_indices) = (chain(|s| &s.puzzle_indices), chain(|s| &s.group_indices));
+    let puzzle_identifiers = sets.iter().flat_map(|s| s.puzzle_identifiers.iter().copied()).collect();
+    Ok(Split { meta, inputs, labels, puzzle_identifiers, puzzle_indices, group_indices })
+}
+
+fn write_split(split: &Split, folder: &Path) -> Result<()> {
+    let meta = Metadata { sets: vec!["all".into()], ..split.meta.clone() };
+    meta.check().map_err(|what| fault(folder, what))?;
+    split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, "all"), what))?;
+    fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let path = |part: Part| part.path(folder, "all");
+    for (part, tokens) in [(Part::Inputs, &split.inputs), (Part::Labels, &split.labels)] {
+        let rows = tokens.as_standard_layout();
+        npy::write_u8(&path(part), [rows.nrows(), rows.ncols()], rows.as_slice().unwrap_or(&[]))?;
+    }
+    npy::write_i32(&path(Part::PuzzleIdentifiers), &split.puzzle_identifiers)?;
+    npy::write_i32(&path(Part::PuzzleIndices), &split.puzzle_indices)?;
+    npy::write_i32(&path(Part::GroupIndices), &split.group_indices)?;
+    write_json(&folder.join("dataset.json"), &meta)?;
+    sync_folder(folder)
+}
+
+impl Metadata {
+    /// What the rest of the engine relies on.
+    fn check(&self) -> Result<(), String> {
+        let Self { vocab_size, seq_len, mean_puzzle_examples, .. } = self;
+        if !(1..=256).contains(vocab_size) {
+            return Err(format!("vocab_size {vocab_size} is outside 1…256 (tokens are bytes)"));
+        }
+        if *seq_len == 0 {
+            return Err("seq_len is 0; a puzzle has at least one token".into());
+        }
+        if usize::from(self.pad_id) >= *vocab_size {
+            return Err(format!("pad_id {} is outside the vocabulary of {vocab_size}", self.pad_id));
+        }
+        if self.blank_identifier_id as usize >= self.num_puzzle_identifiers {
+            return Err(format!(
+                "blank_identifier_id {} is not below num_puzzle_identifiers {}",
+                self.blank_identifier_id, self.num_puzzle_identifiers
+            ));
+        }
+        if !(mean_puzzle_examples.is_finite() && *mean_puzzle_examples > 0.0) {
+            return Err(format!("mean_puzzle_examples {mean_puzzle_examples} is not a positive number"));
+        }
+        if self.sets.is_empty() {
+            return Err("sets is empty; name at least one set of .npy files".into());
+        }
+        let mut seen = self.sets.clone();
+        seen.sort();
+        seen.dedup();
+        if seen.len() != self.sets.len() {
+            return Err("sets names one set twice".into());
+        }
+        match self.sets.iter().find(|set| !is_plain_name(set)) {
+            Some(set) => Err(format!("set name {set:?} is not a plain file name")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Split {
+    /// Shapes, prefix sums, identifiers and tokens; on a fault, which array and what is wrong with it.
+    fn check_arrays(&self) -> Result<(), (Part, String)> {
+        let meta = &self.meta;
+        let (rows, columns) = self.inputs.dim();
+        if columns != meta.seq_len {
+            return Err((
+                Part::Inputs,
+                format!("has {columns} columns but dataset.json says seq_len {}", meta.seq_len),
+            ));
+        }
+        if self.labels.dim() != (rows, columns) {
+            let shape = self.labels.shape();
+            return Err((Part::Labels, format!("has shape {shape:?} but the inputs have [{rows}, {columns}]")));
+        }
+        let puzzles = self.puzzle_identifiers.len();
+        check_prefix_sums(&self.puzzle_indices, puzzles, "puzzles", rows, "examples")
+            .map_err(|what| (Part::PuzzleIndices, what))?;
+        let groups = self.group_indices.len().saturating_sub(1);
+        check_prefix_sums(&self.group_indices, groups, "groups", puzzles, "puzzles")
+            .map_err(|what| (Part::GroupIndices, what))?;
+        let limit = meta.num_puzzle_identifiers;
+        if let Some((puzzle, id)) = self.puzzle_identifiers.iter().enumerate().find(|(_, id)| **id as usize >= limit) {
+            let what = format!("puzzle {puzzle} has identifier {id}, dataset.json allows 0…{}", limit - 1);
+            return Err((Part::PuzzleIdentifiers, what));
+        }
+        for (part, tokens, also) in
+            [(Part::Inputs, &self.inputs, None), (Part::Labels, &self.labels, meta.ignore_label_id)]
+        {
+            let bad = tokens.indexed_iter().find(|(_, t)| usize::from(**t) >= meta.vocab_size && Some(**t) != also);
+            if let Some(((row, column), token)) = bad {
+                let size = meta.vocab_size;
+                return Err((
+                    part,
+                    format!("row {row}, column {column}: token {token} is outside the vocabulary of {size}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `[0, …, total]`, one more entry than there are items, never falling.
+fn check_prefix_sums(sums: &[u32], items: usize, item: &str, total: usize, of: &str) -> Result<(), String> {
+    if items == 0 {
+        return Err(format!("holds no {item}; an empty set cannot be used"));
+    }
+    if sums.len() != items + 1 {
+        return Err(format!("has {} entries for {items} {item}, expected {}", sums.len(), items + 1));
+    }
+    if sums[0] != 0 {
+        return Err(format!("starts with {} instead of 0", sums[0]));
+    }
+    if let Some(at) = sums.windows(2).position(|pair| pair[1] <= pair[0]) {
+        return Err(format!(
+            "does not grow from entry {at} ({}) to the next ({}); rebuild the data set",
+            sums[at],
+            sums[at + 1]
+        ));
+    }
+    if sums[items] as usize != total {
+        return Err(format!("ends with {} but there are {total} {of}", sums[items]));
+    }
+    Ok(())
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    if !path.is_file() {
+        return Err(fault(path, "is missing or not a file; copy the whole data set, or rebuild it"));
+    }
+    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|e| fault(path, format!("is not UTF-8 (byte {}); save it as UTF-8 JSON", e.valid_up_to())))?;
+    serde_json::from_str(text).map_err(|e| fault(path, format!("is not the JSON expected here: {e}")))
+}
+
+/// Writes JSON with Python's spacing, so that files compare equal with the published ones.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let run = || {
+        let mut bytes = Vec::new();
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing))?;
+        let mut file = fs::File::create_new(path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    };
+    run().map_err(|e| Error::io(path, e))
+}
+
+/// `", "` between items and `": "` after keys, as Python's `json.dump` has them.
+struct PythonSpacing;
+
+impl serde_json::ser::Formatter for PythonSpacing {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+/// Makes the names in a folder durable (a no-op where folders cannot be opened).
+fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What a data set holds, at a glance.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use super::{Dataset, Split};
+
+/// What a data set holds. Serializes to JSON; displays as a table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Info {
+    /// What the rows are: `sudoku 9×9`, or `tokens` where they are not recognised.
+    pub puzzle: String,
+    /// Names of puzzle identifiers, the blank one included.
+    pub identifiers: usize,
+    /// The splits, `train` first.
+    pub splits: Vec<SplitInfo>,
+}
+
+/// What a split holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SplitInfo {
+    /// The split.
+    pub name: String,
+    /// Groups: tasks with their augmented copies.
+    pub groups: usize,
+    /// Puzzles, copies included.
+    pub puzzles: usize,
+    /// Rows.
+    pub examples: usize,
+    /// S: tokens per row.
+    pub seq_len: usize,
+    /// V: size of the vocabulary.
+    pub vocab_size: usize,
+    /// `mean_puzzle_examples` of the metadata: with `total_groups` and the batch it gives the updates of an epoch.
+    pub mean_puzzle_examples: f64,
+    /// Mean number of positions a row's loss is over.
+    pub mean_labelled: f64,
+    /// Bytes the rows take in memory.
+    pub bytes: usize,
+}
+
+/// Sums up a data set.
+pub fn info(dataset: &Dataset) -> Info {
+    let boards: Vec<_> = dataset.splits.values().map(Split::sudoku_geometry).collect();
+    let puzzle = match boards.first() {
+        Some(Some(geometry)) if boards.iter().all(|b| b == &boards[0]) => format!("sudoku {geometry}"),
+        _ => "tokens".to_string(),
+    };
+    let splits = dataset.in_order().into_iter().map(|(name, split)| split_info(name, split)).collect();
+    Info { puzzle, identifiers: dataset.identifiers.len(), splits }
+}
+
+fn split_info(name: &str, split: &Split) -> SplitInfo {
+    let ignored = split.meta.ignore_label_id;
+    let labelled = split.labels.iter().filter(|&&token| Some(token) != ignored).count();
+    SplitInfo {
+        name: name.to_string(),
+        groups: split.groups(),
+        puzzles: split.puzzles(),
+        examples: split.examples(),
+        seq_len: split.meta.seq_len,
+        vocab_size: split.meta.vocab_size,
+        mean_puzzle_examples: split.meta.mean_puzzle_examples,
+        mean_labelled: labelled as f64 / split.examples().max(1) as f64,
+        bytes: split.inputs.len() + split.labels.len(),
+    }
+}
+
+impl Display for Info {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let header = ["groups", "puzzles", "examples", "tokens", "vocabulary", "labelled", "MB"];
+        write!(f, "{:<16}", self.puzzle)?;
+        header.iter().try_for_each(|name| write!(f, "{name:>12}"))?;
+        for split in &self.splits {
+            write!(f, "\n{:<16}{:>12}{:>12}{:>12}", split.name, split.groups, split.puzzles, split.examples)?;
+            write!(f, "{:>12}{:>12}{:>12.1}", split.seq_len, split.vocab_size, split.mean_labelled)?;
+            write!(f, "{:>12.1}", split.bytes as f64 / 1e6)?;
+        }
+        write!(f, "\n{} puzzle identifier{}", self.identifiers, if self.identifiers == 1 { "" } else { "s" })
+    }
+}

@@ -1,0 +1,158 @@
+//! Data sets: the published on-disk layout, import, generation, audit, and the way to a batch.
+//!
+//! A [`Dataset`] is a few named [`Split`]s. A split is rows of tokens (`inputs`, `labels`) under two levels of
+//! prefix sums: a **group** is a task and its augmented copies, each copy is a **puzzle** with its own identifier,
+//! and a puzzle is one or more **examples** (rows).
+//!
+//! ```text
+//! group_indices    [0,          3,     5]      group 0 = puzzles 0..3, group 1 = puzzles 3..5
+//! puzzle_indices   [0, 1, 2, 3,  4, 5]         puzzle p = rows puzzle_indices[p]..puzzle_indices[p + 1]
+//! inputs, labels   [examples, seq_len]
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
+//! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
+//! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
+//! | draw training rows, walk evaluation rows | [`Sampler`], [`write_example`], [`EvalBatches`] |
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use crate::puzzle::sudoku::Geometry;
+use crate::{Error, Result};
+
+mod audit;
+mod batch;
+mod csv_rows;
+mod format;
+mod images;
+mod info;
+mod npy;
+mod sampler;
+pub mod sudoku;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
+pub use batch::{Augmentation, Batch, EvalBatches, IGNORED, write_example};
+pub use images::{TokenPair, find_symmetry};
+pub use info::{Info, SplitInfo, info};
+pub use sampler::{Draw, Sampler, SamplerState};
+
+/// `dataset.json`: what a split says about itself, under the published names and in the published order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Token that fills unused positions.
+    pub pad_id: u8,
+    /// Label token that carries no loss; `None`: every label counts.
+    pub ignore_label_id: Option<u8>,
+    /// Puzzle identifier of rows that only fill a batch.
+    pub blank_identifier_id: u32,
+    /// V: tokens are `0..vocab_size`.
+    pub vocab_size: usize,
+    /// S: tokens per row.
+    pub seq_len: usize,
+    /// Rows the puzzle table needs.
+    pub num_puzzle_identifiers: usize,
+    /// Groups in the split, over all sets.
+    pub total_groups: usize,
+    /// Mean examples per puzzle, as the published builders count them (Sudoku and Maze: 1).
+    pub mean_puzzle_examples: f64,
+    /// Puzzles in the split (Sudoku and Maze files say the number of groups here, augmented or not).
+    pub total_puzzles: usize,
+    /// Names of the sets; each is five `.npy` files.
+    pub sets: Vec<String>,
+}
+
+/// One split: all its sets, one after the other. The fields are laid out as in the module's picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// What `dataset.json` says.
+    pub meta: Metadata,
+    /// Questions, `[examples, seq_len]`.
+    pub inputs: Array2<u8>,
+    /// Answers, `[examples, seq_len]`; `ignore_label_id` is still a token here and becomes −100 in a batch.
+    pub labels: Array2<u8>,
+    /// Identifier of each puzzle, `[puzzles]`.
+    pub puzzle_identifiers: Vec<u32>,
+    /// Where each puzzle's examples start, `[puzzles + 1]`.
+    pub puzzle_indices: Vec<u32>,
+    /// Where each group's puzzles start, `[groups + 1]`.
+    pub group_indices: Vec<u32>,
+}
+
+impl Split {
+    /// Rows in the split.
+    pub fn examples(&self) -> usize {
+        self.inputs.nrows()
+    }
+
+    /// Puzzles in the split, copies included.
+    pub fn puzzles(&self) -> usize {
+        self.puzzle_identifiers.len()
+    }
+
+    /// Groups in the split.
+    pub fn groups(&self) -> usize {
+        self.group_indices.len().saturating_sub(1)
+    }
+
+    /// The puzzles of a group.
+    pub fn group(&self, group: usize) -> Range<usize> {
+        self.group_indices[group] as usize..self.group_indices[group + 1] as usize
+    }
+
+    /// The examples of a puzzle.
+    pub fn puzzle(&self, puzzle: usize) -> Range<usize> {
+        self.puzzle_indices[puzzle] as usize..self.puzzle_indices[puzzle + 1] as usize
+    }
+
+    /// The examples of a group; its first is the original where copies exist.
+    pub fn group_examples(&self, group: usize) -> Range<usize> {
+        let puzzles = self.group(group);
+        self.puzzle_indices[puzzles.start] as usize..self.puzzle_indices[puzzles.end] as usize
+    }
+
+    /// The board, if these are Sudoku rows: 16, 36, 81 or 256 tokens and the vocabulary that goes with them.
+    pub fn sudoku_geometry(&self) -> Option<Geometry> {
+        Geometry::of_cells(self.meta.seq_len).ok().filter(|g| g.vocab_size() == self.meta.vocab_size)
+    }
+
+    /// The puzzle an example belongs to.
+    pub fn puzzle_of(&self, example: usize) -> usize {
+        self.puzzle_indices.partition_point(|&start| start as usize <= example) - 1
+    }
+}
+
+/// A data set: named splits and the names of the puzzle identifiers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// The splits by name; the published builders write `train` and `test`.
+    pub splits: BTreeMap<String, Split>,
+    /// Name of every puzzle identifier; the blank one comes first.
+    pub identifiers: Vec<String>,
+}
+
+impl Dataset {
+    /// The split called `name`, or an error that says which there are.
+    pub fn split(&self, name: &str) -> Result<&Split> {
+        self.splits.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.splits.keys().map(String::as_str).collect();
+            Error::input(format!("the data set has no split {name:?}; it has: {}", known.join(", ")))
+        })
+    }
+
+    /// The splits as people expect them: `train` first, then by name.
+    pub fn in_order(&self) -> Vec<(&str, &Split)> {
+        let mut splits: Vec<_> = self.splits.iter().map(|(name, split)| (name.as_str(), split)).collect();
+        splits.sort_by_key(|(name, _)| *name != "train");
+        splits
+    }
+}

@@ -1,0 +1,335 @@
+//! One array in one `.npy` file, read with suspicion and written as numpy writes it.
+//!
+//! The header of a hostile file may claim anything. Here it is compared with the file's size **before** anything
+//! is allocated, so memory is bounded by bytes that exist; wider integers are narrowed on the way through a small
+//! buffer, so an `i64` file of a gigabyte costs its `u8` array and nothing more.
+
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Element types the published builders produce (little endian).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dtype {
+    U8,
+    I32,
+    I64,
+}
+
+impl Dtype {
+    const ALL: [Self; 3] = [Self::U8, Self::I32, Self::I64];
+
+    fn descr(self) -> &'static str {
+        match self {
+            Self::U8 => "|u1",
+            Self::I32 => "<i4",
+            Self::I64 => "<i8",
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::I32 => 4,
+            Self::I64 => 8,
+        }
+    }
+
+    /// The value of one element; `bytes` is exactly `self.size()` long.
+    fn decode(self, bytes: &[u8]) -> i64 {
+        let mut wide = [0u8; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        match self {
+            Self::U8 | Self::I64 => i64::from_le_bytes(wide),
+            Self::I32 => i64::from(i32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]])),
+        }
+    }
+}
+
+/// What a header says.
+#[derive(Debug, PartialEq, Eq)]
+struct Header {
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+/// An array read from a file: its shape and its elements in C order.
+pub(super) struct Npy<T> {
+    pub shape: Vec<usize>,
+    pub values: Vec<T>,
+}
+
+/// Reads an array of `dimensions` axes whose elements all fit `T`.
+pub(super) fn read<T: TryFrom<i64>>(path: &Path, dimensions: usize) -> Result<Npy<T>> {
+    let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
+    // Asked before opening: opening a pipe would wait for a writer.
+    match std::fs::metadata(path) {
+        Ok(facts) if facts.is_file() => {}
+        Ok(_) => return Err(bad("is not a regular file; an .npy array was expected".into())),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(bad("is missing; copy the whole data set, or rebuild it".into()));
+        }
+        Err(e) => return Err(Error::io(path, e)),
+    }
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file_len = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let (header, offset) = read_header(&mut file, file_len).map_err(bad)?;
+    if header.shape.len() != dimensions {
+        return Err(bad(format!("has shape {:?}, expected {dimensions} dimension(s)", header.shape)));
+    }
+    let count = header.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let expected = count.and_then(|n| n.checked_mul(header.dtype.size())).and_then(|n| n.checked_add(offset));
+    let (Some(count), Some(expected)) = (count, expected) else {
+        return Err(bad(format!("header claims the impossible shape {:?}; rebuild the data set", header.shape)));
+    };
+    if expected as u64 != file_len {
+        return Err(bad(format!(
+            "holds {} bytes where its header (shape {:?}, dtype {}) needs {expected}; truncated, oversized or a lying \
+             header: copy or rebuild the data set",
+            file_len,
+            header.shape,
+            header.dtype.descr()
+        )));
+    }
+    let values = read_values(&mut file, header.dtype, count).map_err(|e| match e {
+        ReadFault::Io(e) => Error::io(path, e),
+        ReadFault::Range { index, value } => {
+            bad(format!("element {index} is {value}, outside the range allowed here; rebuild the data set"))
+        }
+    })?;
+    Ok(Npy { shape: header.shape, values })
+}
+
+enum ReadFault {
+    Io(std::io::Error),
+    Range { index: usize, value: i64 },
+}
+
+fn read_values<T: TryFrom<i64>>(file: &mut File, dtype: Dtype, count: usize) -> Result<Vec<T>, ReadFault> {
+    const BUFFER: usize = 1 << 16;
+    let mut values = Vec::with_capacity(count);
+    let mut buffer = vec![0u8; BUFFER.min(count * dtype.size())];
+    while values.len() < count {
+        let bytes = BUFFER.min((count - values.len()) * dtype.size());
+        file.read_exact(&mut buffer[..bytes]).map_err(ReadFault::Io)?;
+        for element in buffer[..bytes].chunks_exact(dtype.size()) {
+            let value = dtype.decode(element);
+            let index = values.len();
+            values.push(T::try_from(value).map_err(|_| ReadFault::Range { index, value })?);
+        }
+    }
+    Ok(values)
+}
+
+/// Reads magic, version, length and dictionary; returns the header and the offset of the first element.
+fn read_header(file: &mut File, file_len: u64) -> Result<(Header, usize), String> {
+    const NOT_NPY: &str = "is not an .npy file (no \\x93NUMPY at its start)";
+    let mut start = [0u8; 8];
+    file.read_exact(&mut start).map_err(|_| NOT_NPY.to_string())?;
+    if &start[..6] != b"\x93NUMPY" {
+        return Err(NOT_NPY.into());
+    }
+    let width = match start[6] {
+        1 => 2,
+        2 | 3 => 4,
+        version => return Err(format!("is .npy version {version}, only 1, 2 and 3 exist")),
+    };
+    let mut length = [0u8; 4];
+    file.read_exact(&mut length[..width]).map_err(|_| "ends inside its header; copy it again".to_string())?;
+    let length = u32::from_le_bytes(length) as usize;
+    let offset = start.len() + width + length;
+    if offset as u64 > file_len {
+        return Err(format!("claims a header of {length} bytes but holds {file_len} bytes in all; copy it again"));
+    }
+    // A real header is about a hundred bytes; one of megabytes is an attack on the parser.
+    if length > 1 << 16 {
+        return Err(format!("claims a header of {length} bytes; at most 65536 are accepted"));
+    }
+    let mut text = vec![0u8; length];
+    file.read_exact(&mut text).map_err(|e| format!("header cannot be read: {e}"))?;
+    let text = std::str::from_utf8(&text).map_err(|_| "has a header that is not text".to_string())?;
+    Ok((parse_header(text)?, offset))
+}
+
+/// Parses `{'descr': '<i4', 'fortran_order': False, 'shape': (7,), }`.
+fn parse_header(text: &str) -> Result<Header, String> {
+    let malformed = || format!("has a malformed header {:?}", text.trim_end().chars().take(80).collect::<String>());
+    let mut rest = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or_else(malformed)?.trim();
+    let (mut dtype, mut fortran, mut shape) = (None, None, None);
+    while !rest.is_empty() {
+        let (key, after) = quoted(rest).ok_or_else(malformed)?;
+        rest = after.trim_start().strip_prefix(':').ok_or_else(malformed)?.trim_start();
+        match key {
+            "descr" => {
+                let (name, after) = quoted(rest).ok_or_else(malformed)?;
+                dtype = Some(Dtype::ALL.into_iter().find(|d| d.descr() == name).ok_or_else(|| {
+                    format!("has dtype {name:?}; only |u1, <i4 and <i8 (u8, i32, i64, little endian) are read")
+                })?);
+                rest = after;
+            }
+            "fortran_order" => {
+                let value = [("True", true), ("False", false)].into_iter().find(|(word, _)| rest.starts_with(word));
+                let (word, value) = value.ok_or_else(malformed)?;
+                fortran = Some(value);
+                rest = &rest[word.len()..];
+            }
+            "shape" => {
+                let (inside, after) = rest.strip_prefix('(').and_then(|t| t.split_once(')')).ok_or_else(malformed)?;
+                let items = inside.trim().trim_end_matches(',');
+                let numbers = if items.is_empty() {
+                    Some(Vec::new())
+                } else {
+                    items.split(',').map(|n| n.trim().parse().ok()).collect()
+                };
+                shape = Some(numbers.ok_or_else(malformed)?);
+                rest = after;
+            }
+            _ => return Err(malformed()),
+        }
+        rest = rest.trim_start();
+        rest = rest.strip_prefix(',').map(str::trim_start).or(rest.is_empty().then_some(rest)).ok_or_else(malformed)?;
+    }
+    match (dtype, fortran, shape) {
+        (Some(_), Some(true), Some(_)) => {
+            Err("is in Fortran order; save it in C order (numpy.ascontiguousarray)".into())
+        }
+        (Some(dtype), Some(false), Some(shape)) => Ok(Header { dtype, shape }),
+        _ => Err(malformed()),
+    }
+}
+
+/// Splits a leading `'word'` (or `"word"`) off.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    text[1..].split_once(quote)
+}
+
+/// Writes tokens `[rows, columns]` as `u8`.
+pub(super) fn write_u8(path: &Path, shape: [usize; 2], values: &[u8]) -> Result<()> {
+    let shape = format!("({}, {})", shape[0], shape[1]);
+    write(path, Dtype::U8, &shape, |out| out.write_all(values))
+}
+
+/// Writes a list of indices as `i32`; one that does not fit is an error.
+pub(super) fn write_i32(path: &Path, values: &[u32]) -> Result<()> {
+    if let Some(value) = values.iter().find(|&&v| i32::try_from(v).is_err()) {
+        return Err(Error::input(format!("{}: index {value} does not fit the format's i32", path.display())));
+    }
+    write(path, Dtype::I32, &format!("({},)", values.len()), |out| {
+        values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
+    })
+}
+
+fn write(
+    path: &Path,
+    dtype: Dtype,
+    shape: &str,
+    body: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let run = || {
+        let mut out = BufWriter::with_capacity(1 << 16, File::create_new(path)?);
+        out.write_all(&header_bytes(dtype, shape))?;
+        body(&mut out)?;
+        out.into_inner().map_err(|e| e.into_error())?.sync_all()
+    };
+    run().map_err(|e| Error::io(path, e))
+}
+
+/// Byte for byte what `numpy.save` writes: room for the first axis to grow to 21 digits, then padding to a
+/// multiple of 64, a newline last.
+fn header_bytes(dtype: Dtype, shape: &str) -> Vec<u8> {
+    let first_axis = shape.trim_start_matches('(').split(',').next().map_or(0, str::len);
+    let mut text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", dtype.descr());
+    text.push_str(&" ".repeat(21usize.saturating_sub(first_axis)));
+    let used = 10 + text.len() + 1;
+    text.push_str(&" ".repeat(64 - used % 64));
+    text.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array1, Array2};
+    use ndarray_npy::{read_npy, write_npy};
+
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary folder")
+    }
+
+    #[test]
+    fn an_independent_reader_agrees_with_what_is_written() {
+        let dir = scratch();
+        let (tokens, indices) = (dir.path().join("tokens.npy"), dir.path().join("indices.npy"));
+        write_u8(&tokens, [2, 3], &[0, 1, 2, 3, 254, 255]).unwrap();
+        write_i32(&indices, &[0, 7, 70_000]).unwrap();
+        let read: Array2<u8> = read_npy(&tokens).unwrap();
+        assert_eq!(read, ndarray::arr2(&[[0, 1, 2], [3, 254, 255]]));
+        let read: Array1<i32> = read_npy(&indices).unwrap();
+        assert_eq!(read.to_vec(), [0, 7, 70_000]);
+    }
+
+    #[test]
+    fn all_three_element_types_of_an_independent_writer_are_read() {
+        let dir = scratch();
+        let path = dir.path().join("a.npy");
+        write_npy(&path, &Array2::from_shape_fn((300, 81), |(r, c)| ((r + c) % 11) as i64)).unwrap();
+        let read_back: Npy<u8> = read(&path, 2).unwrap();
+        assert_eq!(read_back.shape, [300, 81]);
+        assert!(read_back.values.iter().enumerate().all(|(i, &v)| usize::from(v) == (i / 81 + i % 81) % 11));
+        write_npy(&path, &ndarray::arr1(&[0i32, 5, 1 << 30])).unwrap();
+        assert_eq!(read::<u32>(&path, 1).unwrap().values, [0, 5, 1 << 30]);
+        write_npy(&path, &ndarray::arr1(&[3u8])).unwrap();
+        assert_eq!(read::<u32>(&path, 1).unwrap().values, [3]);
+    }
+
+    #[test]
+    fn headers_are_those_of_numpy_byte_for_byte() {
+        let numpy = b"\x93NUMPY\x01\x00v\x00{'descr': '<i4', 'fortran_order': False, 'shape': (7,), }";
+        let ours = header_bytes(Dtype::I32, "(7,)");
+        assert_eq!(ours.len(), 128);
+        assert!(ours.starts_with(numpy) && ours.ends_with(b" \n"));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused_with_their_position() {
+        let dir = scratch();
+        let path = dir.path().join("a.npy");
+        for value in [-1i64, 256, i64::MAX, i64::MIN] {
+            write_npy(&path, &ndarray::arr1(&[1, value])).unwrap();
+            let message = read::<u8>(&path, 1).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(message.contains("element 1") && message.contains(&value.to_string()), "{message}");
+        }
+    }
+
+    #[test]
+    fn header_spellings_numpy_may_use_are_understood_and_others_refused() {
+        let good = Header { dtype: Dtype::U8, shape: vec![2, 3] };
+        for text in [
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }   \n",
+            "{\"shape\": (2,3), 'fortran_order':False,'descr':'|u1'}",
+        ] {
+            assert_eq!(parse_header(text).as_ref(), Ok(&good), "{text}");
+        }
+        for text in [
+            "",
+            "{",
+            "{}",
+            "{'descr': '|u1'}",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (2, -3), }",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999999999999,), }",
+            "{'descr': '|u1' 'fortran_order': False, 'shape': (2, 3), }",
+            "{'descr': '|u1', 'fortran_order': Falsehood, 'shape': (2, 3), }",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), 'more': 1}",
+            "{'descr': '>i4', 'fortran_order': False, 'shape': (2, 3), }",
+            "{'descr': é', 'fortran_order': False, 'shape': (2, 3), }",
+        ] {
+            assert!(parse_header(text).is_err(), "{text}");
+        }
+    }
+}

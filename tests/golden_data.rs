@@ -1,0 +1,154 @@
+//! Our reader and our builders against what the authors' builders wrote.
+//!
+//! The folder comes from `TRM_GOLDEN_DATA` (default `tests/golden_data`). Random draws differ between programs, so
+//! the bytes of a build cannot be compared; what can is named by each test.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use trm::dataset::{Dataset, Split, TokenPair, find_symmetry, sudoku};
+use trm::puzzle::sudoku::{Geometry, Grid, Puzzle, symmetry_between_pairs};
+
+fn golden() -> PathBuf {
+    std::env::var_os("TRM_GOLDEN_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_data"), PathBuf::from)
+}
+
+/// Runs the check of every folder there is, by name; folders without one are counted.
+#[test]
+fn every_golden_folder_is_checked_or_named_as_not_built() {
+    let mut checked = 0;
+    let mut not_built = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(golden()).expect("the golden data folder").filter_map(|e| Some(e.ok()?.path())).collect();
+    folders.sort();
+    for folder in folders.iter().filter(|f| f.is_dir()) {
+        let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match name.as_str() {
+            "sudoku" => {
+                check_sudoku(folder);
+                checked += 1;
+            }
+            _ => not_built.push(name),
+        }
+    }
+    println!("golden data: {checked} checked, {} not built: {}", not_built.len(), not_built.join(", "));
+    assert!(checked > 0, "no folder to check in {}", golden().display());
+}
+
+/// Whatever the puzzle, the reader reads it.
+#[test]
+fn every_published_set_is_read() {
+    for (puzzle, train, test) in [("sudoku", [24, 24, 6], [5, 5, 5]), ("maze", [24, 24, 3], [2, 2, 2])] {
+        let set = Dataset::read(golden().join(puzzle).join("built")).expect(puzzle);
+        for (name, counts) in [("train", train), ("test", test)] {
+            let split = set.split(name).expect(puzzle);
+            assert_eq!([split.examples(), split.puzzles(), split.groups()], counts, "{puzzle} {name}");
+        }
+    }
+    let arc = Dataset::read(golden().join("arc/built")).expect("arc");
+    let train = arc.split("train").expect("arc");
+    assert_eq!((train.groups(), train.puzzles(), arc.identifiers.len()), (11, 55, 56));
+}
+
+fn check_sudoku(folder: &Path) {
+    let theirs = Dataset::read(folder.join("built")).expect("the authors' set is read");
+    let (train_csv, test_csv) = (folder.join("train.csv"), folder.join("test.csv"));
+
+    // Every stored row leads back to a row of its CSV file, question and answer by one symmetry, and all rows of a
+    // group to the same one; the first is that row itself. Two searches that share no code must agree.
+    let sources = csv_puzzles(&train_csv);
+    let train = theirs.split("train").expect("train");
+    let mut used = BTreeSet::new();
+    for group in 0..train.groups() {
+        let rows = train.group_examples(group);
+        let original = puzzle(train, rows.start);
+        let source = sources.iter().position(|s| *s == original).expect("a group starts with a row of the CSV file");
+        assert!(used.insert(source), "no row is used twice");
+        for row in rows {
+            let stored = puzzle(train, row);
+            let by_pattern = between(&sources[source], &stored).expect("a copy is an image of its source");
+            let by_form =
+                symmetry_between_pairs(&stored, &sources[source]).expect("a canonical form").expect("an image");
+            for back in [by_pattern.inverse(), by_form] {
+                assert_eq!(back.apply_grid(&stored.question), sources[source].question);
+                assert_eq!(back.apply_grid(&stored.answer), sources[source].answer);
+            }
+        }
+    }
+    let test = theirs.split("test").expect("test");
+    let stored: Vec<Puzzle> = (0..test.examples()).map(|row| puzzle(test, row)).collect();
+    assert_eq!(stored, csv_puzzles(&test_csv), "the test set is its CSV file, unaugmented");
+
+    // Our build of the same files: same layout, counts, metadata.
+    let ours = sudoku::import_sudoku_extreme(&train_csv, &test_csv, Some(6), 3, 0).expect("our build");
+    for name in ["train", "test"] {
+        let (a, b) = (theirs.split(name).expect(name), ours.split(name).expect(name));
+        assert_eq!(a.meta, b.meta, "{name}");
+        assert_eq!((a.inputs.dim(), a.labels.dim()), (b.inputs.dim(), b.labels.dim()), "{name}");
+        assert_eq!(a.puzzle_identifiers, b.puzzle_identifiers, "{name}");
+        assert_eq!(a.puzzle_indices, b.puzzle_indices, "{name}");
+        assert_eq!(a.group_indices, b.group_indices, "{name}");
+    }
+    assert_eq!(theirs.split("test").expect("test"), ours.split("test").expect("test"));
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let out = home.path().join("ours");
+    ours.write(&out).expect("our set is written");
+    assert_eq!(files(&out), files(&folder.join("built")), "the same files under the same names");
+    for file in files(&out) {
+        let (a, b) =
+            (fs::read(out.join(&file)).expect("ours"), fs::read(folder.join("built").join(&file)).expect("theirs"));
+        let drawn_at_random = file.contains("train/all__inputs") || file.contains("train/all__labels");
+        assert!(drawn_at_random || a == b, "{file} is equal byte for byte");
+    }
+    println!(
+        "sudoku: {} + {} stored rows lead back to their sources; our build agrees",
+        train.examples(),
+        test.examples()
+    );
+}
+
+fn puzzle(split: &Split, row: usize) -> Puzzle {
+    let grid = |tokens: &[u8]| Grid::from_tokens(Geometry::NINE, tokens).expect("a board");
+    Puzzle { question: grid(&split.inputs.row(row).to_vec()), answer: grid(&split.labels.row(row).to_vec()) }
+}
+
+fn between(from: &Puzzle, to: &Puzzle) -> Option<trm::puzzle::sudoku::Symmetry> {
+    let rows = |p: &Puzzle| (p.question.tokens().collect::<Vec<u8>>(), p.answer.tokens().collect::<Vec<u8>>());
+    let (from, to) = (rows(from), rows(to));
+    find_symmetry(
+        Geometry::NINE,
+        TokenPair { question: &from.0, answer: &from.1 },
+        TokenPair { question: &to.0, answer: &to.1 },
+    )
+}
+
+/// The puzzles of a CSV file, by the plainest reader there is.
+fn csv_puzzles(path: &Path) -> Vec<Puzzle> {
+    let text = fs::read_to_string(path).expect("a CSV file");
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split(',').collect();
+        let grid = |text: &str| Grid::parse(Geometry::NINE, text).expect("a board");
+        Puzzle { question: grid(fields[1]), answer: grid(fields[2]) }
+    };
+    text.lines().skip(1).map(parse).collect()
+}
+
+/// Paths of all files under a folder.
+fn files(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").filter_map(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).map(|p| p.to_string_lossy().into_owned());
+                found.insert(name.unwrap_or_default());
+            }
+        }
+    }
+    found
+}
