@@ -1,6 +1,7 @@
 //! trm: a CPU-first research engine for tiny recursive reasoning models.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod error;

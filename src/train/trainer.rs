@@ -1,5 +1,6 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -79,15 +80,15 @@ pub struct Trainer {
 
 /// The part of a [`Trainer`] that a checkpoint holds.
 #[derive(Serialize, Deserialize)]
-pub struct TrainerState {
+pub struct TrainerState<'a> {
     step: u64,
-    rng: Rng,
-    params: Vec<f32>,
-    ema: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
-    table: Option<PuzzleTable>,
-    carries: Vec<Carry>,
+    rng: Cow<'a, Rng>,
+    params: Cow<'a, [f32]>,
+    ema: Cow<'a, [f32]>,
+    m: Cow<'a, [f32]>,
+    v: Cow<'a, [f32]>,
+    table: Cow<'a, Option<PuzzleTable>>,
+    carries: Vec<Cow<'a, Carry>>,
 }
 
 impl Trainer {
@@ -275,17 +276,17 @@ impl Trainer {
         }
     }
 
-    /// A copy of everything a checkpoint holds.
-    pub fn state(&self) -> TrainerState {
+    /// Everything a checkpoint holds, borrowed.
+    pub fn state(&self) -> TrainerState<'_> {
         TrainerState {
             step: self.step,
-            rng: self.rng.clone(),
-            params: self.weights.params.values().to_vec(),
-            ema: self.ema.clone(),
-            m: self.adam.m.clone(),
-            v: self.adam.v.clone(),
-            table: self.weights.table.clone(),
-            carries: self.groups.iter().map(|group| group.carry.clone()).collect(),
+            rng: Cow::Borrowed(&self.rng),
+            params: Cow::Borrowed(self.weights.params.values()),
+            ema: Cow::Borrowed(&self.ema),
+            m: Cow::Borrowed(&self.adam.m),
+            v: Cow::Borrowed(&self.adam.v),
+            table: Cow::Borrowed(&self.weights.table),
+            carries: self.groups.iter().map(|group| Cow::Borrowed(&group.carry)).collect(),
         }
     }
 
@@ -293,10 +294,10 @@ impl Trainer {
     ///
     /// # Errors
     /// When the shapes do not fit: the checkpoint belongs to another model.
-    pub fn restore(&mut self, state: TrainerState) -> Result<()> {
+    pub fn restore(&mut self, state: TrainerState<'_>) -> Result<()> {
         let n = self.model.layout.len();
-        let flat_fits = [&state.params, &state.ema, &state.m, &state.v].iter().all(|v| v.len() == n);
-        let table_fits = match (&state.table, &self.weights.table) {
+        let flat_fits = [&state.params, &state.ema, &state.m, &state.v].into_iter().all(|v| v.len() == n);
+        let table_fits = match (&*state.table, &self.weights.table) {
             (Some(a), Some(b)) => a.ndim == b.ndim && a.values.len() == b.values.len(),
             (a, b) => a.is_none() && b.is_none(),
         };
@@ -310,11 +311,11 @@ impl Trainer {
             return Err(Error::input("the checkpoint belongs to a model of another shape; train into a new folder"));
         }
         self.weights.params.update(|values| values.copy_from_slice(&state.params));
-        self.weights.table = state.table;
-        (self.step, self.rng, self.ema) = (state.step, state.rng, state.ema);
-        (self.adam.m, self.adam.v) = (state.m, state.v);
+        self.weights.table = state.table.into_owned();
+        (self.step, self.rng, self.ema) = (state.step, state.rng.into_owned(), state.ema.into_owned());
+        (self.adam.m, self.adam.v) = (state.m.into_owned(), state.v.into_owned());
         for (group, carry) in self.groups.iter_mut().zip(state.carries) {
-            group.carry = carry;
+            group.carry = carry.into_owned();
         }
         Ok(())
     }

@@ -1,0 +1,92 @@
+//! The command line: one file per command, one line per error.
+
+mod data;
+mod eval;
+mod gradcheck;
+mod info;
+mod presets;
+mod solve;
+mod train;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+/// Train, examine and time tiny recursive reasoning models on CPUs.
+#[derive(Parser)]
+#[command(name = "trm", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "Start with `trm train`: it builds a set of 6×6 Sudokus, trains on it for about two minutes, and \
+                        solves a puzzle it has not seen. `trm help COMMAND` has examples."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Solve(solve::Args),
+    Data(data::Args),
+    Presets(presets::Args),
+    Gradcheck(gradcheck::Args),
+    Info(info::Args),
+    /// Print a completion script for a shell
+    ///
+    /// Example: trm completions bash > ~/.local/share/bash-completion/completions/trm
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let result = match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Solve(args) => solve::run(args),
+        Command::Data(args) => data::run(args),
+        Command::Presets(args) => presets::run(args),
+        Command::Gradcheck(args) => gradcheck::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trm", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "trm: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone away (`trm … | head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+/// A value as indented JSON and a newline.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("reports serialize");
+    print(&format!("{text}\n"))
+}

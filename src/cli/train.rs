@@ -1,0 +1,11 @@
+//! `trm train`.
+
+use crate::error::Result;
+
+/// train
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> Result<()> {
+    Ok(())
+}
