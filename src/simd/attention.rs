@@ -2,7 +2,8 @@
 //! (online softmax) or backward (probabilities recomputed from the saved row statistics).
 
 use super::Real;
-use super::gemm::gemm;
+use super::gemm::gemm as product;
+use super::pack::{Precision, Strided};
 
 /// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,4 +206,22 @@ pub fn attention_backward<T: Real>(
     if let Some(rope) = rope {
         rope.rotate(shape, d_qkv, true);
     }
+}
+
+/// The strided product these kernels were written on.
+#[allow(clippy::too_many_arguments)]
+fn gemm<T: Real>(
+    shape: (usize, usize, usize),
+    alpha: T,
+    a: &[T],
+    (ars, acs): (usize, usize),
+    b: &[T],
+    (brs, bcs): (usize, usize),
+    beta: T,
+    c: &mut [T],
+    (crs, _): (usize, usize),
+) {
+    let left = Strided { data: a, along: acs, across: ars };
+    let right = Strided { data: b, along: brs, across: bcs };
+    product(shape, alpha, left, right, beta == T::ONE, Precision::F32, c, crs);
 }

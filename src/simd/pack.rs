@@ -1,0 +1,273 @@
+//! Panels: the order in which the micro-kernel reads its operands.
+//!
+//! Both operands of a product are collections of vectors along the summed index k: the left one's rows, the right
+//! one's columns. A panel interleaves a few of them, k outermost: `[k, width]`. Left panels are the micro-kernel's
+//! tile high ([`tile_heights`]), right panels its tile wide, the last one padded to whole vectors.
+//! In bf16 a unit of a panel holds two consecutive k (an odd last one is paired with zero), so the depth halves.
+
+use super::Real;
+use super::scratch::Aligned;
+use super::vector::{Kernel, Simd};
+
+/// Number format of packed operands. Sums are always f32; f64 ignores it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands rounded to bf16 (to nearest, ties to even; AVX-512 takes denormals for 0).
+    Bf16,
+}
+
+impl Precision {
+    /// Units along k.
+    pub(super) fn depth(self, k: usize) -> usize {
+        match self {
+            Self::F32 => k,
+            Self::Bf16 => k.div_ceil(2),
+        }
+    }
+}
+
+/// Element (k, vector) of an operand lies at `k·along + vector·across`; one of the strides is 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a, T> {
+    pub data: &'a [T],
+    pub along: usize,
+    pub across: usize,
+}
+
+impl<'a, T: Real> Strided<'a, T> {
+    /// Vectors are the columns of a row-major matrix with `stride` elements a row (k runs down).
+    pub fn columns(data: &'a [T], stride: usize) -> Self {
+        Self { data, along: stride, across: 1 }
+    }
+
+    /// Vectors are the rows of a row-major matrix with `stride` elements a row (k runs along).
+    pub fn rows(data: &'a [T], stride: usize) -> Self {
+        Self { data, along: 1, across: stride }
+    }
+
+    /// Panics unless `k` elements of `vectors` vectors lie inside the slice.
+    #[inline(always)]
+    pub fn check(&self, k: usize, vectors: usize) {
+        assert!(self.along == 1 || self.across == 1);
+        let reach = if k == 0 || vectors == 0 { 0 } else { (k - 1) * self.along + (vectors - 1) * self.across + 1 };
+        assert!(reach <= self.data.len(), "operand out of bounds");
+    }
+}
+
+/// How `rows` rows are cut into tiles of at most `limit`: as equal as can be, the higher ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    pub count: usize,
+    low: usize,
+    higher: usize,
+}
+
+impl Tiles {
+    #[inline(always)]
+    pub fn new(rows: usize, limit: usize) -> Self {
+        let count = rows.div_ceil(limit).max(1);
+        Self { count, low: rows / count, higher: rows % count }
+    }
+    #[inline(always)]
+    pub fn height(&self, tile: usize) -> usize {
+        self.low + usize::from(tile < self.higher)
+    }
+    /// First row of the tile.
+    #[inline(always)]
+    pub fn start(&self, tile: usize) -> usize {
+        tile * self.low + tile.min(self.higher)
+    }
+}
+
+/// Width of the right panel that starts at column `start` of `n`, padding included: two vectors, or one.
+#[inline(always)]
+pub fn panel_width<S: Simd>(n: usize, start: usize) -> usize {
+    if n - start <= S::LANES { S::LANES } else { 2 * S::LANES }
+}
+
+/// Columns of all right panels, padding included.
+#[inline(always)]
+pub fn padded<S: Simd>(n: usize) -> usize {
+    n.next_multiple_of(S::LANES)
+}
+
+/// Packs the `count ≤ width` vectors from `first` on, steps `k0..k0 + k`, into one panel of the given width.
+#[inline(always)]
+pub fn pack_panel<S: Simd, const PAIRS: bool>(
+    s: S,
+    from: Strided<S::T>,
+    (first, count, width): (usize, usize, usize),
+    (k0, k): (usize, usize),
+    panel: &mut [S::T],
+) {
+    let depth = if PAIRS { k.div_ceil(2) } else { k };
+    from.check(k0 + k, first + count);
+    assert!(count <= width && width < count + S::LANES && panel.len() >= depth * width);
+    if k == 0 || count == 0 {
+        return;
+    }
+    // SAFETY: the source was checked to hold `count` vectors of `k` elements from here, the panel `depth × width`.
+    unsafe {
+        let source = from.data.as_ptr().add(k0 * from.along + first * from.across);
+        if from.across == 1 {
+            copy_rows::<S, PAIRS>(s, source, from.along, count, width, k, panel.as_mut_ptr());
+        } else {
+            transpose_rows::<S, PAIRS>(s, source, from.across, count, width, k, panel.as_mut_ptr());
+        }
+    }
+}
+
+/// The panel's rows lie in the source as they are.
+/// # Safety
+/// `k` rows of `count` elements are readable, one every `stride`; `depth × width` elements are writable.
+#[inline(always)]
+unsafe fn copy_rows<S: Simd, const PAIRS: bool>(
+    s: S,
+    source: *const S::T,
+    stride: usize,
+    count: usize,
+    width: usize,
+    k: usize,
+    panel: *mut S::T,
+) {
+    let depth = if PAIRS { k.div_ceil(2) } else { k };
+    let mut at = 0;
+    while at < width {
+        let valid = (count - at).min(S::LANES);
+        let room = (width - at).min(S::LANES);
+        let whole = valid == S::LANES;
+        for unit in 0..depth {
+            // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
+            unsafe {
+                let row = if PAIRS { 2 * unit } else { unit };
+                let p = source.add(row * stride + at);
+                let mut v = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, valid) };
+                if PAIRS {
+                    let high = if row + 1 == k {
+                        s.zero()
+                    } else if whole {
+                        s.load_ptr(p.add(stride))
+                    } else {
+                        s.load_first_ptr(p.add(stride), valid)
+                    };
+                    v = s.pair(v, high);
+                }
+                let to = panel.add(unit * width + at);
+                if room == S::LANES { s.store_ptr(to, v) } else { s.store_first_ptr(to, v, room) }
+            }
+        }
+        at += S::LANES;
+    }
+}
+
+/// The panel's columns lie in the source as rows: blocks of LANES × LANES are transposed in registers.
+/// # Safety
+/// `count` rows of `k` elements are readable, one every `stride`; `depth × width` elements are writable.
+#[inline(always)]
+unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
+    s: S,
+    source: *const S::T,
+    stride: usize,
+    count: usize,
+    width: usize,
+    k: usize,
+    panel: *mut S::T,
+) {
+    let depth = if PAIRS { k.div_ceil(2) } else { k };
+    let per_unit = if PAIRS { 2 } else { 1 };
+    let mut at = 0;
+    while at < width {
+        let valid = (count - at).min(S::LANES);
+        let room = (width - at).min(S::LANES);
+        let mut unit = 0;
+        while unit < depth {
+            let units = (depth - unit).min(S::LANES);
+            let left = (k - unit * per_unit).min(S::LANES * per_unit);
+            let mut block = s.block();
+            // SAFETY: `left` elements of `valid` source rows (the last one again in the lanes behind them, which the
+            // tile never stores); `units` rows of `room` elements of the panel.
+            unsafe {
+                let p = source.add(at * stride + unit * per_unit);
+                let whole = left == S::LANES * per_unit;
+                for (r, v) in block.as_mut().iter_mut().enumerate() {
+                    let p = p.add(r.min(valid - 1) * stride);
+                    *v = if PAIRS {
+                        let (first, second) = if whole {
+                            (s.load_ptr(p), s.load_ptr(p.add(S::LANES)))
+                        } else {
+                            let n = left.min(S::LANES);
+                            (s.load_first_ptr(p, n), s.load_first_ptr(p.add(n), left - n))
+                        };
+                        s.narrow(first, second)
+                    } else if whole {
+                        s.load_ptr(p)
+                    } else {
+                        s.load_first_ptr(p, left)
+                    };
+                }
+                let block = s.transpose(block);
+                let to = panel.add(unit * width + at);
+                if room == S::LANES && units == S::LANES {
+                    for (u, &v) in block.as_ref().iter().enumerate() {
+                        s.store_ptr(to.add(u * width), v);
+                    }
+                } else {
+                    for (u, &v) in block.as_ref().iter().enumerate() {
+                        if u < units {
+                            s.store_first_ptr(to.add(u * width), v, room);
+                        }
+                    }
+                }
+            }
+            unit += S::LANES;
+        }
+        at += S::LANES;
+    }
+}
+
+/// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
+pub struct PackAll<'a, T> {
+    pub from: Strided<'a, T>,
+    pub vectors: usize,
+    pub k: usize,
+    pub as_left: bool,
+    pub precision: Precision,
+    pub to: &'a mut Aligned<T>,
+}
+
+impl<T: Real> Kernel<T> for PackAll<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        match self.precision {
+            Precision::F32 => self.pack::<S, false>(s),
+            Precision::Bf16 => self.pack::<S, true>(s),
+        }
+    }
+}
+
+impl<T: Real> PackAll<'_, T> {
+    #[inline(always)]
+    fn pack<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
+        let depth = self.precision.depth(self.k);
+        if self.as_left {
+            let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
+            let to = self.to.at_least(depth * self.vectors);
+            for tile in 0..tiles.count {
+                let (start, rows) = (tiles.start(tile), tiles.height(tile));
+                pack_panel::<S, PAIRS>(s, self.from, (start, rows, rows), (0, self.k), &mut to[depth * start..]);
+            }
+        } else {
+            let to = self.to.at_least(depth * padded::<S>(self.vectors));
+            let mut start = 0;
+            while start < self.vectors {
+                let width = panel_width::<S>(self.vectors, start);
+                let count = width.min(self.vectors - start);
+                pack_panel::<S, PAIRS>(s, self.from, (start, count, width), (0, self.k), &mut to[depth * start..]);
+                start += width;
+            }
+        }
+    }
+}
