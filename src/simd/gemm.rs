@@ -135,41 +135,15 @@ impl<T: Real> Product<'_, T> {
                         to
                     }
                 };
-                assert!(right.len() >= depth * width);
-                let depths = Tiles::new(depth, DEPTH_BLOCK);
-                for d in 0..depths.count {
-                    let d0 = depths.start(d);
-                    let mut tile = first;
-                    while tile < last {
-                        // A run of tiles of one height.
-                        let rows = tiles.height(tile);
-                        let mut end = tile + 1;
-                        while end < last && tiles.height(end) == rows {
-                            end += 1;
-                        }
-                        let start = tiles.start(tile);
-                        let left_at = depth * (start - block_row) + d0 * rows;
-                        debug_assert!(left.len() >= depth * (tiles.start(end - 1) + rows - block_row));
-                        // SAFETY: `left` holds the block's tiles and `right` the panel, whole depth each; the result
-                        // was checked to hold rows 0..m of n columns.
-                        unsafe {
-                            let strip = Strip {
-                                tiles: end - tile,
-                                depth: depths.height(d),
-                                left: left.as_ptr().add(left_at),
-                                left_stride: depth * rows,
-                                right: right.as_ptr().add(d0 * width),
-                                out: self.out.as_mut_ptr().add(start * self.out_stride + column),
-                                out_stride: self.out_stride,
-                                columns,
-                                alpha: self.alpha,
-                                accumulate: self.accumulate || d > 0,
-                            };
-                            multiply::<S, PAIRS>(s, rows, width / S::LANES, strip);
-                        }
-                        tile = end;
-                    }
-                }
+                let out = &mut self.out[block_row * self.out_stride + column..];
+                let out = PanelOutput {
+                    out,
+                    stride: self.out_stride,
+                    columns,
+                    alpha: self.alpha,
+                    accumulate: self.accumulate,
+                };
+                multiply_panel::<S, PAIRS>(s, (tiles, first, last), depth, left, right, out);
                 column += width;
             }
         }
@@ -196,6 +170,67 @@ impl<T: Real> Product<'_, T> {
         s.call(swapped);
         add_transposed(s, (m, n), turned.as_slice(), self.out, self.out_stride, self.accumulate);
         self.scratch.out = turned;
+    }
+}
+
+/// Where the product of left tiles with one right panel goes: `columns` columns of rows `stride` apart.
+pub struct PanelOutput<'a, T> {
+    pub out: &'a mut [T],
+    pub stride: usize,
+    pub columns: usize,
+    pub alpha: T,
+    pub accumulate: bool,
+}
+
+/// The packed left tiles `first..last` (whole depth; the slice starts with tile `first`) times one right panel.
+/// The output starts with the first row of tile `first`.
+#[inline(always)]
+pub fn multiply_panel<S: Simd, const PAIRS: bool>(
+    s: S,
+    (tiles, first, last): (Tiles, usize, usize),
+    depth: usize,
+    left: &[S::T],
+    right: &[S::T],
+    to: PanelOutput<'_, S::T>,
+) {
+    let row0 = tiles.start(first);
+    let rows = tiles.start(last) - row0;
+    let width = if to.columns <= S::LANES { S::LANES } else { 2 * S::LANES };
+    assert!(first < last && last <= tiles.count && tiles.height(0) <= S::TILE_ROWS);
+    assert!(left.len() >= depth * rows && right.len() >= depth * width);
+    assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
+    assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
+    let depths = Tiles::new(depth, DEPTH_BLOCK);
+    for d in 0..depths.count {
+        let d0 = depths.start(d);
+        let mut tile = first;
+        while tile < last {
+            // A run of tiles of one height.
+            let height = tiles.height(tile);
+            let mut end = tile + 1;
+            while end < last && tiles.height(end) == height {
+                end += 1;
+            }
+            let row = tiles.start(tile) - row0;
+            // SAFETY: asserted above: `left` holds the tiles and `right` the panel, whole depth each, and the output
+            // every row of the tiles.
+            unsafe {
+                let strip = Strip {
+                    tiles: end - tile,
+                    depth: depths.height(d),
+                    left: left.as_ptr().add(depth * row + d0 * height),
+                    left_stride: depth * height,
+                    right: right.as_ptr().add(d0 * width),
+                    out: to.out.as_mut_ptr().add(row * to.stride),
+                    out_stride: to.stride,
+                    columns: to.columns,
+                    alpha: to.alpha,
+                    accumulate: to.accumulate || d > 0,
+                };
+                multiply::<S, PAIRS>(s, height, width / S::LANES, strip);
+            }
+            tile = end;
+        }
     }
 }
 
