@@ -168,7 +168,7 @@ impl<T: Real> Product<'_, T> {
             scratch: &mut *self.scratch,
         };
         s.call(swapped);
-        add_transposed(s, (m, n), turned.as_slice(), self.out, self.out_stride, self.accumulate);
+        add_transposed(s, (m, n), turned.as_slice(), m, self.out, self.out_stride, self.accumulate);
         self.scratch.out = turned;
     }
 }
@@ -234,17 +234,18 @@ pub fn multiply_panel<S: Simd, const PAIRS: bool>(
     }
 }
 
-/// `out [m, n] ← fromᵀ (+ out)`, from `[n, m]`.
+/// `out [m, n] ← fromᵀ (+ out)`, from `[n, m]` with rows `from_stride` apart.
 #[inline(always)]
-fn add_transposed<S: Simd>(
+pub fn add_transposed<S: Simd>(
     s: S,
     (m, n): (usize, usize),
     from: &[S::T],
+    from_stride: usize,
     out: &mut [S::T],
     out_stride: usize,
     accumulate: bool,
 ) {
-    assert!(from.len() >= m * n && (m - 1) * out_stride + n <= out.len());
+    assert!((n - 1) * from_stride + m <= from.len() && (m - 1) * out_stride + n <= out.len());
     let mut i = 0;
     while i < m {
         let rows = (m - i).min(S::LANES);
@@ -253,7 +254,7 @@ fn add_transposed<S: Simd>(
             let columns = (n - j).min(S::LANES);
             let mut block = s.block();
             for (c, v) in block.as_mut().iter_mut().enumerate() {
-                let from = &from[(j + c.min(columns - 1)) * m + i..][..rows];
+                let from = &from[(j + c.min(columns - 1)) * from_stride + i..][..rows];
                 // SAFETY: exactly the slice is read.
                 *v = unsafe { s.load_first_ptr(from.as_ptr(), rows) };
             }

@@ -25,7 +25,9 @@ mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
+pub use attention::{
+    AttentionShape, RopeTable, attention_backward, attention_backward_in, attention_forward, attention_forward_in,
+};
 pub use elementwise::{add, add_assign, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;

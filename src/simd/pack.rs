@@ -227,6 +227,17 @@ unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
     }
 }
 
+/// Packs all `vectors` of a left operand, tile after tile; tile t starts at `depth · (its first row)`.
+#[inline(always)]
+pub fn pack_tiles<S: Simd, const PAIRS: bool>(s: S, from: Strided<S::T>, vectors: usize, k: usize, to: &mut [S::T]) {
+    let depth = if PAIRS { k.div_ceil(2) } else { k };
+    let tiles = Tiles::new(vectors, S::TILE_ROWS);
+    for tile in 0..tiles.count {
+        let (start, rows) = (tiles.start(tile), tiles.height(tile));
+        pack_panel::<S, PAIRS>(s, from, (start, rows, rows), (0, k), &mut to[depth * start..]);
+    }
+}
+
 /// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
 pub struct PackAll<'a, T> {
     pub from: Strided<'a, T>,
@@ -253,12 +264,8 @@ impl<T: Real> PackAll<'_, T> {
     fn pack<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
         let depth = self.precision.depth(self.k);
         if self.as_left {
-            let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
             let to = self.to.at_least(depth * self.vectors);
-            for tile in 0..tiles.count {
-                let (start, rows) = (tiles.start(tile), tiles.height(tile));
-                pack_panel::<S, PAIRS>(s, self.from, (start, rows, rows), (0, self.k), &mut to[depth * start..]);
-            }
+            pack_tiles::<S, PAIRS>(s, self.from, self.vectors, self.k, to);
         } else {
             let to = self.to.at_least(depth * padded::<S>(self.vectors));
             let mut start = 0;

@@ -1,5 +1,6 @@
 //! Every kernel against a naive twin, on every instruction set of the machine.
 
+mod attention;
 mod elementwise;
 mod products;
 
