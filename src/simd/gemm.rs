@@ -12,7 +12,7 @@
 //! row lies and however many rows there are.
 
 use super::Real;
-use super::pack::{Precision, Strided, Tiles, pack_panel, padded, panel_width};
+use super::pack::{Precision, Strided, Tiles, pack_panels, pack_tiles, padded, panel_width};
 use super::scratch::{Aligned, Scratch};
 use super::tile::{Strip, multiply};
 use super::vector::{Kernel, Simd};
@@ -21,6 +21,8 @@ use super::vector::{Kernel, Simd};
 const DEPTH_BLOCK: usize = 256;
 /// Units of packed left operand kept in L2.
 const LEFT_BLOCK: usize = 96 << 10;
+/// Right panels packed at a time: a stretch of a source row that the processor's prefetchers follow.
+const GROUP: usize = 4;
 /// Units of the summed index packed at a time when neither operand is packed beforehand.
 const DEPTH_PASS: usize = 512;
 
@@ -80,44 +82,49 @@ impl<T: Real> Product<'_, T> {
                 self.multiply_transposed::<S, PAIRS>(s, left, right);
                 return;
             }
-            let per_pass = DEPTH_PASS * if PAIRS { 2 } else { 1 };
-            let passes = Tiles::new(k, per_pass);
-            for pass in 0..passes.count {
-                let (k0, k) = (passes.start(pass), passes.height(pass));
-                self.pass::<S, PAIRS>(s, k0, k);
-                self.accumulate = true;
-            }
-        } else {
-            self.pass::<S, PAIRS>(s, 0, k);
+        }
+        // Operands packed on the way are packed a stretch of the depth at a time.
+        let limit = match (self.left, self.right) {
+            (Operand::Strided(_), Operand::Strided(_)) => DEPTH_PASS,
+            (Operand::Packed(_), Operand::Strided(_)) => DEPTH_BLOCK,
+            _ => usize::MAX,
+        };
+        let passes = Tiles::new(self.precision.depth(k), limit);
+        for pass in 0..passes.count {
+            self.pass::<S, PAIRS>(s, passes.start(pass), passes.height(pass));
+            self.accumulate = true;
         }
     }
 
-    /// The steps `k0..k0 + k` of the sum.
+    /// The units `d0..d0 + depth` of the sum.
     #[inline(always)]
-    fn pass<S: Simd<T = T>, const PAIRS: bool>(&mut self, s: S, k0: usize, k: usize) {
+    fn pass<S: Simd<T = T>, const PAIRS: bool>(&mut self, s: S, d0: usize, depth: usize) {
         let (m, n) = (self.m, self.n);
-        let depth = self.precision.depth(k);
+        let per_unit = if PAIRS { 2 } else { 1 };
+        let whole_depth = self.precision.depth(self.k);
+        let steps = (d0 * per_unit, (depth * per_unit).min(self.k - d0 * per_unit));
         let tiles = Tiles::new(m, S::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * S::TILE_ROWS)).max(1));
         let Scratch { left: left_scratch, right: right_scratch, .. } = &mut *self.scratch;
-        // With one block of left tiles each right panel is used at once, and one panel's room is enough.
+        // Right panels packed on the way are packed in groups, and kept only if another block of left tiles comes.
+        let group = GROUP * 2 * S::LANES;
         let keep_panels = blocks.count > 1;
-        let right_len = depth * if keep_panels { padded::<S>(n) } else { 2 * S::LANES };
+        if let Operand::Strided(_) = self.right {
+            right_scratch.at_least(depth * if keep_panels { padded::<S>(n) } else { group });
+        }
         for block in 0..blocks.count {
             let first = blocks.start(block);
             let last = first + blocks.height(block);
-            let block_row = tiles.start(first);
-            let left: &[T] = match self.left {
-                Operand::Packed(panels) => &panels.as_slice()[depth * block_row..depth * m],
+            let (row, end) = (tiles.start(first), tiles.start(last));
+            let left = match self.left {
+                Operand::Packed(panels) => {
+                    let panels = &panels.as_slice()[whole_depth * row..whole_depth * end];
+                    LeftTiles { tiles, first, last, panels, whole_depth, from: d0 }
+                }
                 Operand::Strided(from) => {
-                    let to =
-                        left_scratch.at_least(depth * (tiles.start(last - 1) + tiles.height(last - 1) - block_row));
-                    for tile in first..last {
-                        let (start, rows) = (tiles.start(tile), tiles.height(tile));
-                        let to = &mut to[depth * (start - block_row)..];
-                        pack_panel::<S, PAIRS>(s, from, (start, rows, rows), (k0, k), to);
-                    }
-                    to
+                    let to = left_scratch.at_least(depth * (end - row));
+                    pack_tiles::<S, PAIRS>(s, from, (tiles, first, last), steps, to);
+                    LeftTiles { tiles, first, last, panels: to, whole_depth: depth, from: 0 }
                 }
             };
             let mut column = 0;
@@ -125,25 +132,27 @@ impl<T: Real> Product<'_, T> {
                 let width = panel_width::<S>(n, column);
                 let columns = width.min(n - column);
                 let right: &[T] = match self.right {
-                    Operand::Packed(panels) => &panels.as_slice()[depth * column..],
+                    Operand::Packed(panels) => &panels.as_slice()[whole_depth * column + d0 * width..],
                     Operand::Strided(from) => {
-                        let at = if keep_panels { depth * column } else { 0 };
-                        let to = &mut right_scratch.at_least(right_len)[at..];
-                        if block == 0 {
-                            pack_panel::<S, PAIRS>(s, from, (column, columns, width), (k0, k), to);
+                        let to = right_scratch.at_least(0);
+                        let group_start = column - column % group;
+                        let to = if keep_panels { &mut to[depth * group_start..] } else { to };
+                        if block == 0 && column == group_start {
+                            let end = n.min(column + group);
+                            pack_panels::<S, PAIRS>(s, from, (column, end), steps, to);
                         }
-                        to
+                        &to[depth * (column - group_start)..]
                     }
                 };
-                let out = &mut self.out[block_row * self.out_stride + column..];
-                let out = PanelOutput {
+                let out = &mut self.out[row * self.out_stride + column..];
+                let to = PanelOutput {
                     out,
                     stride: self.out_stride,
                     columns,
                     alpha: self.alpha,
                     accumulate: self.accumulate,
                 };
-                multiply_panel::<S, PAIRS>(s, (tiles, first, last), depth, left, right, out);
+                multiply_panel::<S, PAIRS>(s, left, depth, right, to);
                 column += width;
             }
         }
@@ -182,22 +191,41 @@ pub struct PanelOutput<'a, T> {
     pub accumulate: bool,
 }
 
-/// The packed left tiles `first..last` (whole depth; the slice starts with tile `first`) times one right panel.
-/// The output starts with the first row of tile `first`.
+/// The packed left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which
+/// those from `from` on are used.
+#[derive(Clone, Copy)]
+pub struct LeftTiles<'a, T> {
+    pub tiles: Tiles,
+    pub first: usize,
+    pub last: usize,
+    pub panels: &'a [T],
+    pub whole_depth: usize,
+    pub from: usize,
+}
+
+impl<'a, T> LeftTiles<'a, T> {
+    /// All tiles in their whole depth.
+    pub fn all(tiles: Tiles, depth: usize, panels: &'a [T]) -> Self {
+        Self { tiles, first: 0, last: tiles.count, panels, whole_depth: depth, from: 0 }
+    }
+}
+
+/// `depth` units of left tiles times one right panel, which starts with the first of these units.
+/// The output starts with the first row of the first tile.
 #[inline(always)]
 pub fn multiply_panel<S: Simd, const PAIRS: bool>(
     s: S,
-    (tiles, first, last): (Tiles, usize, usize),
+    left: LeftTiles<'_, S::T>,
     depth: usize,
-    left: &[S::T],
     right: &[S::T],
     to: PanelOutput<'_, S::T>,
 ) {
+    let LeftTiles { tiles, first, last, panels, whole_depth, from } = left;
     let row0 = tiles.start(first);
     let rows = tiles.start(last) - row0;
     let width = if to.columns <= S::LANES { S::LANES } else { 2 * S::LANES };
     assert!(first < last && last <= tiles.count && tiles.height(0) <= S::TILE_ROWS);
-    assert!(left.len() >= depth * rows && right.len() >= depth * width);
+    assert!(from + depth <= whole_depth && panels.len() >= whole_depth * rows && right.len() >= depth * width);
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
     let depths = Tiles::new(depth, DEPTH_BLOCK);
@@ -212,14 +240,14 @@ pub fn multiply_panel<S: Simd, const PAIRS: bool>(
                 end += 1;
             }
             let row = tiles.start(tile) - row0;
-            // SAFETY: asserted above: `left` holds the tiles and `right` the panel, whole depth each, and the output
+            // SAFETY: asserted above: `panels` holds the tiles and `right` the panel, whole depth each, and the output
             // every row of the tiles.
             unsafe {
                 let strip = Strip {
                     tiles: end - tile,
                     depth: depths.height(d),
-                    left: left.as_ptr().add(depth * row + d0 * height),
-                    left_stride: depth * height,
+                    left: panels.as_ptr().add(whole_depth * row + (from + d0) * height),
+                    left_stride: whole_depth * height,
                     right: right.as_ptr().add(d0 * width),
                     out: to.out.as_mut_ptr().add(row * to.stride),
                     out_stride: to.stride,

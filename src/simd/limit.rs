@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use super::pack::Precision;
 use super::vector::{Kernel, Simd, dispatch};
 
-/// Independent sums: enough to hide the latency of a multiply-add on every processor so far.
-const CHAINS: usize = 12;
 const ROUNDS: usize = 4096;
 
 /// GFLOP/s of one thread in a loop of independent fused multiply-adds on the active instruction set, the best of
@@ -21,9 +19,9 @@ pub fn fma_limit(precision: Precision, seconds: f64) -> f64 {
     let mut best = 0f64;
     loop {
         let start = Instant::now();
-        let lanes = dispatch(MultiplyAdds { precision });
+        let per_round = dispatch(MultiplyAdds { precision });
         let time = start.elapsed().as_secs_f64();
-        best = best.max(per_unit * (lanes * CHAINS * ROUNDS) as f64 / time / 1e9);
+        best = best.max(per_unit * (per_round * ROUNDS) as f64 / time / 1e9);
         if Instant::now() >= end {
             return best;
         }
@@ -35,35 +33,35 @@ struct MultiplyAdds {
 }
 
 impl Kernel<f32> for MultiplyAdds {
-    /// Lanes of a vector.
+    /// Multiply-adds in a round.
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd<T = f32>>(self, s: S) -> usize {
-        let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(1e-30)));
-        let mut sums = [s.zero(); CHAINS];
-        match self.precision {
-            Precision::F32 => {
-                for _ in 0..ROUNDS {
-                    for sum in &mut sums {
-                        *sum = s.fma(a, b, *sum);
-                    }
-                }
-            }
-            Precision::Bf16 => {
-                for _ in 0..ROUNDS {
-                    for sum in &mut sums {
-                        *sum = s.dot_pairs(a, b, *sum);
-                    }
-                }
-            }
+        // As many independent sums as registers allow, so that the latency is hidden.
+        match (self.precision, S::LANES) {
+            (Precision::F32, 16) => chains::<S, false, 24>(s),
+            (Precision::F32, _) => chains::<S, false, 12>(s),
+            (Precision::Bf16, 16) => chains::<S, true, 24>(s),
+            (Precision::Bf16, _) => chains::<S, true, 8>(s),
         }
-        let mut total = sums[0];
-        for &sum in &sums[1..] {
-            total = s.add(total, sum);
-        }
-        black_box(s.sum(total));
-        S::LANES
     }
+}
+
+#[inline(always)]
+fn chains<S: Simd<T = f32>, const PAIRS: bool, const CHAINS: usize>(s: S) -> usize {
+    let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(1e-30)));
+    let mut sums = [s.zero(); CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = if PAIRS { s.dot_pairs(a, b, *sum) } else { s.fma(a, b, *sum) };
+        }
+    }
+    let mut total = sums[0];
+    for &sum in &sums[1..] {
+        total = s.add(total, sum);
+    }
+    black_box(s.sum(total));
+    S::LANES * CHAINS
 }
 
 #[cfg(test)]

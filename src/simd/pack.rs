@@ -119,6 +119,45 @@ pub fn pack_panel<S: Simd, const PAIRS: bool>(
     }
 }
 
+/// Row `unit` of one panel, from the source row at `row` (in bf16: two rows, the second where `has_next`).
+/// # Safety
+/// `count` elements of the source rows are readable, `width` elements of the panel's row writable.
+#[inline(always)]
+unsafe fn copy_unit<S: Simd, const PAIRS: bool>(
+    s: S,
+    row: *const S::T,
+    (stride, has_next): (usize, bool),
+    count: usize,
+    width: usize,
+    to: *mut S::T,
+) {
+    let mut at = 0;
+    while at < width {
+        let valid = (count - at).min(S::LANES);
+        let room = (width - at).min(S::LANES);
+        // SAFETY: `valid` elements of the source rows, `room` of the panel's.
+        unsafe {
+            let p = row.add(at);
+            if valid == S::LANES {
+                let mut v = s.load_ptr(p);
+                if PAIRS {
+                    let next = if has_next { s.load_ptr(p.add(stride)) } else { s.zero() };
+                    v = s.pair(v, next);
+                }
+                s.store_ptr(to.add(at), v);
+            } else {
+                let mut v = s.load_first_ptr(p, valid);
+                if PAIRS {
+                    let next = if has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() };
+                    v = s.pair(v, next);
+                }
+                s.store_first_ptr(to.add(at), v, room);
+            }
+        }
+        at += S::LANES;
+    }
+}
+
 /// The panel's rows lie in the source as they are.
 /// # Safety
 /// `k` rows of `count` elements are readable, one every `stride`; `depth × width` elements are writable.
@@ -132,33 +171,14 @@ unsafe fn copy_rows<S: Simd, const PAIRS: bool>(
     k: usize,
     panel: *mut S::T,
 ) {
-    let depth = if PAIRS { k.div_ceil(2) } else { k };
-    let mut at = 0;
-    while at < width {
-        let valid = (count - at).min(S::LANES);
-        let room = (width - at).min(S::LANES);
-        let whole = valid == S::LANES;
-        for unit in 0..depth {
-            // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
-            unsafe {
-                let row = if PAIRS { 2 * unit } else { unit };
-                let p = source.add(row * stride + at);
-                let mut v = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, valid) };
-                if PAIRS {
-                    let high = if row + 1 == k {
-                        s.zero()
-                    } else if whole {
-                        s.load_ptr(p.add(stride))
-                    } else {
-                        s.load_first_ptr(p.add(stride), valid)
-                    };
-                    v = s.pair(v, high);
-                }
-                let to = panel.add(unit * width + at);
-                if room == S::LANES { s.store_ptr(to, v) } else { s.store_first_ptr(to, v, room) }
-            }
+    let per_unit = if PAIRS { 2 } else { 1 };
+    for unit in 0..k.div_ceil(per_unit) {
+        let row = unit * per_unit;
+        // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
+        unsafe {
+            let next = (stride, row + 1 < k);
+            copy_unit::<S, PAIRS>(s, source.add(row * stride), next, count, width, panel.add(unit * width));
         }
-        at += S::LANES;
     }
 }
 
@@ -227,14 +247,84 @@ unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
     }
 }
 
-/// Packs all `vectors` of a left operand, tile after tile; tile t starts at `depth · (its first row)`.
+/// Packs the tiles `first..last` of a left operand, one after the other: tile t starts at `depth · (its first row)`,
+/// counted from the first row of tile `first`.
 #[inline(always)]
-pub fn pack_tiles<S: Simd, const PAIRS: bool>(s: S, from: Strided<S::T>, vectors: usize, k: usize, to: &mut [S::T]) {
-    let depth = if PAIRS { k.div_ceil(2) } else { k };
-    let tiles = Tiles::new(vectors, S::TILE_ROWS);
-    for tile in 0..tiles.count {
-        let (start, rows) = (tiles.start(tile), tiles.height(tile));
-        pack_panel::<S, PAIRS>(s, from, (start, rows, rows), (0, k), &mut to[depth * start..]);
+pub fn pack_tiles<S: Simd, const PAIRS: bool>(
+    s: S,
+    from: Strided<S::T>,
+    (tiles, first, last): (Tiles, usize, usize),
+    (k0, k): (usize, usize),
+    to: &mut [S::T],
+) {
+    let per_unit = if PAIRS { 2 } else { 1 };
+    let depth = k.div_ceil(per_unit);
+    let row0 = tiles.start(first);
+    if from.across != 1 {
+        for tile in first..last {
+            let (start, rows) = (tiles.start(tile), tiles.height(tile));
+            pack_panel::<S, PAIRS>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
+        }
+        return;
+    }
+    let vectors = tiles.start(last) - row0;
+    from.check(k0 + k, row0 + vectors);
+    assert!(to.len() >= depth * vectors);
+    // A source row holds a unit of every tile: read each once, along.
+    for unit in 0..depth {
+        let row = unit * per_unit;
+        let mut at = 0;
+        for tile in first..last {
+            let rows = tiles.height(tile);
+            // SAFETY: checked above: the source rows hold all vectors, the tiles all units.
+            unsafe {
+                let p = from.data.as_ptr().add((k0 + row) * from.along + row0 + at);
+                let to = to.as_mut_ptr().add(depth * at + unit * rows);
+                copy_unit::<S, PAIRS>(s, p, (from.along, row + 1 < k), rows, rows, to);
+            }
+            at += rows;
+        }
+    }
+}
+
+/// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`.
+#[inline(always)]
+pub fn pack_panels<S: Simd, const PAIRS: bool>(
+    s: S,
+    from: Strided<S::T>,
+    (first, end): (usize, usize),
+    (k0, k): (usize, usize),
+    to: &mut [S::T],
+) {
+    let per_unit = if PAIRS { 2 } else { 1 };
+    let depth = k.div_ceil(per_unit);
+    let n = end - first;
+    if from.across != 1 {
+        let mut at = 0;
+        while at < n {
+            let width = panel_width::<S>(n, at);
+            let count = width.min(n - at);
+            pack_panel::<S, PAIRS>(s, from, (first + at, count, width), (k0, k), &mut to[depth * at..]);
+            at += width;
+        }
+        return;
+    }
+    from.check(k0 + k, end);
+    assert!(to.len() >= depth * padded::<S>(n));
+    // A source row holds a unit of every panel: read each once, along.
+    for unit in 0..depth {
+        let row = unit * per_unit;
+        let mut at = 0;
+        while at < n {
+            let width = panel_width::<S>(n, at);
+            // SAFETY: checked above: the source rows hold all vectors, the panels all units.
+            unsafe {
+                let p = from.data.as_ptr().add((k0 + row) * from.along + first + at);
+                let to = to.as_mut_ptr().add(depth * at + unit * width);
+                copy_unit::<S, PAIRS>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
+            }
+            at += width;
+        }
     }
 }
 
@@ -264,17 +354,12 @@ impl<T: Real> PackAll<'_, T> {
     fn pack<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
         let depth = self.precision.depth(self.k);
         if self.as_left {
+            let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
             let to = self.to.at_least(depth * self.vectors);
-            pack_tiles::<S, PAIRS>(s, self.from, self.vectors, self.k, to);
+            pack_tiles::<S, PAIRS>(s, self.from, (tiles, 0, tiles.count), (0, self.k), to);
         } else {
             let to = self.to.at_least(depth * padded::<S>(self.vectors));
-            let mut start = 0;
-            while start < self.vectors {
-                let width = panel_width::<S>(self.vectors, start);
-                let count = width.min(self.vectors - start);
-                pack_panel::<S, PAIRS>(s, self.from, (start, count, width), (0, self.k), &mut to[depth * start..]);
-                start += width;
-            }
+            pack_panels::<S, PAIRS>(s, self.from, (0, self.vectors), (0, self.k), to);
         }
     }
 }

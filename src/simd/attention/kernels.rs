@@ -9,7 +9,7 @@
 use super::AttentionShape;
 use crate::simd::Real;
 use crate::simd::elementwise::dot_product;
-use crate::simd::gemm::{PanelOutput, add_transposed, multiply_panel};
+use crate::simd::gemm::{LeftTiles, PanelOutput, add_transposed, multiply_panel};
 use crate::simd::pack::{Precision, Strided, Tiles, pack_panel, pack_tiles, panel_width};
 use crate::simd::vector::{Kernel, Simd};
 
@@ -28,13 +28,19 @@ pub fn scratch(shape: &AttentionShape) -> usize {
     let packed = 3 * (len + 16) * dim;
     let score_panels = 3 * len * block + len * WIDEST;
     let query_panels = (3 * WIDEST + block) * dim;
-    packed + score_panels + query_panels + 2 * block + 16 * 16
+    packed + score_panels + query_panels + 2 * block + 20 * 16
 }
 
-/// Cuts pieces that start on cache lines if the whole does.
+/// Cuts pieces that start on cache lines.
 struct Pieces<'a, T>(&'a mut [T]);
 
 impl<'a, T> Pieces<'a, T> {
+    #[inline(always)]
+    fn new(whole: &'a mut [T]) -> Self {
+        let before = whole.as_ptr().align_offset(64).min(16);
+        Self(&mut whole[before..])
+    }
+
     #[inline(always)]
     fn take(&mut self, len: usize) -> &'a mut [T] {
         let (piece, rest) = std::mem::take(&mut self.0).split_at_mut(len.next_multiple_of(16));
@@ -73,7 +79,8 @@ impl<T: Real> Forward<'_, T> {
         let (dim_depth, key_depth) = (self.precision.depth(head_dim), self.precision.depth(len));
         let key_tiles = Tiles::new(len, S::TILE_ROWS);
         let dim_tiles = Tiles::new(head_dim, S::TILE_ROWS);
-        let mut pieces = Pieces(self.scratch);
+        let (all_keys, all_dims) = ((key_tiles, 0, key_tiles.count), (dim_tiles, 0, dim_tiles.count));
+        let mut pieces = Pieces::new(self.scratch);
         let keys = pieces.take(dim_depth * len);
         let values = pieces.take(key_depth * head_dim);
         let queries = pieces.take(dim_depth * WIDEST);
@@ -82,8 +89,8 @@ impl<T: Real> Forward<'_, T> {
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
             let qkv = &self.qkv[sequence * len * stride + head * head_dim..];
             let (q, k, v) = (qkv, &qkv[width..], &qkv[2 * width..]);
-            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), len, head_dim, keys);
-            pack_tiles::<S, PAIRS>(s, Strided::columns(v, stride), head_dim, len, values);
+            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
+            pack_tiles::<S, PAIRS>(s, Strided::columns(v, stride), all_dims, (0, len), values);
             let lse = &mut self.lse[(sequence * heads + head) * len..][..len];
             let mut start = 0;
             while start < len {
@@ -92,11 +99,11 @@ impl<T: Real> Forward<'_, T> {
                 let from = Strided::rows(q, stride);
                 pack_panel::<S, PAIRS>(s, from, (start, count, panel), (0, head_dim), queries);
                 let to = PanelOutput { out: scores, stride: panel, columns: panel, alpha: factor, accumulate: false };
-                multiply_panel::<S, PAIRS>(s, (key_tiles, 0, key_tiles.count), dim_depth, keys, queries, to);
+                multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                 let mut inverse = [T::ZERO; WIDEST];
                 softmax::<S, PAIRS>(s, len, panel, scores, &mut lse[start..start + count], &mut inverse);
                 let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
-                multiply_panel::<S, PAIRS>(s, (dim_tiles, 0, dim_tiles.count), key_depth, values, scores, to);
+                multiply_panel::<S, PAIRS>(s, LeftTiles::all(dim_tiles, key_depth, values), key_depth, scores, to);
                 for row in turned.chunks_exact_mut(panel).take(head_dim) {
                     for (row, inverse) in row.chunks_exact_mut(S::LANES).zip(inverse.chunks_exact(S::LANES)) {
                         s.store(row, s.mul(s.load(row), s.load(inverse)));
@@ -194,7 +201,7 @@ impl<T: Real> Backward<'_, T> {
         let dim_tiles = Tiles::new(head_dim, S::TILE_ROWS);
         let (all_keys, all_dims) = ((key_tiles, 0, key_tiles.count), (dim_tiles, 0, dim_tiles.count));
         let block = query_block(len);
-        let mut pieces = Pieces(self.scratch);
+        let mut pieces = Pieces::new(self.scratch);
         let keys = pieces.take(dim_depth * len);
         let values = pieces.take(dim_depth * len);
         let keys_by_dim = pieces.take(key_depth * head_dim);
@@ -211,9 +218,9 @@ impl<T: Real> Backward<'_, T> {
             let o_at = sequence * len * width + head * head_dim;
             let (out, d_out) = (&self.out[o_at..], &self.d_out[o_at..]);
             let lse = &self.lse[(sequence * heads + head) * len..][..len];
-            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), len, head_dim, keys);
-            pack_tiles::<S, PAIRS>(s, Strided::rows(v, stride), len, head_dim, values);
-            pack_tiles::<S, PAIRS>(s, Strided::columns(k, stride), head_dim, len, keys_by_dim);
+            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
+            pack_tiles::<S, PAIRS>(s, Strided::rows(v, stride), all_keys, (0, head_dim), values);
+            pack_tiles::<S, PAIRS>(s, Strided::columns(k, stride), all_dims, (0, len), keys_by_dim);
             for q0 in (0..len).step_by(block) {
                 let nq = block.min(len - q0);
                 minus_lse.fill(T::ZERO);
@@ -234,9 +241,9 @@ impl<T: Real> Backward<'_, T> {
                     pack_panel::<S, PAIRS>(s, Strided::rows(q_rows, stride), vectors, (0, head_dim), queries);
                     pack_panel::<S, PAIRS>(s, Strided::rows(d_out_rows, width), vectors, (0, head_dim), d_rows);
                     let to = PanelOutput { out: p, stride: panel, columns: panel, alpha: factor, accumulate: false };
-                    multiply_panel::<S, PAIRS>(s, all_keys, dim_depth, keys, queries, to);
+                    multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                     let to = PanelOutput { out: ds, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
-                    multiply_panel::<S, PAIRS>(s, all_keys, dim_depth, values, d_rows, to);
+                    multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, values), dim_depth, d_rows, to);
                     let (minus_lse, delta) = (&minus_lse[start..], &delta[start..]);
                     score_gradients(s, panel, p, ds, minus_lse, delta);
                     let right: &[T] = if PAIRS {
@@ -248,7 +255,13 @@ impl<T: Real> Backward<'_, T> {
                     };
                     let alpha = factor * scale_q;
                     let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha, accumulate: false };
-                    multiply_panel::<S, PAIRS>(s, all_dims, key_depth, keys_by_dim, right, to);
+                    multiply_panel::<S, PAIRS>(
+                        s,
+                        LeftTiles::all(dim_tiles, key_depth, keys_by_dim),
+                        key_depth,
+                        right,
+                        to,
+                    );
                     let d_q = &mut self.d_qkv[at + (q0 + start) * stride..];
                     add_transposed(s, (count, head_dim), turned, panel, d_q, stride, true);
                     start += panel;
@@ -316,7 +329,7 @@ fn sum_over_queries<S: Simd, const PAIRS: bool>(
         let columns = panel.min(head_dim - column);
         pack_panel::<S, PAIRS>(s, rows, (column, columns, panel), (0, nq), right);
         let to = PanelOutput { out: &mut out[column..], stride: out_stride, columns, alpha, accumulate: true };
-        multiply_panel::<S, PAIRS>(s, (tiles, 0, tiles.count), depth, left, right, to);
+        multiply_panel::<S, PAIRS>(s, LeftTiles::all(tiles, depth, left), depth, right, to);
         column += panel;
     }
 }
