@@ -114,17 +114,19 @@ impl Case {
     }
 }
 
-/// Shortest of many runs.
+/// Shortest of many runs, in seconds.
 fn best(mut work: impl FnMut()) -> f64 {
+    work();
     let end = Instant::now() + Duration::from_millis(150);
     let mut best = f64::INFINITY;
-    work();
-    while Instant::now() < end {
+    loop {
         let start = Instant::now();
         work();
         best = best.min(start.elapsed().as_secs_f64());
+        if Instant::now() >= end {
+            return best;
+        }
     }
-    best
 }
 
 fn cases(precision: Precision) -> impl Iterator<Item = (&'static str, Case)> {

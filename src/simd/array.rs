@@ -23,18 +23,12 @@ macro_rules! lanes {
     }};
 }
 
-/// Bits of the bf16 nearest to `x` (ties to even); not-a-number stays so.
-pub fn bf16_bits(x: f32) -> u16 {
+/// The bf16 nearest to `x`, ties to even; not-a-number stays so.
+#[inline(always)]
+pub fn round_bf16(x: f32) -> f32 {
     let bits = x.to_bits();
-    if x.is_nan() {
-        return ((bits >> 16) | 0x40) as u16;
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
-}
-
-fn pair_bits<T: Real>(low: T, high: T) -> T {
-    let [low, high] = [low, high].map(|x| u32::from(bf16_bits(x.to_f64() as f32)));
-    T::from_bits32(low | (high << 16))
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) & 0xffff_0000;
+    if x.is_nan() { x } else { f32::from_bits(rounded) }
 }
 
 impl<T: Real> Simd for Array<T> {
@@ -184,24 +178,8 @@ impl<T: Real> Simd for Array<T> {
     }
 
     #[inline(always)]
-    fn pair(self, low: Self::V, high: Self::V) -> Self::V {
-        lanes!(|low, high| pair_bits(low, high))
-    }
-    #[inline(always)]
-    fn narrow(self, first: Self::V, second: Self::V) -> Self::V {
-        [
-            pair_bits(first[0], first[1]),
-            pair_bits(first[2], first[3]),
-            pair_bits(second[0], second[1]),
-            pair_bits(second[2], second[3]),
-        ]
-    }
-    #[inline(always)]
-    fn dot_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
-        let low = |x: T| T::from_bits32(x.to_bits32() << 16);
-        let high = |x: T| T::from_bits32(x.to_bits32() & 0xffff_0000);
-        let sum = lanes!(|a, b, sum| sum + low(a) * low(b));
-        lanes!(|a, b, sum| sum + high(a) * high(b))
+    fn round_bf16(self, a: Self::V) -> Self::V {
+        lanes!(|a| T::from_f64(f64::from(round_bf16(a.to_f64() as f32))))
     }
 }
 
@@ -211,13 +189,12 @@ mod tests {
 
     #[test]
     fn bf16_rounds_to_nearest_with_ties_to_even() {
-        let round = |x: f32| f32::from_bits(u32::from(bf16_bits(x)) << 16);
-        assert_eq!(round(1.0), 1.0);
-        assert_eq!(round(1.0 + 1.0 / 256.0), 1.0, "a tie goes to the even neighbour below");
-        assert_eq!(round(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0, "a tie goes to the even neighbour above");
-        assert_eq!(round(1.0 + 1.01 / 256.0), 1.0 + 2.0 / 256.0);
-        assert_eq!(round(f32::MAX), f32::INFINITY);
-        assert_eq!(round(f32::NEG_INFINITY), f32::NEG_INFINITY);
-        assert!(round(f32::from_bits(0x7f80_0001)).is_nan());
+        assert_eq!(round_bf16(1.0), 1.0);
+        assert_eq!(round_bf16(1.0 + 1.0 / 256.0), 1.0, "a tie goes to the even neighbour below");
+        assert_eq!(round_bf16(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0, "a tie goes to the even neighbour above");
+        assert_eq!(round_bf16(1.0 + 1.01 / 256.0), 1.0 + 2.0 / 256.0);
+        assert_eq!(round_bf16(f32::MAX), f32::INFINITY);
+        assert_eq!(round_bf16(f32::NEG_INFINITY), f32::NEG_INFINITY);
+        assert!(round_bf16(f32::from_bits(0x7f80_0001)).is_nan());
     }
 }

@@ -12,7 +12,7 @@
 //! row lies and however many rows there are.
 
 use super::Real;
-use super::pack::{Precision, Strided, Tiles, pack_panels, pack_tiles, padded, panel_width};
+use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
 use super::scratch::{Aligned, Scratch};
 use super::tile::{Strip, multiply};
 use super::vector::{Kernel, Simd};
@@ -52,16 +52,13 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        match self.precision {
-            Precision::F32 => self.multiply::<S, false>(s),
-            Precision::Bf16 => self.multiply::<S, true>(s),
-        }
+        in_format!(self.precision, S, |FORMAT| self.multiply::<S, FORMAT>(s))
     }
 }
 
 impl<T: Real> Product<'_, T> {
     #[inline(always)]
-    fn multiply<S: Simd<T = T>, const PAIRS: bool>(mut self, s: S) {
+    fn multiply<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
         let (m, k, n) = (self.m, self.k, self.n);
         if m == 0 || n == 0 {
             return;
@@ -79,7 +76,7 @@ impl<T: Real> Product<'_, T> {
         if let (Operand::Strided(left), Operand::Strided(right)) = (self.left, self.right) {
             // A ragged n wastes the lanes of a last panel; rows are never wasted. Then the transposed product pays.
             if 16 * padded::<S>(n) * m > 17 * padded::<S>(m) * n {
-                self.multiply_transposed::<S, PAIRS>(s, left, right);
+                self.multiply_transposed::<S, FORMAT>(s, left, right);
                 return;
             }
         }
@@ -89,19 +86,19 @@ impl<T: Real> Product<'_, T> {
             (Operand::Packed(_), Operand::Strided(_)) => DEPTH_BLOCK,
             _ => usize::MAX,
         };
-        let passes = Tiles::new(self.precision.depth(k), limit);
+        let passes = Tiles::new(k.div_ceil(per_unit(FORMAT)), limit);
         for pass in 0..passes.count {
-            self.pass::<S, PAIRS>(s, passes.start(pass), passes.height(pass));
+            self.pass::<S, FORMAT>(s, passes.start(pass), passes.height(pass));
             self.accumulate = true;
         }
     }
 
     /// The units `d0..d0 + depth` of the sum.
     #[inline(always)]
-    fn pass<S: Simd<T = T>, const PAIRS: bool>(&mut self, s: S, d0: usize, depth: usize) {
+    fn pass<S: Simd<T = T>, const FORMAT: u8>(&mut self, s: S, d0: usize, depth: usize) {
         let (m, n) = (self.m, self.n);
-        let per_unit = if PAIRS { 2 } else { 1 };
-        let whole_depth = self.precision.depth(self.k);
+        let per_unit = per_unit(FORMAT);
+        let whole_depth = self.k.div_ceil(per_unit);
         let steps = (d0 * per_unit, (depth * per_unit).min(self.k - d0 * per_unit));
         let tiles = Tiles::new(m, S::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * S::TILE_ROWS)).max(1));
@@ -123,7 +120,7 @@ impl<T: Real> Product<'_, T> {
                 }
                 Operand::Strided(from) => {
                     let to = left_scratch.at_least(depth * (end - row));
-                    pack_tiles::<S, PAIRS>(s, from, (tiles, first, last), steps, to);
+                    pack_tiles::<S, FORMAT>(s, from, (tiles, first, last), steps, to);
                     LeftTiles { tiles, first, last, panels: to, whole_depth: depth, from: 0 }
                 }
             };
@@ -139,7 +136,7 @@ impl<T: Real> Product<'_, T> {
                         let to = if keep_panels { &mut to[depth * group_start..] } else { to };
                         if block == 0 && column == group_start {
                             let end = n.min(column + group);
-                            pack_panels::<S, PAIRS>(s, from, (column, end), steps, to);
+                            pack_panels::<S, FORMAT>(s, from, (column, end), steps, to);
                         }
                         &to[depth * (column - group_start)..]
                     }
@@ -152,7 +149,7 @@ impl<T: Real> Product<'_, T> {
                     alpha: self.alpha,
                     accumulate: self.accumulate,
                 };
-                multiply_panel::<S, PAIRS>(s, left, depth, right, to);
+                multiply_panel::<S, FORMAT>(s, left, depth, right, to);
                 column += width;
             }
         }
@@ -160,7 +157,7 @@ impl<T: Real> Product<'_, T> {
 
     /// Computes the transposed product aside and turns it.
     #[inline(always)]
-    fn multiply_transposed<S: Simd<T = T>, const PAIRS: bool>(self, s: S, left: Strided<'_, T>, right: Strided<'_, T>) {
+    fn multiply_transposed<S: Simd<T = T>, const FORMAT: u8>(self, s: S, left: Strided<'_, T>, right: Strided<'_, T>) {
         let (m, k, n) = (self.m, self.k, self.n);
         let mut turned = std::mem::replace(&mut self.scratch.out, Aligned::new());
         let swapped = Product {
@@ -213,7 +210,7 @@ impl<'a, T> LeftTiles<'a, T> {
 /// `depth` units of left tiles times one right panel, which starts with the first of these units.
 /// The output starts with the first row of the first tile.
 #[inline(always)]
-pub fn multiply_panel<S: Simd, const PAIRS: bool>(
+pub fn multiply_panel<S: Simd, const FORMAT: u8>(
     s: S,
     left: LeftTiles<'_, S::T>,
     depth: usize,
@@ -255,7 +252,7 @@ pub fn multiply_panel<S: Simd, const PAIRS: bool>(
                     alpha: to.alpha,
                     accumulate: to.accumulate || d > 0,
                 };
-                multiply::<S, PAIRS>(s, height, width / S::LANES, strip);
+                multiply::<S, FORMAT>(s, height, width / S::LANES, strip);
             }
             tile = end;
         }

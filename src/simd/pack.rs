@@ -3,7 +3,8 @@
 //! Both operands of a product are collections of vectors along the summed index k: the left one's rows, the right
 //! one's columns. A panel interleaves a few of them, k outermost: `[k, width]`. Left panels are the micro-kernel's
 //! tile high ([`tile_heights`]), right panels its tile wide, the last one padded to whole vectors.
-//! In bf16 a unit of a panel holds two consecutive k (an odd last one is paired with zero), so the depth halves.
+//! In bf16 a unit of a panel holds two consecutive k (an odd last one is paired with zero), so the depth halves; on
+//! processors without bf16 dot products it holds one, rounded.
 
 use super::Real;
 use super::scratch::Aligned;
@@ -14,19 +15,44 @@ use super::vector::{Kernel, Simd};
 pub enum Precision {
     #[default]
     F32,
-    /// Operands rounded to bf16 (to nearest, ties to even; AVX-512 takes denormals for 0).
+    /// Operands rounded to bf16 (to nearest, ties to even; the dot product instructions take denormals for 0).
     Bf16,
 }
 
-impl Precision {
-    /// Units along k.
-    pub(super) fn depth(self, k: usize) -> usize {
-        match self {
-            Self::F32 => k,
-            Self::Bf16 => k.div_ceil(2),
-        }
-    }
+/// What a unit of a panel is: a number as it is.
+pub const PLAIN: u8 = 0;
+/// A number rounded to bf16.
+pub const ROUNDED: u8 = 1;
+/// Two numbers rounded to bf16.
+pub const PAIRS: u8 = 2;
+
+/// Steps of the summed index in a unit.
+#[inline(always)]
+pub const fn per_unit(format: u8) -> usize {
+    if format == PAIRS { 2 } else { 1 }
 }
+
+/// Runs `$run::<S, FORMAT>($s)` in the format of a precision on the instruction set.
+macro_rules! in_format {
+    ($precision:expr, $simd:ty, |$format:ident| $run:expr) => {{
+        use $crate::simd::pack::{PAIRS, PLAIN, Precision, ROUNDED};
+        match $precision {
+            Precision::F32 => {
+                const $format: u8 = PLAIN;
+                $run
+            }
+            Precision::Bf16 if <$simd>::DOTS => {
+                const $format: u8 = PAIRS;
+                $run
+            }
+            Precision::Bf16 => {
+                const $format: u8 = ROUNDED;
+                $run
+            }
+        }
+    }};
+}
+pub(super) use in_format;
 
 /// Element (k, vector) of an operand lies at `k·along + vector·across`; one of the strides is 1.
 #[derive(Clone, Copy, Debug)]
@@ -95,14 +121,14 @@ pub fn padded<S: Simd>(n: usize) -> usize {
 
 /// Packs the `count ≤ width` vectors from `first` on, steps `k0..k0 + k`, into one panel of the given width.
 #[inline(always)]
-pub fn pack_panel<S: Simd, const PAIRS: bool>(
+pub fn pack_panel<S: Simd, const FORMAT: u8>(
     s: S,
     from: Strided<S::T>,
     (first, count, width): (usize, usize, usize),
     (k0, k): (usize, usize),
     panel: &mut [S::T],
 ) {
-    let depth = if PAIRS { k.div_ceil(2) } else { k };
+    let depth = k.div_ceil(per_unit(FORMAT));
     from.check(k0 + k, first + count);
     assert!(count <= width && width < count + S::LANES && panel.len() >= depth * width);
     if k == 0 || count == 0 {
@@ -112,9 +138,9 @@ pub fn pack_panel<S: Simd, const PAIRS: bool>(
     unsafe {
         let source = from.data.as_ptr().add(k0 * from.along + first * from.across);
         if from.across == 1 {
-            copy_rows::<S, PAIRS>(s, source, from.along, count, width, k, panel.as_mut_ptr());
+            copy_rows::<S, FORMAT>(s, source, from.along, count, width, k, panel.as_mut_ptr());
         } else {
-            transpose_rows::<S, PAIRS>(s, source, from.across, count, width, k, panel.as_mut_ptr());
+            transpose_rows::<S, FORMAT>(s, source, from.across, count, width, k, panel.as_mut_ptr());
         }
     }
 }
@@ -123,7 +149,7 @@ pub fn pack_panel<S: Simd, const PAIRS: bool>(
 /// # Safety
 /// `count` elements of the source rows are readable, `width` elements of the panel's row writable.
 #[inline(always)]
-unsafe fn copy_unit<S: Simd, const PAIRS: bool>(
+unsafe fn copy_unit<S: Simd, const FORMAT: u8>(
     s: S,
     row: *const S::T,
     (stride, has_next): (usize, bool),
@@ -139,18 +165,20 @@ unsafe fn copy_unit<S: Simd, const PAIRS: bool>(
         unsafe {
             let p = row.add(at);
             if valid == S::LANES {
-                let mut v = s.load_ptr(p);
-                if PAIRS {
-                    let next = if has_next { s.load_ptr(p.add(stride)) } else { s.zero() };
-                    v = s.pair(v, next);
-                }
+                let v = s.load_ptr(p);
+                let v = match FORMAT {
+                    PAIRS => s.pair(v, if has_next { s.load_ptr(p.add(stride)) } else { s.zero() }),
+                    ROUNDED => s.round_bf16(v),
+                    _ => v,
+                };
                 s.store_ptr(to.add(at), v);
             } else {
-                let mut v = s.load_first_ptr(p, valid);
-                if PAIRS {
-                    let next = if has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() };
-                    v = s.pair(v, next);
-                }
+                let v = s.load_first_ptr(p, valid);
+                let v = match FORMAT {
+                    PAIRS => s.pair(v, if has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() }),
+                    ROUNDED => s.round_bf16(v),
+                    _ => v,
+                };
                 s.store_first_ptr(to.add(at), v, room);
             }
         }
@@ -162,7 +190,7 @@ unsafe fn copy_unit<S: Simd, const PAIRS: bool>(
 /// # Safety
 /// `k` rows of `count` elements are readable, one every `stride`; `depth × width` elements are writable.
 #[inline(always)]
-unsafe fn copy_rows<S: Simd, const PAIRS: bool>(
+unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
     s: S,
     source: *const S::T,
     stride: usize,
@@ -171,13 +199,13 @@ unsafe fn copy_rows<S: Simd, const PAIRS: bool>(
     k: usize,
     panel: *mut S::T,
 ) {
-    let per_unit = if PAIRS { 2 } else { 1 };
+    let per_unit = per_unit(FORMAT);
     for unit in 0..k.div_ceil(per_unit) {
         let row = unit * per_unit;
         // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
         unsafe {
             let next = (stride, row + 1 < k);
-            copy_unit::<S, PAIRS>(s, source.add(row * stride), next, count, width, panel.add(unit * width));
+            copy_unit::<S, FORMAT>(s, source.add(row * stride), next, count, width, panel.add(unit * width));
         }
     }
 }
@@ -186,7 +214,7 @@ unsafe fn copy_rows<S: Simd, const PAIRS: bool>(
 /// # Safety
 /// `count` rows of `k` elements are readable, one every `stride`; `depth × width` elements are writable.
 #[inline(always)]
-unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
+unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
     s: S,
     source: *const S::T,
     stride: usize,
@@ -195,8 +223,8 @@ unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
     k: usize,
     panel: *mut S::T,
 ) {
-    let depth = if PAIRS { k.div_ceil(2) } else { k };
-    let per_unit = if PAIRS { 2 } else { 1 };
+    let depth = k.div_ceil(per_unit(FORMAT));
+    let per_unit = per_unit(FORMAT);
     let mut at = 0;
     while at < width {
         let valid = (count - at).min(S::LANES);
@@ -213,19 +241,20 @@ unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
                 let whole = left == S::LANES * per_unit;
                 for (r, v) in block.as_mut().iter_mut().enumerate() {
                     let p = p.add(r.min(valid - 1) * stride);
-                    *v = if PAIRS {
+                    if FORMAT == PAIRS {
                         let (first, second) = if whole {
                             (s.load_ptr(p), s.load_ptr(p.add(S::LANES)))
                         } else {
                             let n = left.min(S::LANES);
                             (s.load_first_ptr(p, n), s.load_first_ptr(p.add(n), left - n))
                         };
-                        s.narrow(first, second)
-                    } else if whole {
-                        s.load_ptr(p)
+                        *v = s.narrow(first, second);
                     } else {
-                        s.load_first_ptr(p, left)
-                    };
+                        *v = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, left) };
+                        if FORMAT == ROUNDED {
+                            *v = s.round_bf16(*v);
+                        }
+                    }
                 }
                 let block = s.transpose(block);
                 let to = panel.add(unit * width + at);
@@ -250,20 +279,20 @@ unsafe fn transpose_rows<S: Simd, const PAIRS: bool>(
 /// Packs the tiles `first..last` of a left operand, one after the other: tile t starts at `depth · (its first row)`,
 /// counted from the first row of tile `first`.
 #[inline(always)]
-pub fn pack_tiles<S: Simd, const PAIRS: bool>(
+pub fn pack_tiles<S: Simd, const FORMAT: u8>(
     s: S,
     from: Strided<S::T>,
     (tiles, first, last): (Tiles, usize, usize),
     (k0, k): (usize, usize),
     to: &mut [S::T],
 ) {
-    let per_unit = if PAIRS { 2 } else { 1 };
+    let per_unit = per_unit(FORMAT);
     let depth = k.div_ceil(per_unit);
     let row0 = tiles.start(first);
     if from.across != 1 {
         for tile in first..last {
             let (start, rows) = (tiles.start(tile), tiles.height(tile));
-            pack_panel::<S, PAIRS>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
+            pack_panel::<S, FORMAT>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
         }
         return;
     }
@@ -280,7 +309,7 @@ pub fn pack_tiles<S: Simd, const PAIRS: bool>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + row0 + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * rows);
-                copy_unit::<S, PAIRS>(s, p, (from.along, row + 1 < k), rows, rows, to);
+                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), rows, rows, to);
             }
             at += rows;
         }
@@ -289,14 +318,14 @@ pub fn pack_tiles<S: Simd, const PAIRS: bool>(
 
 /// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`.
 #[inline(always)]
-pub fn pack_panels<S: Simd, const PAIRS: bool>(
+pub fn pack_panels<S: Simd, const FORMAT: u8>(
     s: S,
     from: Strided<S::T>,
     (first, end): (usize, usize),
     (k0, k): (usize, usize),
     to: &mut [S::T],
 ) {
-    let per_unit = if PAIRS { 2 } else { 1 };
+    let per_unit = per_unit(FORMAT);
     let depth = k.div_ceil(per_unit);
     let n = end - first;
     if from.across != 1 {
@@ -304,7 +333,7 @@ pub fn pack_panels<S: Simd, const PAIRS: bool>(
         while at < n {
             let width = panel_width::<S>(n, at);
             let count = width.min(n - at);
-            pack_panel::<S, PAIRS>(s, from, (first + at, count, width), (k0, k), &mut to[depth * at..]);
+            pack_panel::<S, FORMAT>(s, from, (first + at, count, width), (k0, k), &mut to[depth * at..]);
             at += width;
         }
         return;
@@ -321,7 +350,7 @@ pub fn pack_panels<S: Simd, const PAIRS: bool>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + first + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * width);
-                copy_unit::<S, PAIRS>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
+                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
             }
             at += width;
         }
@@ -342,24 +371,21 @@ impl<T: Real> Kernel<T> for PackAll<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        match self.precision {
-            Precision::F32 => self.pack::<S, false>(s),
-            Precision::Bf16 => self.pack::<S, true>(s),
-        }
+        in_format!(self.precision, S, |FORMAT| self.pack::<S, FORMAT>(s))
     }
 }
 
 impl<T: Real> PackAll<'_, T> {
     #[inline(always)]
-    fn pack<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
-        let depth = self.precision.depth(self.k);
+    fn pack<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+        let depth = self.k.div_ceil(per_unit(FORMAT));
         if self.as_left {
             let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
             let to = self.to.at_least(depth * self.vectors);
-            pack_tiles::<S, PAIRS>(s, self.from, (tiles, 0, tiles.count), (0, self.k), to);
+            pack_tiles::<S, FORMAT>(s, self.from, (tiles, 0, tiles.count), (0, self.k), to);
         } else {
             let to = self.to.at_least(depth * padded::<S>(self.vectors));
-            pack_panels::<S, PAIRS>(s, self.from, (0, self.vectors), (0, self.k), to);
+            pack_panels::<S, FORMAT>(s, self.from, (0, self.vectors), (0, self.k), to);
         }
     }
 }

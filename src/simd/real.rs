@@ -46,11 +46,6 @@ pub trait Real:
     fn maximum(self, other: Self) -> Self;
     fn is_finite(self) -> bool;
 
-    /// The number whose bits these are (f64: whose bits these are as f32).
-    #[doc(hidden)]
-    fn from_bits32(bits: u32) -> Self;
-    #[doc(hidden)]
-    fn to_bits32(self) -> u32;
     /// Runs a kernel compiled for the instruction set, which must be available.
     #[doc(hidden)]
     fn run_kernel<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
@@ -100,14 +95,6 @@ macro_rules! real {
             }
             fn is_finite(self) -> bool {
                 $t::is_finite(self)
-            }
-            #[inline(always)]
-            fn from_bits32(bits: u32) -> Self {
-                f32::from_bits(bits).into()
-            }
-            #[inline(always)]
-            fn to_bits32(self) -> u32 {
-                (self as f32).to_bits()
             }
             #[inline]
             fn run_kernel<K: Kernel<Self>>($isa: Isa, $kernel: K) -> K::Output {

@@ -1,6 +1,7 @@
 //! The micro-kernel: one right panel times a run of left tiles, sums in registers.
 
 use super::Real;
+use super::pack::PAIRS;
 use super::vector::{Kernel, Simd};
 
 /// Where the micro-kernel finds and leaves its numbers. `tiles` tiles of one height lie one after the other, in the
@@ -26,13 +27,19 @@ pub struct Strip<T> {
 /// Left tiles hold `depth × rows` elements, the right panel `depth × vectors·LANES`, and `columns ≤ vectors·LANES`
 /// elements of every output row of the tiles are writable.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, const PAIRS: bool>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
+pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
     debug_assert!(rows <= S::TILE_ROWS && strip.columns <= vectors * S::LANES);
     macro_rules! heights {
         ($($rows:literal)*) => {
             match (rows, vectors) {
-                $(($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, PAIRS, $rows, 1>(strip)),
-                  ($rows, 2) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, PAIRS, $rows, 2>(strip)),)*
+                $(($rows, 1) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                    s.call(Tile::<S::T, true, $rows, 1>(strip))
+                }
+                ($rows, 2) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                    s.call(Tile::<S::T, true, $rows, 2>(strip))
+                }
+                ($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 1>(strip)),
+                ($rows, 2) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 2>(strip)),)*
                 _ => unreachable!("a tile has 1 to {} rows and 1 or 2 vectors", S::TILE_ROWS),
             }
         };
@@ -40,9 +47,9 @@ pub unsafe fn multiply<S: Simd, const PAIRS: bool>(s: S, rows: usize, vectors: u
     heights!(1 2 3 4 5 6 7 8 9 10 11 12)
 }
 
-struct Tile<T, const PAIRS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
+struct Tile<T, const DOTS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
 
-impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, PAIRS, ROWS, VECTORS> {
+impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, DOTS, ROWS, VECTORS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -68,7 +75,7 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                     for (i, sums) in sums.iter_mut().enumerate() {
                         let a = s.splat(left.add(i).read());
                         for (j, sum) in sums.iter_mut().enumerate() {
-                            *sum = if PAIRS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
+                            *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
                         }
                     }
                     left = left.add(ROWS);

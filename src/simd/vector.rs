@@ -72,12 +72,26 @@ pub trait Simd: Copy {
     /// Lane i of vector j becomes lane j of vector i.
     fn transpose(self, block: Self::Block) -> Self::Block;
 
-    /// Rounds both to bf16 (nearest, ties to even); lane i of the result holds the pair (low i, high i).
-    fn pair(self, low: Self::V, high: Self::V) -> Self::V;
+    /// To the nearest bf16, ties to even; not-a-number stays so.
+    fn round_bf16(self, a: Self::V) -> Self::V;
+
+    /// Whether the processor multiplies pairs of bf16; the next three are for such processors only.
+    const DOTS: bool = false;
+    /// Rounds both to bf16; lane i of the result holds the pair (low i, high i).
+    #[inline(always)]
+    fn pair(self, _low: Self::V, _high: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
     /// Rounds 2·LANES consecutive numbers to bf16; lane i holds the numbers (2i, 2i + 1).
-    fn narrow(self, first: Self::V, second: Self::V) -> Self::V;
+    #[inline(always)]
+    fn narrow(self, _first: Self::V, _second: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
     /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
-    fn dot_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+    #[inline(always)]
+    fn dot_pairs(self, _a: Self::V, _b: Self::V, _sum: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
 
     #[inline(always)]
     fn load(self, from: &[Self::T]) -> Self::V {

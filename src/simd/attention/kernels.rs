@@ -10,7 +10,9 @@ use super::AttentionShape;
 use crate::simd::Real;
 use crate::simd::elementwise::dot_product;
 use crate::simd::gemm::{LeftTiles, PanelOutput, add_transposed, multiply_panel};
-use crate::simd::pack::{Precision, Strided, Tiles, pack_panel, pack_tiles, panel_width};
+use crate::simd::pack::{
+    PAIRS, PLAIN, Precision, ROUNDED, Strided, Tiles, in_format, pack_panel, pack_tiles, panel_width, per_unit,
+};
 use crate::simd::vector::{Kernel, Simd};
 
 /// Lanes of two vectors, at most.
@@ -63,20 +65,17 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        match self.precision {
-            Precision::F32 => self.forward::<S, false>(s),
-            Precision::Bf16 => self.forward::<S, true>(s),
-        }
+        in_format!(self.precision, S, |FORMAT| self.forward::<S, FORMAT>(s))
     }
 }
 
 impl<T: Real> Forward<'_, T> {
     #[inline(always)]
-    fn forward<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
+    fn forward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
         let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
         let (width, stride) = (self.shape.width(), self.shape.row_stride());
         let factor = T::from_f64(1.0 / (head_dim as f64).sqrt());
-        let (dim_depth, key_depth) = (self.precision.depth(head_dim), self.precision.depth(len));
+        let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit(FORMAT)), len.div_ceil(per_unit(FORMAT)));
         let key_tiles = Tiles::new(len, S::TILE_ROWS);
         let dim_tiles = Tiles::new(head_dim, S::TILE_ROWS);
         let (all_keys, all_dims) = ((key_tiles, 0, key_tiles.count), (dim_tiles, 0, dim_tiles.count));
@@ -89,21 +88,21 @@ impl<T: Real> Forward<'_, T> {
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
             let qkv = &self.qkv[sequence * len * stride + head * head_dim..];
             let (q, k, v) = (qkv, &qkv[width..], &qkv[2 * width..]);
-            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
-            pack_tiles::<S, PAIRS>(s, Strided::columns(v, stride), all_dims, (0, len), values);
+            pack_tiles::<S, FORMAT>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
+            pack_tiles::<S, FORMAT>(s, Strided::columns(v, stride), all_dims, (0, len), values);
             let lse = &mut self.lse[(sequence * heads + head) * len..][..len];
             let mut start = 0;
             while start < len {
                 let panel = panel_width::<S>(len, start);
                 let count = panel.min(len - start);
                 let from = Strided::rows(q, stride);
-                pack_panel::<S, PAIRS>(s, from, (start, count, panel), (0, head_dim), queries);
+                pack_panel::<S, FORMAT>(s, from, (start, count, panel), (0, head_dim), queries);
                 let to = PanelOutput { out: scores, stride: panel, columns: panel, alpha: factor, accumulate: false };
-                multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
+                multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                 let mut inverse = [T::ZERO; WIDEST];
-                softmax::<S, PAIRS>(s, len, panel, scores, &mut lse[start..start + count], &mut inverse);
+                softmax::<S, FORMAT>(s, len, panel, scores, &mut lse[start..start + count], &mut inverse);
                 let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
-                multiply_panel::<S, PAIRS>(s, LeftTiles::all(dim_tiles, key_depth, values), key_depth, scores, to);
+                multiply_panel::<S, FORMAT>(s, LeftTiles::all(dim_tiles, key_depth, values), key_depth, scores, to);
                 for row in turned.chunks_exact_mut(panel).take(head_dim) {
                     for (row, inverse) in row.chunks_exact_mut(S::LANES).zip(inverse.chunks_exact(S::LANES)) {
                         s.store(row, s.mul(s.load(row), s.load(inverse)));
@@ -120,7 +119,7 @@ impl<T: Real> Forward<'_, T> {
 /// `scores [len, panel] ← exp(score − maximum of its column)`, as a right panel; `inverse` receives one over each
 /// column's sum and `lse` the logarithm of the sum of exponentials.
 #[inline(always)]
-fn softmax<S: Simd, const PAIRS: bool>(
+fn softmax<S: Simd, const FORMAT: u8>(
     s: S,
     len: usize,
     panel: usize,
@@ -138,7 +137,7 @@ fn softmax<S: Simd, const PAIRS: bool>(
             max = s.max(s.load(&row[column..]), max);
         }
         let mut sum = s.zero();
-        if PAIRS {
+        if FORMAT == PAIRS {
             for pair in 0..len.div_ceil(2) {
                 let low = s.exp(s.sub(s.load(&scores[2 * pair * panel + column..]), max));
                 sum = s.add(sum, low);
@@ -153,7 +152,7 @@ fn softmax<S: Simd, const PAIRS: bool>(
             for row in scores.chunks_exact_mut(panel) {
                 let e = s.exp(s.sub(s.load(&row[column..]), max));
                 sum = s.add(sum, e);
-                s.store(&mut row[column..], e);
+                s.store(&mut row[column..], if FORMAT == ROUNDED { s.round_bf16(e) } else { e });
             }
         }
         s.store(&mut largest[column..], max);
@@ -182,21 +181,18 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        match self.precision {
-            Precision::F32 => self.backward::<S, false>(s),
-            Precision::Bf16 => self.backward::<S, true>(s),
-        }
+        in_format!(self.precision, S, |FORMAT| self.backward::<S, FORMAT>(s))
     }
 }
 
 impl<T: Real> Backward<'_, T> {
     #[inline(always)]
-    fn backward<S: Simd<T = T>, const PAIRS: bool>(self, s: S) {
+    fn backward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
         let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
         let (width, stride) = (self.shape.width(), self.shape.row_stride());
         let factor = T::from_f64(1.0 / (head_dim as f64).sqrt());
         let [scale_q, scale_k, scale_v] = self.faults;
-        let (dim_depth, key_depth) = (self.precision.depth(head_dim), self.precision.depth(len));
+        let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit(FORMAT)), len.div_ceil(per_unit(FORMAT)));
         let key_tiles = Tiles::new(len, S::TILE_ROWS);
         let dim_tiles = Tiles::new(head_dim, S::TILE_ROWS);
         let (all_keys, all_dims) = ((key_tiles, 0, key_tiles.count), (dim_tiles, 0, dim_tiles.count));
@@ -207,7 +203,7 @@ impl<T: Real> Backward<'_, T> {
         let keys_by_dim = pieces.take(key_depth * head_dim);
         let [queries, d_rows] = [(); 2].map(|()| pieces.take(dim_depth * WIDEST));
         let [p, ds] = [(); 2].map(|()| pieces.take(len * block));
-        let ds_panel = pieces.take(if PAIRS { key_depth * WIDEST } else { 0 });
+        let ds_panel = pieces.take(if FORMAT == PLAIN { 0 } else { key_depth * WIDEST });
         let left = pieces.take(len * block);
         let right = pieces.take(block * head_dim.next_multiple_of(16));
         let turned = pieces.take(head_dim * WIDEST);
@@ -218,9 +214,9 @@ impl<T: Real> Backward<'_, T> {
             let o_at = sequence * len * width + head * head_dim;
             let (out, d_out) = (&self.out[o_at..], &self.d_out[o_at..]);
             let lse = &self.lse[(sequence * heads + head) * len..][..len];
-            pack_tiles::<S, PAIRS>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
-            pack_tiles::<S, PAIRS>(s, Strided::rows(v, stride), all_keys, (0, head_dim), values);
-            pack_tiles::<S, PAIRS>(s, Strided::columns(k, stride), all_dims, (0, len), keys_by_dim);
+            pack_tiles::<S, FORMAT>(s, Strided::rows(k, stride), all_keys, (0, head_dim), keys);
+            pack_tiles::<S, FORMAT>(s, Strided::rows(v, stride), all_keys, (0, head_dim), values);
+            pack_tiles::<S, FORMAT>(s, Strided::columns(k, stride), all_dims, (0, len), keys_by_dim);
             for q0 in (0..len).step_by(block) {
                 let nq = block.min(len - q0);
                 minus_lse.fill(T::ZERO);
@@ -238,24 +234,24 @@ impl<T: Real> Backward<'_, T> {
                     let vectors = (start, count, panel);
                     let p = &mut p[start * len..][..len * panel];
                     let ds = &mut ds[start * len..][..len * panel];
-                    pack_panel::<S, PAIRS>(s, Strided::rows(q_rows, stride), vectors, (0, head_dim), queries);
-                    pack_panel::<S, PAIRS>(s, Strided::rows(d_out_rows, width), vectors, (0, head_dim), d_rows);
+                    pack_panel::<S, FORMAT>(s, Strided::rows(q_rows, stride), vectors, (0, head_dim), queries);
+                    pack_panel::<S, FORMAT>(s, Strided::rows(d_out_rows, width), vectors, (0, head_dim), d_rows);
                     let to = PanelOutput { out: p, stride: panel, columns: panel, alpha: factor, accumulate: false };
-                    multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
+                    multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                     let to = PanelOutput { out: ds, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
-                    multiply_panel::<S, PAIRS>(s, LeftTiles::all(key_tiles, dim_depth, values), dim_depth, d_rows, to);
+                    multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, values), dim_depth, d_rows, to);
                     let (minus_lse, delta) = (&minus_lse[start..], &delta[start..]);
                     score_gradients(s, panel, p, ds, minus_lse, delta);
-                    let right: &[T] = if PAIRS {
+                    let right: &[T] = if FORMAT != PLAIN {
                         let from = Strided::columns(ds, panel);
-                        pack_panel::<S, PAIRS>(s, from, (0, panel, panel), (0, len), ds_panel);
+                        pack_panel::<S, FORMAT>(s, from, (0, panel, panel), (0, len), ds_panel);
                         ds_panel
                     } else {
                         ds
                     };
                     let alpha = factor * scale_q;
                     let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha, accumulate: false };
-                    multiply_panel::<S, PAIRS>(
+                    multiply_panel::<S, FORMAT>(
                         s,
                         LeftTiles::all(dim_tiles, key_depth, keys_by_dim),
                         key_depth,
@@ -268,11 +264,11 @@ impl<T: Real> Backward<'_, T> {
                 }
                 let d_v = &mut self.d_qkv[at + 2 * width..];
                 let from = Strided::columns(d_out_rows, width);
-                sum_over_queries::<S, PAIRS>(s, (len, nq, head_dim), p, from, (left, right), scale_v, d_v, stride);
+                sum_over_queries::<S, FORMAT>(s, (len, nq, head_dim), p, from, (left, right), scale_v, d_v, stride);
                 let d_k = &mut self.d_qkv[at + width..];
                 let from = Strided::columns(q_rows, stride);
                 let alpha = factor * scale_k;
-                sum_over_queries::<S, PAIRS>(s, (len, nq, head_dim), ds, from, (left, right), alpha, d_k, stride);
+                sum_over_queries::<S, FORMAT>(s, (len, nq, head_dim), ds, from, (left, right), alpha, d_k, stride);
             }
         }
     }
@@ -298,7 +294,7 @@ fn score_gradients<S: Simd>(s: S, panel: usize, p: &mut [S::T], ds: &mut [S::T],
 /// of queries, each `[keys, its width]`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn sum_over_queries<S: Simd, const PAIRS: bool>(
+fn sum_over_queries<S: Simd, const FORMAT: u8>(
     s: S,
     (len, nq, head_dim): (usize, usize, usize),
     scores: &[S::T],
@@ -308,7 +304,7 @@ fn sum_over_queries<S: Simd, const PAIRS: bool>(
     out: &mut [S::T],
     out_stride: usize,
 ) {
-    let per_unit = if PAIRS { 2 } else { 1 };
+    let per_unit = per_unit(FORMAT);
     let depth = nq.div_ceil(per_unit);
     let tiles = Tiles::new(len, S::TILE_ROWS);
     let mut start = 0;
@@ -319,7 +315,7 @@ fn sum_over_queries<S: Simd, const PAIRS: bool>(
         for tile in 0..tiles.count {
             let (first, height) = (tiles.start(tile), tiles.height(tile));
             let to = &mut left[depth * first + start / per_unit * height..];
-            pack_panel::<S, PAIRS>(s, from, (first, height, height), (0, count), to);
+            pack_panel::<S, FORMAT>(s, from, (first, height, height), (0, count), to);
         }
         start += panel;
     }
@@ -327,9 +323,9 @@ fn sum_over_queries<S: Simd, const PAIRS: bool>(
     while column < head_dim {
         let panel = panel_width::<S>(head_dim, column);
         let columns = panel.min(head_dim - column);
-        pack_panel::<S, PAIRS>(s, rows, (column, columns, panel), (0, nq), right);
+        pack_panel::<S, FORMAT>(s, rows, (column, columns, panel), (0, nq), right);
         let to = PanelOutput { out: &mut out[column..], stride: out_stride, columns, alpha, accumulate: true };
-        multiply_panel::<S, PAIRS>(s, LeftTiles::all(tiles, depth, left), depth, right, to);
+        multiply_panel::<S, FORMAT>(s, LeftTiles::all(tiles, depth, left), depth, right, to);
         column += panel;
     }
 }

@@ -24,7 +24,7 @@ fn naive(
 fn round(precision: Precision, x: f64) -> f64 {
     match precision {
         Precision::F32 => x,
-        Precision::Bf16 => f64::from(f32::from_bits(u32::from(array::bf16_bits(x as f32)) << 16)),
+        Precision::Bf16 => f64::from(array::round_bf16(x as f32)),
     }
 }
 

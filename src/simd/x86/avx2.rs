@@ -33,20 +33,6 @@ unsafe fn first_lanes(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(STAIRS.as_ptr().add(8 - n).cast()) }
 }
 
-/// As [`round_bf16_avx512`].
-#[inline(always)]
-fn round_bf16_avx2(s: Avx2, v: __m256) -> __m256i {
-    intrinsics! {
-        let _ = s;
-        let bits = _mm256_castps_si256(v);
-        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-        let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
-        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-        _mm256_blendv_epi8(rounded, quiet, nan)
-    }
-}
-
 impl Simd for Avx2 {
     type T = f32;
     type V = __m256;
@@ -197,32 +183,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn pair(self, low: __m256, high: __m256) -> __m256 {
+    fn round_bf16(self, a: __m256) -> __m256 {
         intrinsics! {
-            let (low, high) = (round_bf16_avx2(self, low), round_bf16_avx2(self, high));
-            let upper = _mm256_and_si256(high, _mm256_set1_epi32(0xffff_0000u32 as i32));
-            _mm256_castsi256_ps(_mm256_or_si256(_mm256_srli_epi32::<16>(low), upper))
-        }
-    }
-    #[inline(always)]
-    fn narrow(self, first: __m256, second: __m256) -> __m256 {
-        intrinsics! {
-            let first = _mm256_srli_epi32::<16>(round_bf16_avx2(self, first));
-            let second = _mm256_srli_epi32::<16>(round_bf16_avx2(self, second));
-            // The pack works within 128-bit halves; the permutation puts the quarters in order.
-            let packed = _mm256_packus_epi32(first, second);
-            _mm256_castsi256_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(packed))
-        }
-    }
-    #[inline(always)]
-    fn dot_pairs(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
-        intrinsics! {
-            let (ai, bi) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
-            let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
-            let (a_high, b_high) = (_mm256_and_si256(ai, upper), _mm256_and_si256(bi, upper));
-            let (a_low, b_low) = (_mm256_slli_epi32::<16>(ai), _mm256_slli_epi32::<16>(bi));
-            let sum = _mm256_fmadd_ps(_mm256_castsi256_ps(a_low), _mm256_castsi256_ps(b_low), sum);
-            _mm256_fmadd_ps(_mm256_castsi256_ps(a_high), _mm256_castsi256_ps(b_high), sum)
+            let bits = _mm256_castps_si256(a);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let rounded = _mm256_and_si256(rounded, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            _mm256_blendv_ps(_mm256_castsi256_ps(rounded), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
         }
     }
 }

@@ -32,19 +32,6 @@ fn call_avx512_bf16<K: Kernel<f32>, const BF16: bool>(s: Avx512<BF16>, kernel: K
     kernel.run(s)
 }
 
-/// The upper halves of 32-bit lanes after rounding to bf16: nearest, ties to even; not-a-number stays so.
-#[inline(always)]
-fn round_bf16_avx512<const BF16: bool>(s: Avx512<BF16>, v: __m512) -> __m512i {
-    intrinsics! {
-        let _ = s;
-        let bits = _mm512_castps_si512(v);
-        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-        _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000))
-    }
-}
-
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type T = f32;
     type V = __m512;
@@ -191,45 +178,36 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn pair(self, low: __m512, high: __m512) -> __m512 {
+    fn round_bf16(self, a: __m512) -> __m512 {
         intrinsics! {
-            if BF16 {
-                // One conversion of both, then interleaving the two halves of 16 words.
-                let both: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_castsi512_ps(_mm512_permutexvar_epi16(INTERLEAVE_WORDS.vector(), both))
-            } else {
-                let (low, high) = (round_bf16_avx512(self, low), round_bf16_avx512(self, high));
-                let upper = _mm512_and_si512(high, _mm512_set1_epi32(0xffff_0000u32 as i32));
-                _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32::<16>(low), upper))
-            }
+            let bits = _mm512_castps_si512(a);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let rounded = _mm512_and_si512(rounded, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+            _mm512_mask_blend_ps(nan, _mm512_castsi512_ps(rounded), a)
+        }
+    }
+
+    const DOTS: bool = BF16;
+    #[inline(always)]
+    fn pair(self, low: __m512, high: __m512) -> __m512 {
+        assert!(BF16, "a token without bf16");
+        intrinsics! {
+            // One conversion of both, then interleaving the two halves of 16 words.
+            let both: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(INTERLEAVE_WORDS.vector(), both))
         }
     }
     #[inline(always)]
     fn narrow(self, first: __m512, second: __m512) -> __m512 {
-        intrinsics! {
-            if BF16 {
-                transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first))
-            } else {
-                let first = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(round_bf16_avx512(self, first)));
-                let second = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(round_bf16_avx512(self, second)));
-                _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second))
-            }
-        }
+        assert!(BF16, "a token without bf16");
+        intrinsics!(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)))
     }
     #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
-        intrinsics! {
-            if BF16 {
-                _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
-            } else {
-                let (ai, bi) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-                let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
-                let (a_high, b_high) = (_mm512_and_si512(ai, upper), _mm512_and_si512(bi, upper));
-                let (a_low, b_low) = (_mm512_slli_epi32::<16>(ai), _mm512_slli_epi32::<16>(bi));
-                let sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a_low), _mm512_castsi512_ps(b_low), sum);
-                _mm512_fmadd_ps(_mm512_castsi512_ps(a_high), _mm512_castsi512_ps(b_high), sum)
-            }
-        }
+        assert!(BF16, "a token without bf16");
+        intrinsics!(_mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)))
     }
 }
 
