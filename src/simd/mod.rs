@@ -7,16 +7,35 @@
 //! * **cols**: activations are `[positions, features]` of one sequence and each *column* is mapped, `Y = W X`
 //!   (mixing over positions needs no transposition that way).
 
+mod array;
 mod attention;
 mod elementwise;
 mod gemm;
+mod isa;
+mod limit;
+mod math;
 mod norm;
 mod optimizer;
+mod pack;
 mod real;
+mod scratch;
+mod tile;
+mod vector;
+mod weight;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
+pub use attention::{
+    AttentionShape, RopeTable, attention_backward, attention_backward_in, attention_forward, attention_forward_in,
+};
 pub use elementwise::{add, add_assign, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
-pub use gemm::{Weight, weight_grad_cols, weight_grad_rows};
+pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
+pub use limit::fma_limit;
 pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows};
 pub use optimizer::{AdamCoefficients, Update, adam_step};
+pub use pack::Precision;
 pub use real::Real;
+pub use weight::{Side, Weight, weight_grad_cols, weight_grad_cols_in, weight_grad_rows, weight_grad_rows_in};
+
+#[cfg(test)]
+mod tests;
