@@ -6,6 +6,12 @@
 //! * **rows**: activations are `[rows, features]` and each *row* is mapped, `Y = X Wᵀ`;
 //! * **cols**: activations are `[positions, features]` of one sequence and each *column* is mapped, `Y = W X`
 //!   (mixing over positions needs no transposition that way).
+//!
+//! Every kernel is one body over the tokens of `vector.rs` and is compiled for each instruction set ([`isa`]); the path
+//! is chosen once ([`choose_isa`]) and can be forced by `TRM_SIMD`. Products with weights run on panels packed once per
+//! update (`pack.rs`, `tile.rs`, `gemm.rs`). All results are functions of the inputs and the instruction set alone: sums
+//! have a fixed order that depends neither on the number of threads nor on where a row lies. f64 runs the same bodies
+//! on plain arrays, with libm's elementary functions.
 
 mod array;
 mod attention;
