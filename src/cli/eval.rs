@@ -1,11 +1,93 @@
-//! `trm eval`.
+//! `trm eval`: accuracy after each supervision step.
 
-use crate::error::Result;
+use std::path::PathBuf;
 
-/// eval
+use super::common::{StoredModel, Threads};
+use crate::error::{Error, Result};
+use crate::report::{Table, wilson_95};
+use crate::train::TaskData;
+
+/// Evaluate a trained model: accuracy after each supervision step
+///
+/// Every puzzle gets all supervision steps (no early halting). Exact accuracy counts puzzles that are right in every
+/// cell; halting accuracy is how often the model knows whether it is right.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  trm eval runs/sudoku-6x6
+  trm eval runs/sudoku-6x6 --data sets/harder --split test --json
+  trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme")]
+pub struct Args {
+    /// A run folder, or a safetensors file (with --config)
+    run: PathBuf,
+    /// Settings for a safetensors file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data set folder [default: the one the run was trained with]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Which split
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: String,
+    /// Supervision steps [default: what the run was trained with]
+    #[arg(long, value_name = "N")]
+    steps: Option<u32>,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+pub fn run(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes()?;
+    crate::simd::choose_isa()?;
+    let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    let mut source = config.data.clone();
+    if let Some(dir) = &args.data {
+        source.dir = dir.display().to_string();
+    }
+    let data = TaskData::load(&source)?;
+    if *data.task() != config.task {
+        return Err(Error::input(format!(
+            "the data set has {} tokens per puzzle, {} in the vocabulary and {} puzzle identifiers, the model {}, {} and \
+             {}; give a data set like the one it was trained on with --data",
+            data.task().seq_len,
+            data.task().vocab_size,
+            data.task().num_puzzle_identifiers,
+            config.task.seq_len,
+            config.task.vocab_size,
+            config.task.num_puzzle_identifiers,
+        )));
+    }
+    let steps = match args.steps {
+        Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
+        Some(steps) => steps,
+        None => config.train.halt_max_steps,
+    };
+    let result = data.evaluate(&lanes, &model, &weights, &args.split, steps)?;
+    let right = (result.exact_accuracy * result.puzzles as f64).round() as u64;
+    let (low, high) = wilson_95(right, result.puzzles as u64);
+    if args.json {
+        let mut value = serde_json::to_value(&result).expect("reports serialize");
+        value["exact_accuracy_95"] = serde_json::json!([low, high]);
+        return super::print_json(&value);
+    }
+    let mut table = Table::new(["step", "exact %", "tokens %", "halting %"]);
+    for step in &result.by_step {
+        let percent = |share: f64| format!("{:.2}", 100.0 * share);
+        table.row([
+            step.step.to_string(),
+            percent(step.exact_accuracy),
+            percent(step.token_accuracy),
+            percent(step.halt_accuracy),
+        ]);
+    }
+    super::print(&format!(
+        "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %)\n",
+        result.puzzles,
+        100.0 * result.exact_accuracy,
+        100.0 * low,
+        100.0 * high
+    ))
 }

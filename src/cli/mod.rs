@@ -1,5 +1,7 @@
 //! The command line: one file per command, one line per error.
 
+mod board;
+mod common;
 mod data;
 mod eval;
 mod gradcheck;

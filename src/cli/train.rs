@@ -1,11 +1,178 @@
-//! `trm train`.
+//! `trm train`: a run, from settings to a solved sample.
 
-use crate::error::Result;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-/// train
+use super::common::{Experiment, Threads};
+use super::solve::show_sample;
+use crate::checkpoint::RunFolder;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::model_flops;
+use crate::report::Progress;
+use crate::simd::{self, Precision};
+use crate::train::{Ending, Lanes, Run, TaskData};
+
+/// Train a model
+///
+/// Without arguments: the quick start. It generates 6×6 Sudokus, trains on them for about two minutes, evaluates on
+/// puzzles that are new up to every symmetry, and solves one step by step.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  trm train                                         the quick start
+  trm train --preset sudoku-4x4 --out runs/tiny     another preset, into a folder of your choice
+  trm train --set h_cycles=3 --set lr=1e-3          settings on top
+  trm train --config mine.toml --data sets/mine     an experiment file and a data set
+  trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
 
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
+Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.")]
+pub struct Args {
+    #[command(flatten)]
+    experiment: Experiment,
+    /// Data set folder (see `trm data`); same as --set data.dir=DIR
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+    /// Updates; same as --set max_steps=N
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Seed of weights, data order and exploration; same as --set seed=N
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Run folder, new [default: runs/NAME]; with --resume, the one to go on with
+    #[arg(long, value_name = "RUN")]
+    out: Option<PathBuf>,
+    /// Go on with the run in --out
+    #[arg(long, requires = "out")]
+    resume: bool,
+}
+
+/// Ctrl-C and SIGTERM so far.
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+pub fn run(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes()?;
+    simd::choose_isa()?;
+    let (folder, config, data) = if args.resume { reopen(&args)? } else { start(&args)? };
+    let outcome = train(&args, &folder, config, &data, &lanes);
+    if outcome.is_err() && !args.resume && crate::checkpoint::state::latest_step(&folder.checkpoint()).is_none() {
+        folder.discard();
+    }
+    outcome
+}
+
+/// The settings that the short options stand for.
+fn shorthands(args: &Args) -> Vec<String> {
+    let mut sets = Vec::new();
+    if let Some(dir) = &args.data {
+        sets.push(format!("data.dir={}", toml::Value::String(dir.display().to_string())));
+    }
+    sets.extend(args.max_steps.map(|steps| format!("train.max_steps={steps}")));
+    sets.extend(args.seed.map(|seed| format!("train.seed={seed}")));
+    sets
+}
+
+fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+    let mut config = args.experiment.resolve(&shorthands(args))?;
+    let data = TaskData::load(&config.data)?;
+    config.task = data.task().clone();
+    config.validate()?;
+    let root = args.out.clone().unwrap_or_else(|| free_folder(&args.experiment.name()));
+    let folder = RunFolder::create(root)?;
+    if let Err(error) = folder.write_config(&config) {
+        folder.discard();
+        return Err(error);
+    }
+    Ok((folder, config, data))
+}
+
+/// `runs/NAME`, or the first of `runs/NAME-2`, `-3`, … that is not there yet.
+fn free_folder(name: &str) -> PathBuf {
+    let first = Path::new("runs").join(name);
+    let numbered = (2..).map(|i| Path::new("runs").join(format!("{name}-{i}")));
+    std::iter::once(first).chain(numbered).find(|path| !path.exists()).expect("some number is free")
+}
+
+fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+    let root = args.out.clone().unwrap_or_default();
+    let folder = RunFolder::open(&root)?;
+    let stored = folder.read_config()?;
+    let mut asked = args.experiment.clone();
+    if asked.preset.is_none() && asked.config.is_none() {
+        asked.config = Some(folder.config());
+    }
+    let mut wanted = asked.resolve(&shorthands(args))?;
+    wanted.task = stored.task.clone();
+    let differences = stored.differences(&wanted);
+    if !differences.is_empty() {
+        return Err(Error::input(format!(
+            "{}: --resume with changed settings ({}); leave them as they were, or train into a new folder",
+            root.display(),
+            differences.join(", ")
+        )));
+    }
+    let data = TaskData::load(&stored.data)?;
+    if *data.task() != stored.task {
+        return Err(Error::input(format!(
+            "{}: the data set has another shape than the run was started with",
+            root.display()
+        )));
+    }
+    Ok((folder, stored, data))
+}
+
+fn train(args: &Args, folder: &RunFolder, config: Config, data: &TaskData, lanes: &Lanes) -> Result<()> {
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
+            std::process::exit(130);
+        }
+        eprintln!("\nsaving … (press again to end at once, without saving)");
+    });
+    let mut run = Run::new(folder, config, data, lanes, args.resume)?;
+    for warning in &run.warnings {
+        eprintln!("trm: {warning}");
+    }
+    let limit = lanes.fma_limit(Precision::F32, 0.1);
+    let trainer = run.trainer();
+    let (total, first) = (trainer.total_steps(), trainer.step_count());
+    let train = &trainer.config.train;
+    let per_update = model_flops(&trainer.model).total() * train.batch_size as f64;
+    let halt_max_steps = train.halt_max_steps;
+    eprintln!(
+        "{}: {} weights, {total} updates of {} puzzles, {:.1} model GFLOP each",
+        folder.root().display(),
+        trainer.model.layout.n_weights(),
+        train.batch_size,
+        per_update / 1e9
+    );
+    eprintln!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name());
+    let mut progress = Progress::new(total, first);
+    let started = Instant::now();
+    let ending = run.train(&mut progress, Some(limit), || INTERRUPTS.load(Ordering::SeqCst) > 0);
+    progress.finish();
+    match ending? {
+        Ending::Interrupted => {
+            eprintln!("saved after update {}; go on with:", run.trainer().step_count());
+            eprintln!("  trm train --resume --out {}", folder.root().display());
+            Ok(())
+        }
+        Ending::Finished(evaluation) => {
+            let trainer = run.trainer();
+            let model_flops = per_update * (total - first) as f64;
+            eprintln!(
+                "trained in {:.1} s, {model_flops:.2e} model FLOPs; weights in {}",
+                started.elapsed().as_secs_f64(),
+                folder.weights().display()
+            );
+            if evaluation.is_some() {
+                let weights = trainer.evaluation_weights();
+                show_sample(lanes, &trainer.model, &weights, data, halt_max_steps, folder.root())?;
+            }
+            Ok(())
+        }
+    }
 }

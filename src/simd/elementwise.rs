@@ -1,86 +1,197 @@
 //! Loops over whole slices: sums, scalings and the SwiGLU activation.
 
 use super::Real;
+use super::math::{sigmoid, silu};
+use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// `out ← a + b`.
 pub fn add<T: Real>(a: &[T], b: &[T], out: &mut [T]) {
     assert!(a.len() == out.len() && b.len() == out.len());
-    for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        *o = a + b;
-    }
+    dispatch(Add { a, b, out });
 }
 
 /// `dst ← dst + src`.
 pub fn add_assign<T: Real>(dst: &mut [T], src: &[T]) {
-    assert_eq!(dst.len(), src.len());
-    for (d, &s) in dst.iter_mut().zip(src) {
-        *d += s;
-    }
+    axpy(dst, T::ONE, src);
 }
 
 /// `dst ← dst + alpha · src`.
 pub fn axpy<T: Real>(dst: &mut [T], alpha: T, src: &[T]) {
     assert_eq!(dst.len(), src.len());
-    for (d, &s) in dst.iter_mut().zip(src) {
-        *d += alpha * s;
-    }
+    dispatch(Axpy { dst, alpha, src });
 }
 
 /// `dst ← alpha · dst`.
 pub fn scale<T: Real>(dst: &mut [T], alpha: T) {
-    for d in dst {
-        *d *= alpha;
-    }
+    dispatch(Scale { dst, alpha });
 }
 
-/// `Σ a·b`.
+/// `Σ a·b`, in a fixed order.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+    dispatch(Dot { a, b })
 }
 
-/// `Σ a²` in f64.
+/// `Σ a²` in f64, in a fixed order.
 pub fn sum_squares<T: Real>(a: &[T]) -> f64 {
-    a.iter().map(|&a| a.to_f64() * a.to_f64()).sum()
+    dispatch(SumSquares { a })
 }
 
 /// `out ← silu(g) ⊙ u`, silu(g) = g·σ(g).
 pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
     assert!(g.len() == out.len() && u.len() == out.len());
-    for ((o, &g), &u) in out.iter_mut().zip(g).zip(u) {
-        *o = g / (T::ONE + sleef(-g)) * u;
-    }
+    dispatch(SiluMul { g, u, out });
 }
 
 /// The backward pass of [`silu_mul`], in place: `g → scale_g·dg`, `u → scale_u·du`, and the output gradient `d` is
 /// replaced by the recomputed output `silu(g) ⊙ u`, which the next weight gradient needs.
 pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g: T, scale_u: T) {
     assert!(g.len() == d.len() && u.len() == d.len());
-    for ((g, u), d) in g.iter_mut().zip(u).zip(d) {
-        let sigma = T::ONE / (T::ONE + (-*g).exp());
-        let silu = *g * sigma;
-        let out = silu * *u;
-        *g = scale_g * *d * *u * (sigma + silu * (T::ONE - sigma));
-        *u = scale_u * *d * silu;
-        *d = out;
+    dispatch(SiluMulBackward { g, u, d, scale_g, scale_u });
+}
+
+struct Add<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Add<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { a, b, out } = self;
+        sweep!(S, out.len(), at => { at.store(s, out, s.add(at.load(s, a), at.load(s, b))) });
     }
 }
 
-fn sleef<T: Real>(d: T) -> T {
-    let d = d.to_f64() as f32;
-    let q = (d * std::f32::consts::LOG2_E).round_ties_even();
-    let mut s = q.mul_add(-0.693145751953125, d);
-    s = q.mul_add(-1.428606765330187045e-06, s);
-    let mut u = 0.000198527617612853646278381f32;
-    for c in [
-        0.00139304355252534151077271f32,
-        0.00833336077630519866943359,
-        0.0416664853692054748535156,
-        0.166666671633720397949219,
-        0.5,
-    ] {
-        u = u.mul_add(s, c);
+struct Axpy<'a, T> {
+    dst: &'a mut [T],
+    alpha: T,
+    src: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for Axpy<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { dst, alpha, src } = self;
+        let alpha = s.splat(alpha);
+        sweep!(S, dst.len(), at => { at.store(s, dst, s.fma(alpha, at.load(s, src), at.load(s, dst))) });
     }
-    let u = 1.0 + (s * s).mul_add(u, s);
-    T::from_f64(f64::from(u * (2.0f32).powi(q as i32)))
+}
+
+struct Scale<'a, T> {
+    dst: &'a mut [T],
+    alpha: T,
+}
+
+impl<T: Real> Kernel<T> for Scale<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { dst, alpha } = self;
+        let alpha = s.splat(alpha);
+        sweep!(S, dst.len(), at => { at.store(s, dst, s.mul(alpha, at.load(s, dst))) });
+    }
+}
+
+struct Dot<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for Dot<'_, T> {
+    type Output = T;
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) -> T {
+        dot_product(s, self.a, self.b)
+    }
+}
+
+/// `Σ a·b` with four sums side by side; equal lengths.
+#[inline(always)]
+pub fn dot_product<S: Simd>(s: S, a: &[S::T], b: &[S::T]) -> S::T {
+    let mut sums = [s.zero(); 4];
+    let whole = a.len() - a.len() % (4 * S::LANES);
+    let (a4, a) = a.split_at(whole);
+    let (b4, b) = b.split_at(whole);
+    for (a, b) in a4.chunks_exact(4 * S::LANES).zip(b4.chunks_exact(4 * S::LANES)) {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum = s.fma(s.load(&a[j * S::LANES..]), s.load(&b[j * S::LANES..]), *sum);
+        }
+    }
+    sweep!(S, a.len(), at => { sums[0] = s.fma(at.load(s, a), at.load(s, b), sums[0]) });
+    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}
+
+struct SumSquares<'a, T> {
+    a: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for SumSquares<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, _: S) -> f64 {
+        // Left to the compiler, which vectorises for the instruction set this body is compiled for.
+        const CHAINS: usize = 32;
+        let mut sums = [0f64; CHAINS];
+        let chunks = self.a.chunks_exact(CHAINS);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (sum, a) in sums.iter_mut().zip(chunk) {
+                *sum += a.to_f64() * a.to_f64();
+            }
+        }
+        for (sum, a) in sums.iter_mut().zip(rest) {
+            *sum += a.to_f64() * a.to_f64();
+        }
+        sums.iter().sum()
+    }
+}
+
+struct SiluMul<'a, T> {
+    g: &'a [T],
+    u: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for SiluMul<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { g, u, out } = self;
+        sweep!(S, out.len(), at => {
+            let g = at.load(s, g);
+            let silu = silu(s, g);
+            at.store(s, out, s.mul(silu, at.load(s, u)));
+        });
+    }
+}
+
+struct SiluMulBackward<'a, T> {
+    g: &'a mut [T],
+    u: &'a mut [T],
+    d: &'a mut [T],
+    scale_g: T,
+    scale_u: T,
+}
+
+impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { g, u, d, scale_g, scale_u } = self;
+        let (one, scale_g, scale_u) = (s.splat(T::ONE), s.splat(scale_g), s.splat(scale_u));
+        sweep!(S, d.len(), at => {
+            let (gv, uv, dv) = (at.load(s, g), at.load(s, u), at.load(s, d));
+            let sigma = sigmoid(s, gv);
+            let silu = s.mul(gv, sigma);
+            // silu' = σ + silu·(1 − σ)
+            let slope = s.fma(silu, s.sub(one, sigma), sigma);
+            at.store(s, g, s.mul(s.mul(scale_g, dv), s.mul(uv, slope)));
+            at.store(s, u, s.mul(s.mul(scale_u, dv), silu));
+            at.store(s, d, s.mul(silu, uv));
+        });
+    }
 }

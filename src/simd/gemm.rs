@@ -1,110 +1,329 @@
-//! Matrix products with weights, in the two orientations the model needs, and the gradients of those weights.
+//! `C ← alpha·A·B` or `C ← C + alpha·A·B`: the loops around the micro-kernel.
+//!
+//! | level | holds | size |
+//! |---|---|---|
+//! | registers | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
+//! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 16 KiB, AVX2 8 KiB |
+//! | L2 (≥ 512 KiB) | a block of left tiles, whole depth: [`LEFT_BLOCK`] units | 384 KiB |
+//! | L3, memory | all right panels, read once per block of left tiles | weights: 7 MB |
+//!
+//! For each block of left tiles, for each right panel, for each depth block, for each tile. The parts into which the
+//! depth is cut depend on the depth alone, so an element of the result is the same sum in the same order wherever its
+//! row lies and however many rows there are.
 
 use super::Real;
+use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
+use super::scratch::{Aligned, Scratch};
+use super::tile::{Strip, multiply};
+use super::vector::{Kernel, Simd};
 
-/// A weight matrix `[out, in]` in the form the products want it; packed once per update, read by every lane.
-#[derive(Clone, Debug)]
-pub struct Weight<T> {
-    n_out: usize,
-    n_in: usize,
-    panels: Vec<T>,
+/// Units of the summed index per pass over a panel.
+const DEPTH_BLOCK: usize = 128;
+/// Units of packed left operand kept in L2.
+const LEFT_BLOCK: usize = 96 << 10;
+/// Right panels packed at a time: a stretch of a source row that the processor's prefetchers follow.
+const GROUP: usize = 4;
+/// Units of the summed index packed at a time when neither operand is packed beforehand.
+const DEPTH_PASS: usize = 512;
+
+/// One operand: packed beforehand (whole depth), or to be packed on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a, T> {
+    Packed(&'a Aligned<T>),
+    Strided(Strided<'a, T>),
 }
 
-impl<T: Real> Weight<T> {
-    /// An all-zero weight of the given shape.
-    pub fn new(n_out: usize, n_in: usize) -> Self {
-        Self { n_out, n_in, panels: vec![T::ZERO; n_out * n_in] }
-    }
+/// `out ← alpha·left·right (+ out)`: left is `m × k`, right `k × n`; rows of `out` lie `out_stride` apart.
+pub struct Product<'a, T> {
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+    pub left: Operand<'a, T>,
+    pub right: Operand<'a, T>,
+    pub alpha: T,
+    pub accumulate: bool,
+    pub precision: Precision,
+    pub out: &'a mut [T],
+    pub out_stride: usize,
+    pub scratch: &'a mut Scratch<T>,
+}
 
-    /// Takes over new values, row-major `[out, in]`.
-    pub fn pack(&mut self, values: &[T]) {
-        self.panels.copy_from_slice(values);
-    }
-
-    /// `(out, in)`.
-    pub fn shape(&self) -> (usize, usize) {
-        (self.n_out, self.n_in)
-    }
-
-    /// `y ← x Wᵀ`: x is `[m, in]`, y `[m, out]`.
-    pub fn forward_rows(&self, x: &[T], y: &mut [T]) {
-        let (n, k) = self.shape();
-        let m = rows_of(x.len(), k);
-        assert_eq!(y.len(), m * n, "output shape");
-        gemm((m, k, n), T::ONE, x, (k, 1), &self.panels, (1, k), T::ZERO, y, (n, 1));
-    }
-
-    /// `dx ← dx + dy W`: dy is `[m, out]`, dx `[m, in]`.
-    pub fn backward_rows(&self, dy: &[T], dx: &mut [T]) {
-        let (k, n) = self.shape();
-        let m = rows_of(dy.len(), k);
-        assert_eq!(dx.len(), m * n, "input gradient shape");
-        gemm((m, k, n), T::ONE, dy, (k, 1), &self.panels, (n, 1), T::ONE, dx, (n, 1));
-    }
-
-    /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
-    pub fn forward_cols(&self, x: &[T], y: &mut [T]) {
-        let (m, k) = self.shape();
-        let n = rows_of(x.len(), k);
-        assert_eq!(y.len(), m * n, "output shape");
-        gemm((m, k, n), T::ONE, &self.panels, (k, 1), x, (n, 1), T::ZERO, y, (n, 1));
-    }
-
-    /// `dx ← dx + Wᵀ dy`: dy is `[out, n]`, dx `[in, n]`.
-    pub fn backward_cols(&self, dy: &[T], dx: &mut [T]) {
-        let (k, m) = self.shape();
-        let n = rows_of(dy.len(), k);
-        assert_eq!(dx.len(), m * n, "input gradient shape");
-        gemm((m, k, n), T::ONE, &self.panels, (1, m), dy, (n, 1), T::ONE, dx, (n, 1));
+impl<T: Real> Kernel<T> for Product<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.precision, S, |FORMAT| self.multiply::<S, FORMAT>(s))
     }
 }
 
-/// `dw ← dw + scale · dyᵀ x`: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
-pub fn weight_grad_rows<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
-    let m = rows_of(dy.len(), n_out);
-    assert!(x.len() == m * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
-    gemm((n_out, m, n_in), scale, dy, (1, n_out), x, (n_in, 1), T::ONE, dw, (n_in, 1));
-}
-
-/// `dw ← dw + scale · dy xᵀ`: dy is `[out, n]`, x `[in, n]`, dw `[out, in]`.
-pub fn weight_grad_cols<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
-    let n = rows_of(dy.len(), n_out);
-    assert!(x.len() == n * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
-    gemm((n_out, n, n_in), scale, dy, (n, 1), x, (1, n), T::ONE, dw, (n_in, 1));
-}
-
-fn rows_of(len: usize, width: usize) -> usize {
-    assert!(width > 0 && len.is_multiple_of(width), "a slice of {len} is not a whole number of rows of {width}");
-    len / width
-}
-
-/// Bounds-checked strided product: `C ← alpha·A·B + beta·C`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn gemm<T: Real>(
-    (m, k, n): (usize, usize, usize),
-    alpha: T,
-    a: &[T],
-    a_strides: (usize, usize),
-    b: &[T],
-    b_strides: (usize, usize),
-    beta: T,
-    c: &mut [T],
-    c_strides: (usize, usize),
-) {
-    let reach = |rows: usize, cols: usize, (rs, cs): (usize, usize)| {
-        if rows == 0 || cols == 0 { 0 } else { (rows - 1) * rs + (cols - 1) * cs + 1 }
-    };
-    assert!(reach(m, k, a_strides) <= a.len(), "left operand out of bounds");
-    assert!(reach(k, n, b_strides) <= b.len(), "right operand out of bounds");
-    assert!(reach(m, n, c_strides) <= c.len(), "result out of bounds");
-    // SAFETY: the last element addressed in each operand lies inside its slice, and `c` is borrowed exclusively.
-    unsafe {
-        for k0 in (0..k).step_by(128) {
-            let kb = (k - k0).min(128);
-            let a = a.as_ptr().add(k0 * a_strides.1);
-            let b = b.as_ptr().add(k0 * b_strides.0);
-            let beta = if k0 == 0 { beta } else { T::ONE };
-            T::gemm((m, kb, n), alpha, a, a_strides, b, b_strides, beta, c.as_mut_ptr(), c_strides);
+impl<T: Real> Product<'_, T> {
+    #[inline(always)]
+    fn multiply<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+        let (m, k, n) = (self.m, self.k, self.n);
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!(n <= self.out_stride || m == 1, "rows of the result overlap");
+        assert!((m - 1) * self.out_stride + n <= self.out.len(), "result out of bounds");
+        if k == 0 {
+            if !self.accumulate {
+                for row in 0..m {
+                    self.out[row * self.out_stride..][..n].fill(T::ZERO);
+                }
+            }
+            return;
+        }
+        if let (Operand::Strided(left), Operand::Strided(right)) = (self.left, self.right) {
+            // A ragged n wastes the lanes of a last panel; rows are never wasted. Then the transposed product pays.
+            if 16 * padded::<S>(n) * m > 17 * padded::<S>(m) * n {
+                self.multiply_transposed::<S, FORMAT>(s, left, right);
+                return;
+            }
+        }
+        // Operands packed on the way are packed a stretch of the depth at a time.
+        let limit = match (self.left, self.right) {
+            (Operand::Strided(_), Operand::Strided(_)) => DEPTH_PASS,
+            (Operand::Packed(_), Operand::Strided(_)) => DEPTH_BLOCK,
+            _ => usize::MAX,
+        };
+        let passes = Tiles::new(k.div_ceil(per_unit(FORMAT)), limit);
+        for pass in 0..passes.count {
+            self.pass::<S, FORMAT>(s, passes.start(pass), passes.height(pass));
+            self.accumulate = true;
         }
     }
+
+    /// The units `d0..d0 + depth` of the sum.
+    #[inline(always)]
+    fn pass<S: Simd<T = T>, const FORMAT: u8>(&mut self, s: S, d0: usize, depth: usize) {
+        let (m, n) = (self.m, self.n);
+        let per_unit = per_unit(FORMAT);
+        let whole_depth = self.k.div_ceil(per_unit);
+        let steps = (d0 * per_unit, (depth * per_unit).min(self.k - d0 * per_unit));
+        let tiles = Tiles::new(m, S::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * S::TILE_ROWS)).max(1));
+        let Scratch { left: left_scratch, right: right_scratch, .. } = &mut *self.scratch;
+        // Right panels packed on the way are packed in groups, and kept only if another block of left tiles comes.
+        let group = GROUP * 2 * S::LANES;
+        let keep_panels = blocks.count > 1;
+        if let Operand::Strided(_) = self.right {
+            right_scratch.at_least(depth * if keep_panels { padded::<S>(n) } else { group });
+        }
+        for block in 0..blocks.count {
+            let first = blocks.start(block);
+            let last = first + blocks.height(block);
+            let (row, end) = (tiles.start(first), tiles.start(last));
+            let left = match self.left {
+                Operand::Packed(panels) => {
+                    let panels = &panels.as_slice()[whole_depth * row..whole_depth * end];
+                    LeftTiles { tiles, first, last, panels, whole_depth, from: d0 }
+                }
+                Operand::Strided(from) => {
+                    let to = left_scratch.at_least(depth * (end - row));
+                    pack_tiles::<S, FORMAT>(s, from, (tiles, first, last), steps, to);
+                    LeftTiles { tiles, first, last, panels: to, whole_depth: depth, from: 0 }
+                }
+            };
+            let mut column = 0;
+            while column < n {
+                let width = panel_width::<S>(n, column);
+                let columns = width.min(n - column);
+                let right: &[T] = match self.right {
+                    Operand::Packed(panels) => &panels.as_slice()[whole_depth * column + d0 * width..],
+                    Operand::Strided(from) => {
+                        let to = right_scratch.at_least(0);
+                        let group_start = column - column % group;
+                        let to = if keep_panels { &mut to[depth * group_start..] } else { to };
+                        if block == 0 && column == group_start {
+                            let end = n.min(column + group);
+                            pack_panels::<S, FORMAT>(s, from, (column, end), steps, to);
+                        }
+                        &to[depth * (column - group_start)..]
+                    }
+                };
+                let out = &mut self.out[row * self.out_stride + column..];
+                let to = PanelOutput {
+                    out,
+                    stride: self.out_stride,
+                    columns,
+                    alpha: self.alpha,
+                    accumulate: self.accumulate,
+                };
+                multiply_panel::<S, FORMAT>(s, left, depth, right, to);
+                column += width;
+            }
+        }
+    }
+
+    /// Computes the transposed product aside and turns it.
+    #[inline(always)]
+    fn multiply_transposed<S: Simd<T = T>, const FORMAT: u8>(self, s: S, left: Strided<'_, T>, right: Strided<'_, T>) {
+        let (m, k, n) = (self.m, self.k, self.n);
+        let mut turned = std::mem::replace(&mut self.scratch.out, Aligned::new());
+        let swapped = Product {
+            m: n,
+            k,
+            n: m,
+            left: Operand::Strided(right),
+            right: Operand::Strided(left),
+            alpha: self.alpha,
+            accumulate: false,
+            precision: self.precision,
+            out: turned.at_least(n * m),
+            out_stride: m,
+            scratch: &mut *self.scratch,
+        };
+        s.call(swapped);
+        add_transposed(s, (m, n), turned.as_slice(), m, self.out, self.out_stride, self.accumulate);
+        self.scratch.out = turned;
+    }
+}
+
+/// Where the product of left tiles with one right panel goes: `columns` columns of rows `stride` apart.
+pub struct PanelOutput<'a, T> {
+    pub out: &'a mut [T],
+    pub stride: usize,
+    pub columns: usize,
+    pub alpha: T,
+    pub accumulate: bool,
+}
+
+/// The packed left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which
+/// those from `from` on are used.
+#[derive(Clone, Copy)]
+pub struct LeftTiles<'a, T> {
+    pub tiles: Tiles,
+    pub first: usize,
+    pub last: usize,
+    pub panels: &'a [T],
+    pub whole_depth: usize,
+    pub from: usize,
+}
+
+impl<'a, T> LeftTiles<'a, T> {
+    /// All tiles in their whole depth.
+    pub fn all(tiles: Tiles, depth: usize, panels: &'a [T]) -> Self {
+        Self { tiles, first: 0, last: tiles.count, panels, whole_depth: depth, from: 0 }
+    }
+}
+
+/// `depth` units of left tiles times one right panel, which starts with the first of these units.
+/// The output starts with the first row of the first tile.
+#[inline(always)]
+pub fn multiply_panel<S: Simd, const FORMAT: u8>(
+    s: S,
+    left: LeftTiles<'_, S::T>,
+    depth: usize,
+    right: &[S::T],
+    to: PanelOutput<'_, S::T>,
+) {
+    let LeftTiles { tiles, first, last, panels, whole_depth, from } = left;
+    let row0 = tiles.start(first);
+    let rows = tiles.start(last) - row0;
+    let width = if to.columns <= S::LANES { S::LANES } else { 2 * S::LANES };
+    assert!(first < last && last <= tiles.count && tiles.height(0) <= S::TILE_ROWS);
+    assert!(from + depth <= whole_depth && panels.len() >= whole_depth * rows && right.len() >= depth * width);
+    assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
+    assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
+    let depths = Tiles::new(depth, DEPTH_BLOCK);
+    for d in 0..depths.count {
+        let d0 = depths.start(d);
+        let mut tile = first;
+        while tile < last {
+            // A run of tiles of one height.
+            let height = tiles.height(tile);
+            let mut end = tile + 1;
+            while end < last && tiles.height(end) == height {
+                end += 1;
+            }
+            let row = tiles.start(tile) - row0;
+            // SAFETY: asserted above: `panels` holds the tiles and `right` the panel, whole depth each, and the output
+            // every row of the tiles.
+            unsafe {
+                let strip = Strip {
+                    tiles: end - tile,
+                    depth: depths.height(d),
+                    left: panels.as_ptr().add(whole_depth * row + (from + d0) * height),
+                    left_stride: whole_depth * height,
+                    right: right.as_ptr().add(d0 * width),
+                    out: to.out.as_mut_ptr().add(row * to.stride),
+                    out_stride: to.stride,
+                    columns: to.columns,
+                    alpha: to.alpha,
+                    accumulate: to.accumulate || d > 0,
+                };
+                multiply::<S, FORMAT>(s, height, width / S::LANES, strip);
+            }
+            tile = end;
+        }
+    }
+}
+
+/// `out [m, n] ← fromᵀ (+ out)`, from `[n, m]` with rows `from_stride` apart.
+#[inline(always)]
+pub fn add_transposed<S: Simd>(
+    s: S,
+    (m, n): (usize, usize),
+    from: &[S::T],
+    from_stride: usize,
+    out: &mut [S::T],
+    out_stride: usize,
+    accumulate: bool,
+) {
+    assert!((n - 1) * from_stride + m <= from.len() && (m - 1) * out_stride + n <= out.len());
+    let mut i = 0;
+    while i < m {
+        let rows = (m - i).min(S::LANES);
+        let mut j = 0;
+        while j < n {
+            let columns = (n - j).min(S::LANES);
+            let mut block = s.block();
+            for (c, v) in block.as_mut().iter_mut().enumerate() {
+                let from = &from[(j + c.min(columns - 1)) * from_stride + i..][..rows];
+                // SAFETY: exactly the slice is read.
+                *v = unsafe { s.load_first_ptr(from.as_ptr(), rows) };
+            }
+            let block = s.transpose(block);
+            for (r, &v) in block.as_ref().iter().enumerate().take(rows) {
+                let to = &mut out[(i + r) * out_stride + j..][..columns];
+                // SAFETY: exactly the slice is read and written.
+                unsafe {
+                    let v = if accumulate { s.add(v, s.load_first_ptr(to.as_ptr(), columns)) } else { v };
+                    s.store_first_ptr(to.as_mut_ptr(), v, columns);
+                }
+            }
+            j += S::LANES;
+        }
+        i += S::LANES;
+    }
+}
+
+/// Bounds-checked product of two operands that are not packed, on the active instruction set.
+#[allow(clippy::too_many_arguments)]
+pub fn gemm<T: Real>(
+    (m, k, n): (usize, usize, usize),
+    alpha: T,
+    left: Strided<'_, T>,
+    right: Strided<'_, T>,
+    accumulate: bool,
+    precision: Precision,
+    out: &mut [T],
+    out_stride: usize,
+) {
+    let (left, right) = (Operand::Strided(left), Operand::Strided(right));
+    T::with_scratch(|scratch| {
+        super::vector::dispatch(Product {
+            m,
+            k,
+            n,
+            left,
+            right,
+            alpha,
+            accumulate,
+            precision,
+            out,
+            out_stride,
+            scratch,
+        });
+    });
 }

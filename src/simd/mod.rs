@@ -6,17 +6,42 @@
 //! * **rows**: activations are `[rows, features]` and each *row* is mapped, `Y = X Wᵀ`;
 //! * **cols**: activations are `[positions, features]` of one sequence and each *column* is mapped, `Y = W X`
 //!   (mixing over positions needs no transposition that way).
+//!
+//! Every kernel is one body over the tokens of `vector.rs` and is compiled for each instruction set ([`isa`]); the path
+//! is chosen once ([`choose_isa`]) and can be forced by `TRM_SIMD`. Products with weights run on panels packed once per
+//! update (`pack.rs`, `tile.rs`, `gemm.rs`). All results are functions of the inputs and the instruction set alone: sums
+//! have a fixed order that depends neither on the number of threads nor on where a row lies. f64 runs the same bodies
+//! on plain arrays, with libm's elementary functions.
 
+mod array;
 mod attention;
 mod elementwise;
 mod gemm;
+mod isa;
+mod limit;
+mod math;
 mod norm;
 mod optimizer;
+mod pack;
 mod real;
+mod scratch;
+mod tile;
+mod vector;
+mod weight;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
+pub use attention::{
+    AttentionShape, RopeTable, attention_backward, attention_backward_in, attention_forward, attention_forward_in,
+};
 pub use elementwise::{add, add_assign, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
-pub use gemm::{Weight, weight_grad_cols, weight_grad_rows};
+pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
+pub use limit::fma_limit;
 pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows};
 pub use optimizer::{AdamCoefficients, Update, adam_step};
+pub use pack::Precision;
 pub use real::Real;
+pub use weight::{Side, Weight, weight_grad_cols, weight_grad_cols_in, weight_grad_rows, weight_grad_rows_in};
+
+#[cfg(test)]
+mod tests;

@@ -1,70 +1,34 @@
 //! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (SPEC "Block").
+//!
+//! Squares are rounded, then summed in the order of the published code's CPU kernels: see "Orders of summation" in
+//! `ARCHITECTURE.md`.
 
 use super::Real;
+use super::elementwise::dot_product;
+use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// The epsilon inside the norm.
 pub const NORM_EPSILON: f64 = 1e-5;
 
 /// `x ← rmsnorm(h + x)` for each row of `width`; `inv_rms[row]` receives the factor, for the backward pass.
 pub fn add_rmsnorm_rows<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
-    assert!(h.len() == x.len() && x.len() == width * inv_rms.len());
-    let epsilon = T::from_f64(NORM_EPSILON);
-    let inv_width = T::from_f64(1.0 / width as f64);
-    for ((x, h), inv) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(inv_rms) {
-        let mut lanes = [T::ZERO; 8];
-        for (i, (x, &h)) in x.iter_mut().zip(h).enumerate() {
-            *x += h;
-            lanes[i % 8] += *x * *x;
-        }
-        let squares: T = lanes.iter().skip(1).fold(lanes[0], |a, &b| a + b);
-        *inv = T::ONE / (squares / T::from_f64(width as f64) + epsilon).sqrt();
-        for x in x {
-            *x *= *inv;
-        }
-    }
+    assert!(width > 0 && h.len() == x.len() && x.len() == width * inv_rms.len());
+    dispatch(Rows { width, h, x, inv_rms });
 }
 
 /// The backward pass of [`add_rmsnorm_rows`], in place: with y the output and d its gradient,
 /// `d ← inv_rms · (d − scale · y · mean(d·y))`, the gradient of both summands. `scale` is 1 outside fault injection.
 pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T], scale: T) {
-    assert!(y.len() == d.len() && d.len() == width * inv_rms.len());
-    let inv_width = T::from_f64(1.0 / width as f64);
-    for ((d, y), &inv) in d.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(inv_rms) {
-        let mean = scale * super::dot(d, y) * inv_width;
-        for (d, &y) in d.iter_mut().zip(y) {
-            *d = inv * (*d - y * mean);
-        }
-    }
+    assert!(width > 0 && y.len() == d.len() && d.len() == width * inv_rms.len());
+    dispatch(RowsBackward { width, y, inv_rms, d, scale });
 }
 
 /// `x ← rmsnorm(h + x)` over the positions of each sequence: x is `[sequences, positions, width]`, the mean of
 /// squares runs over positions; `inv_rms` is `[sequences, width]`.
 pub fn add_rmsnorm_cols<T: Real>(positions: usize, width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
+    assert!(positions > 0 && width > 0);
     assert!(h.len() == x.len() && x.len() == positions * inv_rms.len() && inv_rms.len().is_multiple_of(width));
-    let epsilon = T::from_f64(NORM_EPSILON);
-    let inv_positions = T::from_f64(1.0 / positions as f64);
-    let per_sequence = positions * width;
-    for ((x, h), inv) in
-        x.chunks_exact_mut(per_sequence).zip(h.chunks_exact(per_sequence)).zip(inv_rms.chunks_exact_mut(width))
-    {
-        for (x, &h) in x.iter_mut().zip(h) {
-            *x += h;
-        }
-        for (c, v) in inv.iter_mut().enumerate() {
-            let mut lanes = [T::ZERO; 4];
-            for l in 0..positions {
-                let lane = if l < positions / 4 * 4 { l % 4 } else { 0 };
-                lanes[lane] += x[l * width + c] * x[l * width + c];
-            }
-            let squares: T = lanes.iter().skip(1).fold(lanes[0], |a, &b| a + b);
-            *v = T::ONE / (squares / T::from_f64(positions as f64) + epsilon).sqrt();
-        }
-        for x in x.chunks_exact_mut(width) {
-            for (x, &v) in x.iter_mut().zip(inv.iter()) {
-                *x *= v;
-            }
-        }
-    }
+    dispatch(Cols { positions, width, h, x, inv_rms });
 }
 
 /// The backward pass of [`add_rmsnorm_cols`], in place, as [`rmsnorm_backward_rows`]; `mean` is scratch `[width]`.
@@ -78,22 +42,148 @@ pub fn rmsnorm_backward_cols<T: Real>(
     mean: &mut [T],
     scale: T,
 ) {
+    assert!(positions > 0 && width > 0 && inv_rms.len().is_multiple_of(width));
     assert!(y.len() == d.len() && d.len() == positions * inv_rms.len() && mean.len() == width);
-    let inv_positions = T::from_f64(1.0 / positions as f64);
-    let per_sequence = positions * width;
-    for ((d, y), inv) in
-        d.chunks_exact_mut(per_sequence).zip(y.chunks_exact(per_sequence)).zip(inv_rms.chunks_exact(width))
-    {
-        mean.fill(T::ZERO);
-        for (d, y) in d.chunks_exact(width).zip(y.chunks_exact(width)) {
-            for ((&d, &y), mean) in d.iter().zip(y).zip(mean.iter_mut()) {
-                *mean += d * y;
+    dispatch(ColsBackward { positions, width, y, inv_rms, d, mean, scale });
+}
+
+struct Rows<'a, T> {
+    width: usize,
+    h: &'a [T],
+    x: &'a mut [T],
+    inv_rms: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Rows<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let epsilon = T::from_f64(NORM_EPSILON);
+        let count = T::from_f64(self.width as f64);
+        for ((x, h), inv) in self.x.chunks_exact_mut(self.width).zip(self.h.chunks_exact(self.width)).zip(self.inv_rms)
+        {
+            sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
+            *inv = T::ONE / Real::sqrt(sum_of_squares(s, x) / count + epsilon);
+            let factor = s.splat(*inv);
+            sweep!(S, x.len(), at => { at.store(s, x, s.mul(at.load(s, x), factor)) });
+        }
+    }
+}
+
+/// `Σ x²`: eight sums side by side, then those in order.
+#[inline(always)]
+fn sum_of_squares<S: Simd>(s: S, x: &[S::T]) -> S::T {
+    const SUMS: usize = 8;
+    let mut sums = [s.zero(); 2];
+    sweep!(S, x.len(), at => {
+        let value = at.load(s, x);
+        let sum = &mut sums[if S::LANES < SUMS { at.start() / S::LANES % 2 } else { 0 }];
+        *sum = s.add(*sum, s.mul(value, value));
+    });
+    let mut lanes = [S::T::ZERO; 4 * SUMS];
+    s.store(&mut lanes, sums[0]);
+    s.store(&mut lanes[S::LANES..], sums[1]);
+    let (first, second) = lanes.split_at_mut(SUMS);
+    for (a, &b) in first.iter_mut().zip(&second[..if S::LANES > SUMS { SUMS } else { 0 }]) {
+        *a += b;
+    }
+    first[1..].iter().fold(first[0], |sum, &lane| sum + lane)
+}
+
+struct RowsBackward<'a, T> {
+    width: usize,
+    y: &'a [T],
+    inv_rms: &'a [T],
+    d: &'a mut [T],
+    scale: T,
+}
+
+impl<T: Real> Kernel<T> for RowsBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let inv_width = T::from_f64(1.0 / self.width as f64);
+        for ((d, y), &inv) in self.d.chunks_exact_mut(self.width).zip(self.y.chunks_exact(self.width)).zip(self.inv_rms)
+        {
+            let mean = s.splat(self.scale * dot_product(s, d, y) * inv_width);
+            let inv = s.splat(inv);
+            sweep!(S, d.len(), at => {
+                let centred = s.sub(at.load(s, d), s.mul(at.load(s, y), mean));
+                at.store(s, d, s.mul(inv, centred));
+            });
+        }
+    }
+}
+
+struct Cols<'a, T> {
+    positions: usize,
+    width: usize,
+    h: &'a [T],
+    x: &'a mut [T],
+    inv_rms: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Cols<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { positions, width, .. } = self;
+        let epsilon = s.splat(T::from_f64(NORM_EPSILON));
+        let count = s.splat(T::from_f64(positions as f64));
+        let one = s.splat(T::ONE);
+        let per_sequence = positions * width;
+        let sequences = self.x.chunks_exact_mut(per_sequence).zip(self.h.chunks_exact(per_sequence));
+        for ((x, h), inv) in sequences.zip(self.inv_rms.chunks_exact_mut(width)) {
+            sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
+            sweep!(S, width, at => {
+                let mut sums = [s.zero(); 4];
+                let whole = positions - positions % 4;
+                for (position, x) in x.chunks_exact(width).enumerate() {
+                    let value = at.load(s, x);
+                    let sum = &mut sums[if position < whole { position % 4 } else { 0 }];
+                    *sum = s.add(*sum, s.mul(value, value));
+                }
+                let squares = s.add(s.add(s.add(sums[0], sums[1]), sums[2]), sums[3]);
+                at.store(s, inv, s.div(one, s.sqrt(s.add(s.div(squares, count), epsilon))));
+            });
+            for x in x.chunks_exact_mut(width) {
+                sweep!(S, width, at => { at.store(s, x, s.mul(at.load(s, x), at.load(s, inv))) });
             }
         }
-        super::scale(mean, scale * inv_positions);
-        for (d, y) in d.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-            for (((d, &y), &mean), &inv) in d.iter_mut().zip(y).zip(mean.iter()).zip(inv) {
-                *d = inv * (*d - y * mean);
+    }
+}
+
+struct ColsBackward<'a, T> {
+    positions: usize,
+    width: usize,
+    y: &'a [T],
+    inv_rms: &'a [T],
+    d: &'a mut [T],
+    mean: &'a mut [T],
+    scale: T,
+}
+
+impl<T: Real> Kernel<T> for ColsBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { positions, width, mean, .. } = self;
+        let factor = s.splat(self.scale * T::from_f64(1.0 / positions as f64));
+        let per_sequence = positions * width;
+        let sequences = self.d.chunks_exact_mut(per_sequence).zip(self.y.chunks_exact(per_sequence));
+        for ((d, y), inv) in sequences.zip(self.inv_rms.chunks_exact(width)) {
+            mean.fill(T::ZERO);
+            for (d, y) in d.chunks_exact(width).zip(y.chunks_exact(width)) {
+                sweep!(S, width, at => {
+                    at.store(s, mean, s.fma(at.load(s, d), at.load(s, y), at.load(s, mean)));
+                });
+            }
+            sweep!(S, width, at => { at.store(s, mean, s.mul(at.load(s, mean), factor)) });
+            for (d, y) in d.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+                sweep!(S, width, at => {
+                    let centred = s.sub(at.load(s, d), s.mul(at.load(s, y), at.load(s, mean)));
+                    at.store(s, d, s.mul(at.load(s, inv), centred));
+                });
             }
         }
     }

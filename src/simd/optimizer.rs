@@ -1,6 +1,6 @@
 //! One sweep of Adam over a flat slice: weights, moments and moving average together.
 
-use super::Real;
+use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// Which update rule turns the moments into a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +33,49 @@ pub struct AdamCoefficients {
 pub fn adam_step(c: &AdamCoefficients, p: &mut [f32], m: &mut [f32], v: &mut [f32], e: &mut [f32], g: &[f32]) {
     let n = p.len();
     assert!(m.len() == n && v.len() == n && e.len() == n && g.len() == n);
-    for i in 0..n {
-        let g = g[i] * c.grad_scale;
-        m[i] += (1.0 - c.beta1) * (g - m[i]);
-        v[i] += (1.0 - c.beta2) * (g * g - v[i]);
-        let d = Real::sqrt(v[i]) * c.inv_sqrt_correction2;
-        let step = match c.update {
-            Update::Atan2 => Real::atan2(m[i], d),
-            Update::Ratio => m[i] / (d + 1e-8),
-        };
-        p[i] = p[i] * c.decay - c.step * step;
-        e[i] = (1.0 - c.ema_rate) * p[i] + c.ema_rate * e[i];
+    dispatch(Step { c, p, m, v, e, g });
+}
+
+struct Step<'a> {
+    c: &'a AdamCoefficients,
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    e: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Kernel<f32> for Step<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = f32>>(self, s: S) {
+        match self.c.update {
+            Update::Atan2 => self.sweep::<S, true>(s),
+            Update::Ratio => self.sweep::<S, false>(s),
+        }
+    }
+}
+
+impl Step<'_> {
+    #[inline(always)]
+    fn sweep<S: Simd<T = f32>, const ATAN2: bool>(self, s: S) {
+        let Self { c, p, m, v, e, g } = self;
+        let (rest1, rest2) = (s.splat(1.0 - c.beta1), s.splat(1.0 - c.beta2));
+        let (decay, step, correction) = (s.splat(c.decay), s.splat(-c.step), s.splat(c.inv_sqrt_correction2));
+        let (keep, take) = (s.splat(c.ema_rate), s.splat(1.0 - c.ema_rate));
+        let (grad_scale, epsilon) = (s.splat(c.grad_scale), s.splat(1e-8));
+        sweep!(S, p.len(), at => {
+            let g = s.mul(at.load(s, g), grad_scale);
+            let (m0, v0) = (at.load(s, m), at.load(s, v));
+            let m1 = s.fma(rest1, s.sub(g, m0), m0);
+            let v1 = s.fma(rest2, s.sub(s.mul(g, g), v0), v0);
+            let d = s.mul(s.sqrt(v1), correction);
+            let u = if ATAN2 { s.atan2(m1, d) } else { s.div(m1, s.add(d, epsilon)) };
+            let p1 = s.fma(step, u, s.mul(at.load(s, p), decay));
+            at.store(s, m, m1);
+            at.store(s, v, v1);
+            at.store(s, p, p1);
+            at.store(s, e, s.fma(take, p1, s.mul(keep, at.load(s, e))));
+        });
     }
 }

@@ -1,8 +1,14 @@
 //! The scalar types a tape can run in.
 
+use std::cell::RefCell;
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
+
+use super::array::Array;
+use super::isa::Isa;
+use super::scratch::Scratch;
+use super::vector::Kernel;
 
 /// A real scalar the kernels are instantiated for: `f32` (training) and `f64` (checking).
 pub trait Real:
@@ -35,92 +41,96 @@ pub trait Real:
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     fn atan2(self, x: Self) -> Self;
+    /// `self·a + b`; in f32 the product is never rounded, so that every instruction set sums alike.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+    fn copysign(self, sign: Self) -> Self;
     fn maximum(self, other: Self) -> Self;
     fn is_finite(self) -> bool;
 
-    /// `C ← alpha·A·B + beta·C` for strided matrices: A is `m×k`, B `k×n`, C `m×n`; a stride pair is (row, column).
-    ///
-    /// # Safety
-    /// Every element the shapes and strides address must lie inside its allocation, and C must not alias A or B.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn gemm(
-        shape: (usize, usize, usize),
-        alpha: Self,
-        a: *const Self,
-        a_strides: (usize, usize),
-        b: *const Self,
-        b_strides: (usize, usize),
-        beta: Self,
-        c: *mut Self,
-        c_strides: (usize, usize),
-    );
+    /// Runs a kernel compiled for the instruction set, which must be available.
+    #[doc(hidden)]
+    fn run_kernel<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
+    /// Lends this thread's packing buffers.
+    #[doc(hidden)]
+    fn with_scratch<R>(work: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
 }
 
 macro_rules! real {
-    ($t:ty, $gemm:path) => {
+    ($t:ident, |$isa:ident, $kernel:ident| $run:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
+            #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $t
             }
+            #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
             }
+            #[inline(always)]
             fn sqrt(self) -> Self {
-                <$t>::sqrt(self)
+                $t::sqrt(self)
             }
             fn exp(self) -> Self {
-                <$t>::exp(self)
+                $t::exp(self)
             }
             fn ln(self) -> Self {
-                <$t>::ln(self)
+                $t::ln(self)
             }
             fn atan2(self, x: Self) -> Self {
-                <$t>::atan2(self, x)
+                $t::atan2(self, x)
             }
+            #[inline(always)]
+            fn mul_add(self, a: Self, b: Self) -> Self {
+                if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                    $t::mul_add(self, a, b)
+                } else {
+                    // Without the instruction, `mul_add` is a call into libm.
+                    (f64::from(self) * f64::from(a) + f64::from(b)) as $t
+                }
+            }
+            #[inline(always)]
+            fn copysign(self, sign: Self) -> Self {
+                $t::copysign(self, sign)
+            }
+            #[inline(always)]
             fn maximum(self, other: Self) -> Self {
                 self.max(other)
             }
             fn is_finite(self) -> bool {
-                <$t>::is_finite(self)
+                $t::is_finite(self)
             }
-
-            unsafe fn gemm(
-                (m, k, n): (usize, usize, usize),
-                alpha: Self,
-                a: *const Self,
-                (ars, acs): (usize, usize),
-                b: *const Self,
-                (brs, bcs): (usize, usize),
-                beta: Self,
-                c: *mut Self,
-                (crs, ccs): (usize, usize),
-            ) {
-                // SAFETY: the caller's contract is matrixmultiply's own.
-                unsafe {
-                    $gemm(
-                        m,
-                        k,
-                        n,
-                        alpha,
-                        a,
-                        ars as isize,
-                        acs as isize,
-                        b,
-                        brs as isize,
-                        bcs as isize,
-                        beta,
-                        c,
-                        crs as isize,
-                        ccs as isize,
-                    )
+            #[inline]
+            fn run_kernel<K: Kernel<Self>>($isa: Isa, $kernel: K) -> K::Output {
+                $run
+            }
+            #[inline]
+            fn with_scratch<R>(work: impl FnOnce(&mut Scratch<Self>) -> R) -> R {
+                thread_local! {
+                    static SCRATCH: RefCell<Scratch<$t>> = const { RefCell::new(Scratch::new()) };
                 }
+                SCRATCH.with_borrow_mut(work)
             }
         }
     };
 }
 
-real!(f32, matrixmultiply::sgemm);
-real!(f64, matrixmultiply::dgemm);
+real!(f32, |isa, kernel| {
+    debug_assert!(isa.is_available());
+    match isa {
+        // SAFETY (all three): an `Isa` comes from detection or from a forced choice checked against it.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512::<true>::new() }, kernel),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::<false>::new() }, kernel),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),
+        _ => super::vector::Simd::call(Array::<f32>::default(), kernel),
+    }
+});
+real!(f64, |isa, kernel| {
+    let _ = isa;
+    super::vector::Simd::call(Array::<f64>::default(), kernel)
+});

@@ -7,6 +7,7 @@ use super::{Group, PuzzleTable, Weights};
 use crate::config::{Loss, TrainConfig};
 use crate::error::{Error, Result};
 use crate::model::{Model, Pass, States};
+use crate::simd::{self, Precision};
 use crate::tape::ops::{self, IGNORE_LABEL, Likelihood};
 use crate::tape::{Grads, Memory, Tape, Var};
 
@@ -56,6 +57,11 @@ impl Lanes {
     /// Runs `work` inside the pool, so that rayon's splits happen on its threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)
+    }
+
+    /// The FMA limit of all lanes at once, in GFLOP/s: what MFU is measured against.
+    pub fn fma_limit(&self, precision: Precision, seconds: f64) -> f64 {
+        self.pool.broadcast(|_| simd::fma_limit(precision, seconds)).into_iter().sum()
     }
 
     /// Runs `work` with the calling thread's own lane; to be called inside [`Lanes::install`].

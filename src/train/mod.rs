@@ -5,19 +5,25 @@
 //! so no number of threads changes a bit of the result.
 
 mod adam;
+mod attempt;
 mod evaluate;
 mod group;
 mod lane;
 mod learning_rate;
 mod puzzle_table;
+mod run;
+mod task_data;
 mod trainer;
 mod weights;
 
 pub use adam::Adam;
+pub use attempt::{Thought, attempt};
 pub use evaluate::{Evaluation, StepAccuracy, evaluate};
 pub use group::{Carry, Group, Outcome};
 pub use lane::{Lane, Lanes, argmax};
 pub use learning_rate::learning_rate_factor;
 pub use puzzle_table::PuzzleTable;
+pub use run::{Ending, Run};
+pub use task_data::{Batches, TaskData};
 pub use trainer::{Examples, StepReport, Trainer, TrainerState};
 pub use weights::Weights;

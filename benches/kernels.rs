@@ -1,0 +1,237 @@
+//! The kernels on the presets' shapes, per instruction set: `cargo bench --bench kernels`.
+//!
+//! Criterion times each product; before that one table gives GFLOP/s, the share of the FMA limit measured in the same
+//! process, and `matrixmultiply` on the same product (best of many runs, one thread). `TRM_SIMD` limits the run to one
+//! path; `cargo bench --bench kernels -- table` prints the tables alone.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+use trm::simd::{
+    AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, Update, Weight, adam_step,
+    add_rmsnorm_cols, add_rmsnorm_rows, attention_backward_in, attention_forward_in, choose_isa, fma_limit, silu_mul,
+    silu_mul_backward, weight_grad_cols_in, weight_grad_rows_in,
+};
+
+/// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20).
+const ROWS: [(&str, usize, usize, usize); 10] = [
+    ("gate_up D512", 388, 512, 3072),
+    ("down D512", 388, 1536, 512),
+    ("qkv D512", 388, 512, 1536),
+    ("out D512", 388, 512, 512),
+    ("gate_up D512, one puzzle", 97, 512, 3072),
+    ("gate_up D96", 148, 96, 512),
+    ("down D96", 148, 256, 96),
+    ("gate_up D128", 160, 128, 1024),
+    ("down D128", 160, 512, 128),
+    ("lm_head D512", 388, 512, 11),
+];
+
+/// `W [out, in] · X [in, n]`: positions of L 97, 37, 20.
+const COLS: [(&str, usize, usize, usize); 6] = [
+    ("gate_up L97", 1024, 97, 512),
+    ("down L97", 97, 512, 512),
+    ("gate_up L37", 512, 37, 96),
+    ("down L37", 37, 256, 96),
+    ("gate_up L20", 512, 20, 128),
+    ("down L20", 20, 256, 128),
+];
+
+fn values(n: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 16_777_216.0 - 0.5
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// One weight with everything its three products need.
+struct Case {
+    weight: Weight<f32>,
+    side: Side,
+    precision: Precision,
+    values: Vec<f32>,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    dw: Vec<f32>,
+    other: usize,
+}
+
+impl Case {
+    fn new(side: Side, precision: Precision, n_out: usize, n_in: usize, other: usize) -> Self {
+        let mut weight = Weight::with(n_out, n_in, side, precision);
+        let w = values(n_out * n_in);
+        weight.pack(&w);
+        let (x, dy) = (values(other * n_in), values(other * n_out));
+        let (y, dx, dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+        Self { weight, side, precision, values: w, x, dy, y, dx, dw, other }
+    }
+
+    fn flops(&self) -> f64 {
+        2.0 * (self.values.len() * self.other) as f64
+    }
+
+    fn forward(&mut self) {
+        match self.side {
+            Side::Cols => self.weight.forward_cols(&self.x, &mut self.y),
+            _ => self.weight.forward_rows(&self.x, &mut self.y),
+        }
+    }
+
+    fn backward(&mut self) {
+        match self.side {
+            Side::Cols => self.weight.backward_cols(&self.dy, &mut self.dx),
+            _ => self.weight.backward_rows(&self.dy, &mut self.dx),
+        }
+    }
+
+    fn gradient(&mut self) {
+        let shape = self.weight.shape();
+        match self.side {
+            Side::Cols => weight_grad_cols_in(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
+            _ => weight_grad_rows_in(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
+        }
+    }
+
+    /// The forward product by `matrixmultiply`.
+    fn peer(&mut self) {
+        let (n_out, n_in) = self.weight.shape();
+        let (out, inner, n) = (n_out as isize, n_in as isize, self.other as isize);
+        let (w, x, y) = (self.values.as_ptr(), self.x.as_ptr(), self.y.as_mut_ptr());
+        // SAFETY: the slices hold the matrices these shapes and strides describe.
+        unsafe {
+            match self.side {
+                Side::Cols => {
+                    matrixmultiply::sgemm(n_out, n_in, self.other, 1.0, w, inner, 1, x, n, 1, 0.0, y, n, 1);
+                }
+                _ => matrixmultiply::sgemm(self.other, n_in, n_out, 1.0, x, inner, 1, w, 1, inner, 0.0, y, out, 1),
+            }
+        }
+    }
+}
+
+/// Shortest of many runs, in seconds.
+fn best(mut work: impl FnMut()) -> f64 {
+    work();
+    let end = Instant::now() + Duration::from_millis(150);
+    let mut best = f64::INFINITY;
+    loop {
+        let start = Instant::now();
+        work();
+        best = best.min(start.elapsed().as_secs_f64());
+        if Instant::now() >= end {
+            return best;
+        }
+    }
+}
+
+fn cases(precision: Precision) -> impl Iterator<Item = (&'static str, Case)> {
+    let rows = ROWS.iter().map(move |&(name, m, k, n)| (name, Case::new(Side::Rows, precision, n, k, m)));
+    let cols = COLS.iter().map(move |&(name, out, inner, n)| (name, Case::new(Side::Cols, precision, out, inner, n)));
+    rows.chain(cols)
+}
+
+fn attention_shapes() -> [(&'static str, AttentionShape); 3] {
+    let shape = |sequences, len, heads| AttentionShape { sequences, len, heads, head_dim: 64 };
+    [("attention L97", shape(4, 97, 8)), ("attention L916", shape(1, 916, 8)), ("attention D128 L20", shape(8, 20, 2))]
+}
+
+fn table(precision: Precision) {
+    let limit = fma_limit(precision, 0.5);
+    println!("\n{} {precision:?}, one thread, FMA limit {limit:.0} GFLOP/s", trm::simd::isa());
+    println!("| product | forward | backward | weight gradient | matrixmultiply f32 |\n|---|---|---|---|---|");
+    let figure = |gflop: f64, time: f64| format!("{:.0} ({:.0} %)", gflop / time, 100.0 * gflop / time / limit);
+    for (name, mut case) in cases(precision) {
+        let gflop = case.flops() / 1e9;
+        let (forward, backward) = (best(|| case.forward()), best(|| case.backward()));
+        let (gradient, peer) = (best(|| case.gradient()), best(|| case.peer()));
+        let (forward, backward) = (figure(gflop, forward), figure(gflop, backward));
+        println!("| {name} | {forward} | {backward} | {} | {:.0} |", figure(gflop, gradient), gflop / peer);
+    }
+    for (name, shape) in attention_shapes() {
+        let n = shape.sequences * shape.len * shape.width();
+        let rope = RopeTable::new(shape.len, shape.head_dim);
+        let (mut qkv, mut out, d_out) = (values(3 * n), vec![0.0; n], values(n));
+        let mut lse = vec![0.0; shape.sequences * shape.heads * shape.len];
+        let (mut scratch, mut d_qkv) = (vec![0.0; shape.scratch()], vec![0.0; 3 * n]);
+        // Counted: two products forward, four backward; the scores computed again are not.
+        let gflop = 4.0 * (n * shape.len) as f64 / 1e9;
+        let forward = best(|| {
+            attention_forward_in(precision, &shape, Some(&rope), &mut qkv, &mut out, &mut lse, &mut scratch);
+        });
+        let backward = best(|| {
+            d_qkv.fill(0.0);
+            let (rope, ones) = (Some(&rope), [1.0; 3]);
+            attention_backward_in(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, &mut scratch, ones);
+        });
+        println!("| {name} | {} | {} | | |", figure(gflop, forward), figure(2.0 * gflop, backward));
+    }
+}
+
+fn elementwise() {
+    println!("\n{}, nanoseconds an element\n| kernel | ns |\n|---|---|", trm::simd::isa());
+    let n = 388 * 1536;
+    let (mut g, mut u, mut d) = (values(n), values(n), values(n));
+    let report = |name: &str, n: usize, time: f64| println!("| {name} | {:.3} |", time * 1e9 / n as f64);
+    report("silu_mul", n, best(|| silu_mul(&g, &u, &mut d)));
+    report("silu_mul_backward", n, best(|| silu_mul_backward(&mut g, &mut u, &mut d, 1.0, 1.0)));
+    let n = 388 * 512;
+    let (h, mut x) = (values(n), values(n));
+    report("add_rmsnorm_rows", n, best(|| add_rmsnorm_rows(512, &h, &mut x, &mut [0.0; 388])));
+    report("add_rmsnorm_cols", n, best(|| add_rmsnorm_cols(97, 512, &h, &mut x, &mut [0.0; 4 * 512])));
+    let n = 1 << 20;
+    let [mut p, mut m, mut e, g] = [(); 4].map(|()| values(n));
+    let mut v = vec![0.1; n];
+    let c = AdamCoefficients {
+        update: Update::Atan2,
+        beta1: 0.9,
+        beta2: 0.95,
+        decay: 0.99,
+        step: 1e-4,
+        inv_sqrt_correction2: 1.0,
+        ema_rate: 0.999,
+        grad_scale: 1.0,
+    };
+    report("adam_step (atan2)", n, best(|| adam_step(&c, &mut p, &mut m, &mut v, &mut e, &g)));
+    let (mut w, values) = (Weight::with(3072, 512, Side::Rows, Precision::F32), values(3072 * 512));
+    report("pack, forward and backward", 3072 * 512, best(|| w.pack(&values)));
+}
+
+fn main() {
+    let paths: Vec<Isa> = match std::env::var_os(ISA_VARIABLE) {
+        Some(_) => vec![choose_isa().unwrap_or_else(|error| panic!("{error}"))],
+        None => Isa::available().collect(),
+    };
+    for &isa in &paths {
+        isa.run(|| {
+            table(Precision::F32);
+            table(Precision::Bf16);
+            elementwise();
+        });
+    }
+    if std::env::args().any(|argument| argument == "table") {
+        return;
+    }
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600))
+        .configure_from_args();
+    for isa in paths {
+        for precision in [Precision::F32, Precision::Bf16] {
+            isa.run(|| {
+                for (name, mut case) in cases(precision) {
+                    let mut group = criterion.benchmark_group(format!("{isa}/{precision:?}/{name}"));
+                    group.throughput(Throughput::Elements(case.flops() as u64));
+                    group.bench_function("forward", |b| b.iter(|| black_box(&mut case).forward()));
+                    group.bench_function("backward", |b| b.iter(|| black_box(&mut case).backward()));
+                    group.bench_function("gradient", |b| b.iter(|| black_box(&mut case).gradient()));
+                    group.finish();
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What several commands share: the experiment they are given, threads, and stored models.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{RunPaths, weights};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::train::{Lanes, Weights};
+
+/// Which experiment: a preset or a file of differences, and settings on top.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Experiment {
+    /// Start from this preset (see `trm presets`)
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// A TOML file of differences over a preset
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change one setting, e.g. --set hidden_size=128; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Experiment {
+    /// The complete, checked settings, with `more` changed on top.
+    pub fn resolve(&self, more: &[String]) -> Result<Config> {
+        Config::resolve(self.preset.as_deref(), self.config.as_deref(), &[self.set.as_slice(), more].concat())
+    }
+
+    /// A short name for a run of it.
+    pub fn name(&self) -> String {
+        let stem = self.config.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+        self.preset.clone().or(stem).unwrap_or_else(|| crate::config::DEFAULT_PRESET.to_owned())
+    }
+}
+
+/// Number of threads.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Threads {
+    /// Threads to use [default: the processors this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Threads {
+    /// Starts them.
+    pub fn lanes(self) -> Result<Lanes> {
+        match self.threads {
+            Some(0) => Err(Error::input("--threads 0: no thread could do the work; give 1 or more")),
+            Some(n) if n > 4096 => Err(Error::input(format!("--threads {n}: more than the 4096 that are sensible"))),
+            Some(n) => Lanes::new(n),
+            None => Lanes::new(Lanes::available()),
+        }
+    }
+}
+
+/// A model with its weights, and the settings it was made with.
+pub struct StoredModel {
+    pub config: Config,
+    pub model: Model,
+    pub weights: Weights,
+}
+
+impl StoredModel {
+    /// Loads a run folder, or a safetensors file together with a config.
+    pub fn load(run: &Path, config: Option<&Path>) -> Result<Self> {
+        let (config, file) = if run.is_dir() || config.is_none() {
+            let paths = RunPaths::existing(run)?;
+            let config = match config {
+                Some(file) => Config::resolve(None, Some(file), &[])?,
+                None => paths.read_config()?,
+            };
+            (config, paths.weights())
+        } else {
+            (Config::resolve(None, config, &[])?, run.to_path_buf())
+        };
+        if !file.exists() {
+            return Err(Error::input(format!(
+                "{}: no weights yet; they are written with the first checkpoint",
+                file.display()
+            )));
+        }
+        let model = Model::new(&config.model, &config.task);
+        let mut loaded = Weights::new(&model, &config);
+        let expected: Vec<_> = loaded.tensors().map(|(name, shape, _)| (name.to_owned(), shape)).collect();
+        let mut tensors = weights::load_expected(&file, &expected)?.into_iter();
+        loaded.set(|_, values| {
+            if let Some(tensor) = tensors.next() {
+                values.copy_from_slice(&tensor.data);
+            }
+            Ok::<(), Error>(())
+        })?;
+        Ok(Self { config, model, weights: loaded })
+    }
+}

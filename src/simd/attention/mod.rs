@@ -1,0 +1,179 @@
+//! Multi-head self-attention with rotary positions. No L×L matrix exists, forward or backward (probabilities are
+//! recomputed from the saved row statistics); the products and the softmax are in [`kernels`].
+
+mod kernels;
+
+use super::Real;
+use super::pack::Precision;
+use super::vector::{Kernel, Simd, dispatch, sweep};
+use kernels::{Backward, Forward};
+
+/// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    pub sequences: usize,
+    pub len: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Feature width of the output: `heads · head_dim`.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Scratch the kernels need, in elements.
+    pub fn scratch(&self) -> usize {
+        kernels::scratch(self)
+    }
+
+    /// Elements from one position of `qkv` to the next.
+    fn row_stride(&self) -> usize {
+        3 * self.width()
+    }
+}
+
+/// Rotation angles of RoPE: half-split pairs `(i, i + head_dim/2)`, base 10000 (SPEC "Block").
+#[derive(Clone, Debug)]
+pub struct RopeTable<T> {
+    half: usize,
+    cos: Vec<T>,
+    sin: Vec<T>,
+}
+
+impl<T: Real> RopeTable<T> {
+    /// Angles for positions `0..len`; `head_dim` must be even.
+    pub fn new(len: usize, head_dim: usize) -> Self {
+        assert!(head_dim.is_multiple_of(2), "rotary positions need an even head size");
+        let half = head_dim / 2;
+        let angles = (0..len).flat_map(|position| {
+            (0..half).map(move |i| position as f64 * 10_000f64.powf(-2.0 * i as f64 / head_dim as f64))
+        });
+        let (cos, sin) = angles.map(|a| (T::from_f64(a.cos()), T::from_f64(a.sin()))).unzip();
+        Self { half, cos, sin }
+    }
+
+    /// Whether the table serves attention of this shape.
+    pub fn fits(&self, shape: &AttentionShape) -> bool {
+        2 * self.half == shape.head_dim && self.cos.len() >= shape.len * self.half
+    }
+
+    /// Rotates q and k of every head in place; `inverse` turns back.
+    fn rotate(&self, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
+        assert!(self.fits(shape), "the table of angles fits the shape");
+        dispatch(Rotate { table: self, shape, qkv, inverse });
+    }
+}
+
+struct Rotate<'a, T> {
+    table: &'a RopeTable<T>,
+    shape: &'a AttentionShape,
+    qkv: &'a mut [T],
+    inverse: bool,
+}
+
+impl<T: Real> Kernel<T> for Rotate<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { table, shape, qkv, inverse } = self;
+        let half = table.half;
+        let turn = s.splat(if inverse { -T::ONE } else { T::ONE });
+        for (row, values) in qkv.chunks_exact_mut(shape.row_stride()).enumerate() {
+            let at = (row % shape.len) * half;
+            let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
+            for head in values[..2 * shape.width()].chunks_exact_mut(shape.head_dim) {
+                let (low, high) = head.split_at_mut(half);
+                sweep!(S, half, at => {
+                    let (l, h) = (at.load(s, low), at.load(s, high));
+                    let (c, sine) = (at.load(s, cos), s.mul(turn, at.load(s, sin)));
+                    at.store(s, low, s.sub(s.mul(l, c), s.mul(h, sine)));
+                    at.store(s, high, s.fma(h, c, s.mul(l, sine)));
+                });
+            }
+        }
+    }
+}
+
+/// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal. `qkv` is rotated in place when `rope` is given.
+/// `lse` `[sequences, heads, len]` receives the log-sum-exp of each score row, for the backward pass.
+pub fn attention_forward<T: Real>(
+    shape: &AttentionShape,
+    rope: Option<&RopeTable<T>>,
+    qkv: &mut [T],
+    out: &mut [T],
+    lse: &mut [T],
+    scratch: &mut [T],
+) {
+    attention_forward_in(Precision::F32, shape, rope, qkv, out, lse, scratch);
+}
+
+/// [`attention_forward`] with the operands of its products rounded to the precision; the softmax is not.
+pub fn attention_forward_in<T: Real>(
+    precision: Precision,
+    shape: &AttentionShape,
+    rope: Option<&RopeTable<T>>,
+    qkv: &mut [T],
+    out: &mut [T],
+    lse: &mut [T],
+    scratch: &mut [T],
+) {
+    let &AttentionShape { sequences, len, heads, .. } = shape;
+    assert_eq!(qkv.len(), sequences * len * shape.row_stride(), "qkv shape");
+    assert!(out.len() == sequences * len * shape.width() && lse.len() == sequences * heads * len, "output shapes");
+    assert!(scratch.len() >= shape.scratch(), "scratch");
+    if out.is_empty() {
+        return;
+    }
+    if let Some(rope) = rope {
+        rope.rotate(shape, qkv, false);
+    }
+    dispatch(Forward { precision, shape, qkv, out, lse, scratch });
+}
+
+/// The backward pass of [`attention_forward`]: from the rotated `qkv`, `out`, `lse` and the output gradient `d_out`,
+/// adds to `d_qkv` (with respect to the unrotated q and k) `faults`-scaled gradients; factors are 1 outside fault
+/// injection. `d_qkv` must hold zeros on entry.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_backward<T: Real>(
+    shape: &AttentionShape,
+    rope: Option<&RopeTable<T>>,
+    qkv: &[T],
+    out: &[T],
+    lse: &[T],
+    d_out: &[T],
+    d_qkv: &mut [T],
+    scratch: &mut [T],
+    faults: [T; 3],
+) {
+    attention_backward_in(Precision::F32, shape, rope, qkv, out, lse, d_out, d_qkv, scratch, faults);
+}
+
+/// [`attention_backward`] with the operands of its products rounded to the precision; the softmax is not.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_backward_in<T: Real>(
+    precision: Precision,
+    shape: &AttentionShape,
+    rope: Option<&RopeTable<T>>,
+    qkv: &[T],
+    out: &[T],
+    lse: &[T],
+    d_out: &[T],
+    d_qkv: &mut [T],
+    scratch: &mut [T],
+    faults: [T; 3],
+) {
+    let &AttentionShape { sequences, len, heads, .. } = shape;
+    assert!(qkv.len() == sequences * len * shape.row_stride() && d_qkv.len() == qkv.len(), "qkv shapes");
+    assert!(out.len() == sequences * len * shape.width() && d_out.len() == out.len(), "output shapes");
+    assert_eq!(lse.len(), sequences * heads * len, "row statistics shape");
+    assert!(scratch.len() >= shape.scratch(), "scratch");
+    if out.is_empty() {
+        return;
+    }
+    dispatch(Backward { precision, shape, qkv, out, lse, d_out, d_qkv: &mut *d_qkv, scratch, faults });
+    if let Some(rope) = rope {
+        rope.rotate(shape, d_qkv, true);
+    }
+}

@@ -1,0 +1,169 @@
+//! Which instruction set the kernels run on: found once, forced by `TRM_SIMD`, overridden per thread in tests.
+
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// The environment variable that forces a path: `portable`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "TRM_SIMD";
+
+/// An instruction set the kernels are compiled for, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust; what the compiler vectorises for the target's baseline.
+    Portable,
+    /// AVX2 and FMA: 8 lanes of f32.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32; bf16 products are f32 products of rounded numbers.
+    Avx512,
+    /// AVX-512 with bf16 dot products.
+    Avx512Bf16,
+}
+
+impl Isa {
+    /// All paths, weakest first.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+
+    /// Whether this processor can run the path.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The paths this processor can run, weakest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The strongest path of this processor.
+    pub fn best() -> Self {
+        Self::available().last().unwrap_or(Self::Portable)
+    }
+
+    /// Name for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512 without bf16",
+            Self::Avx512Bf16 => "avx512",
+        }
+    }
+
+    /// Runs `work` with this path on the current thread (threads it starts are not affected).
+    ///
+    /// # Panics
+    /// If the processor lacks the path.
+    pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        struct Restore(Option<Isa>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                OVERRIDE.set(self.0);
+            }
+        }
+        assert!(self.is_available(), "this processor has no {self}");
+        let _restore = Restore(OVERRIDE.replace(Some(self)));
+        work()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    /// A path by the name `TRM_SIMD` knows it under; an error unless the processor has it.
+    fn from_str(name: &str) -> Result<Self> {
+        let isa = match name {
+            "portable" => Self::Portable,
+            "avx2" => Self::Avx2,
+            "avx512" => Self::best().max(Self::Avx512),
+            _ => {
+                return Err(Error::input(format!("{ISA_VARIABLE}={name}: unknown; use portable, avx2 or avx512")));
+            }
+        };
+        if isa.is_available() {
+            Ok(isa)
+        } else {
+            let best = Self::best();
+            Err(Error::input(format!("{ISA_VARIABLE}={name}: this processor has no {name}; its best is {best}")))
+        }
+    }
+}
+
+thread_local! {
+    static OVERRIDE: Cell<Option<Isa>> = const { Cell::new(None) };
+}
+
+static CHOSEN: OnceLock<Isa> = OnceLock::new();
+
+/// Chooses the path of the process: what `TRM_SIMD` says, else the best. To be called at start-up, so that a wrong
+/// value ends the program with one clear line; without the call a wrong value panics at the first kernel.
+pub fn choose_isa() -> Result<Isa> {
+    if let Some(&isa) = CHOSEN.get() {
+        return Ok(isa);
+    }
+    let isa = match std::env::var_os(ISA_VARIABLE) {
+        None => Isa::best(),
+        Some(name) if name.is_empty() => Isa::best(),
+        Some(name) => name.to_string_lossy().parse()?,
+    };
+    Ok(*CHOSEN.get_or_init(|| isa))
+}
+
+/// The active path.
+#[inline]
+pub fn isa() -> Isa {
+    match OVERRIDE.get() {
+        Some(isa) => isa,
+        None => match CHOSEN.get() {
+            Some(&isa) => isa,
+            None => choose_isa().unwrap_or_else(|error| panic!("{error}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_understood_and_unknown_ones_refused() {
+        assert_eq!("portable".parse::<Isa>().unwrap(), Isa::Portable);
+        let message = "sse9".parse::<Isa>().unwrap_err().to_string();
+        assert!(message.contains("sse9") && message.contains("avx512"), "{message}");
+        match "avx512".parse::<Isa>() {
+            Ok(isa) => assert!(isa.is_available() && isa >= Isa::Avx512),
+            Err(error) => assert!(error.to_string().contains("no avx512"), "{error}"),
+        }
+    }
+
+    #[test]
+    fn an_override_ends_with_its_scope() {
+        let outside = isa();
+        Isa::Portable.run(|| assert_eq!(isa(), Isa::Portable));
+        assert_eq!(isa(), outside);
+    }
+}

@@ -1,0 +1,216 @@
+//! Elementary functions of f32 by polynomial, over any vectors.
+
+use super::Real;
+use super::vector::Simd;
+
+/// A constant in every lane.
+#[inline(always)]
+fn c<S: Simd>(s: S, x: f64) -> S::V {
+    s.splat(S::T::from_f64(x))
+}
+
+/// `((p0·x + p1)·x + p2)…`
+#[inline(always)]
+fn horner<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f64; N]) -> S::V {
+    let mut sum = c(s, coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        sum = s.fma(sum, x, c(s, coefficient));
+    }
+    sum
+}
+
+/// `eˣ` within 2 ulp over all of f32: 0 and infinity where they are the nearest, denormal results rounded once.
+///
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; n·(upper part of ln 2) is exact, so r is accurate.
+#[inline(always)]
+pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    // Beyond these bounds the result is 0 or infinity anyway; not-a-number passes through both.
+    let x = s.max(c(s, -105.0), x);
+    let x = s.min(c(s, 90.0), x);
+    let n = s.round(s.mul(x, c(s, std::f64::consts::LOG2_E)));
+    let r = s.fma(n, c(s, -0.693_145_751_953_125), x);
+    let r = s.fma(n, c(s, -1.428_606_765_330_187e-6), r);
+    let p = horner(
+        s,
+        r,
+        [
+            1.985_276_176_128_536_5e-4,
+            1.393_043_552_525_345_2e-3,
+            8.333_360_776_305_2e-3,
+            4.166_648_536_920_547_5e-2,
+            1.666_666_716_337_204e-1,
+            0.5,
+        ],
+    );
+    let y = s.fma(s.mul(r, r), p, r);
+    s.scale_by_power(s.add(y, c(s, 1.0)), n)
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+    let one = c(s, 1.0);
+    s.div(one, s.add(one, s.exp(s.sub(s.zero(), x))))
+}
+
+/// `x / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.div(x, s.add(c(s, 1.0), s.exp(s.sub(s.zero(), x))))
+}
+
+/// The angle of the point (x, y), x ≥ 0, within 4 ulp; 0 at the origin, and never beyond ±π/2.
+///
+/// One division: the angle is turned by −π/4 or −π/2 first where that makes the quotient small (|q| ≤ tan π/8).
+#[inline(always)]
+pub fn atan2<S: Simd>(s: S, y: S::V, x: S::V) -> S::V {
+    let a = s.abs(y);
+    let (zero, one) = (s.zero(), c(s, 1.0));
+    let past_one_eighth = s.mul(x, c(s, 0.414_213_562_373_095));
+    let past_three_eighths = s.mul(x, c(s, 2.414_213_562_373_095));
+    // Angles in (π/8, 3π/8]: (a − x)/(a + x); above: −x/a; below: a/x, and 0/1 at the origin.
+    let numerator = s.select_gt(a, past_one_eighth, s.sub(a, x), a);
+    let numerator = s.select_gt(a, past_three_eighths, s.sub(zero, x), numerator);
+    let denominator = s.select_gt(a, past_one_eighth, s.add(a, x), x);
+    let denominator = s.select_gt(a, past_three_eighths, a, denominator);
+    let denominator = s.select_gt(s.add(a, x), zero, denominator, one);
+    let turn = s.select_gt(a, past_one_eighth, c(s, std::f64::consts::FRAC_PI_4), zero);
+    let turn = s.select_gt(a, past_three_eighths, c(s, std::f64::consts::FRAC_PI_2), turn);
+    // What f32 loses of the turn: π/2 − f32(π/2) is −4.37e-8.
+    let lost = s.mul(turn, c(s, -2.782_753_e-8));
+    let q = s.div(numerator, denominator);
+    let q2 = s.mul(q, q);
+    let p = horner(s, q2, [8.053_744_495_38e-2, -1.387_768_560_32e-1, 1.997_771_064_78e-1, -3.333_294_915_39e-1]);
+    let angle = s.add(turn, s.add(s.fma(s.mul(p, q2), q, q), lost));
+    s.with_sign(angle, y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vector::{Kernel, dispatch};
+    use super::super::{Isa, Real};
+    use super::*;
+
+    /// One function over equal-length slices.
+    struct Map<'a> {
+        y: &'a [f32],
+        x: &'a [f32],
+        out: &'a mut [f32],
+        atan2: bool,
+    }
+
+    impl Kernel<f32> for Map<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd<T = f32>>(self, s: S) {
+            for ((y, x), out) in self.y.chunks(S::LANES).zip(self.x.chunks(S::LANES)).zip(self.out.chunks_mut(S::LANES))
+            {
+                // SAFETY: exactly the slices are read and written.
+                unsafe {
+                    let (yv, xv) = (s.load_first_ptr(y.as_ptr(), y.len()), s.load_first_ptr(x.as_ptr(), x.len()));
+                    let value = if self.atan2 { s.atan2(yv, xv) } else { s.exp(xv) };
+                    s.store_first_ptr(out.as_mut_ptr(), value, out.len());
+                }
+            }
+        }
+    }
+
+    fn exp_all(x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; x.len()];
+        dispatch(Map { y: x, x, out: &mut out, atan2: false });
+        out
+    }
+
+    fn atan2_all(y: &[f32], x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; x.len()];
+        dispatch(Map { y, x, out: &mut out, atan2: true });
+        out
+    }
+
+    /// Distance in units of the last place of the exact value.
+    fn ulps(got: f32, exact: f64) -> f64 {
+        let rounded = exact as f32;
+        if got == rounded {
+            return 0.0;
+        }
+        let exponent = (rounded.abs().to_bits() >> 23).max(1) as i32 - 127 - 23;
+        (f64::from(got) - exact).abs() / 2f64.powi(exponent)
+    }
+
+    #[test]
+    fn exp_is_within_2_ulp_over_all_exponents() {
+        for isa in Isa::available() {
+            let mut worst = (0.0, 0.0);
+            for chunk in 0..64u32 {
+                let x: Vec<f32> = (0..1 << 14).map(|i| f32::from_bits((chunk << 26) + i * 4093)).collect();
+                for (&x, got) in x.iter().zip(isa.run(|| exp_all(&x))) {
+                    if x.is_nan() {
+                        assert!(got.is_nan(), "{isa}: exp({x}) = {got}");
+                        continue;
+                    }
+                    let error = ulps(got, f64::from(x).exp());
+                    if error > worst.0 {
+                        worst = (error, x);
+                    }
+                }
+            }
+            assert!(worst.0 <= 2.0, "{isa}: {} ulp at {}", worst.0, worst.1);
+        }
+    }
+
+    #[test]
+    fn exp_knows_its_edges() {
+        let x = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 88.72283, 88.722_84, -87.4, -103.9, -104.1];
+        for isa in Isa::available() {
+            let y = isa.run(|| exp_all(&x));
+            assert!(y[0] == 1.0 && y[1] == 1.0, "{isa}");
+            assert!(y[2] == f32::INFINITY && y[3] == 0.0 && y[4].is_nan(), "{isa}");
+            assert!(y[5].is_finite() && y[6] == f32::INFINITY, "{isa}: the largest finite result");
+            assert!(y[7] > 0.0 && y[7] < f32::MIN_POSITIVE, "{isa}: a denormal result");
+            assert!(y[8] == f32::from_bits(1) && y[9] == 0.0, "{isa}: the smallest results");
+        }
+    }
+
+    #[test]
+    fn atan2_is_within_4_ulp_and_never_beyond_a_quarter_turn() {
+        let magnitudes: Vec<f32> =
+            (0..4000).map(|i| f32::from_bits(0x0080_0000 + i * 530_000)).filter(|x| *x < 1e30).collect();
+        for isa in Isa::available() {
+            let mut worst = (0.0, 0.0, 0.0);
+            let mut check = |y: &[f32], x: &[f32]| {
+                for ((&y, &x), got) in y.iter().zip(x).zip(isa.run(|| atan2_all(y, x))) {
+                    assert!(got.abs() <= std::f32::consts::FRAC_PI_2, "{isa}: atan2({y}, {x}) = {got}");
+                    let exact = f64::from(y).atan2(f64::from(x));
+                    let error = ulps(got, exact);
+                    // Below the normal range a quotient may lose bits; nothing there moves a weight.
+                    if exact.abs() >= f64::from(f32::MIN_POSITIVE) && error > worst.0 {
+                        worst = (error, y, x);
+                    }
+                }
+            };
+            for shift in 0..magnitudes.len() {
+                if shift % 40 == 0 {
+                    let mut x = magnitudes.clone();
+                    x.rotate_left(shift);
+                    check(&magnitudes, &x);
+                }
+            }
+            // Near 1:1, 1:2.41 and the like, densely and with both signs.
+            let y: Vec<f32> = (0..200_000).map(|i| (i as f32 * 2e-5).exp() * 0.02 * [1.0, -1.0][i % 2]).collect();
+            check(&y, &vec![1.0; y.len()]);
+            assert!(worst.0 <= 4.0, "{isa}: {} ulp at ({}, {})", worst.0, worst.1, worst.2);
+        }
+    }
+
+    #[test]
+    fn atan2_knows_its_edges() {
+        for isa in Isa::available() {
+            let y = isa
+                .run(|| atan2_all(&[0.0, -0.0, 1.0, -1.0, 0.0, f32::NAN, 1e-30], &[0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]));
+            let quarter = std::f32::consts::FRAC_PI_2;
+            assert!(y[0] == 0.0 && y[1] == 0.0 && y[2] == quarter && y[3] == -quarter && y[4] == 0.0, "{isa}: {y:?}");
+            assert!(y[5].is_nan() && y[6] == quarter, "{isa}: {y:?}");
+            assert_eq!(Real::atan2(0.0f32, 0.0), 0.0);
+        }
+    }
+}

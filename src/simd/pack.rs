@@ -1,0 +1,391 @@
+//! Panels: the order in which the micro-kernel reads its operands.
+//!
+//! Both operands of a product are collections of vectors along the summed index k: the left one's rows, the right
+//! one's columns. A panel interleaves a few of them, k outermost: `[k, width]`. Left panels are the micro-kernel's
+//! tile high ([`tile_heights`]), right panels its tile wide, the last one padded to whole vectors.
+//! In bf16 a unit of a panel holds two consecutive k (an odd last one is paired with zero), so the depth halves; on
+//! processors without bf16 dot products it holds one, rounded.
+
+use super::Real;
+use super::scratch::Aligned;
+use super::vector::{Kernel, Simd};
+
+/// Number format of packed operands. Sums are always f32; f64 ignores it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands rounded to bf16 (to nearest, ties to even; the dot product instructions take denormals for 0).
+    Bf16,
+}
+
+/// What a unit of a panel is: a number as it is.
+pub const PLAIN: u8 = 0;
+/// A number rounded to bf16.
+pub const ROUNDED: u8 = 1;
+/// Two numbers rounded to bf16.
+pub const PAIRS: u8 = 2;
+
+/// Steps of the summed index in a unit.
+#[inline(always)]
+pub const fn per_unit(format: u8) -> usize {
+    if format == PAIRS { 2 } else { 1 }
+}
+
+/// Runs `$run::<S, FORMAT>($s)` in the format of a precision on the instruction set.
+macro_rules! in_format {
+    ($precision:expr, $simd:ty, |$format:ident| $run:expr) => {{
+        use $crate::simd::pack::{PAIRS, PLAIN, Precision, ROUNDED};
+        match $precision {
+            Precision::F32 => {
+                const $format: u8 = PLAIN;
+                $run
+            }
+            Precision::Bf16 if <$simd>::DOTS => {
+                const $format: u8 = PAIRS;
+                $run
+            }
+            Precision::Bf16 => {
+                const $format: u8 = ROUNDED;
+                $run
+            }
+        }
+    }};
+}
+pub(super) use in_format;
+
+/// Element (k, vector) of an operand lies at `k·along + vector·across`; one of the strides is 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a, T> {
+    pub data: &'a [T],
+    pub along: usize,
+    pub across: usize,
+}
+
+impl<'a, T: Real> Strided<'a, T> {
+    /// Vectors are the columns of a row-major matrix with `stride` elements a row (k runs down).
+    pub fn columns(data: &'a [T], stride: usize) -> Self {
+        Self { data, along: stride, across: 1 }
+    }
+
+    /// Vectors are the rows of a row-major matrix with `stride` elements a row (k runs along).
+    pub fn rows(data: &'a [T], stride: usize) -> Self {
+        Self { data, along: 1, across: stride }
+    }
+
+    /// Panics unless `k` elements of `vectors` vectors lie inside the slice.
+    #[inline(always)]
+    pub fn check(&self, k: usize, vectors: usize) {
+        assert!(self.along == 1 || self.across == 1);
+        let reach = if k == 0 || vectors == 0 { 0 } else { (k - 1) * self.along + (vectors - 1) * self.across + 1 };
+        assert!(reach <= self.data.len(), "operand out of bounds");
+    }
+}
+
+/// How `rows` rows are cut into tiles of at most `limit`: as equal as can be, the higher ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    pub count: usize,
+    low: usize,
+    higher: usize,
+}
+
+impl Tiles {
+    #[inline(always)]
+    pub fn new(rows: usize, limit: usize) -> Self {
+        let count = rows.div_ceil(limit).max(1);
+        Self { count, low: rows / count, higher: rows % count }
+    }
+    #[inline(always)]
+    pub fn height(&self, tile: usize) -> usize {
+        self.low + usize::from(tile < self.higher)
+    }
+    /// First row of the tile.
+    #[inline(always)]
+    pub fn start(&self, tile: usize) -> usize {
+        tile * self.low + tile.min(self.higher)
+    }
+}
+
+/// Width of the right panel that starts at column `start` of `n`, padding included: two vectors, or one.
+#[inline(always)]
+pub fn panel_width<S: Simd>(n: usize, start: usize) -> usize {
+    if n - start <= S::LANES { S::LANES } else { 2 * S::LANES }
+}
+
+/// Columns of all right panels, padding included.
+#[inline(always)]
+pub fn padded<S: Simd>(n: usize) -> usize {
+    n.next_multiple_of(S::LANES)
+}
+
+/// Packs the `count ≤ width` vectors from `first` on, steps `k0..k0 + k`, into one panel of the given width.
+#[inline(always)]
+pub fn pack_panel<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: Strided<S::T>,
+    (first, count, width): (usize, usize, usize),
+    (k0, k): (usize, usize),
+    panel: &mut [S::T],
+) {
+    let depth = k.div_ceil(per_unit(FORMAT));
+    from.check(k0 + k, first + count);
+    assert!(count <= width && width < count + S::LANES && panel.len() >= depth * width);
+    if k == 0 || count == 0 {
+        return;
+    }
+    // SAFETY: the source was checked to hold `count` vectors of `k` elements from here, the panel `depth × width`.
+    unsafe {
+        let source = from.data.as_ptr().add(k0 * from.along + first * from.across);
+        if from.across == 1 {
+            copy_rows::<S, FORMAT>(s, source, from.along, count, width, k, panel.as_mut_ptr());
+        } else {
+            transpose_rows::<S, FORMAT>(s, source, from.across, count, width, k, panel.as_mut_ptr());
+        }
+    }
+}
+
+/// Row `unit` of one panel, from the source row at `row` (in bf16: two rows, the second where `has_next`).
+/// # Safety
+/// `count` elements of the source rows are readable, `width` elements of the panel's row writable.
+#[inline(always)]
+unsafe fn copy_unit<S: Simd, const FORMAT: u8>(
+    s: S,
+    row: *const S::T,
+    (stride, has_next): (usize, bool),
+    count: usize,
+    width: usize,
+    to: *mut S::T,
+) {
+    let mut at = 0;
+    while at < width {
+        let valid = (count - at).min(S::LANES);
+        let room = (width - at).min(S::LANES);
+        // SAFETY: `valid` elements of the source rows, `room` of the panel's.
+        unsafe {
+            let p = row.add(at);
+            if valid == S::LANES {
+                let v = s.load_ptr(p);
+                let v = match FORMAT {
+                    PAIRS => s.pair(v, if has_next { s.load_ptr(p.add(stride)) } else { s.zero() }),
+                    ROUNDED => s.round_bf16(v),
+                    _ => v,
+                };
+                s.store_ptr(to.add(at), v);
+            } else {
+                let v = s.load_first_ptr(p, valid);
+                let v = match FORMAT {
+                    PAIRS => s.pair(v, if has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() }),
+                    ROUNDED => s.round_bf16(v),
+                    _ => v,
+                };
+                s.store_first_ptr(to.add(at), v, room);
+            }
+        }
+        at += S::LANES;
+    }
+}
+
+/// The panel's rows lie in the source as they are.
+/// # Safety
+/// `k` rows of `count` elements are readable, one every `stride`; `depth × width` elements are writable.
+#[inline(always)]
+unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
+    s: S,
+    source: *const S::T,
+    stride: usize,
+    count: usize,
+    width: usize,
+    k: usize,
+    panel: *mut S::T,
+) {
+    let per_unit = per_unit(FORMAT);
+    for unit in 0..k.div_ceil(per_unit) {
+        let row = unit * per_unit;
+        // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
+        unsafe {
+            let next = (stride, row + 1 < k);
+            copy_unit::<S, FORMAT>(s, source.add(row * stride), next, count, width, panel.add(unit * width));
+        }
+    }
+}
+
+/// The panel's columns lie in the source as rows: blocks of LANES × LANES are transposed in registers.
+/// # Safety
+/// `count` rows of `k` elements are readable, one every `stride`; `depth × width` elements are writable.
+#[inline(always)]
+unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
+    s: S,
+    source: *const S::T,
+    stride: usize,
+    count: usize,
+    width: usize,
+    k: usize,
+    panel: *mut S::T,
+) {
+    let depth = k.div_ceil(per_unit(FORMAT));
+    let per_unit = per_unit(FORMAT);
+    let mut at = 0;
+    while at < width {
+        let valid = (count - at).min(S::LANES);
+        let room = (width - at).min(S::LANES);
+        let mut unit = 0;
+        while unit < depth {
+            let units = (depth - unit).min(S::LANES);
+            let left = (k - unit * per_unit).min(S::LANES * per_unit);
+            let mut block = s.block();
+            // SAFETY: `left` elements of `valid` source rows (the last one again in the lanes behind them, which the
+            // tile never stores); `units` rows of `room` elements of the panel.
+            unsafe {
+                let p = source.add(at * stride + unit * per_unit);
+                let whole = left == S::LANES * per_unit;
+                for (r, v) in block.as_mut().iter_mut().enumerate() {
+                    let p = p.add(r.min(valid - 1) * stride);
+                    if FORMAT == PAIRS {
+                        let (first, second) = if whole {
+                            (s.load_ptr(p), s.load_ptr(p.add(S::LANES)))
+                        } else {
+                            let n = left.min(S::LANES);
+                            (s.load_first_ptr(p, n), s.load_first_ptr(p.add(n), left - n))
+                        };
+                        *v = s.narrow(first, second);
+                    } else {
+                        *v = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, left) };
+                        if FORMAT == ROUNDED {
+                            *v = s.round_bf16(*v);
+                        }
+                    }
+                }
+                let block = s.transpose(block);
+                let to = panel.add(unit * width + at);
+                if room == S::LANES && units == S::LANES {
+                    for (u, &v) in block.as_ref().iter().enumerate() {
+                        s.store_ptr(to.add(u * width), v);
+                    }
+                } else {
+                    for (u, &v) in block.as_ref().iter().enumerate() {
+                        if u < units {
+                            s.store_first_ptr(to.add(u * width), v, room);
+                        }
+                    }
+                }
+            }
+            unit += S::LANES;
+        }
+        at += S::LANES;
+    }
+}
+
+/// Packs the tiles `first..last` of a left operand, one after the other: tile t starts at `depth · (its first row)`,
+/// counted from the first row of tile `first`.
+#[inline(always)]
+pub fn pack_tiles<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: Strided<S::T>,
+    (tiles, first, last): (Tiles, usize, usize),
+    (k0, k): (usize, usize),
+    to: &mut [S::T],
+) {
+    let per_unit = per_unit(FORMAT);
+    let depth = k.div_ceil(per_unit);
+    let row0 = tiles.start(first);
+    if from.across != 1 {
+        for tile in first..last {
+            let (start, rows) = (tiles.start(tile), tiles.height(tile));
+            pack_panel::<S, FORMAT>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
+        }
+        return;
+    }
+    let vectors = tiles.start(last) - row0;
+    from.check(k0 + k, row0 + vectors);
+    assert!(to.len() >= depth * vectors);
+    // A source row holds a unit of every tile: read each once, along.
+    for unit in 0..depth {
+        let row = unit * per_unit;
+        let mut at = 0;
+        for tile in first..last {
+            let rows = tiles.height(tile);
+            // SAFETY: checked above: the source rows hold all vectors, the tiles all units.
+            unsafe {
+                let p = from.data.as_ptr().add((k0 + row) * from.along + row0 + at);
+                let to = to.as_mut_ptr().add(depth * at + unit * rows);
+                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), rows, rows, to);
+            }
+            at += rows;
+        }
+    }
+}
+
+/// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`.
+#[inline(always)]
+pub fn pack_panels<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: Strided<S::T>,
+    (first, end): (usize, usize),
+    (k0, k): (usize, usize),
+    to: &mut [S::T],
+) {
+    let per_unit = per_unit(FORMAT);
+    let depth = k.div_ceil(per_unit);
+    let n = end - first;
+    if from.across != 1 {
+        let mut at = 0;
+        while at < n {
+            let width = panel_width::<S>(n, at);
+            let count = width.min(n - at);
+            pack_panel::<S, FORMAT>(s, from, (first + at, count, width), (k0, k), &mut to[depth * at..]);
+            at += width;
+        }
+        return;
+    }
+    from.check(k0 + k, end);
+    assert!(to.len() >= depth * padded::<S>(n));
+    // A source row holds a unit of every panel: read each once, along.
+    for unit in 0..depth {
+        let row = unit * per_unit;
+        let mut at = 0;
+        while at < n {
+            let width = panel_width::<S>(n, at);
+            // SAFETY: checked above: the source rows hold all vectors, the panels all units.
+            unsafe {
+                let p = from.data.as_ptr().add((k0 + row) * from.along + first + at);
+                let to = to.as_mut_ptr().add(depth * at + unit * width);
+                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
+            }
+            at += width;
+        }
+    }
+}
+
+/// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
+pub struct PackAll<'a, T> {
+    pub from: Strided<'a, T>,
+    pub vectors: usize,
+    pub k: usize,
+    pub as_left: bool,
+    pub precision: Precision,
+    pub to: &'a mut Aligned<T>,
+}
+
+impl<T: Real> Kernel<T> for PackAll<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.precision, S, |FORMAT| self.pack::<S, FORMAT>(s))
+    }
+}
+
+impl<T: Real> PackAll<'_, T> {
+    #[inline(always)]
+    fn pack<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+        let depth = self.k.div_ceil(per_unit(FORMAT));
+        if self.as_left {
+            let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
+            let to = self.to.at_least(depth * self.vectors);
+            pack_tiles::<S, FORMAT>(s, self.from, (tiles, 0, tiles.count), (0, self.k), to);
+        } else {
+            let to = self.to.at_least(depth * padded::<S>(self.vectors));
+            pack_panels::<S, FORMAT>(s, self.from, (0, self.vectors), (0, self.k), to);
+        }
+    }
+}

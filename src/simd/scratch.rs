@@ -1,0 +1,53 @@
+//! Memory on cache-line boundaries, and the buffers operands are packed into.
+
+use super::Real;
+
+const LINE: usize = 16;
+
+/// One cache line (f64: two).
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line<T>([T; LINE]);
+
+/// A vector whose first element lies on a cache-line boundary.
+#[derive(Clone, Debug)]
+pub struct Aligned<T> {
+    lines: Vec<Line<T>>,
+}
+
+impl<T: Real> Aligned<T> {
+    pub const fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    /// At least `len` elements; grows if it has to, and keeps what it holds.
+    pub fn at_least(&mut self, len: usize) -> &mut [T] {
+        let lines = len.div_ceil(LINE);
+        if lines > self.lines.len() {
+            self.lines.resize(lines, Line([T::ZERO; LINE]));
+        }
+        // SAFETY: `Line` is `repr(C)` around an array whose size is a multiple of its alignment (64 or 128 bytes),
+        // so the lines are one contiguous run of elements.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+
+    /// All elements.
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: as in `at_least`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * LINE) }
+    }
+}
+
+/// One thread's buffers; they grow to the largest product and then stay.
+#[derive(Debug)]
+pub struct Scratch<T> {
+    pub left: Aligned<T>,
+    pub right: Aligned<T>,
+    pub out: Aligned<T>,
+}
+
+impl<T: Real> Scratch<T> {
+    pub const fn new() -> Self {
+        Self { left: Aligned::new(), right: Aligned::new(), out: Aligned::new() }
+    }
+}

@@ -1,0 +1,106 @@
+//! The micro-kernel: one right panel times a run of left tiles, sums in registers.
+
+use super::Real;
+use super::pack::PAIRS;
+use super::vector::{Kernel, Simd};
+
+/// Where the micro-kernel finds and leaves its numbers. `tiles` tiles of one height lie one after the other, in the
+/// packed left operand (`left_stride` apart) and in the output.
+#[derive(Clone, Copy)]
+pub struct Strip<T> {
+    pub tiles: usize,
+    pub depth: usize,
+    pub left: *const T,
+    pub left_stride: usize,
+    pub right: *const T,
+    pub out: *mut T,
+    pub out_stride: usize,
+    /// Columns of the output that exist.
+    pub columns: usize,
+    pub alpha: T,
+    /// Whether the output is added to or written.
+    pub accumulate: bool,
+}
+
+/// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
+/// # Safety
+/// Left tiles hold `depth × rows` elements, the right panel `depth × vectors·LANES`, and `columns ≤ vectors·LANES`
+/// elements of every output row of the tiles are writable.
+#[inline(always)]
+pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
+    debug_assert!(rows <= S::TILE_ROWS && strip.columns <= vectors * S::LANES);
+    macro_rules! heights {
+        ($($rows:literal)*) => {
+            match (rows, vectors) {
+                $(($rows, 1) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                    s.call(Tile::<S::T, true, $rows, 1>(strip))
+                }
+                ($rows, 2) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                    s.call(Tile::<S::T, true, $rows, 2>(strip))
+                }
+                ($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 1>(strip)),
+                ($rows, 2) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 2>(strip)),)*
+                _ => unreachable!("a tile has 1 to {} rows and 1 or 2 vectors", S::TILE_ROWS),
+            }
+        };
+    }
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+struct Tile<T, const DOTS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
+
+impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, DOTS, ROWS, VECTORS> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let strip = self.0;
+        let alpha = s.splat(strip.alpha);
+        for tile in 0..strip.tiles {
+            // SAFETY: the contract of `multiply`.
+            unsafe {
+                let mut left = strip.left.add(tile * strip.left_stride);
+                let mut right = strip.right;
+                let out = strip.out.add(tile * ROWS * strip.out_stride);
+                for i in 0..ROWS {
+                    for j in 0..VECTORS {
+                        s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
+                    }
+                }
+                let mut sums = [[s.zero(); VECTORS]; ROWS];
+                for _ in 0..strip.depth {
+                    let mut b = [s.zero(); VECTORS];
+                    for (j, b) in b.iter_mut().enumerate() {
+                        *b = s.load_ptr(right.add(j * S::LANES));
+                    }
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let a = s.splat(left.add(i).read());
+                        for (j, sum) in sums.iter_mut().enumerate() {
+                            *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
+                        }
+                    }
+                    left = left.add(ROWS);
+                    right = right.add(VECTORS * S::LANES);
+                }
+                let whole = strip.columns == VECTORS * S::LANES;
+                for (i, sums) in sums.iter().enumerate() {
+                    for (j, &sum) in sums.iter().enumerate() {
+                        let to = out.add(i * strip.out_stride + j * S::LANES);
+                        if whole {
+                            let sum =
+                                if strip.accumulate { s.fma(alpha, sum, s.load_ptr(to)) } else { s.mul(alpha, sum) };
+                            s.store_ptr(to, sum);
+                        } else {
+                            let n = strip.columns.saturating_sub(j * S::LANES).min(S::LANES);
+                            let sum = if strip.accumulate {
+                                s.fma(alpha, sum, s.load_first_ptr(to, n))
+                            } else {
+                                s.mul(alpha, sum)
+                            };
+                            s.store_first_ptr(to, sum, n);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

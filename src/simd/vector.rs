@@ -1,0 +1,199 @@
+//! The vector abstraction: every algorithm is written once over [`Simd`] and instantiated per instruction set.
+//!
+//! An algorithm is a [`Kernel`]: a struct of its arguments and an `#[inline(always)]` body. [`dispatch`] runs the body
+//! inside a function compiled for the active instruction set, which it proves to the body by a token: a value of a
+//! [`Simd`] type exists only where the processor has the instructions, so the token's methods are safe.
+//! (Closures would lose the instruction set; hence structs, and the `sweep!` macro for loops with a ragged end.)
+
+use super::Real;
+use super::isa::Isa;
+
+/// Token of an instruction set, and its operations on vectors of `T`.
+pub trait Simd: Copy {
+    type T: Real;
+    /// `LANES` numbers.
+    type V: Copy;
+    /// `LANES` vectors.
+    type Block: Copy + AsRef<[Self::V]> + AsMut<[Self::V]>;
+    const LANES: usize;
+    /// Rows of the micro-kernel's tile; its width is two vectors (see `tile.rs`).
+    const TILE_ROWS: usize;
+
+    /// Runs a kernel in a function of its own, compiled for this instruction set.
+    fn call<K: Kernel<Self::T>>(self, kernel: K) -> K::Output;
+
+    fn splat(self, x: Self::T) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a·b + c`, rounded once where the hardware can.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// `a > b ? a : b`: b if either is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a < b ? a : b`: b if either is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn abs(self, a: Self::V) -> Self::V;
+    /// `magnitude` (not negative) with the sign of `sign`.
+    fn with_sign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
+    /// `a > b ? yes : no`, lane by lane.
+    fn select_gt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `a · 2ⁿ` for integral `n` in −160…160, rounded once.
+    fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
+    /// Sum of the lanes, in a fixed order.
+    fn sum(self, a: Self::V) -> Self::T;
+    fn maximum(self, a: Self::V) -> Self::T;
+    /// `eˣ`: at most 2 ulp in f32, exact libm in f64.
+    fn exp(self, x: Self::V) -> Self::V;
+    /// The angle of the point `(x, y)` for `x ≥ 0`: at most 4 ulp in f32, exact libm in f64.
+    fn atan2(self, y: Self::V, x: Self::V) -> Self::V;
+
+    /// # Safety
+    /// `LANES` elements from `p` are readable.
+    unsafe fn load_ptr(self, p: *const Self::T) -> Self::V;
+    /// Zeros behind the first `n ≤ LANES` elements.
+    /// # Safety
+    /// `n` elements from `p` are readable.
+    unsafe fn load_first_ptr(self, p: *const Self::T, n: usize) -> Self::V;
+    /// # Safety
+    /// `LANES` elements from `p` are writable.
+    unsafe fn store_ptr(self, p: *mut Self::T, v: Self::V);
+    /// # Safety
+    /// `n ≤ LANES` elements from `p` are writable.
+    unsafe fn store_first_ptr(self, p: *mut Self::T, v: Self::V, n: usize);
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch(self, p: *const Self::T);
+
+    /// Zeros.
+    fn block(self) -> Self::Block;
+    /// Lane i of vector j becomes lane j of vector i.
+    fn transpose(self, block: Self::Block) -> Self::Block;
+
+    /// To the nearest bf16, ties to even; not-a-number stays so.
+    fn round_bf16(self, a: Self::V) -> Self::V;
+
+    /// Whether the processor multiplies pairs of bf16; the next three are for such processors only.
+    const DOTS: bool = false;
+    /// Rounds both to bf16; lane i of the result holds the pair (low i, high i).
+    #[inline(always)]
+    fn pair(self, _low: Self::V, _high: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
+    /// Rounds 2·LANES consecutive numbers to bf16; lane i holds the numbers (2i, 2i + 1).
+    #[inline(always)]
+    fn narrow(self, _first: Self::V, _second: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
+    /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
+    #[inline(always)]
+    fn dot_pairs(self, _a: Self::V, _b: Self::V, _sum: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[Self::T]) -> Self::V {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: the slice holds at least LANES elements.
+        unsafe { self.load_ptr(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [Self::T], v: Self::V) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the slice holds at least LANES elements.
+        unsafe { self.store_ptr(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(Self::T::ZERO)
+    }
+}
+
+/// An algorithm with its arguments.
+pub trait Kernel<T: Real> {
+    type Output;
+    /// The body; implementations are `#[inline(always)]`.
+    fn run<S: Simd<T = T>>(self, s: S) -> Self::Output;
+}
+
+/// Runs a kernel on the active instruction set.
+#[inline]
+pub fn dispatch<T: Real, K: Kernel<T>>(kernel: K) -> K::Output {
+    T::run_kernel(super::isa(), kernel)
+}
+
+/// Runs a kernel on the given instruction set.
+#[inline]
+pub fn dispatch_on<T: Real, K: Kernel<T>>(isa: Isa, kernel: K) -> K::Output {
+    T::run_kernel(isa, kernel)
+}
+
+/// Where a step of a `sweep!` reads and writes: a whole vector.
+#[derive(Clone, Copy)]
+pub struct Whole(pub usize);
+
+impl Whole {
+    /// Index of the step's first element.
+    #[inline(always)]
+    pub fn start(self) -> usize {
+        self.0
+    }
+    #[inline(always)]
+    pub fn load<S: Simd>(self, s: S, from: &[S::T]) -> S::V {
+        s.load(&from[self.0..self.0 + S::LANES])
+    }
+    #[inline(always)]
+    pub fn store<S: Simd>(self, s: S, to: &mut [S::T], v: S::V) {
+        s.store(&mut to[self.0..self.0 + S::LANES], v);
+    }
+}
+
+/// Where a step of a `sweep!` reads and writes: the ragged end (lanes behind it read zero and are not written).
+#[derive(Clone, Copy)]
+pub struct Tail(pub usize, pub usize);
+
+impl Tail {
+    /// Index of the step's first element.
+    #[inline(always)]
+    pub fn start(self) -> usize {
+        self.0
+    }
+    #[inline(always)]
+    pub fn load<S: Simd>(self, s: S, from: &[S::T]) -> S::V {
+        let from = &from[self.0..self.0 + self.1];
+        debug_assert!(from.len() < S::LANES);
+        // SAFETY: exactly the slice is read.
+        unsafe { s.load_first_ptr(from.as_ptr(), from.len()) }
+    }
+    #[inline(always)]
+    pub fn store<S: Simd>(self, s: S, to: &mut [S::T], v: S::V) {
+        let to = &mut to[self.0..self.0 + self.1];
+        debug_assert!(to.len() < S::LANES);
+        // SAFETY: exactly the slice is written.
+        unsafe { s.store_first_ptr(to.as_mut_ptr(), v, to.len()) }
+    }
+}
+
+/// `sweep!(S, n, at => body)`: the body once per vector of `0..n`, then once for the ragged end; `at` loads and stores.
+macro_rules! sweep {
+    ($simd:ty, $n:expr, $at:ident => $body:block) => {{
+        let n: usize = $n;
+        let lanes = <$simd as $crate::simd::vector::Simd>::LANES;
+        let whole = n - n % lanes;
+        let mut start = 0;
+        while start < whole {
+            let $at = $crate::simd::vector::Whole(start);
+            $body
+            start += lanes;
+        }
+        if whole < n {
+            let $at = $crate::simd::vector::Tail(whole, n - whole);
+            $body
+        }
+    }};
+}
+pub(super) use sweep;

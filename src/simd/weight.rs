@@ -1,0 +1,181 @@
+//! Products with weights, in the two orientations the model needs, and the gradients of those weights.
+
+use super::Real;
+use super::gemm::{Operand, Product, gemm};
+use super::isa::{Isa, isa};
+use super::pack::{PackAll, Precision, Strided};
+use super::scratch::Aligned;
+use super::vector::dispatch_on;
+
+/// Which products a weight is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// `forward_rows` and `backward_rows`: the weight is the right operand.
+    Rows,
+    /// `forward_cols` and `backward_cols`: the weight is the left operand.
+    Cols,
+    /// All four, at twice the memory.
+    Both,
+}
+
+/// A weight matrix `[out, in]` in the form the products want it; packed once per update, read by every lane.
+#[derive(Clone, Debug)]
+pub struct Weight<T> {
+    n_out: usize,
+    n_in: usize,
+    side: Side,
+    precision: Precision,
+    /// The panels' layout is this instruction set's; products run on it.
+    isa: Isa,
+    rows: [Aligned<T>; 2],
+    cols: [Aligned<T>; 2],
+}
+
+impl<T: Real> Weight<T> {
+    /// An all-zero weight of the given shape, for both orientations, in full precision.
+    pub fn new(n_out: usize, n_in: usize) -> Self {
+        Self::with(n_out, n_in, Side::Both, Precision::F32)
+    }
+
+    /// An all-zero weight of the given shape.
+    pub fn with(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
+        let empty = || [Aligned::new(), Aligned::new()];
+        let mut weight = Self { n_out, n_in, side, precision, isa: isa(), rows: empty(), cols: empty() };
+        weight.pack(&vec![T::ZERO; n_out * n_in]);
+        weight
+    }
+
+    /// Takes over new values, row-major `[out, in]`.
+    pub fn pack(&mut self, values: &[T]) {
+        let (n_out, n_in) = self.shape();
+        assert_eq!(values.len(), n_out * n_in, "weight shape");
+        let (by_row, by_column) = (Strided::rows(values, n_in), Strided::columns(values, n_in));
+        let isa = self.isa;
+        let precision = self.precision;
+        let pack = |from, vectors, k, as_left, to: &mut Aligned<T>| {
+            dispatch_on(isa, PackAll { from, vectors, k, as_left, precision, to });
+        };
+        if self.side != Side::Cols {
+            pack(by_row, n_out, n_in, false, &mut self.rows[0]);
+            pack(by_column, n_in, n_out, false, &mut self.rows[1]);
+        }
+        if self.side != Side::Rows {
+            pack(by_row, n_out, n_in, true, &mut self.cols[0]);
+            pack(by_column, n_in, n_out, true, &mut self.cols[1]);
+        }
+    }
+
+    /// `(out, in)`.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n_out, self.n_in)
+    }
+
+    /// Number format of the products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// `y ← x Wᵀ`: x is `[m, in]`, y `[m, out]`.
+    pub fn forward_rows(&self, x: &[T], y: &mut [T]) {
+        let (n, k) = self.shape();
+        let m = rows_of(x.len(), k);
+        assert_eq!(y.len(), m * n, "output shape");
+        self.rows((m, k, n), 0, x, false, y);
+    }
+
+    /// `dx ← dx + dy W`: dy is `[m, out]`, dx `[m, in]`.
+    pub fn backward_rows(&self, dy: &[T], dx: &mut [T]) {
+        let (k, n) = self.shape();
+        let m = rows_of(dy.len(), k);
+        assert_eq!(dx.len(), m * n, "input gradient shape");
+        self.rows((m, k, n), 1, dy, true, dx);
+    }
+
+    /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
+    pub fn forward_cols(&self, x: &[T], y: &mut [T]) {
+        let (m, k) = self.shape();
+        let n = rows_of(x.len(), k);
+        assert_eq!(y.len(), m * n, "output shape");
+        self.cols((m, k, n), 0, x, false, y);
+    }
+
+    /// `dx ← dx + Wᵀ dy`: dy is `[out, n]`, dx `[in, n]`.
+    pub fn backward_cols(&self, dy: &[T], dx: &mut [T]) {
+        let (k, m) = self.shape();
+        let n = rows_of(dy.len(), k);
+        assert_eq!(dx.len(), m * n, "input gradient shape");
+        self.cols((m, k, n), 1, dy, true, dx);
+    }
+
+    fn rows(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
+        assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
+        let left = Operand::Strided(Strided::rows(x, k));
+        self.product((m, k, n), left, Operand::Packed(&self.rows[direction]), accumulate, out);
+    }
+
+    fn cols(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
+        assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
+        let right = Operand::Strided(Strided::columns(x, n));
+        self.product((m, k, n), Operand::Packed(&self.cols[direction]), right, accumulate, out);
+    }
+
+    fn product(
+        &self,
+        (m, k, n): (usize, usize, usize),
+        left: Operand<'_, T>,
+        right: Operand<'_, T>,
+        accumulate: bool,
+        out: &mut [T],
+    ) {
+        let (alpha, precision, out_stride) = (T::ONE, self.precision, n);
+        T::with_scratch(|scratch| {
+            let p = Product { m, k, n, left, right, alpha, accumulate, precision, out, out_stride, scratch };
+            dispatch_on(self.isa, p);
+        });
+    }
+}
+
+/// `dw ← dw + scale · dyᵀ x`: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
+pub fn weight_grad_rows<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
+    weight_grad_rows_in(Precision::F32, (n_out, n_in), scale, dy, x, dw);
+}
+
+/// `dw ← dw + scale · dy xᵀ`: dy is `[out, n]`, x `[in, n]`, dw `[out, in]`.
+pub fn weight_grad_cols<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
+    weight_grad_cols_in(Precision::F32, (n_out, n_in), scale, dy, x, dw);
+}
+
+/// [`weight_grad_rows`] with dy and x rounded to the precision.
+pub fn weight_grad_rows_in<T: Real>(
+    precision: Precision,
+    (n_out, n_in): (usize, usize),
+    scale: T,
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+) {
+    let m = rows_of(dy.len(), n_out);
+    assert!(x.len() == m * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
+    let (dy, x) = (Strided::columns(dy, n_out), Strided::columns(x, n_in));
+    gemm((n_out, m, n_in), scale, dy, x, true, precision, dw, n_in);
+}
+
+/// [`weight_grad_cols`] with dy and x rounded to the precision.
+pub fn weight_grad_cols_in<T: Real>(
+    precision: Precision,
+    (n_out, n_in): (usize, usize),
+    scale: T,
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+) {
+    let n = rows_of(dy.len(), n_out);
+    assert!(x.len() == n * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
+    let (dy, x) = (Strided::rows(dy, n), Strided::rows(x, n));
+    gemm((n_out, n, n_in), scale, dy, x, true, precision, dw, n_in);
+}
+
+fn rows_of(len: usize, width: usize) -> usize {
+    assert!(width > 0 && len.is_multiple_of(width), "a slice of {len} is not a whole number of rows of {width}");
+    len / width
+}

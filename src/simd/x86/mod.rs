@@ -1,0 +1,18 @@
+//! The x86 instruction sets: AVX2 + FMA, and AVX-512 with or without bf16 dot products.
+
+/// Wraps intrinsics.
+macro_rules! intrinsics {
+    ($($body:tt)*) => {{
+        // SAFETY: `self` is a token, made only after the processor was asked for the instructions used here; the
+        // pointers among the arguments are covered by the contract of the surrounding function; the transmutes are
+        // between vectors of plain numbers of equal size.
+        #[allow(unused_unsafe)]
+        unsafe { $($body)* }
+    }};
+}
+
+mod avx2;
+mod avx512;
+
+pub use avx2::Avx2;
+pub use avx512::Avx512;

@@ -1,0 +1,286 @@
+//! A run from its first update to its last: steps, log, evaluations, checkpoints, and a clean end at any time.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Batches, Evaluation, Lanes, StepReport, TaskData, Trainer, TrainerState, Weights};
+use crate::checkpoint::{self, NamedTensor, RunFolder, save_weights};
+use crate::config::Config;
+use crate::dataset::SamplerState;
+use crate::error::{Error, Result};
+use crate::model::{Model, model_flops};
+use crate::report::{MetricsLog, Progress, ProgressSample};
+
+/// Seconds between two samples shown.
+const SAMPLE_SECONDS: f64 = 0.25;
+
+/// The split that evaluations during training use.
+const TEST: &str = "test";
+
+/// Everything a checkpoint file holds.
+#[derive(Serialize, Deserialize)]
+struct RunState<'a> {
+    /// Checksum of the training data.
+    fingerprint: u32,
+    /// Seconds trained so far.
+    seconds: f64,
+    sampler: SamplerState,
+    trainer: TrainerState<'a>,
+}
+
+/// One line of `metrics.jsonl` for an update. Losses are per sequence; accuracies are over the slots that halted.
+#[derive(Serialize)]
+struct StepRecord {
+    step: u64,
+    seconds: f64,
+    model_flops: f64,
+    lr: f64,
+    loss: f64,
+    lm_loss: f64,
+    q_halt_loss: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q_continue_loss: Option<f64>,
+    grad_norm: f64,
+    halted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q_halt_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supervision_steps: Option<f64>,
+}
+
+/// One line of `metrics.jsonl` for an evaluation.
+#[derive(Serialize)]
+struct EvalRecord<'a> {
+    step: u64,
+    seconds: f64,
+    model_flops: f64,
+    eval: &'a Evaluation,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq)]
+pub enum Ending {
+    /// All updates are done; the last evaluation, if there is a test split.
+    Finished(Option<Evaluation>),
+    /// It was asked to stop, saved everything, and can be resumed.
+    Interrupted,
+}
+
+/// A run in its folder.
+pub struct Run<'a> {
+    folder: &'a RunFolder,
+    data: &'a TaskData,
+    lanes: &'a Lanes,
+    trainer: Trainer,
+    batches: Batches<'a>,
+    metrics: MetricsLog,
+    fingerprint: u32,
+    /// Seconds trained by earlier processes.
+    seconds_before: f64,
+    last_good: Option<PathBuf>,
+    /// Things worth telling that are no errors.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    /// A fresh run, or with `resume` the continuation from the folder's newest whole checkpoint.
+    pub fn new(
+        folder: &'a RunFolder,
+        config: Config,
+        data: &'a TaskData,
+        lanes: &'a Lanes,
+        resume: bool,
+    ) -> Result<Self> {
+        let total_steps = data.total_steps(&config)?;
+        let fingerprint = data.fingerprint()?;
+        let loaded = if resume { checkpoint::load_latest::<RunState>(&folder.checkpoint())? } else { None };
+        let model = Model::new(&config.model, &config.task);
+        let weights = Weights::new(&model, &config);
+        let mut trainer = Trainer::new(config, weights, total_steps);
+        let (mut sampler, mut seconds_before, mut last_good, mut warnings) = (None, 0.0, None, Vec::new());
+        if let Some(loaded) = loaded {
+            let state = loaded.value;
+            if state.fingerprint != fingerprint {
+                return Err(Error::input(format!(
+                    "{}: the training data is not what this run started with; bring it back, or train into a new folder",
+                    folder.root().display()
+                )));
+            }
+            trainer.restore(state.trainer)?;
+            (sampler, seconds_before) = (Some(state.sampler), state.seconds);
+            (last_good, warnings) = (Some(loaded.path), loaded.warnings);
+        }
+        let batches = data.batches(&trainer.config, sampler)?;
+        let metrics = MetricsLog::resume(&folder.metrics(), trainer.step_count())?;
+        Ok(Self { folder, data, lanes, trainer, batches, metrics, fingerprint, seconds_before, last_good, warnings })
+    }
+
+    /// The state of the run.
+    pub fn trainer(&self) -> &Trainer {
+        &self.trainer
+    }
+
+    /// Trains until all updates are done or `stop` says so. `limit_gflops` is the FMA limit of all lanes, for MFU.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] names the last good checkpoint; the folder is then as that checkpoint left it.
+    pub fn train(
+        &mut self,
+        progress: &mut Progress,
+        limit_gflops: Option<f64>,
+        stop: impl Fn() -> bool,
+    ) -> Result<Ending> {
+        let started = Instant::now();
+        let train = self.trainer.config.train.clone();
+        let flops = model_flops(&self.trainer.model).total() * train.batch_size as f64;
+        let mut window = Window::new();
+        let mut last_evaluation = None;
+        while self.trainer.step_count() < self.trainer.total_steps() {
+            if stop() {
+                self.save(self.seconds_before + started.elapsed().as_secs_f64())?;
+                return Ok(Ending::Interrupted);
+            }
+            let report = match self.trainer.step(self.lanes, &mut self.batches) {
+                Err(Error::NonFinite { tensor, step, .. }) => {
+                    let none = "none: it happened before the first".to_owned();
+                    let last_good = self.last_good.as_ref().map_or(none, |path| path.display().to_string());
+                    return Err(Error::NonFinite { tensor, step, last_good });
+                }
+                other => other?,
+            };
+            let step = report.step;
+            let finished = step == self.trainer.total_steps();
+            let seconds = self.seconds_before + started.elapsed().as_secs_f64();
+            self.metrics.append(&record(&report, &train, seconds, flops * step as f64))?;
+            window.add(&report);
+            if window.seconds() > SAMPLE_SECONDS || finished {
+                progress.update(&window.sample(&train, flops, limit_gflops));
+                window = Window::new();
+            }
+            if finished || (train.eval_interval > 0 && step.is_multiple_of(train.eval_interval)) {
+                last_evaluation = self.evaluate(progress, seconds, flops * step as f64)?;
+                window = Window::new();
+            }
+            if finished || (train.checkpoint_interval > 0 && step.is_multiple_of(train.checkpoint_interval)) {
+                self.save(self.seconds_before + started.elapsed().as_secs_f64())?;
+                window = Window::new();
+            }
+        }
+        Ok(Ending::Finished(last_evaluation))
+    }
+
+    fn evaluate(&mut self, progress: &mut Progress, seconds: f64, model_flops: f64) -> Result<Option<Evaluation>> {
+        if !self.data.split(TEST).is_ok_and(|split| split.examples() > 0) {
+            return Ok(None);
+        }
+        let trainer = &self.trainer;
+        let steps = trainer.config.train.halt_max_steps;
+        let weights = trainer.evaluation_weights();
+        let evaluation = self.data.evaluate(self.lanes, &trainer.model, &weights, TEST, steps)?;
+        self.metrics.append(&EvalRecord { step: trainer.step_count(), seconds, model_flops, eval: &evaluation })?;
+        progress.note(&format!(
+            "step {:>6}  {:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %  ({} puzzles)",
+            trainer.step_count(),
+            seconds,
+            100.0 * evaluation.exact_accuracy,
+            100.0 * evaluation.token_accuracy,
+            100.0 * evaluation.halt_accuracy,
+            evaluation.puzzles,
+        ));
+        Ok(Some(evaluation))
+    }
+
+    /// Log, then weights, then the state to resume from, each whole or not at all.
+    fn save(&mut self, seconds: f64) -> Result<()> {
+        self.metrics.sync()?;
+        let weights = self.trainer.evaluation_weights();
+        let tensors: Vec<NamedTensor> =
+            weights.tensors().map(|(name, shape, values)| NamedTensor::new(name, shape, values.to_vec())).collect();
+        save_weights(&self.folder.weights(), &tensors)?;
+        let state = RunState {
+            fingerprint: self.fingerprint,
+            seconds,
+            sampler: self.batches.state(),
+            trainer: self.trainer.state(),
+        };
+        self.last_good = Some(checkpoint::save(&self.folder.checkpoint(), self.trainer.step_count(), &state)?);
+        Ok(())
+    }
+}
+
+fn record(report: &StepReport, train: &crate::config::TrainConfig, seconds: f64, model_flops: f64) -> StepRecord {
+    let batch = train.batch_size as f64;
+    let mean = |sum: f64| (report.count > 0).then(|| sum / report.count as f64);
+    StepRecord {
+        step: report.step,
+        seconds,
+        model_flops,
+        lr: report.lr,
+        loss: report.loss / batch,
+        lm_loss: report.lm_loss / batch,
+        q_halt_loss: report.q_halt_loss / batch,
+        q_continue_loss: train.continue_loss.then_some(report.q_continue_loss / batch),
+        grad_norm: report.grad_norm,
+        halted: report.count,
+        token_accuracy: mean(report.accuracy),
+        exact_accuracy: mean(report.exact_accuracy as f64),
+        q_halt_accuracy: mean(report.q_halt_accuracy as f64),
+        supervision_steps: mean(report.steps as f64),
+    }
+}
+
+/// Sums over the updates since the last sample shown.
+struct Window {
+    since: Instant,
+    updates: u64,
+    last_step: u64,
+    loss: f64,
+    count: u64,
+    exact: u64,
+    steps: u64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { since: Instant::now(), updates: 0, last_step: 0, loss: 0.0, count: 0, exact: 0, steps: 0 }
+    }
+
+    fn add(&mut self, report: &StepReport) {
+        self.updates += 1;
+        self.last_step = report.step;
+        self.loss += report.loss;
+        self.count += report.count;
+        self.exact += report.exact_accuracy;
+        self.steps += report.steps;
+    }
+
+    fn seconds(&self) -> f64 {
+        self.since.elapsed().as_secs_f64()
+    }
+
+    fn sample(
+        &self,
+        train: &crate::config::TrainConfig,
+        flops_per_update: f64,
+        limit_gflops: Option<f64>,
+    ) -> ProgressSample {
+        let rate = self.updates as f64 / self.seconds().max(1e-9);
+        let gflops = rate * flops_per_update / 1e9;
+        let mean = |sum: u64| (self.count > 0).then(|| sum as f64 / self.count as f64);
+        ProgressSample {
+            step: self.last_step,
+            loss: self.loss / (self.updates.max(1) as f64 * train.batch_size as f64),
+            puzzles_per_second: rate * train.batch_size as f64,
+            gflops,
+            mfu: limit_gflops.map(|limit| gflops / limit),
+            exact_accuracy: mean(self.exact),
+            mean_steps: mean(self.steps),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The data of a run: read from disk or generated, and dealt to the slots of a batch.
+
+use super::{Evaluation, Examples, Lanes, Weights, evaluate};
+use crate::config::{Augment, Config, DataConfig, TaskConfig};
+use crate::dataset::{Augmentation, Dataset, Draw, Sampler, SamplerState, Split, sudoku, write_example};
+use crate::error::{Error, Result};
+use crate::model::Model;
+
+/// Random stream of the data order.
+const DATA_STREAM: u64 = 1 << 33;
+
+/// The split that is trained on.
+const TRAIN: &str = "train";
+
+/// A data set, with what the model has to know of it.
+pub struct TaskData {
+    dataset: Dataset,
+    task: TaskConfig,
+}
+
+impl TaskData {
+    /// Reads `data.dir`, or generates the set that `data` describes.
+    pub fn load(data: &DataConfig) -> Result<Self> {
+        let dataset = if data.dir.is_empty() {
+            let (train, test) = (data.train_puzzles, data.test_puzzles);
+            sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?
+        } else {
+            Dataset::read(&data.dir)?
+        };
+        let (_, first) = *dataset
+            .in_order()
+            .first()
+            .ok_or_else(|| Error::input(format!("{}: the data set has no split", data.dir)))?;
+        let task = TaskConfig {
+            puzzle: if first.sudoku_geometry().is_some() { "sudoku" } else { "tokens" }.into(),
+            seq_len: first.meta.seq_len,
+            vocab_size: first.meta.vocab_size,
+            num_puzzle_identifiers: first.meta.num_puzzle_identifiers,
+        };
+        Ok(Self { dataset, task })
+    }
+
+    /// Shapes, for the model.
+    pub fn task(&self) -> &TaskConfig {
+        &self.task
+    }
+
+    /// A split by name.
+    pub fn split(&self, name: &str) -> Result<&Split> {
+        self.dataset.split(name)
+    }
+
+    /// A checksum of all training examples: a run may only go on with the data it started with.
+    pub fn fingerprint(&self) -> Result<u32> {
+        let split = self.split(TRAIN)?;
+        let mut hasher = crc32fast::Hasher::new();
+        for rows in [&split.inputs, &split.labels] {
+            match rows.as_slice() {
+                Some(bytes) => hasher.update(bytes),
+                None => rows.iter().for_each(|&token| hasher.update(&[token])),
+            }
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Updates that the configuration asks for: `max_steps`, or what its epochs come to.
+    pub fn total_steps(&self, config: &Config) -> Result<u64> {
+        let train = &config.train;
+        if train.max_steps > 0 {
+            return Ok(train.max_steps);
+        }
+        let steps = Sampler::total_steps(self.split(TRAIN)?, train.epochs, train.batch_size);
+        match steps {
+            0 => Err(Error::input(format!(
+                "train.batch_size = {}: larger than all {} epochs of the data; lower it or set train.max_steps",
+                train.batch_size, train.epochs
+            ))),
+            steps => Ok(steps),
+        }
+    }
+
+    /// The examples of training, in the order of `config.train.seed`, or going on from a checkpoint.
+    pub fn batches(&self, config: &Config, resume: Option<SamplerState>) -> Result<Batches<'_>> {
+        let split = self.split(TRAIN)?;
+        let augmentation = match (config.data.augment, split.sudoku_geometry()) {
+            (Augment::Stored, _) => Augmentation::Stored,
+            (Augment::Online, Some(geometry)) => Augmentation::SudokuOnline(geometry),
+            (Augment::Online, None) => {
+                return Err(Error::input(
+                    "data.augment = \"online\": the data set is not Sudoku; set data.augment = \"stored\"",
+                ));
+            }
+        };
+        let seed = crate::rng::Rng::stream(config.train.seed, DATA_STREAM).next_u64();
+        let sampler = match resume {
+            Some(state) => Sampler::resume(split, state)?,
+            None => Sampler::new(split, config.train.batch_size, seed),
+        };
+        let sampler = if augmentation == Augmentation::Stored { sampler } else { sampler.originals_only() };
+        Ok(Batches { split, sampler, augmentation, draws: Vec::new() })
+    }
+
+    /// Accuracy of `weights` on a split after each of `steps` supervision steps.
+    pub fn evaluate(
+        &self,
+        lanes: &Lanes,
+        model: &Model,
+        weights: &Weights,
+        split: &str,
+        steps: u32,
+    ) -> Result<Evaluation> {
+        let split = self.split(split)?;
+        Ok(evaluate(lanes, model, weights, split.examples(), steps, |example, inputs, labels| {
+            let draw = Draw { example: example as u32, augment_seed: 0 };
+            write_example(split, draw, Augmentation::Stored, inputs, labels)
+        }))
+    }
+}
+
+/// The incoming batches of a run.
+pub struct Batches<'a> {
+    split: &'a Split,
+    sampler: Sampler,
+    augmentation: Augmentation,
+    draws: Vec<Draw>,
+}
+
+impl Batches<'_> {
+    /// Where the order of the data stands, for a checkpoint.
+    pub fn state(&self) -> SamplerState {
+        self.sampler.state()
+    }
+}
+
+impl Examples for Batches<'_> {
+    fn next_batch(&mut self) {
+        self.sampler.next_batch(self.split, &mut self.draws);
+    }
+
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+        write_example(self.split, self.draws[slot], self.augmentation, inputs, labels)
+    }
+}
