@@ -16,7 +16,7 @@ pub(crate) struct Add {
     out: SlotId,
 }
 
-/// `a + b + …`, summed from left to right, of one to eight values of one shape.
+/// `a + (b + …)`, summed from the right, of one to eight values of one shape.
 pub fn add<T: Real>(tape: &mut Tape<'_, T>, summands: &[&Var]) -> Var {
     let (first, rest) = summands.split_first().expect("a sum of something");
     let mut slots = [first.0; MAX_SUMMANDS];
