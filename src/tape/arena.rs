@@ -41,7 +41,7 @@ struct Line<T>([T; LINE]);
 
 const LINE: usize = 16;
 
-/// See the [module](self).
+/// One lane's memory: blocks by size, all taken back at once when a step begins.
 pub struct Arena<T> {
     lines: Vec<Line<T>>,
     /// First line never handed out since the last [`Arena::reset`].
