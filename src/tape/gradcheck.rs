@@ -121,6 +121,14 @@ impl Sample {
         Evaluation { value, grads, input_grads }
     }
 
+    /// The gradients of all inputs, then of all weights, where the outputs' gradients are `seeds`; without any yet, they
+    /// are drawn at random.
+    pub fn gradients(&self, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng) -> Vec<Vec<f64>> {
+        let Evaluation { mut input_grads, grads, .. } = self.evaluate(&mut Memory::default(), seeds, rng, true);
+        input_grads.extend(self.layout.tensors().iter().map(|tensor| grads.values()[tensor.range()].to_vec()));
+        input_grads
+    }
+
     /// All tensors: inputs first, then weights.
     fn tensor_mut(&mut self, index: usize) -> &mut Vec<f64> {
         let n_inputs = self.inputs.len();
