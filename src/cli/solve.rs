@@ -105,7 +105,8 @@ fn show(question: &Grid, thoughts: &[Thought], watch: bool) -> Result<()> {
         let changed: Vec<bool> = values.iter().zip(&before).map(|(a, b)| watch && a != b).collect();
         let board = draw(geometry, given, &values, &changed, terminal);
         if watch {
-            let heading = format!("step {} of {}, confidence {:.1} %", i + 1, thoughts.len(), 100.0 * thought.confidence);
+            let heading =
+                format!("step {} of {}, confidence {:.1} %", i + 1, thoughts.len(), 100.0 * thought.confidence);
             if terminal && i > 0 {
                 std::thread::sleep(FRAME);
                 super::print(&format!("\x1b[{}A\x1b[J", board.lines().count() + 1))?;

@@ -3,7 +3,7 @@
 //! | level | holds | size |
 //! |---|---|---|
 //! | registers | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
-//! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 16 KiB, AVX2 8 KiB |
+//! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 32 KiB, AVX2 16 KiB |
 //! | L2 (≥ 512 KiB) | a block of left tiles, whole depth: [`LEFT_BLOCK`] units | 384 KiB |
 //! | L3, memory | all right panels, read once per block of left tiles | weights: 7 MB |
 //!
@@ -17,8 +17,14 @@ use super::scratch::{Aligned, Scratch};
 use super::tile::{Strip, multiply};
 use super::vector::{Kernel, Simd};
 
-/// Units of the summed index per pass over a panel.
-const DEPTH_BLOCK: usize = 128;
+/// Units of the summed index per pass over a panel, at most.
+const DEPTH_BLOCK: usize = 256;
+/// Units of the summed index per pass over a panel. A depth of up to two halves is summed in halves, as the published
+/// code's library does: see "Orders of summation" in `ARCHITECTURE.md`.
+fn depth_block(depth: usize) -> usize {
+    if depth <= DEPTH_BLOCK { DEPTH_BLOCK / 2 } else { DEPTH_BLOCK }
+}
+
 /// Units of packed left operand kept in L2.
 const LEFT_BLOCK: usize = 96 << 10;
 /// Right panels packed at a time: a stretch of a source row that the processor's prefetchers follow.
@@ -225,7 +231,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
     assert!(from + depth <= whole_depth && panels.len() >= whole_depth * rows && right.len() >= depth * width);
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
-    let depths = Tiles::new(depth, DEPTH_BLOCK);
+    let depths = Tiles::new(depth, depth_block(depth));
     for d in 0..depths.count {
         let d0 = depths.start(d);
         let mut tile = first;

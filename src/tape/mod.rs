@@ -9,7 +9,7 @@
 //! use trm::tape::{Grads, Layout, Memory, Params, Tape, Use, ops};
 //!
 //! let mut layout = Layout::default();
-//! let w = layout.push("w", 1, 2, Use::Matrix);
+//! let w = layout.push("w", 1, 2, Use::Rows);
 //! let mut params = Params::<f64>::new(Arc::new(layout));
 //! params.update(|values| values[..2].copy_from_slice(&[3.0, 4.0]));
 //!

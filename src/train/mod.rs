@@ -15,6 +15,7 @@ mod run;
 mod task_data;
 mod trainer;
 mod weights;
+mod workload;
 
 pub use adam::Adam;
 pub use attempt::{Thought, attempt};
@@ -27,3 +28,4 @@ pub use run::{Ending, Run};
 pub use task_data::{Batches, TaskData};
 pub use trainer::{Examples, StepReport, Trainer, TrainerState};
 pub use weights::Weights;
+pub use workload::{RandomTokens, Work, Workload};
