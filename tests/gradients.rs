@@ -7,7 +7,7 @@ use proptest::test_runner::TestCaseResult;
 use trm::config::{Arch, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
 use trm::model::{self, Model, Pass, States, initialize};
 use trm::rng::Rng;
-use trm::simd::Real;
+use trm::simd::{Precision, Real};
 use trm::tape::ops::{self, Entry, Likelihood};
 use trm::tape::{Grads, Memory, Params, Tape, Var, gradcheck};
 
@@ -112,6 +112,8 @@ struct Shape {
     /// Hidden size per head; even for attention, where rotations take pairs.
     head_size: usize,
     seq_len: usize,
+    /// Of the products; f64 ignores it.
+    precision: Precision,
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -127,12 +129,25 @@ fn shapes() -> impl Strategy<Value = Shape> {
         1 => (1usize..=12).prop_map(|k| (Gradient::LastK, k)),
     ];
     let sizes = (1usize..=2, 1usize..=2, 1usize..=9, 1usize..=5);
-    (1usize..=3, 1usize..=3, mixing, gradient, any::<bool>(), sizes).prop_map(
-        |(t, n, (mixing, positions), (gradient, last_k), separate_nets, (n_layers, heads, head_size, seq_len))| {
-            let head_size = if mixing == Mixing::Attention { head_size.next_multiple_of(2) } else { head_size };
-            Shape { t, n, mixing, positions, gradient, last_k, separate_nets, n_layers, heads, head_size, seq_len }
-        },
-    )
+    let switches = (mixing, gradient, any::<bool>(), prop_oneof![Just(Precision::F32), Just(Precision::Bf16)]);
+    (1usize..=3, 1usize..=3, switches, sizes).prop_map(|(t, n, switches, (n_layers, heads, head_size, seq_len))| {
+        let ((mixing, positions), (gradient, last_k), separate_nets, precision) = switches;
+        let head_size = if mixing == Mixing::Attention { head_size.next_multiple_of(2) } else { head_size };
+        Shape {
+            t,
+            n,
+            mixing,
+            positions,
+            gradient,
+            last_k,
+            separate_nets,
+            n_layers,
+            heads,
+            head_size,
+            seq_len,
+            precision,
+        }
+    })
 }
 
 const VOCAB: usize = 5;
@@ -192,7 +207,7 @@ impl<T: Real> Problem<T> {
     fn new(shape: &Shape, sequences: usize, seed: u64) -> Self {
         let model = shape.model();
         let rng = &mut Rng::new(seed);
-        let params = initialize(&model, rng.next_u64());
+        let params = initialize(&model, rng.next_u64(), shape.precision);
         let n = sequences * model.len * model.hidden;
         let values = [(); 3].map(|()| normal(rng, n));
         let seeds = [(); 2].map(|()| normal(rng, n));
@@ -306,7 +321,7 @@ fn zero_gradient_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> Tes
 fn permutation_law<T: Real>(shape: &Shape, sequences: usize, seed: u64, tolerance: f64) -> TestCaseResult {
     let model = shape.model();
     let rng = &mut Rng::new(seed);
-    let mut params = initialize::<T>(&model, rng.next_u64());
+    let mut params = initialize::<T>(&model, rng.next_u64(), shape.precision);
     // The halting head starts at zero, which would hide its input's gradient.
     let q_weight = model.layout.tensors()[model.heads.q_weight.index()].range();
     params.update(|values| values[q_weight].fill_with(|| T::from_f64(rng.normal())));
