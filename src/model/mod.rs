@@ -1,7 +1,7 @@
 //! The model: embedding, blocks, heads, and the recursion as data.
 //!
 //! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
-//! (a [`Schedule`]). The numbers live in [`Params`], so that one structure serves the weights in training, their
+//! (a [`Schedule`]). The numbers live in [`Params`](crate::tape::Params), so that one structure serves the weights in training, their
 //! moving average, and f64 copies for checking.
 
 mod checks;

@@ -41,7 +41,7 @@ struct Line<T>([T; LINE]);
 
 const LINE: usize = 16;
 
-/// See the [module](self).
+/// Memory in one piece, handed out as [`Block`]s.
 pub struct Arena<T> {
     lines: Vec<Line<T>>,
     /// First line never handed out since the last [`Arena::reset`].

@@ -54,7 +54,7 @@ pub struct StepReport {
     pub steps: u64,
 }
 
-/// Everything a run changes as it goes. See the [module](self).
+/// Everything a run changes as it goes: weights, moments, carry, random numbers.
 pub struct Trainer {
     pub config: Config,
     pub model: Model,

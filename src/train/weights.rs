@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::model::{Model, initialize};
 use crate::tape::Params;
 
-/// See the [module](self).
+/// The numbers that a [`Model`]'s structure is filled with.
 #[derive(Clone, Debug)]
 pub struct Weights {
     pub params: Params<f32>,

@@ -1,8 +1,8 @@
 //! The operations of the tape, one file each: formula, forward, backward, and an entry in the gradient check.
 //!
-//! An operation is a plain `Copy` record of slots and settings that implements [`Operation`]; listing it in
-//! `operations!` below makes it part of [`Op`], of the backward pass and of [`CATALOGUE`]. The trait demands
-//! [`Operation::samples`], so an operation without a gradient check does not compile.
+//! An operation is a plain `Copy` record of slots and settings that implements `Operation`; listing it in
+//! `operations!` below makes it part of `Op`, of the backward pass and of [`CATALOGUE`]. The trait demands
+//! `Operation::samples`, so an operation without a gradient check does not compile.
 
 mod add;
 mod add_positions;
