@@ -7,6 +7,7 @@ mod data;
 mod eval;
 mod gradcheck;
 mod info;
+mod plot;
 mod presets;
 mod solve;
 mod train;
@@ -37,6 +38,7 @@ enum Command {
     Solve(solve::Args),
     Bench(bench::Args),
     Data(data::Args),
+    Plot(plot::Args),
     Presets(presets::Args),
     Gradcheck(gradcheck::Args),
     Info(info::Args),
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Solve(args) => solve::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::Presets(args) => presets::run(args),
         Command::Gradcheck(args) => gradcheck::run(args),
         Command::Info(args) => info::run(args),

@@ -1,8 +1,8 @@
 //! The model: embedding, blocks, heads, and the recursion as data.
 //!
 //! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
-//! (a [`Schedule`]). The numbers live in [`Params`](crate::tape::Params), so that one structure serves the weights in
-//! training, their moving average, and f64 copies for checking.
+//! (a [`Schedule`]). The numbers live in [`Params`](crate::tape::Params), so that one structure serves the weights in training, their
+//! moving average, and f64 copies for checking.
 
 mod checks;
 mod embedding;

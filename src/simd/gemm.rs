@@ -316,6 +316,21 @@ pub fn gemm<T: Real>(
     out: &mut [T],
     out_stride: usize,
 ) {
+    if let Some(library) = T::LIBRARY_GEMM {
+        left.check(k, m);
+        right.check(k, n);
+        assert!(m == 0 || n == 0 || (m - 1) * out_stride + n <= out.len(), "result out of bounds");
+        let beta = if accumulate { T::ONE } else { T::ZERO };
+        let [(ar, ac), (br, bc)] = [(left.across, left.along), (right.along, right.across)]
+            .map(|(rows, columns)| (rows as isize, columns as isize));
+        // SAFETY: `check` saw that k elements of every vector lie inside the operands, the assertion that every row
+        // lies inside the result, and `out` is borrowed exclusively.
+        unsafe {
+            let (a, b, c) = (left.data.as_ptr(), right.data.as_ptr(), out.as_mut_ptr());
+            library(m, k, n, alpha, a, ar, ac, b, br, bc, beta, c, out_stride as isize, 1);
+        }
+        return;
+    }
     let (left, right) = (Operand::Strided(left), Operand::Strided(right));
     T::with_scratch(|scratch| {
         super::vector::dispatch(Product {

@@ -47,6 +47,9 @@ pub trait Real:
     fn maximum(self, other: Self) -> Self;
     fn is_finite(self) -> bool;
 
+    /// A library's product for operands that are not packed, where it serves better than our own.
+    #[doc(hidden)]
+    const LIBRARY_GEMM: Option<LibraryGemm<Self>>;
     /// Runs a kernel compiled for the instruction set, which must be available.
     #[doc(hidden)]
     fn run_kernel<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
@@ -55,8 +58,12 @@ pub trait Real:
     fn with_scratch<R>(work: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
 }
 
+/// `C ← alpha·A·B + beta·C`: sizes (m, k, n), alpha, A, B, beta, C; each matrix with its row and column stride.
+type LibraryGemm<T> =
+    unsafe fn(usize, usize, usize, T, *const T, isize, isize, *const T, isize, isize, T, *mut T, isize, isize);
+
 macro_rules! real {
-    ($t:ident, |$isa:ident, $kernel:ident| $run:expr) => {
+    ($t:ident, $library:expr, |$isa:ident, $kernel:ident| $run:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -102,6 +109,8 @@ macro_rules! real {
             fn is_finite(self) -> bool {
                 $t::is_finite(self)
             }
+            const LIBRARY_GEMM: Option<LibraryGemm<Self>> = $library;
+
             #[inline]
             fn run_kernel<K: Kernel<Self>>($isa: Isa, $kernel: K) -> K::Output {
                 $run
@@ -117,20 +126,22 @@ macro_rules! real {
     };
 }
 
-real!(f32, |isa, kernel| {
+real!(f32, None, |isa, kernel| {
     debug_assert!(isa.is_available());
     match isa {
-        // SAFETY (all three): an `Isa` comes from detection or from a forced choice checked against it.
+        // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512::<true>::new() }, kernel),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::<false>::new() }, kernel),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),
         _ => super::vector::Simd::call(Array::<f32>::default(), kernel),
     }
 });
-real!(f64, |isa, kernel| {
+real!(f64, Some(matrixmultiply::dgemm), |isa, kernel| {
     let _ = isa;
     super::vector::Simd::call(Array::<f64>::default(), kernel)
 });

@@ -54,8 +54,8 @@ impl<T: Real> Default for Memory<T> {
 
 impl<T: Real> Memory<T> {
     /// Memory held by the arena, in bytes.
-    pub fn capacity_bytes(&self) -> usize {
-        self.arena.capacity_bytes()
+    pub fn size_bytes(&self) -> usize {
+        self.arena.size_bytes()
     }
 }
 

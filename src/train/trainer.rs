@@ -54,7 +54,7 @@ pub struct StepReport {
     pub steps: u64,
 }
 
-/// Everything a run changes as it goes; one [`step`](Trainer::step) is one update.
+/// Everything a run changes as it goes: weights, moments, carry, random numbers.
 pub struct Trainer {
     pub config: Config,
     pub model: Model,

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::model::{Model, initialize};
 use crate::tape::Params;
 
-/// All numbers of a model: dense weights and, where there is one, the puzzle table.
+/// The numbers that a [`Model`]'s structure is filled with.
 #[derive(Clone, Debug)]
 pub struct Weights {
     pub params: Params<f32>,
