@@ -1,11 +1,241 @@
 //! `trm data`.
 
-use crate::error::Result;
+use std::path::{Path, PathBuf};
 
-/// data
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{print, print_json};
+use crate::dataset::{self, AuditReport, Dataset, check_target, sudoku};
+use crate::error::{Error, Result};
+
+/// Make, import, describe and audit data sets
+///
+/// A data set is a folder in the published layout: one folder a split, with `dataset.json` and five `.npy` files. What
+/// is written here can be read by the published training code, and the other way round.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  trm data build sudoku --size 6 --count 3000 --test 500 --seed 0 --out data/sudoku-6x6
+  trm data audit data/sudoku-6x6
+  trm train --preset sudoku-6x6 --data data/sudoku-6x6
 
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+Where the published sets come from is written in data/README.md.")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a data set from nothing
+    Build {
+        #[command(subcommand)]
+        what: Build,
+    },
+    /// Turn published source files into a data set
+    Import {
+        #[command(subcommand)]
+        what: Import,
+    },
+    /// Say what a data set holds
+    ///
+    /// Groups (puzzles with their augmented copies), rows, tokens a row, vocabulary, labelled positions, memory.
+    #[command(after_help = "Example:\n  trm data info data/sudoku-extreme --json | jq '.splits[].examples'")]
+    Info {
+        /// Root folder of the data set
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find out whether a data set can be trusted
+    ///
+    /// Looks at every row: questions that are no board, have no solution or several, answers that do not solve their
+    /// question, copies that are no symmetric image of their original. Counts duplicates inside and across the splits,
+    /// as written and up to symmetry (digits, bands, rows, stacks, columns, transposition), solution grids shared by
+    /// the splits, and puzzles by their number of clues.
+    ///
+    /// The exit code is 1 when a test puzzle is equivalent to a training puzzle, or when a row is not valid; the whole
+    /// report is printed first. Shared solution grids are no leak: small boards have too few to go round.
+    #[command(after_help = "Examples:
+  trm data audit data/sudoku-6x6
+  trm data audit data/sudoku-extreme --json > audit.json && echo clean")]
+    Audit {
+        /// Root folder of the data set
+        dir: PathBuf,
+        /// Print one JSON object: the report, and `leaks` (equivalent puzzles across splits) and `faults` (bad rows)
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Build {
+    /// Sudoku of side 4, 6 or 9
+    ///
+    /// Every puzzle is proved to have exactly one solution. Puzzles are minimal ones with up to K clues put back. No
+    /// test puzzle is equivalent to a training puzzle under any symmetry; beyond 4×4 no two puzzles share a solution as
+    /// written. The result depends on the arguments alone.
+    #[command(after_help = "Examples:
+  trm data build sudoku --size 6 --count 3000 --test 500 --seed 0 --out data/sudoku-6x6
+  trm data build sudoku --size 9 --count 10000 --test 1000 --extra-clues 12 --out data/sudoku-9x9")]
+    Sudoku {
+        /// Side of the board: 4, 6 (boxes of 2×3) or 9
+        #[arg(long, value_name = "SIDE")]
+        size: usize,
+        /// Training puzzles
+        #[arg(long, value_name = "N")]
+        count: usize,
+        /// Test puzzles; 0: no test split
+        #[arg(long, value_name = "N")]
+        test: usize,
+        /// Seed of the set
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+        /// Clues put back on top of a minimal puzzle: uniform in 0..=K
+        #[arg(long, value_name = "K", default_value_t = 6)]
+        extra_clues: usize,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// Sudoku-Extreme from its CSV files
+    ///
+    /// Draws training rows from the one file and gives each its augmented copies; takes the test file as it is. The
+    /// defaults are those of the published set. With `--aug 0` nothing is lost for training: `--set augment=online`
+    /// draws a fresh symmetry for every example instead.
+    #[command(after_help = "Examples:
+  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --out data/sudoku-extreme
+  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --aug 0 --out data/sudoku-extreme-small")]
+    SudokuExtreme {
+        /// CSV file of training rows: source,question,answer,rating
+        #[arg(long, value_name = "FILE")]
+        csv: PathBuf,
+        /// CSV file of test rows
+        #[arg(long, value_name = "FILE")]
+        test_csv: PathBuf,
+        /// Training rows to draw; if there are fewer, all
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        subsample: usize,
+        /// Augmented copies of each training row
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        aug: usize,
+        /// Seed of the draws
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+pub fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Build { what: Build::Sudoku { size, count, test, seed, extra_clues, out } } => {
+            make(&out, || sudoku::build(size, count, test, extra_clues, seed))
+        }
+        Command::Import { what: Import::SudokuExtreme { csv, test_csv, subsample, aug, seed, out } } => {
+            make(&out, || sudoku::import_sudoku_extreme(&csv, &test_csv, Some(subsample), aug, seed))
+        }
+        Command::Info { dir, json } => {
+            let info = dataset::info(&Dataset::read(dir)?);
+            if json { print_json(&info) } else { print(&format!("{info}\n")) }
+        }
+        Command::Audit { dir, json } => audit(&dir, json),
+    }
+}
+
+/// Makes a data set in a folder that is free, and says what was written.
+fn make(out: &Path, data: impl FnOnce() -> Result<Dataset>) -> Result<()> {
+    check_target(out)?;
+    let data = data()?;
+    data.write(out)?;
+    print(&format!("{}\n", written(out, &data)))
+}
+
+/// `DIR: sudoku 9×9; train 1001000 rows (1000 puzzles, each with 1000 copies), test 500 rows; 162.2 MB`
+fn written(out: &Path, data: &Dataset) -> String {
+    let info = dataset::info(data);
+    let splits = info.splits.iter().map(|split| {
+        let copies = match (split.examples / split.groups.max(1)).saturating_sub(1) {
+            0 => String::new(),
+            copies => format!(" ({} puzzles, each with {copies} copies)", split.groups),
+        };
+        format!("{} {} rows{copies}", split.name, split.examples)
+    });
+    let splits: Vec<String> = splits.collect();
+    let megabytes = info.splits.iter().map(|split| split.bytes).sum::<usize>() as f64 / 1e6;
+    format!("{}: {}; {}; {megabytes:.1} MB", out.display(), info.puzzle, splits.join(", "))
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Audited<'a> {
+    #[serde(flatten)]
+    report: &'a AuditReport,
+    leaks: usize,
+    faults: usize,
+}
+
+fn audit(dir: &Path, json: bool) -> Result<()> {
+    let report = dataset::audit(&Dataset::read(dir)?)?;
+    let (leaks, faults) = (report.across.iter().map(|pair| pair.equivalent_puzzles).sum(), report.faults());
+    if json {
+        print_json(&Audited { report: &report, leaks, faults })?;
+    } else {
+        print(&format!("{report}\n"))?;
+    }
+    verdict(dir, leaks, faults)
+}
+
+fn verdict(dir: &Path, leaks: usize, faults: usize) -> Result<()> {
+    let rows = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
+    let found = [
+        rows(
+            leaks,
+            "puzzle of one split is equivalent to one of another",
+            "puzzles of one split are equivalent to puzzles of another",
+        ),
+        rows(faults, "row is not valid", "rows are not valid"),
+    ];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::CheckFailed(format!("{}: {}; see the report", dir.display(), found.join(", and "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_folder_is_refused_before_any_work() {
+        let taken = tempfile::tempdir().unwrap();
+        std::fs::write(taken.path().join("precious"), "x").unwrap();
+        let error = make(taken.path(), || panic!("work was done")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("not empty"), "{error}");
+    }
+
+    #[test]
+    fn what_was_written_is_said_in_one_line() {
+        let data = sudoku::build(4, 12, 3, 2, 1).unwrap();
+        assert_eq!(written(Path::new("d"), &data), "d: sudoku 4×4; train 12 rows, test 3 rows; 0.0 MB");
+    }
+
+    #[test]
+    fn leaks_and_bad_rows_end_with_code_1() {
+        let dir = Path::new("d");
+        assert!(verdict(dir, 0, 0).is_ok());
+        for (leaks, faults, what) in [(1, 0, "1 puzzle of"), (0, 2, "2 rows are"), (3, 1, "another, and 1 row is")] {
+            let error = verdict(dir, leaks, faults).unwrap_err();
+            assert_eq!(error.exit_code(), 1);
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
 }

@@ -1,11 +1,149 @@
 //! `trm info`.
 
+use std::fs;
+
+use serde::Serialize;
+
+use super::{print, print_json};
+use crate::config::MachineMemory;
 use crate::error::Result;
+use crate::report::Table;
+use crate::train::Lanes;
 
-/// info
+/// Show what the engine found: processor, SIMD path, threads, memory, version
+///
+/// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
+/// threads and memory are what this process may use, which in a container is often less than the machine has.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  trm info
+  trm info --json | jq -r .simd_path")]
+pub struct Args {
+    /// Print one JSON object; sizes are in bytes, and null is what could not be found out
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+#[derive(Serialize)]
+struct Machine {
+    version: &'static str,
+    target: String,
+    processor: Option<String>,
+    simd_path: &'static str,
+    simd_features: Vec<&'static str>,
+    threads: usize,
+    memory: MachineMemory,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let machine = Machine {
+        version: env!("CARGO_PKG_VERSION"),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        processor: processor(&cpuinfo),
+        simd_path: simd_path(),
+        simd_features: simd_features(),
+        threads: Lanes::available(),
+        memory: MachineMemory::read(),
+    };
+    if args.json { print_json(&machine) } else { print(&table(&machine).to_string()) }
+}
+
+fn table(machine: &Machine) -> Table {
+    let Machine { version, target, processor, simd_path, simd_features, threads, memory } = machine;
+    let bytes = |bytes: Option<u64>| match bytes {
+        Some(bytes) => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        None => "unknown".into(),
+    };
+    let limit = memory.cgroup_limit.map_or_else(String::new, |limit| format!(", limited to {}", bytes(Some(limit))));
+    let features = if simd_features.is_empty() { "none known".into() } else { simd_features.join(" ") };
+    let mut table = Table::default();
+    table
+        .row(["trm", &format!("{version} ({target})")])
+        .row(["processor", processor.as_deref().unwrap_or("unknown")])
+        .row(["SIMD path", simd_path])
+        .row(["SIMD features", &features])
+        .row(["threads", &format!("{threads} (processors this process may use)")])
+        .row(["memory", &format!("{}, {} available{limit}", bytes(memory.total), bytes(memory.available))]);
+    table
+}
+
+/// The processor's name from the text of `/proc/cpuinfo`; not every architecture gives one.
+fn processor(cpuinfo: &str) -> Option<String> {
+    let value = |key: &str| {
+        let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.filter(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned()).find(|v| !v.is_empty())
+    };
+    ["model name", "Processor", "cpu model", "Hardware", "uarch"].into_iter().find_map(value)
+}
+
+/// The path the kernels take on this processor.
+fn simd_path() -> &'static str {
+    let features = simd_features();
+    if features.contains(&"avx512f") {
+        "avx512"
+    } else if features.contains(&"avx2") && features.contains(&"fma") {
+        "avx2"
+    } else {
+        "portable"
+    }
+}
+
+/// Vector extensions of the processor that a kernel could make use of.
+fn simd_features() -> Vec<&'static str> {
+    macro_rules! detected {
+        ($detect:ident, $($feature:tt),*) => {
+            [$(($feature, std::arch::$detect!($feature))),*].into_iter().filter(|(_, has)| *has).map(|(f, _)| f).collect()
+        };
+    }
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    return detected!(
+        is_x86_feature_detected,
+        "sse4.2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avxvnni",
+        "avx512f",
+        "avx512bw",
+        "avx512dq",
+        "avx512vl",
+        "avx512vnni",
+        "avx512bf16",
+        "avx512fp16"
+    );
+    #[cfg(target_arch = "aarch64")]
+    return detected!(is_aarch64_feature_detected, "neon", "fp16", "dotprod", "bf16", "i8mm", "sve", "sve2");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_found_where_it_has_a_name() {
+        let text = "processor\t: 0\nmodel name\t: \nmodel name\t: Fast 9000 @ 3:2 GHz\n";
+        assert_eq!(processor(text).as_deref(), Some("Fast 9000 @ 3:2 GHz"));
+        assert_eq!(processor("processor\t: 0\nBogoMIPS\t: 50\n"), None);
+        assert_eq!(processor(""), None);
+    }
+
+    #[test]
+    fn what_is_unknown_is_said_to_be_unknown() {
+        let machine = Machine {
+            version: "1.2.3",
+            target: "odd-os".into(),
+            processor: None,
+            simd_path: "portable",
+            simd_features: Vec::new(),
+            threads: 3,
+            memory: MachineMemory { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
+        };
+        let text = table(&machine).to_string();
+        assert!(text.contains("8.0 GiB, unknown available, limited to 1.0 GiB"), "{text}");
+        assert!(text.contains("none known"), "{text}");
+    }
 }

@@ -1,11 +1,33 @@
 //! `trm presets`.
 
+use super::{print, print_json};
+use crate::config::{DEFAULT_PRESET, presets};
 use crate::error::Result;
+use crate::report::Table;
 
-/// presets
+/// List the presets: complete experiments to start from
+///
+/// A preset is an experiment by name: model, data and training settings. Every experiment is a short list of
+/// differences to one of them, given as a file (`--config`) or as `--set key=value` arguments of `trm train`.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  trm presets
+  trm train --preset sudoku-4x4
+  trm train --preset sudoku-extreme --data data/sudoku-extreme --set batch_size=32")]
+pub struct Args {
+    /// Print a JSON list of {name, description}; the first is the default
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_args: Args) -> Result<()> {
-    Ok(())
+pub fn run(args: Args) -> Result<()> {
+    let presets = presets();
+    if args.json {
+        return print_json(&presets);
+    }
+    let mut table = Table::default();
+    for preset in presets {
+        table.row([preset.name, preset.description.as_str()]);
+    }
+    print(&format!("{table}\nWithout --preset, `trm train` takes {DEFAULT_PRESET}.\n"))
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::nearest;
 pub use presets::{DEFAULT_PRESET, Preset, presets};
+pub use resources::MachineMemory;
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,10 @@
 //! Will it fit? A lower bound of the memory a run needs, against what this process may use.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
 use super::check::{Fault, fault};
 use super::{Config, Mixing};
 
@@ -22,7 +27,7 @@ const SIZES: [&str; 13] = [
 
 /// Refuses a model whose weights, optimizer state and carry alone exceed the memory.
 pub(super) fn fits(c: &Config) -> Result<(), Fault> {
-    let (need, have) = (least_bytes(c), available_bytes());
+    let (need, have) = (least_bytes(c), MachineMemory::read().usable());
     if need > have as f64 {
         let gib = |bytes: f64| bytes / f64::from(1 << 30);
         return fault(
@@ -62,13 +67,78 @@ fn least_bytes(c: &Config) -> f64 {
     4.0 * (5.0 * dense + table + carry)
 }
 
-/// The machine's memory, or the cgroup's limit where that is lower; unlimited where neither can be read.
-fn available_bytes() -> u64 {
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-        Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
-    });
-    let cgroups = [number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory/memory.limit_in_bytes")];
-    [machine].into_iter().chain(cgroups).flatten().min().unwrap_or(u64::MAX)
+/// Memory in bytes, as far as the system tells; `None` is unknown, or for the limit that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MachineMemory {
+    /// What the machine has.
+    pub total: Option<u64>,
+    /// What could be had without pushing others out.
+    pub available: Option<u64>,
+    /// The tightest limit on this process's control group and those it is in.
+    pub cgroup_limit: Option<u64>,
+}
+
+impl MachineMemory {
+    /// Asks the system.
+    pub fn read() -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
+        };
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let limits = limit_files(&groups);
+        let limits = limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+        Self { total: field("MemTotal"), available: field("MemAvailable"), cgroup_limit: tightest(limits) }
+    }
+
+    /// The most this process may ever hold; `u64::MAX` where nothing is known.
+    pub fn usable(&self) -> u64 {
+        [self.total, self.cgroup_limit].into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+}
+
+/// The smallest limit that is one: version 1 writes about 2⁶³ for "none".
+fn tightest(limits: impl Iterator<Item = u64>) -> Option<u64> {
+    limits.filter(|&limit| limit < 1 << 60).min()
+}
+
+/// The files that may limit a process with this `/proc/self/cgroup`: its groups of either version, up to the root. (In
+/// a container the path may be the host's; the root is then the container's own group.)
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        files.extend(Path::new(group.trim_start_matches('/')).ancestors().map(|g| Path::new(root).join(g).join(file)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_looked_for_in_every_group_up_to_the_root() {
+        let files = limit_files("4:cpu,memory:/a\n3:pids:/x\n0::/b/c\nnonsense\n");
+        let names: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
+        let expected = [
+            "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/b/c/memory.max",
+            "/sys/fs/cgroup/b/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(tightest([0x7FFF_FFFF_FFFF_F000, 5, 9].into_iter()), Some(5));
+        assert_eq!(tightest([0x7FFF_FFFF_FFFF_F000].into_iter()), None);
+    }
 }

@@ -14,6 +14,7 @@
 //! in a hidden sibling folder, is synced, and takes its name in one rename.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -88,15 +89,14 @@ impl Dataset {
     /// something is refused; on any error nothing is left behind.
     pub fn write(&self, root: impl AsRef<Path>) -> Result<()> {
         let root = root.as_ref();
-        let name = root.file_name().ok_or_else(|| fault(root, "is no name for a new data set folder"))?;
+        let name = check_target(root)?;
         let parent = match root.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        refuse_taken(root)?;
         self.check_identifiers().map_err(|what| fault(root, what))?;
         fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-        let mut hidden = std::ffi::OsString::from(".");
+        let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.tmp", std::process::id()));
         let scaffold = Scaffold(parent.join(hidden));
@@ -145,13 +145,16 @@ fn fault(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::input(format!("{}: {what}", path.display()))
 }
 
-fn refuse_taken(root: &Path) -> Result<()> {
+/// Whether [`Dataset::write`] would take `root` as its new folder, to be asked before the work of making a data set.
+/// Returns the folder's name.
+pub fn check_target(root: &Path) -> Result<&OsStr> {
+    let name = root.file_name().ok_or_else(|| fault(root, "is no name for a new data set folder"))?;
     match fs::read_dir(root) {
         Ok(mut entries) => match entries.next() {
-            None => Ok(()),
+            None => Ok(name),
             Some(_) => Err(fault(root, "already exists and is not empty; choose a new folder, or remove it first")),
         },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(name),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
             Err(fault(root, "is a file; choose a new folder for the data set"))
         }

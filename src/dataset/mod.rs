@@ -42,6 +42,7 @@ mod tests;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::{Augmentation, Batch, EvalBatches, IGNORED, write_example};
+pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};
 pub use sampler::{Draw, Sampler, SamplerState};
