@@ -47,9 +47,9 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Updates until every lane has seen every size of shard.
-const FIRST: usize = 30;
+const FIRST: usize = 20;
 /// Updates that are counted: more than the tasks that fit one block of a thread pool's queue.
-const COUNTED: usize = 100;
+const COUNTED: usize = 70;
 
 fn allocations(mixing: Mixing, batch_size: usize, threads: usize, extras: bool) -> usize {
     let mut config = config(mixing, batch_size);

@@ -226,6 +226,9 @@ impl Trainer {
             if !report.loss.is_finite() {
                 return Err(self.non_finite(format!("the loss of gradient group {i}")));
             }
+            if !outcome.puzzle_grads.iter().all(|g| g.is_finite()) {
+                return Err(self.non_finite(format!("the gradient of {}", PuzzleTable::NAME)));
+            }
         }
         Ok(report)
     }
