@@ -41,10 +41,10 @@ pub struct Args {
     #[command(flatten)]
     threads: Threads,
     /// Updates; same as --set max_steps=N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_steps: Option<u64>,
     /// Seed of weights, data order and exploration; same as --set seed=N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Run folder, new [default: runs/NAME]; with --resume, the one to go on with
     #[arg(long, value_name = "RUN")]
