@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use trm::simd::{
     AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, Update, Weight, adam_step,
-    add_rmsnorm_cols, add_rmsnorm_rows, attention_backward_in, attention_forward_in, choose_isa, fma_limit, silu_mul,
-    silu_mul_backward, weight_grad_cols_in, weight_grad_rows_in,
+    add_rmsnorm_cols, add_rmsnorm_rows, attention_backward, attention_forward, choose_isa, fma_limit, silu_mul,
+    silu_mul_backward, weight_grad_cols, weight_grad_rows,
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20).
@@ -92,8 +92,8 @@ impl Case {
     fn gradient(&mut self) {
         let shape = self.weight.shape();
         match self.side {
-            Side::Cols => weight_grad_cols_in(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
-            _ => weight_grad_rows_in(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
+            Side::Cols => weight_grad_cols(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
+            _ => weight_grad_rows(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
         }
     }
 
@@ -161,12 +161,12 @@ fn table(precision: Precision) {
         // Counted: two products forward, four backward; the scores computed again are not.
         let gflop = 4.0 * (n * shape.len) as f64 / 1e9;
         let forward = best(|| {
-            attention_forward_in(precision, &shape, Some(&rope), &mut qkv, &mut out, &mut lse, &mut scratch);
+            attention_forward(precision, &shape, Some(&rope), &mut qkv, &mut out, &mut lse, &mut scratch);
         });
         let backward = best(|| {
             d_qkv.fill(0.0);
             let (rope, ones) = (Some(&rope), [1.0; 3]);
-            attention_backward_in(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, &mut scratch, ones);
+            attention_backward(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, &mut scratch, ones);
         });
         println!("| {name} | {} | {} | | |", figure(gflop, forward), figure(2.0 * gflop, backward));
     }

@@ -1,5 +1,6 @@
 //! The command line: one file per command, one line per error.
 
+mod bench;
 mod board;
 mod common;
 mod data;
@@ -35,6 +36,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Solve(solve::Args),
+    Bench(bench::Args),
     Data(data::Args),
     Presets(presets::Args),
     Gradcheck(gradcheck::Args),
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Solve(args) => solve::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
         Command::Presets(args) => presets::run(args),
         Command::Gradcheck(args) => gradcheck::run(args),

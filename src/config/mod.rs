@@ -206,6 +206,8 @@ pub struct TrainConfig {
     pub act: bool,
     /// The Q-learning continue loss (SPEC step 4).
     pub continue_loss: bool,
+    /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32.
+    pub precision: Precision,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
     /// Part of the experiment, not of the machine: it fixes the order of summation.
     pub gradient_groups: usize,
@@ -223,6 +225,14 @@ pub enum Loss {
     StablemaxCrossEntropy,
     /// The usual one.
     SoftmaxCrossEntropy,
+}
+
+/// Number format of products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    F32,
+    Bf16,
 }
 
 /// Optimizer of the dense weights (SPEC "Optimizers, schedule, EMA").

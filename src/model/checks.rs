@@ -3,6 +3,7 @@
 use super::{Model, Pass, States, initialize};
 use crate::config::{Arch, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
 use crate::rng::Rng;
+use crate::simd::Precision;
 use crate::tape::gradcheck::Sample;
 use crate::tape::ops::{self, Entry, Likelihood};
 use crate::tape::{Memory, Params, Tape, Var};
@@ -47,7 +48,7 @@ fn small(rng: &mut Rng, mixing: Mixing, positions: Positions, separate_nets: boo
     let task =
         TaskConfig { puzzle: "tokens".into(), seq_len: seq_len + 1, vocab_size: vocab + 1, num_puzzle_identifiers: 1 };
     let model = Model::new(&config, &task);
-    let mut params = initialize(&model, rng.next_u64());
+    let mut params = initialize(&model, rng.next_u64(), Precision::F32);
     // The halting head starts at zero, which would hide its input's gradient.
     params.update(|values| {
         for (tensor, id) in model.layout.tensors().iter().zip(model.layout.ids()) {

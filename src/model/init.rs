@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::rng::Rng;
-use crate::simd::Real;
+use crate::simd::{Precision, Real};
 use crate::tape::{ParamId, Params};
 
 /// Standard deviation of a unit normal cut at ±2: what a cut draw is divided by to have unit deviation.
@@ -22,8 +22,8 @@ pub fn truncated_normal(rng: &mut Rng, deviation: f64) -> f64 {
 }
 
 /// Fresh weights from a seed. Every tensor has its own random stream.
-pub fn initialize<T: Real>(model: &Model, seed: u64) -> Params<T> {
-    let mut params = Params::new(model.layout.clone());
+pub fn initialize<T: Real>(model: &Model, seed: u64, precision: Precision) -> Params<T> {
+    let mut params = Params::with_precision(model.layout.clone(), precision);
     let embedding = &model.embedding;
     let unit = |id: ParamId| model.starts.contains(&id) || embedding.learned_prefix == Some(id);
     let table = |id: ParamId| embedding.tokens == id || embedding.positions == Some(id);

@@ -82,8 +82,8 @@ impl Model {
             })
             .collect();
         let heads = Heads {
-            lm: layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Matrix),
-            q_weight: layout.push("inner.q_head.weight", 2, hidden, Use::Matrix),
+            lm: layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Rows),
+            q_weight: layout.push("inner.q_head.weight", 2, hidden, Use::Rows),
             q_bias: layout.push_vector("inner.q_head.bias", 2),
         };
         Self { layout: Arc::new(layout), schedule, embedding, nets, starts, heads, len, hidden }

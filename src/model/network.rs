@@ -42,11 +42,11 @@ impl Network {
     /// Adds the tensors of a network called `name` to the layout; `len` is L.
     pub(super) fn new(layout: &mut Layout, name: &str, config: &ModelConfig, len: usize) -> Self {
         let hidden = config.hidden_size;
-        let swiglu = |layout: &mut Layout, prefix: String, width: usize| {
+        let swiglu = |layout: &mut Layout, prefix: String, width: usize, usage: Use| {
             let inner = inner_width(config.expansion, width, config.inner_multiple);
             SwiGluWeights {
-                gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, Use::Matrix),
-                down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, Use::Matrix),
+                gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, usage),
+                down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, usage),
             }
         };
         let blocks = (0..config.n_layers)
@@ -54,19 +54,14 @@ impl Network {
                 let prefix = format!("inner.{name}.layers.{i}");
                 let mix = match config.mixing {
                     Mixing::Attention => Mix::Attention {
-                        qkv: layout.push(
-                            format!("{prefix}.self_attn.qkv_proj.weight"),
-                            3 * hidden,
-                            hidden,
-                            Use::Matrix,
-                        ),
-                        out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Use::Matrix),
+                        qkv: layout.push(format!("{prefix}.self_attn.qkv_proj.weight"), 3 * hidden, hidden, Use::Rows),
+                        out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Use::Rows),
                         heads: config.n_heads,
                         rope: config.positions == Positions::Rope,
                     },
-                    Mixing::MlpT => Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len)),
+                    Mixing::MlpT => Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, Use::Cols)),
                 };
-                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden) }
+                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden, Use::Rows) }
             })
             .collect();
         Self { blocks }

@@ -1,6 +1,7 @@
 //! What a run tells: its log, its progress on the terminal, tables and pictures.
 
 pub mod charts;
+pub mod memory;
 pub mod metrics;
 pub mod plot;
 pub mod progress;
@@ -9,6 +10,7 @@ pub mod table;
 mod ticks;
 
 pub use charts::{accuracy_chart, loss_chart};
+pub use memory::peak_rss_bytes;
 pub use metrics::{MetricsLog, metric_points, read_metrics};
 pub use plot::{Chart, Points, Scale, Series};
 pub use progress::{Progress, ProgressSample};

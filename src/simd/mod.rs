@@ -31,9 +31,7 @@ mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use attention::{
-    AttentionShape, RopeTable, attention_backward, attention_backward_in, attention_forward, attention_forward_in,
-};
+pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
 pub use elementwise::{add, add_assign, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;
@@ -41,7 +39,7 @@ pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backwar
 pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Precision;
 pub use real::Real;
-pub use weight::{Side, Weight, weight_grad_cols, weight_grad_cols_in, weight_grad_rows, weight_grad_rows_in};
+pub use weight::{Side, Weight, weight_grad_cols, weight_grad_rows};
 
 #[cfg(test)]
 mod tests;

@@ -135,18 +135,8 @@ impl<T: Real> Weight<T> {
     }
 }
 
-/// `dw ← dw + scale · dyᵀ x`: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
-pub fn weight_grad_rows<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
-    weight_grad_rows_in(Precision::F32, (n_out, n_in), scale, dy, x, dw);
-}
-
-/// `dw ← dw + scale · dy xᵀ`: dy is `[out, n]`, x `[in, n]`, dw `[out, in]`.
-pub fn weight_grad_cols<T: Real>((n_out, n_in): (usize, usize), scale: T, dy: &[T], x: &[T], dw: &mut [T]) {
-    weight_grad_cols_in(Precision::F32, (n_out, n_in), scale, dy, x, dw);
-}
-
-/// [`weight_grad_rows`] with dy and x rounded to the precision.
-pub fn weight_grad_rows_in<T: Real>(
+/// `dw ← dw + scale · dyᵀ x`, dy and x rounded to the precision: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
+pub fn weight_grad_rows<T: Real>(
     precision: Precision,
     (n_out, n_in): (usize, usize),
     scale: T,
@@ -160,8 +150,8 @@ pub fn weight_grad_rows_in<T: Real>(
     gemm((n_out, m, n_in), scale, dy, x, true, precision, dw, n_in);
 }
 
-/// [`weight_grad_cols`] with dy and x rounded to the precision.
-pub fn weight_grad_cols_in<T: Real>(
+/// `dw ← dw + scale · dy xᵀ`, dy and x rounded to the precision: dy is `[out, n]`, x `[in, n]`, dw `[out, in]`.
+pub fn weight_grad_cols<T: Real>(
     precision: Precision,
     (n_out, n_in): (usize, usize),
     scale: T,

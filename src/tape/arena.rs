@@ -65,8 +65,7 @@ impl<T: Real> Arena<T> {
                 let offset = self.top * LINE;
                 self.top += len.div_ceil(LINE);
                 if self.top > self.lines.len() {
-                    let missing = self.top - self.lines.len();
-                    self.lines.reserve_exact(missing.max(self.lines.len() / 4));
+                    // `resize` doubles the reservation when it must; what is not yet used costs address space only.
                     self.lines.resize(self.top, Line([T::ZERO; LINE]));
                 }
                 Block { offset, len }
@@ -97,9 +96,9 @@ impl<T: Real> Arena<T> {
         self.free.clear();
     }
 
-    /// Memory held, in bytes.
-    pub fn capacity_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line<T>>()
+    /// Memory in use, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line<T>>()
     }
 
     /// The elements of a block.
@@ -163,9 +162,9 @@ mod tests {
             assert!(!b.overlaps(c));
         };
         round(&mut arena);
-        let size = arena.capacity_bytes();
+        let size = arena.size_bytes();
         round(&mut arena);
-        assert_eq!(arena.capacity_bytes(), size);
+        assert_eq!(arena.size_bytes(), size);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! use trm::tape::{Grads, Layout, Memory, Params, Tape, Use, ops};
 //!
 //! let mut layout = Layout::default();
-//! let w = layout.push("w", 1, 2, Use::Matrix);
+//! let w = layout.push("w", 1, 2, Use::Rows);
 //! let mut params = Params::<f64>::new(Arc::new(layout));
 //! params.update(|values| values[..2].copy_from_slice(&[3.0, 4.0]));
 //!
@@ -54,8 +54,8 @@ impl<T: Real> Default for Memory<T> {
 
 impl<T: Real> Memory<T> {
     /// Memory held by the arena, in bytes.
-    pub fn capacity_bytes(&self) -> usize {
-        self.arena.capacity_bytes()
+    pub fn size_bytes(&self) -> usize {
+        self.arena.size_bytes()
     }
 }
 

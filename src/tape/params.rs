@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::simd::{Real, Weight};
+use crate::simd::{Precision, Real, Side, Weight};
 
 /// Index of a tensor in a [`Layout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +21,10 @@ impl ParamId {
 /// How a tensor is used, and so how it is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// A matrix `[out, in]` applied to rows (features) or columns (positions).
-    Matrix,
+    /// A matrix `[out, in]` applied to rows (it mixes features).
+    Rows,
+    /// A matrix `[out, in]` applied to columns (it mixes positions).
+    Cols,
     /// Rows that are looked up or added; read as they are.
     Table,
 }
@@ -120,14 +122,32 @@ pub struct Params<T> {
     layout: Arc<Layout>,
     values: Vec<T>,
     packed: Vec<Option<Weight<T>>>,
+    precision: Precision,
 }
 
 impl<T: Real> Params<T> {
-    /// All zeros.
+    /// All zeros, in full precision.
     pub fn new(layout: Arc<Layout>) -> Self {
-        let packed =
-            layout.tensors().iter().map(|t| (t.usage == Use::Matrix).then(|| Weight::new(t.rows, t.cols))).collect();
-        Self { values: vec![T::ZERO; layout.len()], packed, layout }
+        Self::with_precision(layout, Precision::F32)
+    }
+
+    /// All zeros; products round their operands to `precision`.
+    pub fn with_precision(layout: Arc<Layout>, precision: Precision) -> Self {
+        let pack = |tensor: &Tensor| {
+            let side = match tensor.usage {
+                Use::Rows => Side::Rows,
+                Use::Cols => Side::Cols,
+                Use::Table => return None,
+            };
+            Some(Weight::with(tensor.rows, tensor.cols, side, precision))
+        };
+        let packed = layout.tensors().iter().map(pack).collect();
+        Self { values: vec![T::ZERO; layout.len()], packed, layout, precision }
+    }
+
+    /// Number format of the operands of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn layout(&self) -> &Arc<Layout> {

@@ -160,8 +160,8 @@ impl Lane {
     }
 
     /// Memory held by the lane's arena, in bytes.
-    pub fn capacity_bytes(&self) -> usize {
-        self.memory.capacity_bytes()
+    pub fn size_bytes(&self) -> usize {
+        self.memory.size_bytes()
     }
 
     fn gather(&mut self, table: Option<&PuzzleTable>, ids: &[u32]) {

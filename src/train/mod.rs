@@ -16,6 +16,7 @@ mod task_data;
 mod trainer;
 mod tree;
 mod weights;
+mod workload;
 
 pub use adam::Adam;
 pub use attempt::{Thought, attempt};
@@ -28,3 +29,4 @@ pub use run::{Ending, Run};
 pub use task_data::{Batches, TaskData};
 pub use trainer::{Examples, StepReport, Trainer, TrainerState};
 pub use weights::Weights;
+pub use workload::{RandomTokens, Work, Workload};

@@ -17,7 +17,7 @@ impl Weights {
     pub fn new(model: &Model, config: &Config) -> Self {
         let ndim = config.model.puzzle_emb_ndim;
         Self {
-            params: initialize(model, config.train.seed),
+            params: initialize(model, config.train.seed, config.train.precision.into()),
             table: (ndim > 0).then(|| PuzzleTable::new(config.task.num_puzzle_identifiers, ndim)),
         }
     }
@@ -40,6 +40,15 @@ impl Weights {
         match &mut self.table {
             Some(table) => read(PuzzleTable::NAME, &mut table.values),
             None => Ok(()),
+        }
+    }
+}
+
+impl From<crate::config::Precision> for crate::simd::Precision {
+    fn from(setting: crate::config::Precision) -> Self {
+        match setting {
+            crate::config::Precision::F32 => Self::F32,
+            crate::config::Precision::Bf16 => Self::Bf16,
         }
     }
 }

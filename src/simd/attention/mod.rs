@@ -97,20 +97,9 @@ impl<T: Real> Kernel<T> for Rotate<'_, T> {
 }
 
 /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal. `qkv` is rotated in place when `rope` is given.
-/// `lse` `[sequences, heads, len]` receives the log-sum-exp of each score row, for the backward pass.
+/// `lse` `[sequences, heads, len]` receives the log-sum-exp of each score row, for the backward pass. Operands of the products
+/// are rounded to the precision; the softmax is not.
 pub fn attention_forward<T: Real>(
-    shape: &AttentionShape,
-    rope: Option<&RopeTable<T>>,
-    qkv: &mut [T],
-    out: &mut [T],
-    lse: &mut [T],
-    scratch: &mut [T],
-) {
-    attention_forward_in(Precision::F32, shape, rope, qkv, out, lse, scratch);
-}
-
-/// [`attention_forward`] with the operands of its products rounded to the precision; the softmax is not.
-pub fn attention_forward_in<T: Real>(
     precision: Precision,
     shape: &AttentionShape,
     rope: Option<&RopeTable<T>>,
@@ -137,22 +126,6 @@ pub fn attention_forward_in<T: Real>(
 /// injection. `d_qkv` must hold zeros on entry.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
-    shape: &AttentionShape,
-    rope: Option<&RopeTable<T>>,
-    qkv: &[T],
-    out: &[T],
-    lse: &[T],
-    d_out: &[T],
-    d_qkv: &mut [T],
-    scratch: &mut [T],
-    faults: [T; 3],
-) {
-    attention_backward_in(Precision::F32, shape, rope, qkv, out, lse, d_out, d_qkv, scratch, faults);
-}
-
-/// [`attention_backward`] with the operands of its products rounded to the precision; the softmax is not.
-#[allow(clippy::too_many_arguments)]
-pub fn attention_backward_in<T: Real>(
     precision: Precision,
     shape: &AttentionShape,
     rope: Option<&RopeTable<T>>,

@@ -74,13 +74,13 @@ fn check<T: Real>(shape: AttentionShape, rope: bool, precision: Precision, toler
     let table = rope.then(|| RopeTable::new(shape.len, shape.head_dim));
     let (mut out, mut lse) = (vec![T::ONE; n], vec![T::ZERO; shape.sequences * shape.heads * shape.len]);
     let mut scratch = vec![T::from_f64(f64::NAN); shape.scratch()];
-    attention_forward_in(precision, &shape, table.as_ref(), &mut qkv, &mut out, &mut lse, &mut scratch);
+    attention_forward(precision, &shape, table.as_ref(), &mut qkv, &mut out, &mut lse, &mut scratch);
     assert_close(&out, &want, tolerance, "attention");
     let mut d_qkv = vec![T::ZERO; 3 * n];
     scratch.fill(T::from_f64(f64::NAN));
     let faults = faults.map(T::from_f64);
     let (table, scratch) = (table.as_ref(), &mut scratch);
-    attention_backward_in(precision, &shape, table, &qkv, &out, &lse, &d_out, &mut d_qkv, scratch, faults);
+    attention_backward(precision, &shape, table, &qkv, &out, &lse, &d_out, &mut d_qkv, scratch, faults);
     assert_close(&d_qkv, &d_want, tolerance, "gradient of attention");
 }
 

@@ -37,7 +37,7 @@ pub fn attention<T: Real>(tape: &mut Tape<'_, T>, qkv: Var, heads: usize, len: u
     let ([], [qkv_values, out_values, lse_values, scratch_values]) =
         tape.memory.arena.split([], [blocks[0], blocks[1], blocks[2], scratch]);
     let table = tape.memory.rope.as_ref().filter(|_| rope);
-    simd::attention_forward(&shape, table, qkv_values, out_values, lse_values, scratch_values);
+    simd::attention_forward(tape.params.precision(), &shape, table, qkv_values, out_values, lse_values, scratch_values);
     tape.memory.arena.release(scratch);
     if recorded {
         for slot in [qkv_slot, out, lse] {
@@ -65,7 +65,18 @@ impl Operation for Attention {
         let faults = [pass.factor("query"), pass.factor("key"), pass.factor("value")];
         let ([qkv, out, lse, dy], [d_qkv, scratch_values]) = pass.memory.arena.split(reads, [d_qkv, scratch]);
         let table = pass.memory.rope.as_ref().filter(|_| self.rope);
-        simd::attention_backward(&self.shape, table, qkv, out, lse, dy, d_qkv, scratch_values, faults);
+        simd::attention_backward(
+            pass.params.precision(),
+            &self.shape,
+            table,
+            qkv,
+            out,
+            lse,
+            dy,
+            d_qkv,
+            scratch_values,
+            faults,
+        );
         pass.memory.arena.release(scratch);
         pass.release_saved(self.lse);
     }

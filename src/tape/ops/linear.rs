@@ -47,6 +47,7 @@ impl Operation for Linear {
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let d_out = pass.grad_out(self.out);
         let shape = pass.params.shape(self.weight);
+        let precision = pass.params.precision();
         let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
         if let Some(d_x) = pass.grad_in(self.x) {
             let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
@@ -57,7 +58,7 @@ impl Operation for Linear {
         }
         let x = pass.value(self.x);
         let dy = pass.memory.arena.get(d_out);
-        simd::weight_grad_rows(shape, weight, dy, pass.memory.arena.get(x), pass.grads.get_mut(self.weight));
+        simd::weight_grad_rows(precision, shape, weight, dy, pass.memory.arena.get(x), pass.grads.get_mut(self.weight));
         if let Some(id) = self.bias {
             for row in dy.chunks_exact(shape.0) {
                 simd::axpy(pass.grads.get_mut(id), bias, row);
@@ -70,7 +71,7 @@ impl Operation for Linear {
             .map(|with_bias| {
                 let [m, n_in, n_out] = Sample::sizes(rng, [7, 9, 9]);
                 let mut sample = Sample::new(if with_bias { "with bias" } else { "" });
-                let weight = sample.param(rng, n_out, n_in, Use::Matrix);
+                let weight = sample.param(rng, n_out, n_in, Use::Rows);
                 let bias = with_bias.then(|| sample.param(rng, 1, n_out, Use::Table));
                 sample.input(rng, m, n_in);
                 sample.run(move |tape, inputs| vec![linear(tape, &inputs[0], weight, bias)])

@@ -57,6 +57,7 @@ impl Operation for SwiGlu {
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let (width, inner) = pass.params.shape(self.down);
+        let precision = pass.params.precision();
         let d_out = pass.grad_out(self.out);
         let hidden = pass.value(self.hidden);
         let activation = pass.memory.arena.alloc_zeroed(hidden.len() / 2);
@@ -69,9 +70,9 @@ impl Operation for SwiGlu {
             let (g, u) = row.split_at_mut(inner);
             simd::silu_mul_backward(g, u, a, gate, up);
         }
-        simd::weight_grad_rows((width, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
+        simd::weight_grad_rows(precision, (width, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
         let ([x, dh], []) = pass.memory.arena.split([pass.value(self.x), hidden], []);
-        simd::weight_grad_rows((2 * inner, width), scale_gate_up, dh, x, pass.grads.get_mut(self.gate_up));
+        simd::weight_grad_rows(precision, (2 * inner, width), scale_gate_up, dh, x, pass.grads.get_mut(self.gate_up));
 
         pass.memory.arena.release(activation);
         if let Some(d_x) = pass.grad_in(self.x) {
@@ -87,8 +88,8 @@ impl Operation for SwiGlu {
     fn samples(rng: &mut Rng) -> Vec<Sample> {
         let [m, width, inner] = Sample::sizes(rng, [5, 7, 9]);
         let mut sample = Sample::new("");
-        let gate_up = sample.param(rng, 2 * inner, width, Use::Matrix);
-        let down = sample.param(rng, width, inner, Use::Matrix);
+        let gate_up = sample.param(rng, 2 * inner, width, Use::Rows);
+        let down = sample.param(rng, width, inner, Use::Rows);
         sample.input(rng, m, width);
         vec![sample.run(move |tape, inputs| vec![swiglu(tape, &inputs[0], gate_up, down)])]
     }

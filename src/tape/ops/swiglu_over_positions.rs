@@ -63,6 +63,7 @@ impl Operation for SwiGluOverPositions {
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let (len, inner) = pass.params.shape(self.down);
+        let precision = pass.params.precision();
         let width = pass.slot(self.x).cols;
         let sequences = pass.slot(self.x).rows / len;
         let (d_out, hidden, x) = (pass.grad_out(self.out), pass.value(self.hidden), pass.value(self.x));
@@ -80,8 +81,8 @@ impl Operation for SwiGluOverPositions {
             pass.params.weight(self.down).backward_cols(dy, a);
             let (g, u) = h.split_at_mut(inner * width);
             simd::silu_mul_backward(g, u, a, gate, up);
-            simd::weight_grad_cols((len, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
-            simd::weight_grad_cols((2 * inner, len), scale_gate_up, h, x, pass.grads.get_mut(self.gate_up));
+            simd::weight_grad_cols(precision, (len, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
+            simd::weight_grad_cols(precision, (2 * inner, len), scale_gate_up, h, x, pass.grads.get_mut(self.gate_up));
             if let Some(d_x) = d_x {
                 let ([dh], [dx]) =
                     pass.memory.arena.split([hidden.part(i * inners, inners)], [d_x.part(i * tokens, tokens)]);
@@ -98,8 +99,8 @@ impl Operation for SwiGluOverPositions {
     fn samples(rng: &mut Rng) -> Vec<Sample> {
         let [sequences, len, width, inner] = Sample::sizes(rng, [3, 5, 5, 7]);
         let mut sample = Sample::new("");
-        let gate_up = sample.param(rng, 2 * inner, len, Use::Matrix);
-        let down = sample.param(rng, len, inner, Use::Matrix);
+        let gate_up = sample.param(rng, 2 * inner, len, Use::Cols);
+        let down = sample.param(rng, len, inner, Use::Cols);
         sample.input(rng, sequences * len, width);
         vec![sample.run(move |tape, inputs| vec![swiglu_over_positions(tape, &inputs[0], gate_up, down)])]
     }

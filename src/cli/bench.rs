@@ -1,0 +1,158 @@
+//! `trm bench`: how fast a training step is, next to what the processor could do.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::common::{Experiment, Threads};
+use crate::error::{Error, Result};
+use crate::report::Table;
+use crate::simd::{self, Precision};
+use crate::train::{Lanes, Work, Workload};
+
+/// Time the whole training step and the forward pass, against the FMA limit measured in the same process
+///
+/// Needs no data set (random tokens). Model FLOPs count 2·M·N·K for every matrix product, attention scores and values
+/// included: the forward pass of every call, twice that again for calls that carry gradient, nothing for
+/// recomputation. MFU is model FLOPs / seconds / FMA limit.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  trm bench                                         the quick start's model
+  trm bench --preset sudoku-extreme --batch 32      the published model
+  trm bench --preset sudoku-extreme-att --batch 32 --precision bf16 --threads 1 --json")]
+pub struct Args {
+    #[command(flatten)]
+    experiment: Experiment,
+    /// Sequences in the batch [default: the preset's]
+    #[arg(long, value_name = "B")]
+    batch: Option<usize>,
+    /// Number format of matrix products: f32 or bf16 [default: the preset's]
+    #[arg(long, value_name = "FORMAT")]
+    precision: Option<String>,
+    #[command(flatten)]
+    threads: Threads,
+    /// Seconds to measure each for, after one repetition to warm up; at least two repetitions
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+    /// Measure only this: train or forward
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// One measurement; seconds are the median over the repetitions.
+#[derive(Serialize)]
+struct Measurement {
+    name: &'static str,
+    seconds: f64,
+    fastest_seconds: f64,
+    repetitions: usize,
+    model_flops: f64,
+    gflops: f64,
+    limit_gflops: f64,
+    mfu: f64,
+    peak_rss_bytes: u64,
+    batch: usize,
+    threads: usize,
+    precision: &'static str,
+    simd: &'static str,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes()?;
+    simd::choose_isa()?;
+    let mut sets = Vec::new();
+    sets.extend(args.batch.map(|batch| format!("train.batch_size={batch}")));
+    sets.extend(args.precision.as_ref().map(|precision| format!("train.precision={}", quoted(precision))));
+    let config = args.experiment.resolve(&sets)?;
+    if !(args.seconds.is_finite() && args.seconds >= 0.0) {
+        return Err(Error::input(format!("--seconds {}: not a duration; give 0 or more", args.seconds)));
+    }
+    let works: &[(&str, Work)] = match args.only.as_deref() {
+        None => &[("train", Work::Train), ("forward", Work::Forward)],
+        Some("train") => &[("train", Work::Train)],
+        Some("forward") => &[("forward", Work::Forward)],
+        Some(other) => return Err(Error::input(format!("--only {other}: unknown; give train or forward"))),
+    };
+    let precision = Precision::from(config.train.precision);
+    let batch = config.train.batch_size;
+    let mut workload = Workload::new(config);
+    let mut measurements = Vec::new();
+    for &(name, work) in works {
+        measurements.push(measure(&lanes, &mut workload, name, work, args.seconds, precision, batch)?);
+    }
+    if args.json {
+        return super::print_json(&measurements);
+    }
+    let mut table = Table::new(["", "seconds", "model GFLOP", "GFLOP/s", "limit", "MFU %", "puzzles/s", "peak MB"]);
+    for m in &measurements {
+        table.row([
+            m.name.to_owned(),
+            format!("{:.4}", m.seconds),
+            format!("{:.1}", m.model_flops / 1e9),
+            format!("{:.1}", m.gflops),
+            format!("{:.1}", m.limit_gflops),
+            format!("{:.1}", 100.0 * m.mfu),
+            format!("{:.1}", batch as f64 / m.seconds),
+            format!("{:.0}", m.peak_rss_bytes as f64 / 1e6),
+        ]);
+    }
+    let threads = lanes.threads();
+    let precision = precision_name(precision);
+    super::print(&format!("{table}\nbatch {batch}, {threads} threads, {precision}, {}\n", simd::isa().name()))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
+fn measure(
+    lanes: &Lanes,
+    workload: &mut Workload,
+    name: &'static str,
+    work: Work,
+    seconds: f64,
+    precision: Precision,
+    batch: usize,
+) -> Result<Measurement> {
+    const LIMIT_SECONDS: f64 = 0.2;
+    workload.run(lanes, work)?;
+    // The limit is measured before and after: processors change their clock with the work and the neighbours.
+    let before = lanes.fma_limit(precision, LIMIT_SECONDS);
+    let (started, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        workload.run(lanes, work)?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let limit_gflops = before.max(lanes.fma_limit(precision, LIMIT_SECONDS));
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let model_flops = workload.model_flops(work);
+    let gflops = model_flops / median / 1e9;
+    Ok(Measurement {
+        name,
+        seconds: median,
+        fastest_seconds: times[0],
+        repetitions: times.len(),
+        model_flops,
+        gflops,
+        limit_gflops,
+        mfu: gflops / limit_gflops,
+        peak_rss_bytes: crate::report::peak_rss_bytes().unwrap_or(0),
+        batch,
+        threads: lanes.threads(),
+        precision: precision_name(precision),
+        simd: simd::isa().name(),
+    })
+}

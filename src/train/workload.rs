@@ -1,0 +1,92 @@
+//! A training step to time: random tokens, no data set, slots that never halt early.
+
+use super::{Examples, Group, Lanes, Trainer, Weights};
+use crate::config::Config;
+use crate::error::Result;
+use crate::model::{Model, model_flops};
+use crate::rng::Rng;
+
+/// Examples of random tokens.
+pub struct RandomTokens {
+    rng: Rng,
+    vocab: usize,
+    identifiers: usize,
+}
+
+impl RandomTokens {
+    /// Tokens below `vocab`, puzzle identifiers below `identifiers`.
+    pub fn new(vocab: usize, identifiers: usize) -> Self {
+        Self { rng: Rng::new(0), vocab, identifiers }
+    }
+}
+
+impl Examples for RandomTokens {
+    fn next_batch(&mut self) {}
+
+    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+        for (input, label) in inputs.iter_mut().zip(labels) {
+            *input = self.rng.below(self.vocab) as u8;
+            *label = self.rng.below(self.vocab) as i32;
+        }
+        self.rng.below(self.identifiers) as u32
+    }
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A whole update: forward, backward, optimizer, packing.
+    Train,
+    /// One supervision step of a batch without gradient.
+    Forward,
+}
+
+/// A step that can be repeated.
+pub struct Workload {
+    trainer: Trainer,
+    examples: RandomTokens,
+}
+
+impl Workload {
+    /// A fresh model of `config` and a batch of random puzzles.
+    pub fn new(config: Config) -> Self {
+        let model = Model::new(&config.model, &config.task);
+        let weights = Weights::new(&model, &config);
+        let examples = RandomTokens::new(config.task.vocab_size, config.task.num_puzzle_identifiers);
+        Self { trainer: Trainer::new(config, weights, u64::MAX), examples }
+    }
+
+    /// Model FLOPs of one repetition.
+    pub fn model_flops(&self, work: Work) -> f64 {
+        let flops = model_flops(&self.trainer.model);
+        let batch = self.trainer.config.train.batch_size as f64;
+        batch
+            * match work {
+                Work::Train => flops.total(),
+                Work::Forward => flops.forward,
+            }
+    }
+
+    /// Does the work once.
+    pub fn run(&mut self, lanes: &Lanes, work: Work) -> Result<()> {
+        match work {
+            Work::Train => self.trainer.step(lanes, &mut self.examples).map(|_| ()),
+            Work::Forward => {
+                let (model, weights) = (&self.trainer.model, &self.trainer.weights);
+                let groups = &mut self.trainer.groups;
+                lanes.install(|| {
+                    use rayon::prelude::*;
+                    groups.par_iter_mut().for_each(|group| infer_group(lanes, model, weights, group));
+                });
+                Ok(())
+            }
+        }
+    }
+}
+
+fn infer_group(lanes: &Lanes, model: &Model, weights: &Weights, group: &mut Group) {
+    for first in (0..group.slots()).step_by(super::lane::SHARD) {
+        let slots = first..group.slots().min(first + super::lane::SHARD);
+        lanes.with_lane(|lane| lane.infer(model, weights, group, slots));
+    }
+}
