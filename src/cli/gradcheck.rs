@@ -5,10 +5,12 @@ use serde::Serialize;
 
 use super::{print, print_json};
 use crate::error::{Error, Result};
+use crate::model;
 use crate::report::Table;
 use crate::rng::Rng;
+use crate::simd::choose_isa;
 use crate::tape::gradcheck::{Outcome, TOLERANCE, check};
-use crate::{model, tape::ops};
+use crate::tape::ops;
 
 /// Check every gradient the engine computes against central differences
 ///
@@ -44,6 +46,7 @@ struct Line<'a> {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    choose_isa()?;
     let entries = ops::CATALOGUE.iter().chain(model::CATALOGUE).enumerate();
     // Each entry has a stream of its own: a new one in front leaves the problems of the others as they were.
     let outcomes: Vec<Outcome> = entries

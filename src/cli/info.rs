@@ -8,12 +8,14 @@ use super::{print, print_json};
 use crate::config::MachineMemory;
 use crate::error::Result;
 use crate::report::Table;
+use crate::simd;
 use crate::train::Lanes;
 
 /// Show what the engine found: processor, SIMD path, threads, memory, version
 ///
 /// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
-/// threads and memory are what this process may use, which in a container is often less than the machine has.
+/// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
+/// path can be forced with the environment variable TRM_SIMD: portable, avx2 or avx512.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm info
@@ -41,7 +43,7 @@ pub fn run(args: Args) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         processor: processor(&cpuinfo),
-        simd_path: simd_path(),
+        simd_path: simd::choose_isa()?.name(),
         simd_features: simd_features(),
         threads: Lanes::available(),
         memory: MachineMemory::read(),
@@ -75,18 +77,6 @@ fn processor(cpuinfo: &str) -> Option<String> {
         fields.filter(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned()).find(|v| !v.is_empty())
     };
     ["model name", "Processor", "cpu model", "Hardware", "uarch"].into_iter().find_map(value)
-}
-
-/// The path the kernels take on this processor.
-fn simd_path() -> &'static str {
-    let features = simd_features();
-    if features.contains(&"avx512f") {
-        "avx512"
-    } else if features.contains(&"avx2") && features.contains(&"fma") {
-        "avx2"
-    } else {
-        "portable"
-    }
 }
 
 /// Vector extensions of the processor that a kernel could make use of.

@@ -120,11 +120,13 @@ macro_rules! real {
 real!(f32, |isa, kernel| {
     debug_assert!(isa.is_available());
     match isa {
-        // SAFETY (all three): an `Isa` comes from detection or from a forced choice checked against it.
+        // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512::<true>::new() }, kernel),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::<false>::new() }, kernel),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),
         _ => super::vector::Simd::call(Array::<f32>::default(), kernel),
