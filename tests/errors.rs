@@ -308,7 +308,7 @@ fn bad_weights_are_refused_in_one_line() {
         t.case(&format!("eval {{d}}/{file} --config {{d}}/run/config.toml"), &fragments);
     }
     let weights = "{d}/run/weights.safetensors";
-    t.case(&format!("solve {{d}}/cut 1... --config {{d}}/run/config.toml"), &["{d}/cut"]);
+    t.case("solve {d}/cut 1... --config {d}/run/config.toml", &["{d}/cut"]);
     t.case(&format!("eval {weights} --config {{d}}/other.toml"), &["has shape", "where the settings ask for"]);
     t.case(&format!("eval {weights} --config {{d}}/nowhere.toml"), &["{d}/nowhere.toml"]);
     t.case(&format!("eval {weights}"), &["not a run folder", weights]);
