@@ -42,11 +42,11 @@ impl RunLock {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io(&path, e)),
         }
-        let noted = file
+        // For the message above only: a full disk is no reason to refuse.
+        let _ = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| file.write_all(std::process::id().to_string().as_bytes()));
-        noted.map_err(|e| Error::io(&path, e))?;
         Ok(Self { _file: file })
     }
 }

@@ -171,6 +171,10 @@ fn refuse_taken(root: &Path, locked: bool) -> Result<()> {
     for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
         names.push(entry.map_err(|e| Error::io(root, e))?.file_name());
     }
+    // What a process that died before it had written its settings left is no run.
+    if locked {
+        atomic::remove_leftovers(root)?;
+    }
     let at = root.display();
     if names.iter().any(|n| n == "config.toml") {
         // The lock names the holder if there is one; a finished or interrupted run can be resumed.
@@ -179,7 +183,7 @@ fn refuse_taken(root: &Path, locked: bool) -> Result<()> {
         }
         return Err(Error::input(format!("{at}: holds a run already; go on with --resume, or give another --out")));
     }
-    if names.iter().any(|n| n != LOCK_FILE) {
+    if names.iter().any(|n| n != LOCK_FILE && !atomic::is_leftover(n)) {
         return Err(Error::input(format!("{at}: the folder is not empty; give a new one with --out")));
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bincode::de::{Decode, Decoder, DecoderImpl, read::Reader};
-use bincode::error::DecodeError;
+use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::atomic;
@@ -47,7 +47,10 @@ pub fn save(dir: &Path, step: u64, state: &impl Serialize) -> Result<PathBuf> {
     atomic::write(&path, |file| {
         file.write_all(&[0; HEADER_BYTES as usize])?;
         let mut payload = Summed { inner: file, crc: crc32fast::Hasher::new(), bytes: 0 };
-        bincode::serde::encode_into_std_write(state, &mut payload, config()).map_err(io::Error::other)?;
+        bincode::serde::encode_into_std_write(state, &mut payload, config()).map_err(|e| match e {
+            EncodeError::Io { inner, .. } => inner,
+            other => io::Error::other(other),
+        })?;
         let Summed { inner: file, crc, bytes } = payload;
         atomic::step("header")?;
         file.seek(SeekFrom::Start(0))?;

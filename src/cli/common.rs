@@ -39,7 +39,7 @@ impl Experiment {
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Threads {
     /// Threads to use [default: the processors this process may use]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
 }
 

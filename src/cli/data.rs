@@ -84,13 +84,13 @@ enum Build {
         #[arg(long, value_name = "SIDE")]
         size: usize,
         /// Training puzzles
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         count: usize,
         /// Test puzzles; 0: no test split
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         test: usize,
         /// Seed of the set
-        #[arg(long, value_name = "N", default_value_t = 0)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
         seed: u64,
         /// Clues put back on top of a minimal puzzle: uniform in 0..=K
         #[arg(long, value_name = "K", default_value_t = 6)]
@@ -119,13 +119,13 @@ enum Import {
         #[arg(long, value_name = "FILE")]
         test_csv: PathBuf,
         /// Training rows to draw; if there are fewer, all
-        #[arg(long, value_name = "N", default_value_t = 1000)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000)]
         subsample: usize,
         /// Augmented copies of each training row
-        #[arg(long, value_name = "N", default_value_t = 1000)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000)]
         aug: usize,
         /// Seed of the draws
-        #[arg(long, value_name = "N", default_value_t = 0)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
         seed: u64,
         /// Folder to make; it must not hold anything yet
         #[arg(long, value_name = "DIR")]

@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
     /// Supervision steps [default: what the run was trained with]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     steps: Option<u32>,
     #[command(flatten)]
     threads: Threads,

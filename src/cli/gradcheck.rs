@@ -26,10 +26,10 @@ use crate::tape::ops;
   trm gradcheck --json | jq 'max_by(.worst_error)'")]
 pub struct Args {
     /// Seed of the random problems
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     /// Problems for each variant of an operation
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
     /// Print a JSON list of {name, problems, worst_error, tolerance, passed}; an error that is not finite is null
     #[arg(long)]

@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long)]
     watch: bool,
     /// Supervision steps [default: what the run was trained with]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     steps: Option<u32>,
     /// Stop as soon as the model believes it is done
     #[arg(long)]

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::common::{Experiment, Threads};
+use super::note;
 use super::solve::show_sample;
 use crate::checkpoint::RunFolder;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, INTERRUPTED, Result};
 use crate::model::model_flops;
 use crate::report::Progress;
 use crate::simd::{self, Precision};
@@ -28,7 +29,9 @@ Examples:
   trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
 
 A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
-Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.")]
+Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.
+The exit code is 0 when all updates are done, 130 after Ctrl-C or SIGTERM (everything is saved then), 1 when a loss or
+gradient is not finite, 2 for input that cannot be used.")]
 pub struct Args {
     #[command(flatten)]
     experiment: Experiment,
@@ -38,10 +41,10 @@ pub struct Args {
     #[command(flatten)]
     threads: Threads,
     /// Updates; same as --set max_steps=N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_steps: Option<u64>,
     /// Seed of weights, data order and exploration; same as --set seed=N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Run folder, new [default: runs/NAME]; with --resume, the one to go on with
     #[arg(long, value_name = "RUN")]
@@ -58,11 +61,26 @@ pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     simd::choose_isa()?;
     let (folder, config, data) = if args.resume { reopen(&args)? } else { start(&args)? };
-    let outcome = train(&args, &folder, config, &data, &lanes);
-    if outcome.is_err() && !args.resume && crate::checkpoint::state::latest_step(&folder.checkpoint()).is_none() {
-        folder.discard();
+    on_interrupt();
+    match Run::new(&folder, config, &data, &lanes, args.resume) {
+        Ok(run) => train(run, &folder, &data, &lanes),
+        Err(error) => {
+            if !args.resume {
+                folder.discard();
+            }
+            Err(error)
+        }
     }
-    outcome
+}
+
+/// From here on Ctrl-C and SIGTERM ask for a clean end.
+fn on_interrupt() {
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
+            std::process::exit(INTERRUPTED.into());
+        }
+        note("\nsaving … (press again to end at once, without saving)");
+    });
 }
 
 /// The settings that the short options stand for.
@@ -125,16 +143,9 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     Ok((folder, stored, data))
 }
 
-fn train(args: &Args, folder: &RunFolder, config: Config, data: &TaskData, lanes: &Lanes) -> Result<()> {
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
-            std::process::exit(130);
-        }
-        eprintln!("\nsaving … (press again to end at once, without saving)");
-    });
-    let mut run = Run::new(folder, config, data, lanes, args.resume)?;
+fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -> Result<()> {
     for warning in &run.warnings {
-        eprintln!("trm: {warning}");
+        note(&format!("trm: {warning}"));
     }
     let limit = lanes.fma_limit(Precision::F32, 0.1);
     let trainer = run.trainer();
@@ -142,32 +153,30 @@ fn train(args: &Args, folder: &RunFolder, config: Config, data: &TaskData, lanes
     let train = &trainer.config.train;
     let per_update = model_flops(&trainer.model).total() * train.batch_size as f64;
     let halt_max_steps = train.halt_max_steps;
-    eprintln!(
+    note(&format!(
         "{}: {} weights, {total} updates of {} puzzles, {:.1} model GFLOP each",
         folder.root().display(),
         trainer.model.layout.n_weights(),
         train.batch_size,
         per_update / 1e9
-    );
-    eprintln!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name());
+    ));
+    note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name()));
     let mut progress = Progress::new(total, first);
     let started = Instant::now();
     let ending = run.train(&mut progress, Some(limit), || INTERRUPTS.load(Ordering::SeqCst) > 0);
     progress.finish();
     match ending? {
         Ending::Interrupted => {
-            eprintln!("saved after update {}; go on with:", run.trainer().step_count());
-            eprintln!("  trm train --resume --out {}", folder.root().display());
-            Ok(())
+            Err(Error::Interrupted { step: run.trainer().step_count(), run: folder.root().to_path_buf() })
         }
         Ending::Finished(evaluation) => {
             let trainer = run.trainer();
             let model_flops = per_update * (total - first) as f64;
-            eprintln!(
+            note(&format!(
                 "trained in {:.1} s, {model_flops:.2e} model FLOPs; weights in {}",
                 started.elapsed().as_secs_f64(),
                 folder.weights().display()
-            );
+            ));
             if evaluation.is_some() {
                 let weights = trainer.evaluation_weights();
                 show_sample(lanes, &trainer.model, &weights, data, halt_max_steps, folder.root())?;

@@ -65,7 +65,14 @@ impl Dataset {
         for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
             let entry = entry.map_err(|e| Error::io(root, e))?;
             let folder = entry.path();
-            if !folder.join("dataset.json").is_file() {
+            let metadata = folder.join("dataset.json");
+            if !metadata.is_file() {
+                if holds_arrays(&folder) {
+                    return Err(fault(
+                        &metadata,
+                        "is missing, though the folder holds the arrays of a split; bring it back",
+                    ));
+                }
                 continue;
             }
             let name = entry.file_name().into_string().map_err(|name| {
@@ -129,6 +136,12 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// Whether there are inputs of a set in a folder.
+fn holds_arrays(folder: &Path) -> bool {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_string_lossy().ends_with("__inputs.npy"))
 }
 
 /// Removes an unfinished folder when it goes out of scope; after the rename there is nothing left to remove.

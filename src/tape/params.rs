@@ -221,6 +221,11 @@ impl<T: Real> Grads<T> {
         &mut self.values[self.layout.tensors[id.index()].range()]
     }
 
+    /// Zeros of the same shape.
+    pub fn zeros_like(&self) -> Self {
+        Self::new(self.layout.clone())
+    }
+
     /// Back to zero.
     pub fn clear(&mut self) {
         self.values.fill(T::ZERO);

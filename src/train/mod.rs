@@ -14,6 +14,7 @@ mod puzzle_table;
 mod run;
 mod task_data;
 mod trainer;
+mod tree;
 mod weights;
 mod workload;
 

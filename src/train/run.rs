@@ -128,9 +128,20 @@ impl<'a> Run<'a> {
 
     /// Trains until all updates are done or `stop` says so. `limit_gflops` is the FMA limit of all lanes, for MFU.
     ///
+    /// The loop runs on one of the lanes' threads, so that steps are not handed from thread to thread.
+    ///
     /// # Errors
     /// [`Error::NonFinite`] names the last good checkpoint; the folder is then as that checkpoint left it.
     pub fn train(
+        &mut self,
+        progress: &mut Progress,
+        limit_gflops: Option<f64>,
+        stop: impl Fn() -> bool + Send,
+    ) -> Result<Ending> {
+        self.lanes.install(|| self.train_here(progress, limit_gflops, stop))
+    }
+
+    fn train_here(
         &mut self,
         progress: &mut Progress,
         limit_gflops: Option<f64>,

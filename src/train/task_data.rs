@@ -50,7 +50,8 @@ impl TaskData {
         self.dataset.split(name)
     }
 
-    /// A checksum of all training examples: a run may only go on with the data it started with.
+    /// A checksum of all training examples, their order and identifiers: a run may only go on with the data it started
+    /// with.
     pub fn fingerprint(&self) -> Result<u32> {
         let split = self.split(TRAIN)?;
         let mut hasher = crc32fast::Hasher::new();
@@ -59,6 +60,10 @@ impl TaskData {
                 Some(bytes) => hasher.update(bytes),
                 None => rows.iter().for_each(|&token| hasher.update(&[token])),
             }
+        }
+        for index in [&split.puzzle_identifiers, &split.puzzle_indices, &split.group_indices] {
+            hasher.update(&(index.len() as u64).to_le_bytes());
+            index.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
         }
         Ok(hasher.finalize())
     }

@@ -1,18 +1,17 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::adam::{Adam, adam_coefficients, gradient_norm};
 use super::lane::SHARD;
+use super::tree;
 use super::{Carry, Group, Lanes, PuzzleTable, Weights, learning_rate_factor};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::simd;
 use crate::tape::Grads;
 
 /// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
@@ -70,8 +69,8 @@ pub struct Trainer {
     rng: Rng,
     /// Sum of all groups' gradients in the last step.
     total: Grads<f32>,
-    /// Buffers for partial sums, taken and given back as the tree is walked.
-    buffers: Mutex<Vec<Grads<f32>>>,
+    /// Buffers for partial sums, and the place where they wait for each other.
+    sums: tree::Sums,
     minimum_steps: Vec<u32>,
     puzzle_ids: Vec<u32>,
     puzzle_grads: Vec<f32>,
@@ -107,7 +106,7 @@ impl Trainer {
             ema: weights.params.values().to_vec(),
             adam: Adam::new(&layout),
             total: Grads::new(layout),
-            buffers: Mutex::default(),
+            sums: tree::Sums::default(),
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
             puzzle_ids: Vec::with_capacity(train.batch_size),
@@ -204,11 +203,15 @@ impl Trainer {
 
     /// Runs all groups and leaves their gradients' sum in `self.total`.
     fn accumulate_all(&mut self, lanes: &Lanes) {
-        let tree =
-            Tree { lanes, model: &self.model, weights: &self.weights, config: &self.config, buffers: &self.buffers };
-        let sum = tree.accumulate(&mut self.groups);
-        let last = std::mem::replace(&mut self.total, sum);
-        tree.give_back(last);
+        let (model, weights, train) = (&self.model, &self.weights, &self.config.train);
+        tree::accumulate(lanes, &mut self.groups, &mut self.sums, &mut self.total, |group, grads| {
+            lanes.with_lane(|lane| {
+                for first in (0..group.slots()).step_by(SHARD) {
+                    let slots = first..group.slots().min(first + SHARD);
+                    lane.train(model, weights, train, group, slots, grads);
+                }
+            });
+        });
     }
 
     fn losses(&self) -> Result<StepReport> {
@@ -222,6 +225,9 @@ impl Trainer {
                 report.lm_loss + self.config.train.halt_loss_weight * (report.q_halt_loss + report.q_continue_loss);
             if !report.loss.is_finite() {
                 return Err(self.non_finite(format!("the loss of gradient group {i}")));
+            }
+            if !outcome.puzzle_grads.iter().all(|g| g.is_finite()) {
+                return Err(self.non_finite(format!("the gradient of {}", PuzzleTable::NAME)));
             }
         }
         Ok(report)
@@ -318,55 +324,5 @@ impl Trainer {
             group.carry = carry.into_owned();
         }
         Ok(())
-    }
-}
-
-/// The fixed binary tree in which groups' gradients are summed.
-struct Tree<'a> {
-    lanes: &'a Lanes,
-    model: &'a Model,
-    weights: &'a Weights,
-    config: &'a Config,
-    buffers: &'a Mutex<Vec<Grads<f32>>>,
-}
-
-impl Tree<'_> {
-    /// Runs some groups and returns the sum of their gradients. Which thread does what depends on who is free; the
-    /// shape of the tree, and so the order of summation, does not.
-    fn accumulate(&self, groups: &mut [Group]) -> Grads<f32> {
-        if let [group] = groups {
-            let mut grads = self.take();
-            self.lanes.with_lane(|lane| {
-                for first in (0..group.slots()).step_by(SHARD) {
-                    let slots = first..group.slots().min(first + SHARD);
-                    lane.train(self.model, self.weights, &self.config.train, group, slots, &mut grads);
-                }
-            });
-            return grads;
-        }
-        let (left, right) = groups.split_at_mut(groups.len().div_ceil(2));
-        let (mut left, right) = rayon::join(|| self.accumulate(left), || self.accumulate(right));
-        simd::add_assign(left.values_mut(), right.values());
-        self.give_back(right);
-        left
-    }
-
-    fn take(&self) -> Grads<f32> {
-        let buffer = self.lock().pop();
-        match buffer {
-            Some(mut grads) => {
-                grads.clear();
-                grads
-            }
-            None => Grads::new(self.model.layout.clone()),
-        }
-    }
-
-    fn give_back(&self, grads: Grads<f32>) {
-        self.lock().push(grads);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Grads<f32>>> {
-        self.buffers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,0 +1,94 @@
+//! After the first few steps a training step allocates nothing.
+//!
+//! One test alone in its process: the allocator counts what every thread asks for.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{RandomExamples, config};
+use trm::config::Mixing;
+use trm::model::Model;
+use trm::train::{Lanes, Trainer, Weights};
+
+/// The system's allocator, with a counter.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Updates until every lane has seen every size of shard.
+const FIRST: usize = 20;
+/// Updates that are counted: more than the tasks that fit one block of a thread pool's queue.
+const COUNTED: usize = 70;
+
+fn allocations(mixing: Mixing, batch_size: usize, threads: usize, extras: bool) -> usize {
+    let mut config = config(mixing, batch_size);
+    if !extras {
+        config.train.continue_loss = false;
+        (config.model.puzzle_emb_ndim, config.model.puzzle_emb_len, config.model.learned_prefix) = (0, 0, 1);
+    }
+    let lanes = Lanes::new(threads).unwrap();
+    let model = Model::new(&config.model, &config.task);
+    let mut examples = RandomExamples::new(&config);
+    let weights = Weights::new(&model, &config);
+    let mut trainer = Trainer::new(config, weights, 1000);
+    // As a run does it: the loop is on a thread of the pool.
+    lanes.install(|| {
+        for _ in 0..FIRST {
+            trainer.step(&lanes, &mut examples).unwrap();
+        }
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for _ in 0..COUNTED {
+            trainer.step(&lanes, &mut examples).unwrap();
+        }
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    })
+}
+
+#[test]
+fn after_the_first_steps_a_training_step_allocates_nothing() {
+    let probe = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > probe, "the allocator counts");
+    for mixing in [Mixing::MlpT, Mixing::Attention] {
+        for extras in [false, true] {
+            for (threads, batch_size) in [(1, 32), (1, 30), (2, 32)] {
+                let found = allocations(mixing, batch_size, threads, extras);
+                assert_eq!(
+                    found, 0,
+                    "{mixing:?}, batch {batch_size}, {threads} threads, puzzle table and continue loss: {extras}"
+                );
+            }
+        }
+    }
+}
