@@ -32,6 +32,9 @@ pub struct Args {
     /// Supervision steps [default: what the run was trained with]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     steps: Option<u32>,
+    /// Only the first N puzzles of the split
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    limit: Option<usize>,
     #[command(flatten)]
     threads: Threads,
     /// Print JSON instead of a table
@@ -65,7 +68,10 @@ pub fn run(args: Args) -> Result<()> {
         Some(steps) => steps,
         None => config.train.halt_max_steps,
     };
-    let result = data.evaluate(&lanes, &model, &weights, &args.split, steps)?;
+    let limit = args.limit.unwrap_or(0);
+    let never = || false;
+    let evaluation = data.evaluate(&lanes, (&model, &weights), (&args.split, limit), steps, never)?;
+    let result = evaluation.expect("nothing stops it");
     let right = (result.exact_accuracy * result.puzzles as f64).round() as u64;
     let (low, high) = wilson_95(right, result.puzzles as u64);
     if args.json {

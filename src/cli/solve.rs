@@ -7,12 +7,15 @@ use std::time::Duration;
 use super::board::{draw, grid_of};
 use super::common::{StoredModel, Threads};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, model_flops};
 use crate::puzzle::sudoku::{Geometry, Grid, Solutions, solve};
 use crate::train::{Lanes, TaskData, Thought, Weights, attempt};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
+
+/// Model FLOPs that the choice of a sample may cost.
+const SAMPLE_FLOPS: f64 = 2e11;
 
 /// Pause between two boards when they are drawn over each other.
 const FRAME: Duration = Duration::from_millis(300);
@@ -126,10 +129,11 @@ fn show(question: &Grid, thoughts: &[Thought], watch: bool) -> Result<()> {
     };
     let line: String = before.iter().map(|&v| char::from_digit(u32::from(v), 36).unwrap_or('.')).collect();
     text.push_str(&format!(
-        "{}\n{verdict}, confidence {:.1} %, {} supervision steps\n",
+        "{}\n{verdict}, confidence {:.1} %, {} supervision step{}\n",
         line.to_uppercase(),
         100.0 * last.confidence,
-        thoughts.len()
+        thoughts.len(),
+        if thoughts.len() == 1 { "" } else { "s" }
     ));
     super::print(&text)
 }
@@ -145,10 +149,26 @@ pub fn show_sample(
 ) -> Result<()> {
     let split = data.split("test")?;
     let Some(geometry) = split.sudoku_geometry() else { return Ok(()) };
-    let Some(tokens) = split.inputs.rows().into_iter().next().map(|row| row.to_vec()) else { return Ok(()) };
-    let question = Grid::from_tokens(geometry, &tokens)?;
-    let thoughts = attempt(lanes, model, weights, &tokens, split.puzzle_identifiers[0], steps, true);
-    super::print("\nA puzzle it has not seen:\n\n")?;
+    // Of some puzzles, the one that takes the most thought and ends right; few when a thought is expensive.
+    let cost = model_flops(model).forward * f64::from(steps);
+    let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
+    let mut sample: Option<(Grid, Vec<Thought>)> = None;
+    for (row, &id) in split.inputs.rows().into_iter().zip(&split.puzzle_identifiers).take(candidates) {
+        let question = Grid::from_tokens(geometry, &row.to_vec())?;
+        let thoughts = attempt(lanes, model, weights, &row.to_vec(), id, steps, true);
+        let right = thoughts.last().and_then(|last| grid_of(geometry, &last.tokens));
+        let right = right.is_some_and(|answer| answer.is_solution_of(&question));
+        if sample.as_ref().is_none_or(|(_, best)| right && thoughts.len() > best.len()) {
+            sample = Some((question, thoughts));
+        }
+    }
+    let Some((question, thoughts)) = sample else { return Ok(()) };
+    let shared = match geometry.side() {
+        6 => " (6×6 has 28,200,960 grids, but only 49 classes of them under symmetry)",
+        4 => " (4×4 has only 288 grids: solutions are shared)",
+        _ => "",
+    };
+    super::print(&format!("\nA puzzle it has not seen, under any symmetry{shared}:\n\n"))?;
     super::print(&draw(geometry, question.values(), question.values(), &vec![false; geometry.cells()], false))?;
     super::print("\n")?;
     show(&question, &thoughts, true)?;

@@ -147,8 +147,9 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
     for warning in &run.warnings {
         note(&format!("trm: {warning}"));
     }
-    let limit = lanes.fma_limit(Precision::F32, 0.1);
     let trainer = run.trainer();
+    let precision = Precision::from(trainer.config.train.precision);
+    let limit = lanes.fma_limit(precision, 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;
     let per_update = model_flops(&trainer.model).total() * train.batch_size as f64;

@@ -213,6 +213,8 @@ pub struct TrainConfig {
     pub gradient_groups: usize,
     /// Updates between evaluations; 0 = only at the end.
     pub eval_interval: u64,
+    /// Puzzles of the test split that evaluations during training use; 0 = all.
+    pub eval_puzzles: usize,
     /// Updates between checkpoints; 0 = only at the end.
     pub checkpoint_interval: u64,
 }

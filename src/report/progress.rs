@@ -28,7 +28,8 @@ pub struct ProgressSample {
 pub struct Progress {
     total: u64,
     first: u64,
-    started: Instant,
+    /// When the first sample came: what an update takes is measured from there, without the warm-up.
+    started: Option<Instant>,
     out: Out,
 }
 
@@ -62,11 +63,14 @@ impl Progress {
     }
 
     fn with(total: u64, first: u64, out: Out) -> Self {
-        Self { total, first, started: Instant::now(), out }
+        Self { total, first, started: None, out }
     }
 
     /// Shows a sample.
     pub fn update(&mut self, sample: &ProgressSample) {
+        if self.started.is_none() {
+            (self.first, self.started) = (sample.step, Some(Instant::now()));
+        }
         let eta = self.eta(sample.step);
         match &mut self.out {
             Out::Bar(bar) => {
@@ -107,7 +111,7 @@ impl Progress {
     fn eta(&self, step: u64) -> Option<Duration> {
         let done = step.checked_sub(self.first).filter(|&d| d > 0)?;
         let left = self.total.saturating_sub(step);
-        Duration::try_from_secs_f64(self.started.elapsed().as_secs_f64() / done as f64 * left as f64).ok()
+        Duration::try_from_secs_f64(self.started?.elapsed().as_secs_f64() / done as f64 * left as f64).ok()
     }
 }
 

@@ -41,20 +41,23 @@ struct Counts {
 }
 
 /// Evaluates `n` examples for `steps` supervision steps; `write` gives example i (tokens, labels, identifier).
-/// Counts are summed in the order of the examples, so threads change nothing.
+/// Counts are summed in the order of the examples, so threads change nothing. `None` when `stop` cut it short.
 pub fn evaluate(
     lanes: &Lanes,
-    model: &Model,
-    weights: &Weights,
+    (model, weights): (&Model, &Weights),
     n: usize,
     steps: u32,
     write: impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync,
-) -> Evaluation {
+    stop: impl Fn() -> bool + Sync,
+) -> Option<Evaluation> {
     let shards: Vec<usize> = (0..n).step_by(SHARD).collect();
-    let counts: Vec<Vec<Counts>> = lanes.install(|| {
-        let run = |&first: &usize| run_shard(lanes, model, weights, first..n.min(first + SHARD), steps, &write);
+    let counts: Option<Vec<Vec<Counts>>> = lanes.install(|| {
+        let run = |&first: &usize| {
+            (!stop()).then(|| run_shard(lanes, model, weights, first..n.min(first + SHARD), steps, &write))
+        };
         shards.par_iter().map(run).collect()
     });
+    let counts = counts?;
     let share = |count: f64| if n == 0 { 0.0 } else { count / n as f64 };
     let by_step: Vec<StepAccuracy> = (0..steps as usize)
         .map(|step| {
@@ -68,13 +71,13 @@ pub fn evaluate(
         })
         .collect();
     let last = by_step.last().copied().unwrap_or_default();
-    Evaluation {
+    Some(Evaluation {
         exact_accuracy: last.exact_accuracy,
         token_accuracy: last.token_accuracy,
         halt_accuracy: last.halt_accuracy,
         puzzles: n,
         by_step,
-    }
+    })
 }
 
 fn run_shard(

@@ -26,6 +26,8 @@ struct RunState<'a> {
     fingerprint: u32,
     /// Seconds trained so far.
     seconds: f64,
+    /// The last update after which an evaluation was logged.
+    evaluated: u64,
     sampler: SamplerState,
     trainer: TrainerState<'a>,
 }
@@ -83,6 +85,11 @@ pub struct Run<'a> {
     fingerprint: u32,
     /// Seconds trained by earlier processes.
     seconds_before: f64,
+    started: Instant,
+    /// The last update after which an evaluation was logged.
+    evaluated: u64,
+    /// The last update that a checkpoint holds.
+    saved: u64,
     last_good: Option<PathBuf>,
     /// Things worth telling that are no errors.
     pub warnings: Vec<String>,
@@ -103,7 +110,8 @@ impl<'a> Run<'a> {
         let model = Model::new(&config.model, &config.task);
         let weights = Weights::new(&model, &config);
         let mut trainer = Trainer::new(config, weights, total_steps);
-        let (mut sampler, mut seconds_before, mut last_good, mut warnings) = (None, 0.0, None, Vec::new());
+        let (mut sampler, mut seconds_before, mut evaluated) = (None, 0.0, 0);
+        let (mut last_good, mut warnings) = (None, Vec::new());
         if let Some(loaded) = loaded {
             let state = loaded.value;
             if state.fingerprint != fingerprint {
@@ -113,12 +121,26 @@ impl<'a> Run<'a> {
                 )));
             }
             trainer.restore(state.trainer)?;
-            (sampler, seconds_before) = (Some(state.sampler), state.seconds);
+            (sampler, seconds_before, evaluated) = (Some(state.sampler), state.seconds, state.evaluated);
             (last_good, warnings) = (Some(loaded.path), loaded.warnings);
         }
         let batches = data.batches(&trainer.config, sampler)?;
         let metrics = MetricsLog::resume(&folder.metrics(), trainer.step_count())?;
-        Ok(Self { folder, data, lanes, trainer, batches, metrics, fingerprint, seconds_before, last_good, warnings })
+        Ok(Self {
+            saved: trainer.step_count(),
+            started: Instant::now(),
+            folder,
+            data,
+            lanes,
+            trainer,
+            batches,
+            metrics,
+            fingerprint,
+            seconds_before,
+            evaluated,
+            last_good,
+            warnings,
+        })
     }
 
     /// The state of the run.
@@ -136,7 +158,7 @@ impl<'a> Run<'a> {
         &mut self,
         progress: &mut Progress,
         limit_gflops: Option<f64>,
-        stop: impl Fn() -> bool + Send,
+        stop: impl Fn() -> bool + Send + Sync,
     ) -> Result<Ending> {
         self.lanes.install(|| self.train_here(progress, limit_gflops, stop))
     }
@@ -145,17 +167,33 @@ impl<'a> Run<'a> {
         &mut self,
         progress: &mut Progress,
         limit_gflops: Option<f64>,
-        stop: impl Fn() -> bool,
+        stop: impl Fn() -> bool + Sync,
     ) -> Result<Ending> {
-        let started = Instant::now();
+        self.started = Instant::now();
         let train = self.trainer.config.train.clone();
         let flops = model_flops(&self.trainer.model).total() * train.batch_size as f64;
         let mut window = Window::new();
         let mut last_evaluation = None;
-        while self.trainer.step_count() < self.trainer.total_steps() {
+        loop {
+            let step = self.trainer.step_count();
+            let finished = step == self.trainer.total_steps();
+            let due = |interval: u64| finished || (interval > 0 && step.is_multiple_of(interval));
+            if step > self.evaluated && due(train.eval_interval) && self.has_test() {
+                last_evaluation = self.evaluate(progress, flops * step as f64, &stop)?;
+                window = Window::new();
+            }
+            if step > self.saved && due(train.checkpoint_interval) {
+                self.save()?;
+                window = Window::new();
+            }
             if stop() {
-                self.save(self.seconds_before + started.elapsed().as_secs_f64())?;
+                if step > self.saved {
+                    self.save()?;
+                }
                 return Ok(Ending::Interrupted);
+            }
+            if finished {
+                return Ok(Ending::Finished(last_evaluation));
             }
             let report = match self.trainer.step(self.lanes, &mut self.batches) {
                 Err(Error::NonFinite { tensor, step, .. }) => {
@@ -165,40 +203,44 @@ impl<'a> Run<'a> {
                 }
                 other => other?,
             };
-            let step = report.step;
-            let finished = step == self.trainer.total_steps();
-            let seconds = self.seconds_before + started.elapsed().as_secs_f64();
-            self.metrics.append(&record(&report, &train, seconds, flops * step as f64))?;
+            self.metrics.append(&record(&report, &train, self.seconds(), flops * report.step as f64))?;
             window.add(&report);
-            if window.seconds() > SAMPLE_SECONDS || finished {
+            if window.seconds() > SAMPLE_SECONDS || report.step == self.trainer.total_steps() {
                 progress.update(&window.sample(&train, flops, limit_gflops));
                 window = Window::new();
             }
-            if finished || (train.eval_interval > 0 && step.is_multiple_of(train.eval_interval)) {
-                last_evaluation = self.evaluate(progress, seconds, flops * step as f64)?;
-                window = Window::new();
-            }
-            if finished || (train.checkpoint_interval > 0 && step.is_multiple_of(train.checkpoint_interval)) {
-                self.save(self.seconds_before + started.elapsed().as_secs_f64())?;
-                window = Window::new();
-            }
         }
-        Ok(Ending::Finished(last_evaluation))
     }
 
-    fn evaluate(&mut self, progress: &mut Progress, seconds: f64, model_flops: f64) -> Result<Option<Evaluation>> {
-        if !self.data.split(TEST).is_ok_and(|split| split.examples() > 0) {
-            return Ok(None);
-        }
+    /// Seconds trained so far, by this process and earlier ones.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    fn has_test(&self) -> bool {
+        self.data.split(TEST).is_ok_and(|split| split.examples() > 0)
+    }
+
+    /// Evaluates and logs it; `None` when `stop` cut it short.
+    fn evaluate(
+        &mut self,
+        progress: &mut Progress,
+        model_flops: f64,
+        stop: &(impl Fn() -> bool + Sync),
+    ) -> Result<Option<Evaluation>> {
         let trainer = &self.trainer;
-        let steps = trainer.config.train.halt_max_steps;
+        let train = &trainer.config.train;
+        let (seconds, step) = (self.seconds(), trainer.step_count());
         let weights = trainer.evaluation_weights();
-        let evaluation = self.data.evaluate(self.lanes, &trainer.model, &weights, TEST, steps)?;
-        self.metrics.append(&EvalRecord { step: trainer.step_count(), seconds, model_flops, eval: &evaluation })?;
+        let stored = (&trainer.model, &weights);
+        let puzzles = (TEST, train.eval_puzzles);
+        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, train.halt_max_steps, stop)? else {
+            return Ok(None);
+        };
+        self.metrics.append(&EvalRecord { step, seconds, model_flops, eval: &evaluation })?;
+        self.evaluated = step;
         progress.note(&format!(
-            "step {:>6}  {:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %  ({} puzzles)",
-            trainer.step_count(),
-            seconds,
+            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %  ({} puzzles)",
             100.0 * evaluation.exact_accuracy,
             100.0 * evaluation.token_accuracy,
             100.0 * evaluation.halt_accuracy,
@@ -208,7 +250,7 @@ impl<'a> Run<'a> {
     }
 
     /// Log, then weights, then the state to resume from, each whole or not at all.
-    fn save(&mut self, seconds: f64) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         self.metrics.sync()?;
         let weights = self.trainer.evaluation_weights();
         let tensors: Vec<NamedTensor> =
@@ -216,11 +258,13 @@ impl<'a> Run<'a> {
         save_weights(&self.folder.weights(), &tensors)?;
         let state = RunState {
             fingerprint: self.fingerprint,
-            seconds,
+            seconds: self.seconds(),
+            evaluated: self.evaluated,
             sampler: self.batches.state(),
             trainer: self.trainer.state(),
         };
         self.last_good = Some(checkpoint::save(&self.folder.checkpoint(), self.trainer.step_count(), &state)?);
+        self.saved = self.trainer.step_count();
         Ok(())
     }
 }

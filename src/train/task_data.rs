@@ -105,20 +105,23 @@ impl TaskData {
         Ok(Batches { split, sampler, augmentation, draws: Vec::new() })
     }
 
-    /// Accuracy of `weights` on a split after each of `steps` supervision steps.
+    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each of `steps` supervision steps;
+    /// `None` when `stop` cut it short.
     pub fn evaluate(
         &self,
         lanes: &Lanes,
-        model: &Model,
-        weights: &Weights,
-        split: &str,
+        stored: (&Model, &Weights),
+        (split, limit): (&str, usize),
         steps: u32,
-    ) -> Result<Evaluation> {
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Evaluation>> {
         let split = self.split(split)?;
-        Ok(evaluate(lanes, model, weights, split.examples(), steps, |example, inputs, labels| {
+        let n = if limit == 0 { split.examples() } else { split.examples().min(limit) };
+        let write = |example: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let draw = Draw { example: example as u32, augment_seed: 0 };
             write_example(split, draw, Augmentation::Stored, inputs, labels)
-        }))
+        };
+        Ok(evaluate(lanes, stored, n, steps, write, stop))
     }
 }
 
