@@ -13,7 +13,7 @@ import sys
 from html import escape
 
 FONT_SIZE, LINE, CHAR, MARGIN, BAR = 15, 21, 9.03, 22, 38
-COLUMNS = 106
+COLUMNS = 116
 BACKGROUND, FRAME = "#12161d", "#2a3140"
 COLOURS = {
     "text": "#c7d0dc", "dim": "#6f7b8c", "clue": "#eef2f7", "answer": "#8fd694", "changed": "#ffd166",

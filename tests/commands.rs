@@ -39,7 +39,11 @@ fn questions() -> Vec<String> {
 #[test]
 fn train_ends_with_a_sample_solved_step_by_step_and_the_commands_to_try_next() {
     let (run, out, err) = run();
-    assert!(out.contains("A puzzle it has not seen, under any symmetry (4×4 has only 288 grids: solutions are shared):") && out.contains("step 1 of "), "{out}");
+    assert!(
+        out.contains("A puzzle it has not seen, under any symmetry:\n(4×4 has only 288 grids: solutions are shared)")
+            && out.contains("step 1 of "),
+        "{out}"
+    );
     let verdicts = out.lines().filter(|line| line.contains("a valid solution") || line.contains("not a solution"));
     assert_eq!(verdicts.count(), 1, "{out}");
     let next: Vec<&str> = out.lines().rev().take(2).collect();

@@ -164,11 +164,11 @@ pub fn show_sample(
     }
     let Some((question, thoughts)) = sample else { return Ok(()) };
     let shared = match geometry.side() {
-        6 => " (6×6 has 28,200,960 grids, but only 49 classes of them under symmetry)",
-        4 => " (4×4 has only 288 grids: solutions are shared)",
+        6 => "(6×6 has 28,200,960 grids, but only 49 classes of them under symmetry)\n",
+        4 => "(4×4 has only 288 grids: solutions are shared)\n",
         _ => "",
     };
-    super::print(&format!("\nA puzzle it has not seen, under any symmetry{shared}:\n\n"))?;
+    super::print(&format!("\nA puzzle it has not seen, under any symmetry:\n{shared}\n"))?;
     super::print(&draw(geometry, question.values(), question.values(), &vec![false; geometry.cells()], false))?;
     super::print("\n")?;
     show(&question, &thoughts, true)?;
