@@ -105,14 +105,16 @@ def picture_lines(text, command):
     if split == len(lines):
         return out
     end = next((i for i, line in enumerate(lines) if line.startswith("step ") and " of " in line and i > split), split)
-    question = [line for line in lines[split + 1:end] if line]
+    between = [line for line in lines[split + 1:end] if line]
+    remarks = [line for line in between if line.startswith("(")]
+    question = [line for line in between if line not in remarks]
     boards, rest = boards_of(lines[end:])
     shown = boards if len(boards) <= BOARDS_SHOWN else boards[:BOARDS_SHOWN - 1] + boards[-1:]
     blocks = [[plain("the puzzle", "dim")] + board_cells(question, question)]
     for heading, rows in shown:
         step, confidence = re.match(r"(step \d+) of \d+, confidence (.*)", heading).groups()
         blocks.append([plain(f"{step}, {confidence} sure", "dim")] + board_cells(rows, question))
-    out += [[], coloured(lines[split]), []] + side_by_side(blocks) + [[]]
+    out += [[], coloured(lines[split])] + [plain(line, "dim") for line in remarks] + [[]] + side_by_side(blocks) + [[]]
     out += [coloured(line) for line in rest]
     return out
 

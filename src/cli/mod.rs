@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 #[derive(Parser)]
 #[command(name = "trm", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
-    after_help = "Start with `trm train`: it builds a set of 6×6 Sudokus, trains on it for about two minutes, and \
+    after_help = "Start with `trm train`: it builds a set of 6×6 Sudokus, trains on it for about a minute, and \
                         solves a puzzle it has not seen. `trm help COMMAND` has examples."
 )]
 struct Cli {

@@ -17,7 +17,7 @@ use crate::train::{Ending, Lanes, Run, TaskData};
 
 /// Train a model
 ///
-/// Without arguments: the quick start. It generates 6×6 Sudokus, trains on them for about two minutes, evaluates on
+/// Without arguments: the quick start. It generates 6×6 Sudokus, trains on them for about a minute, evaluates on
 /// puzzles that are new up to every symmetry, and solves one step by step.
 #[derive(clap::Args)]
 #[command(after_help = "\
