@@ -23,10 +23,8 @@ use crate::error::{Error, Result};
 /// Train, examine and time tiny recursive reasoning models on CPUs.
 #[derive(Parser)]
 #[command(name = "trm", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(
-    after_help = "Start with `trm train`: it builds a set of 6×6 Sudokus, trains on it for about a minute, and \
-                        solves a puzzle it has not seen. `trm help COMMAND` has examples."
-)]
+#[command(after_help = "Start with `trm train`: it builds a set of 6×6 Sudokus, trains on it for about a minute, and \
+                        solves a puzzle it has not seen. `trm help COMMAND` has examples.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
