@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use trm::config::{Arch, Config, Loss, Mixing, Optimizer, Positions};
+use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions};
 use trm::model::Model;
 use trm::train::{Examples, Group, Lanes, StepReport, Trainer, Weights};
 
@@ -61,12 +61,23 @@ fn config_of(case: &Value) -> Option<Config> {
     let c = &case["config"];
     let size = |key: &str| c[key].as_u64().unwrap() as usize;
     let mut config = Config::preset("sudoku-extreme").unwrap();
-    config.model.arch = match case["arch"].as_str().unwrap() {
+    let arch = case["arch"].as_str().unwrap();
+    config.model.arch = match arch {
         "trm" => Arch::Trm,
+        "hrm" => Arch::Hrm,
+        "singlez" => Arch::Singlez,
+        "hier6" => Arch::Hier6,
+        "transformer" => Arch::Transformer,
         _ => return None,
     };
     let m = &mut config.model;
     (m.h_cycles, m.l_cycles, m.n_layers) = (size("H_cycles"), size("L_cycles"), size("L_layers"));
+    match config.model.arch {
+        Arch::Hrm => config.model.gradient = Gradient::OneStep,
+        Arch::Transformer => config.model.n_layers = size("H_layers"),
+        _ => {}
+    }
+    let m = &mut config.model;
     (m.hidden_size, m.n_heads) = (size("hidden_size"), size("num_heads"));
     m.expansion = c["expansion"].as_f64().unwrap();
     m.mixing = if c["mlp_t"].as_bool().unwrap() { Mixing::MlpT } else { Mixing::Attention };
@@ -102,7 +113,7 @@ fn config_of(case: &Value) -> Option<Config> {
     t.lr_min_ratio = case["lr_min_ratio"].as_f64().unwrap();
     t.halt_max_steps = size("halt_max_steps") as u32;
     t.halt_exploration_prob = c["halt_exploration_prob"].as_f64().unwrap();
-    t.continue_loss = !c["no_ACT_continue"].as_bool().unwrap();
+    t.continue_loss = arch == "hrm" || arch == "trm" && !c["no_ACT_continue"].as_bool().unwrap();
     // Two groups, so that the sum over the tree is part of what is compared.
     t.gradient_groups = 2;
     Some(config)

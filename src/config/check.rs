@@ -1,6 +1,6 @@
 //! What a set of well-typed settings must satisfy before anything is allocated or trained.
 
-use super::{Augment, Config, Gradient, Loss, Mixing, Positions, resources};
+use super::{Arch, Augment, Config, Gradient, Loss, Mixing, Positions, resources};
 use crate::error::{Error, Result};
 
 /// Why settings are refused, and which keys are to blame.
@@ -150,7 +150,34 @@ fn model(c: &Config) -> Result<(), Fault> {
             ),
         );
     }
-    let calls = m.h_cycles * (m.l_cycles + 1);
+    if m.separate_nets && m.arch != Arch::Trm {
+        return fault(
+            &["model.separate_nets", "model.arch"],
+            "model.separate_nets is a switch of model.arch = \"trm\" (hrm has two networks in any case); set it to false",
+        );
+    }
+    if m.arch == Arch::Hier6 && m.l_cycles > 6 {
+        return fault(
+            &["model.l_cycles", "model.arch"],
+            format!("model.arch = \"hier6\" has six latents, too few for model.l_cycles = {}; give 1 to 6", m.l_cycles),
+        );
+    }
+    if m.arch == Arch::Transformer && m.mixing == Mixing::MlpT {
+        return fault(
+            &["model.mixing", "model.arch"],
+            "model.arch = \"transformer\" mixes by attention; set model.mixing = \"attention\"",
+        );
+    }
+    if m.arch == Arch::Hrm && !c.train.continue_loss {
+        return fault(
+            &["train.continue_loss", "model.arch"],
+            "model.arch = \"hrm\" halts by comparing with the continue head; set train.continue_loss = true",
+        );
+    }
+    let calls = match m.arch {
+        Arch::Transformer => 1,
+        _ => m.h_cycles * (m.l_cycles + 1),
+    };
     if m.gradient == Gradient::LastK && m.last_k > calls {
         return fault(
             &["model.last_k", "model.h_cycles", "model.l_cycles", "model.gradient"],

@@ -36,7 +36,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Which recursion: only `trm` so far.
+    /// Which recursion.
     pub arch: Arch,
     /// T: outer cycles per supervision step.
     pub h_cycles: usize,
@@ -76,6 +76,14 @@ pub struct ModelConfig {
 pub enum Arch {
     /// Two states, y and z, and (by default) one shared network.
     Trm,
+    /// TRM's ancestor: two states, two networks, and (in the paper) a 1-step gradient and the continue loss.
+    Hrm,
+    /// One state, z, and one network.
+    Singlez,
+    /// y and a latent for each of the `l_cycles` updates, at most six.
+    Hier6,
+    /// One call `y ← f(y, x)` per supervision step: a plain transformer with deep supervision.
+    Transformer,
 }
 
 /// Mixing over positions.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::check::{Fault, fault};
-use super::{Config, Mixing};
+use super::{Arch, Config, Mixing};
 
 /// Keys whose sizes multiply into the memory need.
 const SIZES: [&str; 13] = [
@@ -59,7 +59,7 @@ fn least_bytes(c: &Config) -> f64 {
         Mixing::Attention => 4.0 * d * d,
         Mixing::MlpT => 3.0 * len * inner(len),
     };
-    let nets = if m.separate_nets { 2.0 } else { 1.0 };
+    let nets = if m.separate_nets || m.arch == Arch::Hrm { 2.0 } else { 1.0 };
     let blocks = nets * f(m.n_layers) * (mixing + 3.0 * d * inner(d));
     let dense = blocks + 2.0 * f(t.vocab_size) * d + 2.0 * d + f(m.learned_prefix) * d;
     let table = f(t.num_puzzle_identifiers) * f(m.puzzle_emb_ndim);

@@ -23,12 +23,12 @@ const VARIANTS: [(&str, Mixing, Positions); 4] = [
 ];
 
 /// A model of random small size, its weights, and a number of sequences.
-fn small(rng: &mut Rng, mixing: Mixing, positions: Positions, separate_nets: bool) -> (Model, Params<f64>, usize) {
+fn small(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Model, Params<f64>, usize) {
     let [heads, half, seq_len, vocab, sequences] = Sample::sizes(rng, [2, 2, 4, 4, 2]);
     let hidden_size = heads * 2 * half;
     let with_table = rng.below(2) == 0;
     let config = ModelConfig {
-        arch: Arch::Trm,
+        arch,
         h_cycles: 2,
         l_cycles: 2,
         n_layers: 1,
@@ -43,7 +43,7 @@ fn small(rng: &mut Rng, mixing: Mixing, positions: Positions, separate_nets: boo
         learned_prefix: usize::from(!with_table),
         gradient: Gradient::FullCycle,
         last_k: 0,
-        separate_nets,
+        separate_nets: false,
     };
     let task =
         TaskConfig { puzzle: "tokens".into(), seq_len: seq_len + 1, vocab_size: vocab + 1, num_puzzle_identifiers: 1 };
@@ -63,7 +63,7 @@ fn small(rng: &mut Rng, mixing: Mixing, positions: Positions, separate_nets: boo
 fn block(rng: &mut Rng) -> Vec<Sample> {
     VARIANTS
         .map(|(label, mixing, positions)| {
-            let (model, params, sequences) = small(rng, mixing, positions, false);
+            let (model, params, sequences) = small(rng, Arch::Trm, mixing, positions);
             let mut sample = Sample::new(label);
             sample.model(&params);
             sample.input(rng, sequences * model.len, model.hidden);
@@ -83,21 +83,28 @@ fn last_cycle(model: &Model, tape: &mut Tape<'_, f64>, question: &Var, states: &
 }
 
 fn full_cycle(rng: &mut Rng) -> Vec<Sample> {
-    [("mlp_t", Mixing::MlpT, false), ("attention", Mixing::Attention, false), ("separate nets", Mixing::MlpT, true)]
-        .map(|(label, mixing, separate_nets)| {
-            let (model, params, sequences) = small(rng, mixing, Positions::None, separate_nets);
-            let mut sample = Sample::new(label);
-            sample.model(&params);
-            for _ in 0..3 {
-                sample.input(rng, sequences * model.len, model.hidden);
-            }
-            sample.run(move |tape, inputs| {
-                let mut states: States = inputs[1..].iter().map(|state| ops::add(tape, &[state])).collect();
-                last_cycle(&model, tape, &inputs[0], &mut states);
-                states.into_iter().collect()
-            })
+    [
+        ("trm, mlp_t", Arch::Trm, Mixing::MlpT),
+        ("trm, attention", Arch::Trm, Mixing::Attention),
+        ("hrm", Arch::Hrm, Mixing::MlpT),
+        ("singlez", Arch::Singlez, Mixing::MlpT),
+        ("hier6", Arch::Hier6, Mixing::MlpT),
+        ("transformer", Arch::Transformer, Mixing::Attention),
+    ]
+    .map(|(label, arch, mixing)| {
+        let (model, params, sequences) = small(rng, arch, mixing, Positions::None);
+        let mut sample = Sample::new(label);
+        sample.model(&params);
+        for _ in 0..=model.schedule.states.len() {
+            sample.input(rng, sequences * model.len, model.hidden);
+        }
+        sample.run(move |tape, inputs| {
+            let mut states: States = inputs[1..].iter().map(|state| ops::add(tape, &[state])).collect();
+            last_cycle(&model, tape, &inputs[0], &mut states);
+            states.into_iter().collect()
         })
-        .into()
+    })
+    .into()
 }
 
 fn supervision_step(rng: &mut Rng) -> Vec<Sample> {
@@ -125,7 +132,7 @@ fn supervised(
     positions: Positions,
     likelihood: Likelihood,
 ) -> (Sample, f64) {
-    let (model, params, sequences) = small(rng, mixing, positions, false);
+    let (model, params, sequences) = small(rng, Arch::Trm, mixing, positions);
     let (seq_len, hidden, len) = (model.embedding.seq_len, model.hidden, model.len);
     let vocab = model.layout.tensors()[model.heads.lm.index()].rows;
     let mut draw = |n: usize| (0..n).map(|_| rng.normal()).collect::<Vec<f64>>();

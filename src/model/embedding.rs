@@ -1,6 +1,6 @@
 //! Input embedding: prefix, tokens, learned positions, all in units of √D (SPEC "Input embedding").
 
-use crate::config::{ModelConfig, Positions, TaskConfig};
+use crate::config::{Arch, ModelConfig, Positions, TaskConfig};
 use crate::simd::Real;
 use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
 
@@ -74,7 +74,9 @@ impl Embedding {
 
 /// P: `puzzle_emb_len` when that is not zero, else ceil(ndim / D); a learned prefix has its own length.
 fn prefix_len(config: &ModelConfig) -> usize {
-    match (config.learned_prefix, config.puzzle_emb_len) {
+    // SPEC: HRM and the plain transformer always use ceil(ndim / D).
+    let len = if matches!(config.arch, Arch::Hrm | Arch::Transformer) { 0 } else { config.puzzle_emb_len };
+    match (config.learned_prefix, len) {
         (0, 0) => config.puzzle_emb_ndim.div_ceil(config.hidden_size),
         (0, len) => len,
         (learned, _) => learned,

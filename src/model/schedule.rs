@@ -47,6 +47,8 @@ pub struct Schedule {
     pub calls: Vec<Call>,
     /// The state the heads read.
     pub answer: StateId,
+    /// Halts when `q_halt > q_continue` even without the continue loss (SPEC "Deep supervision", step 3).
+    pub compares_q: bool,
 }
 
 const Y: StateId = StateId(0);
@@ -56,10 +58,16 @@ const X: Source = Source::Question;
 impl Schedule {
     /// The schedule of a configuration.
     pub fn new(config: &ModelConfig) -> Self {
+        let (t, n) = (config.h_cycles, config.l_cycles);
         let mut schedule = match config.arch {
-            Arch::Trm => Self::trm(config.h_cycles, config.l_cycles, config.separate_nets),
+            Arch::Trm if config.separate_nets => Self::two_states(t, n, &["L_level", "H_level"]),
+            Arch::Trm => Self::two_states(t, n, &["L_level"]),
+            Arch::Hrm => Self { compares_q: true, ..Self::two_states(t, n, &["L_level", "H_level"]) },
+            Arch::Singlez => Self::one_state(t, n),
+            Arch::Hier6 => Self::many_latents(t, n),
+            Arch::Transformer => Self::transformer(),
         };
-        let calls_per_cycle = config.l_cycles + 1;
+        let calls_per_cycle = schedule.calls.len().min(n + 1);
         schedule.record_last(match config.gradient {
             Gradient::FullCycle => calls_per_cycle,
             Gradient::OneStep => 2,
@@ -68,15 +76,42 @@ impl Schedule {
         schedule
     }
 
-    /// TRM: T cycles of n updates `z ← f(z, y + x)` and one `y ← f(y, z)`.
-    fn trm(t: usize, n: usize, separate_nets: bool) -> Self {
-        let (nets, y_net) = if separate_nets { (vec!["L_level", "H_level"], 1) } else { (vec!["L_level"], 0) };
-        let mut calls = Vec::new();
-        for _ in 0..t {
-            calls.extend((0..n).map(|_| call(Z, 0, &[Source::State(Z), Source::State(Y), X])));
-            calls.push(call(Y, y_net, &[Source::State(Y), Source::State(Z)]));
+    /// TRM and HRM: T cycles of n updates `z ← f(z, y + x)` and one `y ← g(y, z)`; g is the last of the networks.
+    fn two_states(t: usize, n: usize, nets: &[&'static str]) -> Self {
+        let mut cycle = vec![call(Z, 0, &[Source::State(Z), Source::State(Y), X]); n];
+        cycle.push(call(Y, nets.len() - 1, &[Source::State(Y), Source::State(Z)]));
+        Self {
+            states: vec!["H", "L"],
+            nets: nets.to_vec(),
+            calls: vec![cycle; t].concat(),
+            answer: Y,
+            compares_q: false,
         }
-        Self { states: vec!["H", "L"], nets, calls, answer: Y }
+    }
+
+    /// Single z: T cycles of n updates `z ← f(z + x)` and one `z ← f(z)`.
+    fn one_state(t: usize, n: usize) -> Self {
+        let z = StateId(0);
+        let mut cycle = vec![call(z, 0, &[Source::State(z), X]); n];
+        cycle.push(call(z, 0, &[Source::State(z)]));
+        Self { states: vec!["L"], nets: vec!["L_level"], calls: vec![cycle; t].concat(), answer: z, compares_q: false }
+    }
+
+    /// Multi-scale z: T cycles of `z_i ← f(Σ z_j, y + x)` for i = 1…n and one `y ← f(y, Σ z_j)`.
+    fn many_latents(t: usize, n: usize) -> Self {
+        let latents: Vec<StateId> = (1..=6).map(StateId).collect();
+        let sum = latents.iter().map(|&z| Source::State(z));
+        let inputs: Vec<Source> = sum.clone().chain([Source::State(Y), X]).collect();
+        let mut cycle: Vec<Call> = latents[..n].iter().map(|&z| call(z, 0, &inputs)).collect();
+        cycle.push(call(Y, 0, &std::iter::once(Source::State(Y)).chain(sum).collect::<Vec<_>>()));
+        let states = vec!["H", "L1", "L2", "L3", "L4", "L5", "L6"];
+        Self { states, nets: vec!["L_level"], calls: vec![cycle; t].concat(), answer: Y, compares_q: false }
+    }
+
+    /// The plain transformer: `y ← f(y, x)` once.
+    fn transformer() -> Self {
+        let calls = vec![call(Y, 0, &[Source::State(Y), X])];
+        Self { states: vec!["H"], nets: vec!["H_level"], calls, answer: Y, compares_q: true }
     }
 
     /// Marks the last `count` calls as recorded, the others as detached.

@@ -265,7 +265,11 @@ impl Trainer {
                 let steps = group.carry.steps[slot];
                 let mut halted = steps >= train.halt_max_steps;
                 if train.act && train.halt_max_steps > 1 {
-                    halted |= if train.continue_loss { q_halt > q_continue } else { q_halt > 0.0 };
+                    halted |= if train.continue_loss || self.model.schedule.compares_q {
+                        q_halt > q_continue
+                    } else {
+                        q_halt > 0.0
+                    };
                     halted &= steps >= minimum;
                 }
                 group.carry.halted[slot] = halted;
