@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::puzzle::sudoku::{Geometry, Grid};
 
-/// Draws `values` (0 = empty): cells that `question` gives are plain, answers green where they keep the rules with
-/// what `changed` marks in yellow. Without colour, changed cells carry a `*`.
+/// Draws `values` (0 = empty): cells that `question` gives are plain, answers green, `changed` ones yellow. Without
+/// colour, changed cells carry a `*`.
 pub fn draw(geometry: Geometry, question: &[u8], values: &[u8], changed: &[bool], colour: bool) -> String {
     let side = geometry.side();
     let rule = |text: &mut String| {
