@@ -59,11 +59,6 @@ impl RunPaths {
         self.root.join("checkpoint")
     }
 
-    /// A copy of a data set that was made for this run, where one is needed.
-    pub fn dataset(&self) -> PathBuf {
-        self.root.join("dataset")
-    }
-
     /// The stored settings.
     pub fn read_config(&self) -> Result<Config> {
         Config::resolve(None, Some(&self.config()), &[])

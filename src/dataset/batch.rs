@@ -1,4 +1,4 @@
-//! From rows to batches: training rows one by one, evaluation rows in order.
+//! From rows to slots: a row as the model sees it, under a fresh symmetry or as it is stored.
 
 use super::{Draw, Split};
 use crate::puzzle::sudoku::{Geometry, MAX_CELLS, Symmetry};
@@ -51,111 +51,23 @@ fn label(token: u8, ignore: Option<u8>) -> i32 {
     if Some(token) == ignore { IGNORED } else { i32::from(token) }
 }
 
-/// A batch of evaluation rows, slot after slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// `[batch_size, seq_len]`; padding rows hold `pad_id`.
-    pub inputs: Vec<u8>,
-    /// `[batch_size, seq_len]`; −100 where there is no loss.
-    pub labels: Vec<i32>,
-    /// `[batch_size]`; padding rows have the blank identifier.
-    pub puzzle_identifiers: Vec<u32>,
-    /// Row of the split in slot 0.
-    pub first: usize,
-    /// Slots that hold rows; the rest is padding.
-    pub filled: usize,
-}
-
-/// All examples of a split, in order, in batches of one size; the last is padded.
-///
-/// As an iterator it gives a new [`Batch`] each time; [`EvalBatches::fill`] reuses one.
-#[derive(Clone, Debug)]
-pub struct EvalBatches<'a> {
-    split: &'a Split,
-    batch_size: usize,
-    next: usize,
-}
-
-impl<'a> EvalBatches<'a> {
-    /// Batches of `batch_size` (at least 1) over `split`.
-    pub fn new(split: &'a Split, batch_size: usize) -> Self {
-        assert!(batch_size > 0, "an evaluation batch has at least one slot");
-        Self { split, batch_size, next: 0 }
-    }
-
-    /// A batch of the right size, all padding.
-    pub fn blank(&self) -> Batch {
-        let meta = &self.split.meta;
-        let tokens = self.batch_size * meta.seq_len;
-        Batch {
-            inputs: vec![meta.pad_id; tokens],
-            labels: vec![IGNORED; tokens],
-            puzzle_identifiers: vec![meta.blank_identifier_id; self.batch_size],
-            first: 0,
-            filled: 0,
-        }
-    }
-
-    /// Overwrites `batch` (from [`EvalBatches::blank`]) with the next rows; `false` when there are none left.
-    pub fn fill(&mut self, batch: &mut Batch) -> bool {
-        let meta = &self.split.meta;
-        batch.first = self.next;
-        batch.filled = self.batch_size.min(self.split.examples() - self.next);
-        let tokens = batch.filled * meta.seq_len;
-        let slots = batch.inputs.chunks_exact_mut(meta.seq_len).zip(batch.labels.chunks_exact_mut(meta.seq_len));
-        for (i, (inputs, labels)) in slots.take(batch.filled).enumerate() {
-            let draw = Draw { example: (self.next + i) as u32, augment_seed: 0 };
-            batch.puzzle_identifiers[i] = write_example(self.split, draw, Augmentation::Stored, inputs, labels);
-        }
-        batch.inputs[tokens..].fill(meta.pad_id);
-        batch.labels[tokens..].fill(IGNORED);
-        batch.puzzle_identifiers[batch.filled..].fill(meta.blank_identifier_id);
-        self.next += batch.filled;
-        batch.filled > 0
-    }
-}
-
-impl Iterator for EvalBatches<'_> {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        let mut batch = self.blank();
-        self.fill(&mut batch).then_some(batch)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = (self.split.examples() - self.next).div_ceil(self.batch_size);
-        (left, Some(left))
-    }
-}
-
-impl ExactSizeIterator for EvalBatches<'_> {}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::split_of;
     use super::*;
 
     #[test]
-    fn evaluation_passes_every_row_in_order_and_pads_the_last_batch() {
-        let split = split_of(&[&[2, 1], &[1, 3]]);
-        let batches: Vec<Batch> = EvalBatches::new(&split, 3).collect();
-        assert_eq!(batches.len(), 3);
-        assert_eq!(batches.iter().map(|b| (b.first, b.filled)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
-        let inputs: Vec<u8> = batches.iter().flat_map(|b| b.inputs.clone()).collect();
-        assert_eq!(&inputs[..21], split.inputs.as_slice().unwrap());
-        assert_eq!(&inputs[21..], [0; 6]);
-        let ids: Vec<u32> = batches.iter().flat_map(|b| b.puzzle_identifiers.clone()).collect();
-        assert_eq!(ids, [1, 1, 2, 3, 4, 4, 4, 0, 0]);
-        assert!(batches[2].labels[3..].iter().all(|&l| l == IGNORED));
-    }
-
-    #[test]
     fn ignored_label_tokens_become_minus_100_and_others_stay() {
         let mut split = split_of(&[&[1]]);
-        assert_eq!(EvalBatches::new(&split, 1).next().unwrap().labels, [IGNORED, 1, 2]);
+        let labels = |split: &Split| {
+            let (mut inputs, mut labels) = ([0; 3], [0; 3]);
+            let draw = Draw { example: 0, augment_seed: 0 };
+            write_example(split, draw, Augmentation::Stored, &mut inputs, &mut labels);
+            labels
+        };
+        assert_eq!(labels(&split), [IGNORED, 1, 2]);
         split.meta.ignore_label_id = None;
-        assert_eq!(EvalBatches::new(&split, 1).next().unwrap().labels, [0, 1, 2]);
+        assert_eq!(labels(&split), [0, 1, 2]);
     }
 
     #[test]
@@ -183,18 +95,5 @@ mod tests {
             }
         }
         Ok(())
-    }
-
-    #[test]
-    fn a_reused_batch_is_padded_anew() {
-        let split = split_of(&[&[1], &[1], &[1]]);
-        let mut batches = EvalBatches::new(&split, 2);
-        let fresh: Vec<Batch> = batches.clone().collect();
-        let mut batch = batches.blank();
-        for expected in fresh {
-            assert!(batches.fill(&mut batch));
-            assert_eq!(batch, expected);
-        }
-        assert!(!batches.fill(&mut batch));
     }
 }

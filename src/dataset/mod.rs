@@ -15,7 +15,7 @@
 //! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
-//! | draw training rows, walk evaluation rows | [`Sampler`], [`write_example`], [`EvalBatches`] |
+//! | draw training rows, write any row into a slot | [`Sampler`], [`write_example`] |
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -41,7 +41,7 @@ mod testing;
 mod tests;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
-pub use batch::{Augmentation, Batch, EvalBatches, IGNORED, write_example};
+pub use batch::{Augmentation, IGNORED, write_example};
 pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};

@@ -121,12 +121,6 @@ impl Schedule {
             call.recorded = i >= first;
         }
     }
-
-    /// `(detached, recorded)` calls.
-    pub fn n_calls(&self) -> (usize, usize) {
-        let recorded = self.calls.iter().filter(|call| call.recorded).count();
-        (self.calls.len() - recorded, recorded)
-    }
 }
 
 fn call(target: StateId, net: usize, inputs: &[Source]) -> Call {

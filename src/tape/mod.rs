@@ -52,13 +52,6 @@ impl<T: Real> Default for Memory<T> {
     }
 }
 
-impl<T: Real> Memory<T> {
-    /// Memory held by the arena, in bytes.
-    pub fn size_bytes(&self) -> usize {
-        self.arena.size_bytes()
-    }
-}
-
 /// Index of a value on the tape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotId(u32);
@@ -100,11 +93,6 @@ impl<'a, T: Real> Tape<'a, T> {
     /// Recorded or detached: whether the operations that follow carry gradient.
     pub fn set_recording(&mut self, recording: bool) {
         self.recording = recording;
-    }
-
-    /// Whether operations are being recorded.
-    pub fn is_recording(&self) -> bool {
-        self.recording
     }
 
     /// The weights.

@@ -159,11 +159,6 @@ impl Lane {
         store_outputs(&tape, (&logits, &q), &slots, &mut group.outcome.logits, &mut group.outcome.q);
     }
 
-    /// Memory held by the lane's arena, in bytes.
-    pub fn size_bytes(&self) -> usize {
-        self.memory.size_bytes()
-    }
-
     fn gather(&mut self, table: Option<&PuzzleTable>, ids: &[u32]) {
         self.puzzle_rows.clear();
         if let Some(table) = table {
