@@ -26,11 +26,14 @@ fn depth_block(depth: usize) -> usize {
 }
 
 /// Units of packed left operand kept in L2.
-const LEFT_BLOCK: usize = 96 << 10;
+const LEFT_BLOCK: usize = 112 << 10;
+/// Units of the summed index of a left operand packed at a time, so that a block of it has a dozen tiles or more: a right
+/// panel is fetched while the one before it is used by that many.
+const ROW_PASS: usize = 512;
 /// Right panels packed at a time: a stretch of a source row that the processor's prefetchers follow.
 const GROUP: usize = 4;
 /// Units of the summed index packed at a time when neither operand is packed beforehand.
-const DEPTH_PASS: usize = 512;
+const DEPTH_PASS: usize = 1024;
 
 /// One operand: packed beforehand (whole depth), or to be packed on the way.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,7 @@ impl<T: Real> Product<'_, T> {
         let limit = match (self.left, self.right) {
             (Operand::Strided(_), Operand::Strided(_)) => DEPTH_PASS,
             (Operand::Packed(_), Operand::Strided(_)) => DEPTH_BLOCK,
+            (Operand::Strided(_), Operand::Packed(_)) => ROW_PASS,
             _ => usize::MAX,
         };
         let passes = Tiles::new(k.div_ceil(per_unit(FORMAT)), limit);

@@ -4,6 +4,14 @@ use super::Real;
 use super::pack::PAIRS;
 use super::vector::{Kernel, Simd};
 
+/// Steps of the summed index for each cache line asked for ahead: eight tiles fetch a whole panel of 12×32 tiles.
+const PREFETCH_STEPS: usize = 4;
+
+/// Elements of a cache line.
+const fn line<T>() -> usize {
+    64 / size_of::<T>()
+}
+
 /// Where the micro-kernel finds and leaves its numbers. `tiles` tiles of one height lie one after the other, in the
 /// packed left operand (`left_stride` apart) and in the output.
 #[derive(Clone, Copy)]
@@ -66,21 +74,37 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                         s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
                     }
                 }
+                // What follows the panel is used next, by all tiles; each asks for its part of it while it computes.
+                let panel = strip.depth * VECTORS * S::LANES;
+                let share = strip.depth / PREFETCH_STEPS * line::<T>();
+                let ahead = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
+                let mut ahead = right.wrapping_add(ahead);
                 let mut sums = [[s.zero(); VECTORS]; ROWS];
-                for _ in 0..strip.depth {
-                    let mut b = [s.zero(); VECTORS];
-                    for (j, b) in b.iter_mut().enumerate() {
-                        *b = s.load_ptr(right.add(j * S::LANES));
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let a = s.splat(left.add(i).read());
-                        for (j, sum) in sums.iter_mut().enumerate() {
-                            *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
+                // A macro and not a closure, which would lose the instruction set.
+                macro_rules! steps {
+                    ($n:expr) => {
+                        for _ in 0..$n {
+                            let mut b = [s.zero(); VECTORS];
+                            for (j, b) in b.iter_mut().enumerate() {
+                                *b = s.load_ptr(right.add(j * S::LANES));
+                            }
+                            for (i, sums) in sums.iter_mut().enumerate() {
+                                let a = s.splat(left.add(i).read());
+                                for (j, sum) in sums.iter_mut().enumerate() {
+                                    *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
+                                }
+                            }
+                            left = left.add(ROWS);
+                            right = right.add(VECTORS * S::LANES);
                         }
-                    }
-                    left = left.add(ROWS);
-                    right = right.add(VECTORS * S::LANES);
+                    };
                 }
+                for _ in 0..strip.depth / PREFETCH_STEPS {
+                    s.prefetch(ahead);
+                    ahead = ahead.wrapping_add(line::<T>());
+                    steps!(PREFETCH_STEPS);
+                }
+                steps!(strip.depth % PREFETCH_STEPS);
                 let whole = strip.columns == VECTORS * S::LANES;
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, &sum) in sums.iter().enumerate() {
