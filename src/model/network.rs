@@ -42,11 +42,11 @@ impl Network {
     /// Adds the tensors of a network called `name` to the layout; `len` is L.
     pub(super) fn new(layout: &mut Layout, name: &str, config: &ModelConfig, len: usize) -> Self {
         let hidden = config.hidden_size;
-        let swiglu = |layout: &mut Layout, prefix: String, width: usize, usage: Use| {
+        let swiglu = |layout: &mut Layout, prefix: String, width: usize, (gate_up, down): (Use, Use)| {
             let inner = inner_width(config.expansion, width, config.inner_multiple);
             SwiGluWeights {
-                gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, usage),
-                down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, usage),
+                gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, gate_up),
+                down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, down),
             }
         };
         let blocks = (0..config.n_layers)
@@ -59,9 +59,11 @@ impl Network {
                         heads: config.n_heads,
                         rope: config.positions == Positions::Rope,
                     },
-                    Mixing::MlpT => Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, Use::Cols)),
+                    Mixing::MlpT => {
+                        Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, (Use::GateUpCols, Use::Cols)))
+                    }
                 };
-                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden, Use::Rows) }
+                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden, (Use::GateUpRows, Use::Rows)) }
             })
             .collect();
         Self { blocks }

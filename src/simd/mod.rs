@@ -16,6 +16,7 @@
 mod array;
 mod attention;
 mod elementwise;
+mod gathered;
 mod gemm;
 mod isa;
 mod limit;
@@ -25,6 +26,7 @@ mod optimizer;
 mod pack;
 mod real;
 mod scratch;
+mod swiglu;
 mod tile;
 mod vector;
 mod weight;
@@ -33,12 +35,15 @@ mod x86;
 
 pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
 pub use elementwise::{add, add_assign, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
+pub use gathered::{Gathered, gather_rows, gathered_len, weight_grad_gathered};
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;
 pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows};
 pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Precision;
 pub use real::Real;
+pub use scratch::{prefer_large_pages, reserve};
+pub use swiglu::{swiglu_cols, swiglu_rows};
 pub use weight::{Side, Weight, weight_grad_cols, weight_grad_rows};
 
 #[cfg(test)]

@@ -88,22 +88,29 @@ pub struct Tiles {
     pub count: usize,
     low: usize,
     higher: usize,
+    /// Rows of a tile for each row counted here: 2 where a tile holds gates and ups.
+    per_row: usize,
 }
 
 impl Tiles {
     #[inline(always)]
     pub fn new(rows: usize, limit: usize) -> Self {
         let count = rows.div_ceil(limit).max(1);
-        Self { count, low: rows / count, higher: rows % count }
+        Self { count, low: rows / count, higher: rows % count, per_row: 1 }
+    }
+    /// Tiles of `inner` gates and their ups, at most `limit` rows high: each holds some gates, then the ups of the same.
+    #[inline(always)]
+    pub fn gated(inner: usize, limit: usize) -> Self {
+        Self { per_row: 2, ..Self::new(inner, limit / 2) }
     }
     #[inline(always)]
     pub fn height(&self, tile: usize) -> usize {
-        self.low + usize::from(tile < self.higher)
+        self.per_row * (self.low + usize::from(tile < self.higher))
     }
     /// First row of the tile.
     #[inline(always)]
     pub fn start(&self, tile: usize) -> usize {
-        tile * self.low + tile.min(self.higher)
+        self.per_row * (tile * self.low + tile.min(self.higher))
     }
 }
 
@@ -125,22 +132,38 @@ pub fn pack_panel<S: Simd, const FORMAT: u8>(
     s: S,
     from: Strided<S::T>,
     (first, count, width): (usize, usize, usize),
+    steps: (usize, usize),
+    panel: &mut [S::T],
+) {
+    pack_part::<S, FORMAT>(s, from, (first, count, width), width, steps, panel);
+}
+
+/// As [`pack_panel`], into the first `width` of every `pitch` elements: a part of a wider panel.
+#[inline(always)]
+pub fn pack_part<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: Strided<S::T>,
+    (first, count, width): (usize, usize, usize),
+    pitch: usize,
     (k0, k): (usize, usize),
     panel: &mut [S::T],
 ) {
     let depth = k.div_ceil(per_unit(FORMAT));
     from.check(k0 + k, first + count);
-    assert!(count <= width && width < count + S::LANES && panel.len() >= depth * width);
+    assert!(count <= width && width < count + S::LANES && width <= pitch);
     if k == 0 || count == 0 {
         return;
     }
-    // SAFETY: the source was checked to hold `count` vectors of `k` elements from here, the panel `depth × width`.
+    assert!(panel.len() >= (depth - 1) * pitch + width);
+    // SAFETY: the source was checked to hold `count` vectors of `k` elements from here, the panel `depth` rows of
+    // `width` elements, one every `pitch`.
     unsafe {
         let source = from.data.as_ptr().add(k0 * from.along + first * from.across);
+        let to = (panel.as_mut_ptr(), pitch);
         if from.across == 1 {
-            copy_rows::<S, FORMAT>(s, source, from.along, count, width, k, panel.as_mut_ptr());
+            copy_rows::<S, FORMAT>(s, source, from.along, (count, width), k, to);
         } else {
-            transpose_rows::<S, FORMAT>(s, source, from.across, count, width, k, panel.as_mut_ptr());
+            transpose_rows::<S, FORMAT>(s, source, from.across, (count, width), k, to);
         }
     }
 }
@@ -188,16 +211,16 @@ unsafe fn copy_unit<S: Simd, const FORMAT: u8>(
 
 /// The panel's rows lie in the source as they are.
 /// # Safety
-/// `k` rows of `count` elements are readable, one every `stride`; `depth × width` elements are writable.
+/// `k` rows of `count` elements are readable, one every `stride`; `depth` rows of `width` elements are writable, one
+/// every `pitch`.
 #[inline(always)]
 unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
     s: S,
     source: *const S::T,
     stride: usize,
-    count: usize,
-    width: usize,
+    (count, width): (usize, usize),
     k: usize,
-    panel: *mut S::T,
+    (panel, pitch): (*mut S::T, usize),
 ) {
     let per_unit = per_unit(FORMAT);
     for unit in 0..k.div_ceil(per_unit) {
@@ -205,23 +228,23 @@ unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
         // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
         unsafe {
             let next = (stride, row + 1 < k);
-            copy_unit::<S, FORMAT>(s, source.add(row * stride), next, count, width, panel.add(unit * width));
+            copy_unit::<S, FORMAT>(s, source.add(row * stride), next, count, width, panel.add(unit * pitch));
         }
     }
 }
 
 /// The panel's columns lie in the source as rows: blocks of LANES × LANES are transposed in registers.
 /// # Safety
-/// `count` rows of `k` elements are readable, one every `stride`; `depth × width` elements are writable.
+/// `count` rows of `k` elements are readable, one every `stride`; `depth` rows of `width` elements are writable, one
+/// every `pitch`.
 #[inline(always)]
 unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
     s: S,
     source: *const S::T,
     stride: usize,
-    count: usize,
-    width: usize,
+    (count, width): (usize, usize),
     k: usize,
-    panel: *mut S::T,
+    (panel, pitch): (*mut S::T, usize),
 ) {
     let depth = k.div_ceil(per_unit(FORMAT));
     let per_unit = per_unit(FORMAT);
@@ -257,15 +280,15 @@ unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
                     }
                 }
                 let block = s.transpose(block);
-                let to = panel.add(unit * width + at);
+                let to = panel.add(unit * pitch + at);
                 if room == S::LANES && units == S::LANES {
                     for (u, &v) in block.as_ref().iter().enumerate() {
-                        s.store_ptr(to.add(u * width), v);
+                        s.store_ptr(to.add(u * pitch), v);
                     }
                 } else {
                     for (u, &v) in block.as_ref().iter().enumerate() {
                         if u < units {
-                            s.store_first_ptr(to.add(u * width), v, room);
+                            s.store_first_ptr(to.add(u * pitch), v, room);
                         }
                     }
                 }
@@ -357,12 +380,25 @@ pub fn pack_panels<S: Simd, const FORMAT: u8>(
     }
 }
 
+/// What a weight's panels are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panels {
+    /// Left tiles.
+    Left,
+    /// Right panels.
+    Right,
+    /// Left tiles of a gate and up projection: [`Tiles::gated`].
+    GatedLeft,
+    /// Right panels of a gate and up projection: each holds a vector of gates and the vector of their ups.
+    GatedRight,
+}
+
 /// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
 pub struct PackAll<'a, T> {
     pub from: Strided<'a, T>,
     pub vectors: usize,
     pub k: usize,
-    pub as_left: bool,
+    pub panels: Panels,
     pub precision: Precision,
     pub to: &'a mut Aligned<T>,
 }
@@ -378,14 +414,42 @@ impl<T: Real> Kernel<T> for PackAll<'_, T> {
 impl<T: Real> PackAll<'_, T> {
     #[inline(always)]
     fn pack<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
-        let depth = self.k.div_ceil(per_unit(FORMAT));
-        if self.as_left {
-            let tiles = Tiles::new(self.vectors, S::TILE_ROWS);
-            let to = self.to.at_least(depth * self.vectors);
-            pack_tiles::<S, FORMAT>(s, self.from, (tiles, 0, tiles.count), (0, self.k), to);
-        } else {
-            let to = self.to.at_least(depth * padded::<S>(self.vectors));
-            pack_panels::<S, FORMAT>(s, self.from, (0, self.vectors), (0, self.k), to);
+        let Self { from, vectors, k, .. } = self;
+        let depth = k.div_ceil(per_unit(FORMAT));
+        let inner = vectors / 2;
+        match self.panels {
+            Panels::Left => {
+                let tiles = Tiles::new(vectors, S::TILE_ROWS);
+                let to = self.to.at_least(depth * vectors);
+                pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, k), to);
+            }
+            Panels::Right => {
+                let to = self.to.at_least(depth * padded::<S>(vectors));
+                pack_panels::<S, FORMAT>(s, from, (0, vectors), (0, k), to);
+            }
+            Panels::GatedLeft => {
+                let tiles = Tiles::gated(inner, S::TILE_ROWS);
+                let to = self.to.at_least(depth * vectors);
+                for tile in 0..tiles.count {
+                    let (start, height) = (tiles.start(tile), tiles.height(tile));
+                    let (first, gates) = (start / 2, height / 2);
+                    for (half, first) in [first, inner + first].into_iter().enumerate() {
+                        let to = &mut to[depth * start + half * gates..];
+                        pack_part::<S, FORMAT>(s, from, (first, gates, gates), height, (0, k), to);
+                    }
+                }
+            }
+            Panels::GatedRight => {
+                let width = 2 * S::LANES;
+                let to = self.to.at_least(depth * 2 * padded::<S>(inner));
+                for first in (0..inner).step_by(S::LANES) {
+                    let gates = S::LANES.min(inner - first);
+                    for (half, at) in [first, inner + first].into_iter().enumerate() {
+                        let to = &mut to[depth * 2 * first + half * S::LANES..];
+                        pack_part::<S, FORMAT>(s, from, (at, gates, S::LANES), width, (0, k), to);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Memory on cache-line boundaries, and the buffers operands are packed into.
+//! Memory on cache-line boundaries and large pages, and the buffers operands are packed into.
 
 use super::Real;
 
@@ -24,6 +24,7 @@ impl<T: Real> Aligned<T> {
     pub fn at_least(&mut self, len: usize) -> &mut [T] {
         let lines = len.div_ceil(LINE);
         if lines > self.lines.len() {
+            reserve(&mut self.lines, lines);
             self.lines.resize(lines, Line([T::ZERO; LINE]));
         }
         // SAFETY: `Line` is `repr(C)` around an array whose size is a multiple of its alignment (64 or 128 bytes),
@@ -36,6 +37,32 @@ impl<T: Real> Aligned<T> {
         // SAFETY: as in `at_least`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * LINE) }
     }
+}
+
+/// Room for `len` elements in all, new room on large pages.
+pub fn reserve<T>(memory: &mut Vec<T>, len: usize) {
+    if len > memory.capacity() {
+        memory.reserve(len - memory.len());
+        prefer_large_pages(memory.spare_capacity_mut());
+    }
+}
+
+/// Asks the system to back memory with large pages (2 MiB instead of 4 KiB) where it has not been touched yet: a step
+/// sweeps hundreds of megabytes, more than the processor keeps addresses of small pages for. Only a wish; systems
+/// without such pages ignore it.
+pub fn prefer_large_pages<T>(memory: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let start = (memory.as_mut_ptr() as usize).next_multiple_of(PAGE);
+        let end = (memory.as_mut_ptr() as usize + size_of_val(memory)) / PAGE * PAGE;
+        if end > start {
+            // SAFETY: whole pages inside memory borrowed exclusively; the advice changes neither contents nor access.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// One thread's buffers; they grow to the largest product and then stay.

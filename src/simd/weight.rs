@@ -3,7 +3,7 @@
 use super::Real;
 use super::gemm::{Operand, Product, gemm};
 use super::isa::{Isa, isa};
-use super::pack::{PackAll, Precision, Strided};
+use super::pack::{PackAll, Panels, Precision, Strided};
 use super::scratch::Aligned;
 use super::vector::dispatch_on;
 
@@ -24,6 +24,8 @@ pub struct Weight<T> {
     n_out: usize,
     n_in: usize,
     side: Side,
+    /// Gates above, ups below: the forward panels hold them side by side.
+    gated: bool,
     precision: Precision,
     /// The panels' layout is this instruction set's; products run on it.
     isa: Isa,
@@ -39,8 +41,18 @@ impl<T: Real> Weight<T> {
 
     /// An all-zero weight of the given shape.
     pub fn with(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
+        Self::zeros((n_out, n_in), side, false, precision)
+    }
+
+    /// An all-zero gate and up projection `[2·inner, in]`, for [`swiglu_rows`](super::swiglu_rows) or
+    /// [`swiglu_cols`](super::swiglu_cols) and their backward products.
+    pub fn gate_up(inner: usize, n_in: usize, side: Side, precision: Precision) -> Self {
+        Self::zeros((2 * inner, n_in), side, true, precision)
+    }
+
+    fn zeros((n_out, n_in): (usize, usize), side: Side, gated: bool, precision: Precision) -> Self {
         let empty = || [Aligned::new(), Aligned::new()];
-        let mut weight = Self { n_out, n_in, side, precision, isa: isa(), rows: empty(), cols: empty() };
+        let mut weight = Self { n_out, n_in, side, gated, precision, isa: isa(), rows: empty(), cols: empty() };
         weight.pack(&vec![T::ZERO; n_out * n_in]);
         weight
     }
@@ -52,17 +64,41 @@ impl<T: Real> Weight<T> {
         let (by_row, by_column) = (Strided::rows(values, n_in), Strided::columns(values, n_in));
         let isa = self.isa;
         let precision = self.precision;
-        let pack = |from, vectors, k, as_left, to: &mut Aligned<T>| {
-            dispatch_on(isa, PackAll { from, vectors, k, as_left, precision, to });
+        let pack = |from, vectors, k, panels, to: &mut Aligned<T>| {
+            dispatch_on(isa, PackAll { from, vectors, k, panels, precision, to });
         };
+        let (right, left) =
+            if self.gated { (Panels::GatedRight, Panels::GatedLeft) } else { (Panels::Right, Panels::Left) };
         if self.side != Side::Cols {
-            pack(by_row, n_out, n_in, false, &mut self.rows[0]);
-            pack(by_column, n_in, n_out, false, &mut self.rows[1]);
+            pack(by_row, n_out, n_in, right, &mut self.rows[0]);
+            pack(by_column, n_in, n_out, Panels::Right, &mut self.rows[1]);
         }
         if self.side != Side::Rows {
-            pack(by_row, n_out, n_in, true, &mut self.cols[0]);
-            pack(by_column, n_in, n_out, true, &mut self.cols[1]);
+            pack(by_row, n_out, n_in, left, &mut self.cols[0]);
+            pack(by_column, n_in, n_out, Panels::Left, &mut self.cols[1]);
         }
+    }
+
+    /// Right panels for the forward product with rows.
+    pub(super) fn row_panels(&self) -> &[T] {
+        assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
+        self.rows[0].as_slice()
+    }
+
+    /// Left tiles for the forward product with columns.
+    pub(super) fn col_tiles(&self) -> &[T] {
+        assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
+        self.cols[0].as_slice()
+    }
+
+    /// The instruction set the panels are laid out for.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Whether gates and ups stand side by side.
+    pub(super) fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// `(out, in)`.
@@ -77,6 +113,7 @@ impl<T: Real> Weight<T> {
 
     /// `y ← x Wᵀ`: x is `[m, in]`, y `[m, out]`.
     pub fn forward_rows(&self, x: &[T], y: &mut [T]) {
+        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
         let (n, k) = self.shape();
         let m = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
@@ -93,6 +130,7 @@ impl<T: Real> Weight<T> {
 
     /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
     pub fn forward_cols(&self, x: &[T], y: &mut [T]) {
+        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
         let (m, k) = self.shape();
         let n = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");

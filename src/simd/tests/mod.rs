@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod products;
+mod swiglu;
 
 use super::Real;
 

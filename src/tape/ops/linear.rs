@@ -47,7 +47,6 @@ impl Operation for Linear {
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let d_out = pass.grad_out(self.out);
         let shape = pass.params.shape(self.weight);
-        let precision = pass.params.precision();
         let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
         if let Some(d_x) = pass.grad_in(self.x) {
             let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
@@ -56,11 +55,9 @@ impl Operation for Linear {
                 simd::scale(dx, input);
             }
         }
-        let x = pass.value(self.x);
-        let dy = pass.memory.arena.get(d_out);
-        simd::weight_grad_rows(precision, shape, weight, dy, pass.memory.arena.get(x), pass.grads.get_mut(self.weight));
+        pass.weight_grad_rows(self.weight, weight, d_out, pass.value(self.x));
         if let Some(id) = self.bias {
-            for row in dy.chunks_exact(shape.0) {
+            for row in pass.memory.arena.get(d_out).chunks_exact(shape.0) {
                 simd::axpy(pass.grads.get_mut(id), bias, row);
             }
         }

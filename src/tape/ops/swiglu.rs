@@ -24,20 +24,13 @@ pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: 
     let (m, width) = tape.shape(x);
     let params = tape.params();
     let (_, inner) = params.shape(down);
-    let hidden = tape.new_slot(m, 2 * inner);
-    let out = tape.new_slot(m, width);
-    let activation = tape.memory.arena.alloc(m * inner);
-    let blocks = [hidden, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [hidden_values, y, a]) =
-        tape.memory.arena.split([tape.value_block(x.0)], [blocks[0], blocks[1], activation]);
-    params.weight(gate_up).forward_rows(x_values, hidden_values);
-    for (row, a) in hidden_values.chunks_exact(2 * inner).zip(a.chunks_exact_mut(inner)) {
-        let (g, u) = row.split_at(inner);
-        simd::silu_mul(g, u, a);
-    }
-    params.weight(down).forward_rows(a, y);
-    tape.memory.arena.release(activation);
     let recorded = tape.records(&[x.0], true);
+    let hidden = tape.new_slot(if recorded { m } else { 0 }, 2 * inner);
+    let out = tape.new_slot(m, width);
+    let [x_block, hidden_block, y_block] = [x.0, hidden, out].map(|slot| tape.value_block(slot));
+    let ([x_values], [hidden_values, y]) = tape.memory.arena.split([x_block], [hidden_block, y_block]);
+    let kept = recorded.then_some(hidden_values);
+    simd::swiglu_rows(params.weight(gate_up), params.weight(down), x_values, kept, y);
     if recorded {
         tape.save(x.0);
         tape.save(hidden);
@@ -56,8 +49,7 @@ impl Operation for SwiGlu {
     }
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let (width, inner) = pass.params.shape(self.down);
-        let precision = pass.params.precision();
+        let (_, inner) = pass.params.shape(self.down);
         let d_out = pass.grad_out(self.out);
         let hidden = pass.value(self.hidden);
         let activation = pass.memory.arena.alloc_zeroed(hidden.len() / 2);
@@ -70,10 +62,8 @@ impl Operation for SwiGlu {
             let (g, u) = row.split_at_mut(inner);
             simd::silu_mul_backward(g, u, a, gate, up);
         }
-        simd::weight_grad_rows(precision, (width, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
-        let ([x, dh], []) = pass.memory.arena.split([pass.value(self.x), hidden], []);
-        simd::weight_grad_rows(precision, (2 * inner, width), scale_gate_up, dh, x, pass.grads.get_mut(self.gate_up));
-
+        pass.weight_grad_rows(self.down, scale_down, d_out, activation);
+        pass.weight_grad_rows(self.gate_up, scale_gate_up, hidden, pass.value(self.x));
         pass.memory.arena.release(activation);
         if let Some(d_x) = pass.grad_in(self.x) {
             let ([dh], [dx]) = pass.memory.arena.split([hidden], [d_x]);
@@ -88,7 +78,7 @@ impl Operation for SwiGlu {
     fn samples(rng: &mut Rng) -> Vec<Sample> {
         let [m, width, inner] = Sample::sizes(rng, [5, 7, 9]);
         let mut sample = Sample::new("");
-        let gate_up = sample.param(rng, 2 * inner, width, Use::Rows);
+        let gate_up = sample.param(rng, 2 * inner, width, Use::GateUpRows);
         let down = sample.param(rng, width, inner, Use::Rows);
         sample.input(rng, m, width);
         vec![sample.run(move |tape, inputs| vec![swiglu(tape, &inputs[0], gate_up, down)])]

@@ -15,7 +15,7 @@ pub(crate) struct SwiGluOverPositions {
     x: SlotId,
     gate_up: ParamId,
     down: ParamId,
-    /// `[sequences·2·inner, width]`: G and U of each sequence.
+    /// `[sequences, 2·inner·width]`: G and U of each sequence.
     hidden: SlotId,
     out: SlotId,
 }
@@ -27,23 +27,15 @@ pub fn swiglu_over_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: 
     let (len, inner) = params.shape(down);
     assert!(rows.is_multiple_of(len), "rows are whole sequences");
     let recorded = tape.records(&[x.0], true);
-    // A detached pass needs G and U of one sequence at a time.
-    let kept_sequences = if recorded { rows / len } else { 1 };
-    let hidden = tape.new_slot(kept_sequences * 2 * inner, width);
+    let per_sequence = if recorded { 2 * inner * width } else { 0 };
+    let hidden = tape.new_slot(rows / len, per_sequence);
     let out = tape.new_slot(rows, width);
-    let activation = tape.memory.arena.alloc(inner * width);
-    let blocks = [hidden, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [hidden_values, y, a]) =
-        tape.memory.arena.split([tape.value_block(x.0)], [blocks[0], blocks[1], activation]);
-    let step = if recorded { 2 * inner * width } else { 0 };
+    let [x_block, hidden_block, y_block] = [x.0, hidden, out].map(|slot| tape.value_block(slot));
+    let ([x_values], [hidden_values, y]) = tape.memory.arena.split([x_block], [hidden_block, y_block]);
     for (i, (x, y)) in x_values.chunks_exact(len * width).zip(y.chunks_exact_mut(len * width)).enumerate() {
-        let h = &mut hidden_values[i * step..i * step + 2 * inner * width];
-        params.weight(gate_up).forward_cols(x, h);
-        let (g, u) = h.split_at(inner * width);
-        simd::silu_mul(g, u, a);
-        params.weight(down).forward_cols(a, y);
+        let kept = recorded.then_some(&mut hidden_values[i * per_sequence..(i + 1) * per_sequence]);
+        simd::swiglu_cols(params.weight(gate_up), params.weight(down), x, kept, y);
     }
-    tape.memory.arena.release(activation);
     if recorded {
         tape.save(x.0);
         tape.save(hidden);
@@ -99,7 +91,7 @@ impl Operation for SwiGluOverPositions {
     fn samples(rng: &mut Rng) -> Vec<Sample> {
         let [sequences, len, width, inner] = Sample::sizes(rng, [3, 5, 5, 7]);
         let mut sample = Sample::new("");
-        let gate_up = sample.param(rng, 2 * inner, len, Use::Cols);
+        let gate_up = sample.param(rng, 2 * inner, len, Use::GateUpCols);
         let down = sample.param(rng, len, inner, Use::Cols);
         sample.input(rng, sequences * len, width);
         vec![sample.run(move |tape, inputs| vec![swiglu_over_positions(tape, &inputs[0], gate_up, down)])]
