@@ -3,7 +3,7 @@
 //! A training step asks for the same sizes in the same order every time, so after the first step the arena has
 //! its final size and nothing is allocated from the system any more.
 
-use crate::simd::Real;
+use crate::simd::{self, Real};
 
 /// A piece of an [`Arena`]: `len` elements from `offset`. Only an index; it owns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl<T: Real> Arena<T> {
                 let offset = self.top * LINE;
                 self.top += len.div_ceil(LINE);
                 if self.top > self.lines.len() {
-                    // `resize` doubles the reservation when it must; what is not yet used costs address space only.
+                    // `reserve` doubles the reservation when it must; what is not yet used costs address space only.
+                    simd::reserve(&mut self.lines, self.top);
                     self.lines.resize(self.top, Line([T::ZERO; LINE]));
                 }
                 Block { offset, len }

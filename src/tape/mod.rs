@@ -26,6 +26,7 @@
 //! ```
 
 mod arena;
+mod gather;
 pub mod gradcheck;
 pub mod ops;
 mod params;
@@ -44,11 +45,14 @@ pub struct Memory<T> {
     /// Token and label numbers that recorded operations refer to.
     indices: Vec<u32>,
     rope: Option<RopeTable<T>>,
+    /// Uses of weights whose gradients are still to be added up.
+    uses: Vec<gather::Use>,
 }
 
 impl<T: Real> Default for Memory<T> {
     fn default() -> Self {
-        Self { arena: Arena::default(), slots: Vec::new(), nodes: Vec::new(), indices: Vec::new(), rope: None }
+        let (slots, nodes, indices, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses }
     }
 }
 
@@ -87,6 +91,7 @@ impl<'a, T: Real> Tape<'a, T> {
         memory.slots.clear();
         memory.nodes.clear();
         memory.indices.clear();
+        memory.uses.clear();
         Self { memory, params, recording: true }
     }
 
@@ -173,6 +178,7 @@ impl<'a, T: Real> Tape<'a, T> {
                 }
             }
         }
+        gather::finish(self.memory, self.params, grads);
     }
 
     // What operations are made of.

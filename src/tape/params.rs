@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::simd::{Precision, Real, Side, Weight};
+use crate::simd::{Precision, Real, Side, Weight, prefer_large_pages};
 
 /// Index of a tensor in a [`Layout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,10 @@ pub enum Use {
     Rows,
     /// A matrix `[out, in]` applied to columns (it mixes positions).
     Cols,
+    /// The gate and up projection `[2·inner, in]` of a SwiGLU over rows.
+    GateUpRows,
+    /// The gate and up projection `[2·inner, in]` of a SwiGLU over columns.
+    GateUpCols,
     /// Rows that are looked up or added; read as they are.
     Table,
 }
@@ -134,12 +138,14 @@ impl<T: Real> Params<T> {
     /// All zeros; products round their operands to `precision`.
     pub fn with_precision(layout: Arc<Layout>, precision: Precision) -> Self {
         let pack = |tensor: &Tensor| {
-            let side = match tensor.usage {
-                Use::Rows => Side::Rows,
-                Use::Cols => Side::Cols,
-                Use::Table => return None,
-            };
-            Some(Weight::with(tensor.rows, tensor.cols, side, precision))
+            let (rows, cols) = (tensor.rows, tensor.cols);
+            match tensor.usage {
+                Use::Rows => Some(Weight::with(rows, cols, Side::Rows, precision)),
+                Use::Cols => Some(Weight::with(rows, cols, Side::Cols, precision)),
+                Use::GateUpRows => Some(Weight::gate_up(rows / 2, cols, Side::Rows, precision)),
+                Use::GateUpCols => Some(Weight::gate_up(rows / 2, cols, Side::Cols, precision)),
+                Use::Table => None,
+            }
         };
         let packed = layout.tensors().iter().map(pack).collect();
         Self { values: vec![T::ZERO; layout.len()], packed, layout, precision }
@@ -198,7 +204,10 @@ pub struct Grads<T> {
 impl<T: Real> Grads<T> {
     /// All zeros.
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { values: vec![T::ZERO; layout.len()], layout }
+        let mut values = vec![T::ZERO; layout.len()];
+        // The system hands out zeroed pages when they are first written, so the wish is not too late.
+        prefer_large_pages(&mut values);
+        Self { values, layout }
     }
 
     /// The flat vector.
