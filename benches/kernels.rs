@@ -1,13 +1,17 @@
 //! The kernels on the presets' shapes, per instruction set: `cargo bench --bench kernels`.
 //!
 //! Criterion times each product; before that one table gives GFLOP/s, the share of the FMA limit measured in the same
-//! process, and `matrixmultiply` on the same product (best of many runs, one thread). `TRM_SIMD` limits the run to one
-//! path; `cargo bench --bench kernels -- table` prints the tables alone.
+//! process, and the crates `matrixmultiply` and `gemm` on the same product (best of many runs, one thread). `TRM_SIMD`
+//! limits the run to one path. `cargo bench --bench kernels -- table` prints the tables alone;
+//! `cargo bench --bench kernels -- products [THREADS]` prints the forward products as JSON, for `benches/peer/run`.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use gemm::Parallelism;
+use serde_json::json;
 use trm::simd::{
     AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, Update, Weight, adam_step,
     add_rmsnorm_cols, add_rmsnorm_rows, attention_backward, attention_forward, choose_isa, fma_limit, silu_mul,
@@ -97,21 +101,56 @@ impl Case {
         }
     }
 
-    /// The forward product by `matrixmultiply`.
-    fn peer(&mut self) {
+    /// The forward product by another crate.
+    fn peer(&mut self, library: Library) {
         let (n_out, n_in) = self.weight.shape();
-        let (out, inner, n) = (n_out as isize, n_in as isize, self.other as isize);
+        let (out, inner, other) = (n_out as isize, n_in as isize, self.other as isize);
         let (w, x, y) = (self.values.as_ptr(), self.x.as_ptr(), self.y.as_mut_ptr());
+        // y [m, n] = a [m, inner] · b [inner, n]; strides of rows and columns.
+        let (m, n, a, a_rows, b, (b_rows, b_cols), y_rows) = match self.side {
+            Side::Cols => (n_out, self.other, w, inner, x, (other, 1), other),
+            _ => (self.other, n_out, x, inner, w, (1, inner), out),
+        };
         // SAFETY: the slices hold the matrices these shapes and strides describe.
         unsafe {
-            match self.side {
-                Side::Cols => {
-                    matrixmultiply::sgemm(n_out, n_in, self.other, 1.0, w, inner, 1, x, n, 1, 0.0, y, n, 1);
+            match library {
+                Library::Matrixmultiply => {
+                    matrixmultiply::sgemm(m, n_in, n, 1.0, a, a_rows, 1, b, b_rows, b_cols, 0.0, y, y_rows, 1);
                 }
-                _ => matrixmultiply::sgemm(self.other, n_in, n_out, 1.0, x, inner, 1, w, 1, inner, 0.0, y, out, 1),
+                Library::Gemm { threads } => {
+                    let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+                    gemm::gemm(
+                        m,
+                        n,
+                        n_in,
+                        y,
+                        1,
+                        y_rows,
+                        false,
+                        a,
+                        1,
+                        a_rows,
+                        b,
+                        b_cols,
+                        b_rows,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        parallelism,
+                    );
+                }
             }
         }
     }
+}
+
+/// Other people's products.
+#[derive(Clone, Copy)]
+enum Library {
+    Matrixmultiply,
+    Gemm { threads: usize },
 }
 
 /// Shortest of many runs, in seconds.
@@ -143,14 +182,17 @@ fn attention_shapes() -> [(&'static str, AttentionShape); 3] {
 fn table(precision: Precision) {
     let limit = fma_limit(precision, 0.5);
     println!("\n{} {precision:?}, one thread, FMA limit {limit:.0} GFLOP/s", trm::simd::isa());
-    println!("| product | forward | backward | weight gradient | matrixmultiply f32 |\n|---|---|---|---|---|");
+    println!("| product | forward | backward | weight gradient | matrixmultiply f32 | gemm f32 |");
+    println!("|---|---|---|---|---|---|");
     let figure = |gflop: f64, time: f64| format!("{:.0} ({:.0} %)", gflop / time, 100.0 * gflop / time / limit);
     for (name, mut case) in cases(precision) {
         let gflop = case.flops() / 1e9;
         let (forward, backward) = (best(|| case.forward()), best(|| case.backward()));
-        let (gradient, peer) = (best(|| case.gradient()), best(|| case.peer()));
+        let gradient = figure(gflop, best(|| case.gradient()));
+        let [matrixmultiply, gemm] =
+            [Library::Matrixmultiply, Library::Gemm { threads: 1 }].map(|library| gflop / best(|| case.peer(library)));
         let (forward, backward) = (figure(gflop, forward), figure(gflop, backward));
-        println!("| {name} | {forward} | {backward} | {} | {:.0} |", figure(gflop, gradient), gflop / peer);
+        println!("| {name} | {forward} | {backward} | {gradient} | {matrixmultiply:.0} | {gemm:.0} |");
     }
     for (name, shape) in attention_shapes() {
         let n = shape.sequences * shape.len * shape.width();
@@ -168,7 +210,7 @@ fn table(precision: Precision) {
             let (rope, ones) = (Some(&rope), [1.0; 3]);
             attention_backward(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, &mut scratch, ones);
         });
-        println!("| {name} | {} | {} | | |", figure(gflop, forward), figure(2.0 * gflop, backward));
+        println!("| {name} | {} | {} | | | |", figure(gflop, forward), figure(2.0 * gflop, backward));
     }
 }
 
@@ -201,7 +243,54 @@ fn elementwise() {
     report("pack, forward and backward", 3072 * 512, best(|| w.pack(&values)));
 }
 
+/// GFLOP/s of the forward product of shape `index` on `threads` threads that each have rows of their own, as lanes do.
+fn together(precision: Precision, index: usize, threads: usize, work: impl Fn(&mut Case) + Sync) -> f64 {
+    let start = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let run = || {
+            let (_, mut case) = cases(precision).nth(index).expect("a shape");
+            start.wait();
+            case.flops() / best(|| work(&mut case)) / 1e9
+        };
+        let lanes: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        lanes.into_iter().map(|lane| lane.join().expect("a measurement")).sum()
+    })
+}
+
+/// The forward products as JSON: each shape, who multiplies it how fast, on one thread and on `threads`.
+fn products(threads: usize) {
+    let mut rows = Vec::new();
+    for threads in [1, threads].into_iter().take(threads.min(2)) {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let lanes = trm::train::Lanes::new(threads).expect("threads");
+            let limit = lanes.fma_limit(precision, 0.5);
+            for (index, (name, case)) in cases(precision).enumerate() {
+                let (n_out, n_in) = case.weight.shape();
+                let ours = together(precision, index, threads, Case::forward);
+                let mut others = [None; 2];
+                if precision == Precision::F32 {
+                    let matrixmultiply = |case: &mut Case| case.peer(Library::Matrixmultiply);
+                    let mut whole = Case::new(case.side, precision, n_out, n_in, case.other * threads);
+                    let gemm = whole.flops() / best(|| whole.peer(Library::Gemm { threads })) / 1e9;
+                    others = [Some(together(precision, index, threads, matrixmultiply)), Some(gemm)];
+                }
+                rows.push(json!({
+                    "name": name, "rows": case.other, "in": n_in, "out": n_out,
+                    "threads": threads, "precision": if precision == Precision::F32 { "f32" } else { "bf16" },
+                    "limit_gflops": limit, "trm": ours, "matrixmultiply": others[0], "gemm": others[1],
+                }));
+            }
+        }
+    }
+    println!("{}", json!({ "simd": trm::simd::isa().name(), "products": rows }));
+}
+
 fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "products") {
+        let threads = arguments.get(at + 1).and_then(|n| n.parse().ok()).unwrap_or_else(trm::train::Lanes::available);
+        return products(threads);
+    }
     let paths: Vec<Isa> = match std::env::var_os(ISA_VARIABLE) {
         Some(_) => vec![choose_isa().unwrap_or_else(|error| panic!("{error}"))],
         None => Isa::available().collect(),
@@ -213,7 +302,7 @@ fn main() {
             elementwise();
         });
     }
-    if std::env::args().any(|argument| argument == "table") {
+    if arguments.iter().any(|argument| argument == "table") {
         return;
     }
     let mut criterion = Criterion::default()

@@ -1,0 +1,153 @@
+"""Writes what `run` measured: peer.json, peer.md (tables) and peer.svg (bars). Standard library only."""
+
+import json
+from html import escape
+
+NAMES = {"trm": "trm", "eager": "PyTorch eager", "compile": "PyTorch compile"}
+COLOURS = {"trm": "#0b7a53", "eager": "#8a94a6", "compile": "#c26a1b"}
+
+
+def write(folder, results):
+    (folder / "peer.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "peer.md").write_text(markdown(results))
+    if "steps" in results:
+        (folder / "peer.svg").write_text(picture(results["steps"]))
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def circumstances(part, command):
+    a = part["about"]
+    return (f"`{command}`: {a['date']}, {a['processor']}, {a['threads']} threads, PyTorch {a['torch']}, Python "
+            f"{a['python']}, rustc {a['rustc']}, revision {a['revision']}; {part['minutes']:.0f} minutes.")
+
+
+def cell(figures):
+    """Median seconds, half the distance of the extremes in per cent of it, MFU, memory."""
+    if figures is None:
+        return "–"
+    if "failed" in figures:
+        return figures["failed"]
+    spread = 50 * (figures["slowest"] - figures["fastest"]) / figures["seconds"]
+    memory = figures["peak_rss_bytes"] / 1e9
+    return f"{figures['seconds']:.3g} s ± {spread:.0f} %, MFU {100 * figures['mfu']:.0f} %, {memory:.2f} GB"
+
+
+def best_other(row):
+    """The faster of PyTorch's modes, in seconds."""
+    return min((row[m]["seconds"] for m in ("eager", "compile") if "seconds" in row.get(m, {})), default=None)
+
+
+def factor(row):
+    best = best_other(row)
+    return f"{best / row['trm']['seconds']:.2f}×" if best else "–"
+
+
+def markdown(results):
+    parts = ["""# trm against PyTorch
+
+The PyTorch model is ours (`benches/peer/model.py`): the same weights, checked against the same golden vectors before it is
+timed. trm and PyTorch take turns in one sitting. MFU is model FLOPs ÷ seconds ÷ the FMA limit that `trm bench` measures
+in the same sitting; model FLOPs are counted as in `src/model/flops.rs`."""]
+    if "steps" in results:
+        part = results["steps"]
+        rows = [[r["variant"], r["precision"], r["work"], str(r["batch"]), cell(r["trm"]), cell(r.get("eager")),
+                 cell(r.get("compile")), factor(r), f"{r['limit_gflops']:.0f}"] for r in part["rows"]]
+        header = ["variant", "format", "work", "batch", *NAMES.values(), "trm is faster by", "FMA limit, GFLOP/s"]
+        parts.append(f"""## A whole step
+
+D 512, 2 layers, T 3, n 6, 97 positions (the published Sudoku-Extreme sizes). "train" is a whole update: all cycles,
+losses, backward, AdamATan2, weight decay, moving average. "forward" is one supervision step without gradient. Median of
+{part["rounds"]} rounds ± half the distance between the fastest and the slowest; peak memory of the process; the factor is
+against the faster of PyTorch's two modes.
+
+{table(header, rows)}
+
+![Seconds a step, trm and PyTorch](peer.svg)
+
+{circumstances(part, "benches/peer/run steps")}""")
+    if "eval" in results:
+        part = results["eval"]
+        rate = lambda f: f"{f['puzzles_per_second']:.2f}" if f else "–"
+        rows = [[r["variant"], r["precision"], str(r["puzzles"]), *(rate(r.get(name)) for name in NAMES), factor(r)]
+                for r in part["rows"]]
+        parts.append(f"""## Evaluation
+
+Puzzles a second with all 16 supervision steps, the same weights and puzzles. trm's time is that of the whole command
+`trm eval`, PyTorch's that of the loop alone (imported, loaded, compiled before). Token accuracies after the first step
+have to agree.
+
+{table(["variant", "format", "puzzles", *NAMES.values(), "trm is faster by"], rows)}
+
+{circumstances(part, "benches/peer/run eval")} `--puzzles 10000` takes hours.""")
+    if "products" in results:
+        part = results["products"]
+        other = lambda value: "" if value is None else f"{value:.0f}"
+        rows = [[r["name"], f"{r['rows']} × {r['in']} → {r['out']}", r["precision"], str(r["threads"]),
+                 f"{r['trm']:.0f} ({100 * r['trm'] / r['limit_gflops']:.0f} %)",
+                 *(other(r[name]) for name in ("matrixmultiply", "gemm", "torch"))] for r in part["rows"]]
+        header = ["product", "rows × in → out", "format", "threads", "trm (of the limit)", "matrixmultiply", "gemm",
+                  "PyTorch (MKL, oneDNN)"]
+        parts.append(f"""## Matrix products
+
+GFLOP/s on the presets' shapes, best of many runs. trm's weights are packed beforehand, as once an update in training;
+the others pack in every call. Threads: trm and `matrixmultiply` give each thread rows of its own, as lanes do; `gemm` and
+PyTorch get all rows at once and divide them themselves. In bf16 trm reads and writes f32, PyTorch bf16.
+
+{table(header, rows)}
+
+{circumstances(part, "benches/peer/run products")}""")
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(part):
+    """Horizontal bars: a group for each row, a bar for trm and each mode of PyTorch."""
+    rows = part["rows"]
+    names = [name for name in NAMES if any("seconds" in row.get(name, {}) for row in rows)]
+    longest = max(row[name]["seconds"] for row in rows for name in names if "seconds" in row.get(name, {}))
+    width, left, right, top, bar, gap = 800, 190, 150, 84, 17, 14
+    group = bar * len(names) + gap
+    height = top + group * len(rows) + 44
+    scale = (width - left - right) / longest
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="system-ui, -apple-system, \'Segoe UI\', \'DejaVu Sans\', sans-serif" font-size="14" role="img" '
+        'aria-label="Seconds a step, trm and PyTorch">',
+        # A ground of its own: readable on light and on dark pages.
+        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="10" fill="#ffffff" stroke="#c9d1dc"/>',
+        '<text x="20" y="32" font-size="18" font-weight="600" fill="#1b2430">Seconds a step (shorter is better)</text>',
+    ]
+    x = 20
+    for name in names:
+        out.append(f'<rect x="{x}" y="48" width="13" height="13" rx="2" fill="{COLOURS[name]}"/>')
+        out.append(f'<text x="{x + 19}" y="60" fill="#1b2430">{NAMES[name]}</text>')
+        x += 48 + round(7.2 * len(NAMES[name]))
+    for i, row in enumerate(rows):
+        y = top + i * group
+        middle = y + bar * len(names) / 2
+        batch = f", batch {row['batch']}" if len({r["batch"] for r in rows}) > 1 else ""
+        out.append(f'<text x="{left - 12}" y="{middle - 2:.0f}" text-anchor="end" font-weight="600" fill="#1b2430">'
+                   f'{escape(row["variant"])} {row["precision"]}</text>')
+        out.append(f'<text x="{left - 12}" y="{middle + 15:.0f}" text-anchor="end" fill="#566275">'
+                   f'{row["work"]}{batch}</text>')
+        for j, name in enumerate(names):
+            found, at = row.get(name, {}), y + j * bar
+            if "seconds" not in found:
+                if "failed" in found:
+                    out.append(f'<text x="{left}" y="{at + 13}" fill="#566275">{escape(found["failed"])}</text>')
+                continue
+            length = found["seconds"] * scale
+            weight = ' font-weight="600"' if name == "trm" else ""
+            out.append(f'<rect x="{left}" y="{at}" width="{length:.1f}" height="{bar - 3}" rx="2" '
+                       f'fill="{COLOURS[name]}"/>')
+            out.append(f'<text x="{left + length + 7:.1f}" y="{at + 12}" font-size="13"{weight} fill="#1b2430">'
+                       f'{found["seconds"]:.3g} s · {100 * found["mfu"]:.0f} % of limit</text>')
+    a = part["about"]
+    batches = sorted({row["batch"] for row in rows})
+    foot = (f"D 512, 97 positions, batch {' and '.join(map(str, batches))}, {a['threads']} threads, {a['processor']}, "
+            f"PyTorch {a['torch']}, {a['date']}")
+    out.append(f'<text x="20" y="{height - 18}" font-size="12" fill="#566275">{escape(foot)}</text>')
+    return "\n".join([*out, "</svg>", ""])

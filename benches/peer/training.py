@@ -1,0 +1,102 @@
+"""One update of the peer: forward, loss, backward, AdamATan2 with weight decay, moving average, puzzle table."""
+
+from dataclasses import dataclass
+
+import torch
+
+from model import losses
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Settings of an update; the defaults are the published ones."""
+
+    lr: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 1.0
+    ema_rate: float = 0.999
+    puzzle_lr: float = 1e-4
+    puzzle_weight_decay: float = 1.0
+
+
+class Optimizer:
+    """AdamATan2 over all tensors at once, and their moving average."""
+
+    def __init__(self, parameters, rule, compiled=False):
+        self.p = [p for p in parameters]
+        self.m = [torch.zeros_like(p) for p in self.p]
+        self.v = [torch.zeros_like(p) for p in self.p]
+        self.ema = [p.detach().clone() for p in self.p]
+        self.rule, self.t = rule, 0
+        self.sweep = torch.compile(sweep) if compiled else sweep
+
+    @torch.no_grad()
+    def step(self, lr_factor=1.0):
+        self.t += 1
+        r, lr = self.rule, self.rule.lr * lr_factor
+        # As tensors, so that a compiled sweep is not compiled again for every new value.
+        decay, rate, scale = torch.tensor(
+            [1 - lr * r.weight_decay, -lr / (1 - r.beta1**self.t), (1 - r.beta2**self.t) ** -0.5]).unbind()
+        grads = [p.grad for p in self.p]
+        self.sweep(self.p, grads, self.m, self.v, self.ema, decay, rate, scale, r.beta1, r.beta2, r.ema_rate)
+        for p in self.p:
+            p.grad = None
+
+
+def sweep(p, g, m, v, ema, decay, rate, scale, beta1, beta2, ema_rate):
+    torch._foreach_lerp_(m, g, 1 - beta1)
+    torch._foreach_mul_(v, beta2)
+    torch._foreach_addcmul_(v, g, g, 1 - beta2)
+    step = torch._foreach_sqrt(v)
+    torch._foreach_mul_(step, scale)
+    for m_i, step_i in zip(m, step):
+        torch.atan2(m_i, step_i, out=step_i)
+    torch._foreach_mul_(step, rate)
+    torch._foreach_mul_(p, decay)
+    torch._foreach_add_(p, step)
+    torch._foreach_lerp_(ema, p, 1 - ema_rate)
+
+
+class Trainer:
+    """A model in training. The carry (y, z) is the caller's."""
+
+    def __init__(self, model, rule=Rule(), compiled=False):
+        self.model, self.rule = model, rule
+        self.optimizer = Optimizer(model.parameters(), rule, compiled)
+
+    def gradients(self, tokens, labels, identifiers, y, z):
+        """Forward and backward of total / B. Returns what there is to see, and the gradient of the puzzle rows."""
+        rows = puzzle_rows(self.model, identifiers)
+        if rows is not None:
+            rows.requires_grad_()
+        logits, q, y, z = self.model(tokens, rows, y, z)
+        lm, halt = losses(logits, q, labels)
+        ((lm + 0.5 * halt) / len(tokens)).backward()
+        seen = {"logits": logits.detach(), "q": q.detach(), "y": y.detach(), "z": z.detach(),
+                "lm_loss": lm.detach(), "q_halt_loss": halt.detach()}
+        return seen, None if rows is None else rows.grad
+
+    def step(self, tokens, labels, identifiers, y, z, lr_factor=1.0):
+        """A whole update; returns what `gradients` saw."""
+        seen, rows_grad = self.gradients(tokens, labels, identifiers, y, z)
+        self.update(identifiers, rows_grad, lr_factor)
+        return seen
+
+    def update(self, identifiers, rows_grad, lr_factor=1.0):
+        self.optimizer.step(lr_factor)
+        if rows_grad is not None:
+            self.update_puzzles(identifiers, rows_grad, self.rule.puzzle_lr * lr_factor)
+
+    @torch.no_grad()
+    def update_puzzles(self, identifiers, rows_grad, lr):
+        """Sign-SGD with decay on the rows that were seen; gradients of equal puzzles are summed."""
+        table = self.model.puzzle_emb.weights
+        seen, place = identifiers.unique(return_inverse=True)
+        grad = torch.zeros(len(seen), table.shape[1]).index_add_(0, place, rows_grad)
+        table[seen] = table[seen] * (1 - lr * self.rule.puzzle_weight_decay) - lr * grad.sign()
+
+
+def puzzle_rows(model, identifiers):
+    """The puzzle table's rows [B, ndim], or None when the model has none."""
+    return model.puzzle_emb.weights[identifiers] if model.settings.puzzle_emb_ndim else None
