@@ -21,6 +21,8 @@ def table(header, rows):
 
 def circumstances(part, command):
     a = part["about"]
+    if a["mkl_as_intel"]:
+        command += " --mkl-as-intel"
     return (f"`{command}`: {a['date']}, {a['processor']}, {a['threads']} threads, PyTorch {a['torch']}, Python "
             f"{a['python']}, rustc {a['rustc']}, revision {a['revision']}; {part['minutes']:.0f} minutes.")
 
@@ -149,5 +151,7 @@ def picture(part):
     batches = sorted({row["batch"] for row in rows})
     foot = (f"D 512, 97 positions, batch {' and '.join(map(str, batches))}, {a['threads']} threads, {a['processor']}, "
             f"PyTorch {a['torch']}, {a['date']}")
+    if a["mkl_as_intel"]:
+        foot += ", MKL told that this is an Intel processor"
     out.append(f'<text x="20" y="{height - 18}" font-size="12" fill="#566275">{escape(foot)}</text>')
     return "\n".join([*out, "</svg>", ""])
