@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from model import VARIANTS, Trm
+from model import VARIANTS, Trm, compile_blocks
 from training import Trainer, puzzle_rows
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -32,8 +32,7 @@ def build(variant, precision, mode, work="train", weights=None):
         model.L_level.to(dtype)
         model.lm_head.to(dtype)
     if mode == "compile":
-        # All sizes are fixed; the blocks are the unit: compiling the 21 calls as one graph takes minutes.
-        model.L_level.compile(dynamic=False)
+        compile_blocks(model)
     return model
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from model import Settings, Trm
+from model import Settings, Trm, compile_blocks
 from training import Rule, Trainer
 
 #: The timed variants, and what else this model can be.
@@ -69,7 +69,7 @@ class Case:
         start = {k.removeprefix("init.inner."): v for k, v in self.tensors.items() if k.startswith("init.")}
         model.load_state_dict(start)
         if compiled:
-            model.L_level.compile()
+            compile_blocks(model)
         return Trainer(model, rule, compiled)
 
     def batches(self, model):

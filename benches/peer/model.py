@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from torch import nn
 
@@ -213,6 +214,14 @@ class Trm(nn.Module):
 
     def autocast(self):
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def compile_blocks(model):
+    """Compiles the network call for the sizes it will see. The 21 calls as one graph would take minutes."""
+    torch._dynamo.reset()
+    # More graphs than expected would silently run eager from then on.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    model.L_level.compile(dynamic=False)
 
 
 def stablemax_nll(logits, labels):
