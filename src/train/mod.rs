@@ -12,6 +12,7 @@ mod lane;
 mod learning_rate;
 mod puzzle_table;
 mod run;
+pub mod scaling;
 mod task_data;
 mod trainer;
 mod tree;

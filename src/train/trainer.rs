@@ -8,7 +8,7 @@ use super::adam::{Adam, adam_coefficients, gradient_norm};
 use super::lane::SHARD;
 use super::tree;
 use super::{Carry, Group, Lanes, PuzzleTable, Weights, learning_rate_factor};
-use crate::config::Config;
+use crate::config::{Config, TrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::rng::Rng;
@@ -90,15 +90,20 @@ pub struct TrainerState<'a> {
     carries: Vec<Cow<'a, Carry>>,
 }
 
+/// Gradient groups of an experiment: the setting, or as many as let every shard be one of its own, up to 192.
+pub(super) fn gradient_groups(train: &TrainConfig) -> usize {
+    match train.gradient_groups {
+        0 => train.batch_size.div_ceil(SHARD).min(MAX_GROUPS),
+        groups => groups.min(train.batch_size),
+    }
+}
+
 impl Trainer {
     /// A fresh run of `total_steps` updates.
     pub fn new(config: Config, weights: Weights, total_steps: u64) -> Self {
         let model = Model::new(&config.model, &config.task);
         let train = &config.train;
-        let n_groups = match train.gradient_groups {
-            0 => train.batch_size.div_ceil(SHARD).min(MAX_GROUPS),
-            groups => groups.min(train.batch_size),
-        };
+        let n_groups = gradient_groups(train);
         let start = |group: usize| group * train.batch_size / n_groups;
         let groups = (0..n_groups).map(|i| Group::new(&model, start(i + 1) - start(i))).collect();
         let layout = weights.params.layout().clone();

@@ -1,0 +1,262 @@
+//! What an update would cost on a machine with more cores: a model of five parts, pure functions only.
+//!
+//! | part | seconds |
+//! |---|---|
+//! | lanes | rounds of gradient groups (`⌈groups / cores⌉`) × a group's seconds on one core; not less than all bytes of packed weights that the calls read ÷ bandwidth |
+//! | reduction | the bytes of the gradient tree ÷ bandwidth |
+//! | optimizer | the bytes of Adam, moving average and packing ÷ bandwidth |
+//! | barrier | [`JOINS`] fork-joins, each a tree of hand-overs `⌈log₂ cores⌉` deep |
+//! | serial | what one thread does for every sequence: refilling, losses, halting |
+//!
+//! Bandwidth is what one core was measured to stream, times cores, up to what the memory of its sockets gives
+//! ([`SOCKET_BANDWIDTH`], [`CORES_PER_SOCKET`]: stated, not measured). Everything else of [`Machine`] is measured on
+//! the machine at hand. Caches that hold the weights are not counted on, so streaming is an upper bound.
+
+use serde::Serialize;
+
+use crate::config::{Config, Precision};
+use crate::model::{Model, model_flops};
+
+/// Places in an update where all lanes meet: after the groups, after the sum, after the optimizer.
+pub const JOINS: f64 = 3.0;
+
+/// Bytes per second of a server socket's memory: 12 channels of DDR5-4800.
+pub const SOCKET_BANDWIDTH: f64 = 460e9;
+
+/// Cores of a server socket.
+pub const CORES_PER_SOCKET: usize = 128;
+
+/// Bytes of an f32.
+const F32: f64 = 4.0;
+
+/// What one update of an experiment has to do, on whatever machine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// Sequences in the batch.
+    pub batch: usize,
+    /// Gradient groups: no more cores than these can work at once.
+    pub groups: usize,
+    /// Model FLOPs of one sequence (see [`model_flops`]).
+    pub flops_per_sequence: f64,
+    /// Dense weights.
+    pub weights: usize,
+    /// Bytes of packed weights that a shard of [`super::lane::SHARD`] sequences reads.
+    pub streamed_per_shard: f64,
+    /// Bytes of one packed element, forward and transposed form each.
+    pub packed_element: f64,
+}
+
+/// What was measured on the machine at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Machine {
+    /// FMA limit of one core while all work, FLOP/s.
+    pub core_limit: f64,
+    /// Seconds of one sequence's forward and backward pass on one core, other cores working too.
+    pub sequence_seconds: f64,
+    /// Bytes per second one core streams (read and write together) while all do.
+    pub core_bandwidth: f64,
+    /// Seconds of one hand-over between two threads.
+    pub handover_seconds: f64,
+    /// Seconds of one thread's work for each sequence, outside of the lanes.
+    pub serial_per_sequence: f64,
+}
+
+/// Seconds of one update, by part.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    pub cores: usize,
+    /// Forward and backward passes of the lanes, if arithmetic holds them.
+    pub compute: f64,
+    /// The same, if the reading of weights holds them.
+    pub streaming: f64,
+    pub reduction: f64,
+    pub optimizer: f64,
+    pub barrier: f64,
+    pub serial: f64,
+}
+
+impl Step {
+    /// The update of a complete experiment.
+    pub fn new(config: &Config) -> Self {
+        let model = Model::new(&config.model, &config.task);
+        let train = &config.train;
+        let weights = model.layout.n_weights();
+        let packed_element = match train.precision {
+            Precision::F32 => 4.0,
+            Precision::Bf16 => 2.0,
+        };
+        let recorded = model.schedule.calls.iter().filter(|call| call.recorded).count();
+        // Forward passes read the forward form, backward passes the transposed one; several nets share the calls.
+        let passes = (model.schedule.calls.len() + recorded) as f64 / model.nets.len() as f64;
+        Self {
+            batch: train.batch_size,
+            groups: super::trainer::gradient_groups(train),
+            flops_per_sequence: model_flops(&model).total(),
+            weights,
+            streamed_per_shard: passes * weights as f64 * packed_element,
+            packed_element,
+        }
+    }
+
+    /// Shards of an update.
+    pub fn shards(&self) -> f64 {
+        let per_group = self.batch as f64 / self.groups as f64;
+        self.groups as f64 * (per_group / super::lane::SHARD as f64).ceil()
+    }
+
+    /// Bytes of packed weights that all calls of an update read.
+    pub fn streamed_bytes(&self) -> f64 {
+        self.shards() * self.streamed_per_shard
+    }
+
+    /// Bytes that summing the groups' gradients moves: below `cores` partial sums two are read and one is written for
+    /// each addition; those that are left are each read once, and their sum is written.
+    pub fn reduction_bytes(&self, cores: usize) -> f64 {
+        let left = partial_sums(self.groups, cores) as f64;
+        let gradient = F32 * self.weights as f64;
+        (self.groups as f64 - left) * 3.0 * gradient + if left > 1.0 { (left + 1.0) * gradient } else { gradient }
+    }
+
+    /// Bytes of the optimizer's sweep: weight, two moments and average read and written, gradient read, packed forms
+    /// written.
+    pub fn optimizer_bytes(&self) -> f64 {
+        (9.0 * F32 + 2.0 * self.packed_element) * self.weights as f64
+    }
+
+    /// All bytes counted.
+    pub fn bytes(&self, cores: usize) -> f64 {
+        self.streamed_bytes() + self.reduction_bytes(cores) + self.optimizer_bytes()
+    }
+}
+
+impl Machine {
+    /// Bytes per second of so many cores together.
+    pub fn bandwidth(&self, cores: usize) -> f64 {
+        let sockets = cores.div_ceil(CORES_PER_SOCKET) as f64;
+        (cores as f64 * self.core_bandwidth).min(sockets * SOCKET_BANDWIDTH.max(self.core_bandwidth))
+    }
+}
+
+impl Prediction {
+    /// Seconds of the update.
+    pub fn seconds(&self) -> f64 {
+        self.compute.max(self.streaming) + self.reduction + self.optimizer + self.barrier + self.serial
+    }
+
+    /// The part that holds most of the time that perfect scaling would not need: what would break first.
+    pub fn worst(&self, ideal_compute: f64) -> &'static str {
+        let lanes = self.compute.max(self.streaming) - ideal_compute;
+        let name = if self.streaming > self.compute { "weight streaming" } else { "uneven groups" };
+        let parts = [
+            (name, lanes),
+            ("reduction", self.reduction),
+            ("optimizer", self.optimizer),
+            ("barrier", self.barrier),
+            ("serial part", self.serial),
+        ];
+        parts.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("", |(name, _)| name)
+    }
+}
+
+/// The update `step` on `cores` cores like those of `machine`.
+pub fn predict(step: &Step, machine: &Machine, cores: usize) -> Prediction {
+    let cores = cores.max(1);
+    let bandwidth = machine.bandwidth(cores.min(step.groups));
+    let rounds = step.groups.div_ceil(cores) as f64;
+    let group_seconds = step.batch as f64 / step.groups as f64 * machine.sequence_seconds;
+    Prediction {
+        cores,
+        compute: rounds * group_seconds,
+        streaming: step.streamed_bytes() / bandwidth,
+        reduction: step.reduction_bytes(cores) / bandwidth,
+        optimizer: step.optimizer_bytes() / machine.bandwidth(cores),
+        barrier: JOINS * machine.handover_seconds * f64::from(cores.next_power_of_two().ilog2()),
+        serial: step.batch as f64 * machine.serial_per_sequence,
+    }
+}
+
+/// Partial sums that the lanes leave for the sum over slices: the lowest level of the tree over `groups` with no more
+/// nodes than there are cores.
+pub fn partial_sums(groups: usize, cores: usize) -> usize {
+    1 << cores.min(groups).max(1).ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published() -> Step {
+        Step::new(&Config::resolve(Some("sudoku-extreme"), None, &[]).unwrap())
+    }
+
+    const MACHINE: Machine = Machine {
+        core_limit: 240e9,
+        sequence_seconds: 0.2,
+        core_bandwidth: 15e9,
+        handover_seconds: 2e-6,
+        serial_per_sequence: 1e-5,
+    };
+
+    #[test]
+    fn the_published_step_is_counted_as_published() {
+        let step = published();
+        assert_eq!((step.batch, step.groups, step.shards()), (768, 192, 192.0));
+        // 440 MFLOP per token and step.
+        let per_token = step.flops_per_sequence / 97.0;
+        assert!((per_token / 440e6 - 1.0).abs() < 0.02, "{per_token}");
+    }
+
+    #[test]
+    fn one_core_does_everything_one_after_the_other() {
+        let step = published();
+        let one = predict(&step, &MACHINE, 1);
+        assert_eq!(one.compute, 768.0 * MACHINE.sequence_seconds);
+        assert_eq!(one.barrier, 0.0);
+        let parts = one.compute.max(one.streaming) + one.reduction + one.optimizer + one.serial;
+        assert_eq!(one.seconds(), parts);
+    }
+
+    #[test]
+    fn more_cores_are_never_slower_while_hand_overs_are_free_and_stop_helping_at_the_number_of_groups() {
+        let step = published();
+        let machine = Machine { handover_seconds: 0.0, ..MACHINE };
+        let seconds = |cores| predict(&step, &machine, cores).seconds();
+        for cores in 1..200 {
+            // Between two powers of two as many partial sums are left, so the bytes stay and the bandwidth grows.
+            assert!(seconds(cores + 1) <= seconds(cores) * 1.0001, "{cores}");
+        }
+        assert_eq!(predict(&step, &machine, 192).compute, predict(&step, &machine, 500).compute);
+    }
+
+    #[test]
+    fn groups_that_do_not_divide_by_the_cores_cost_a_whole_round() {
+        let step = published();
+        assert_eq!(predict(&step, &MACHINE, 128).compute, predict(&step, &MACHINE, 96).compute);
+        assert_eq!(predict(&step, &MACHINE, 192).compute, 4.0 * MACHINE.sequence_seconds);
+        assert_eq!(predict(&step, &MACHINE, 128).worst(6.0 * MACHINE.sequence_seconds), "uneven groups");
+    }
+
+    #[test]
+    fn a_machine_that_streams_slowly_is_held_by_streaming() {
+        let slow = Machine { core_bandwidth: 1e8, ..MACHINE };
+        let prediction = predict(&published(), &slow, 64);
+        assert!(prediction.streaming > prediction.compute);
+        assert_eq!(prediction.worst(prediction.compute), "weight streaming");
+    }
+
+    #[test]
+    fn the_sum_moves_three_buffers_an_addition_on_one_core_and_each_once_when_every_group_has_its_own() {
+        let step = Step { groups: 8, weights: 100, ..published() };
+        assert_eq!(step.reduction_bytes(1), 400.0 * (7.0 * 3.0 + 1.0));
+        assert_eq!(step.reduction_bytes(8), 400.0 * 9.0);
+        assert_eq!([1, 2, 3, 4, 7, 8, 100].map(|cores| partial_sums(8, cores)), [1, 2, 2, 4, 4, 8, 8]);
+        assert_eq!(partial_sums(6, 100), 4);
+    }
+
+    #[test]
+    fn bandwidth_grows_with_cores_up_to_what_the_sockets_give() {
+        assert_eq!(MACHINE.bandwidth(4), 60e9);
+        assert_eq!(MACHINE.bandwidth(128), SOCKET_BANDWIDTH);
+        assert_eq!(MACHINE.bandwidth(192), 2.0 * SOCKET_BANDWIDTH);
+    }
+}
