@@ -210,7 +210,7 @@ fn compare_step(
     let drifted = step >= 2 && trainer.config.model.mixing == Mixing::MlpT;
     let forward = if drifted { DRIFTED } else { FORWARD };
     let theirs = |name: &str| read(tensors, &format!("step{step}.{name}"));
-    let all = |f: &dyn Fn(&Group) -> Vec<f64>| trainer.groups.iter().flat_map(f).collect::<Vec<f64>>();
+    let all = |f: &dyn Fn(&Group) -> Vec<f64>| trainer.groups.iter().flat_map(|group| f(group)).collect::<Vec<f64>>();
     stages.compare("logits", forward, "logits", &all(&|g| wide(&g.outcome.logits)), &theirs("logits"));
     for (i, name) in ["q_halt_logits", "q_continue_logits"].into_iter().enumerate() {
         let ours = all(&|g| g.outcome.q.iter().map(|q| f64::from(q[i])).collect());

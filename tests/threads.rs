@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::fs;
+
 use common::{RandomExamples, config};
 use trm::config::Mixing;
 use trm::model::Model;
-use trm::train::{Carry, Lanes, PuzzleTable, StepReport, Trainer, Weights};
+use trm::train::{Carry, Lanes, PuzzleTable, StepReport, Topology, Trainer, Weights};
 
 /// Everything a few updates leave behind, as bits.
 #[derive(PartialEq)]
@@ -18,14 +20,17 @@ struct Left {
 }
 
 fn train(mixing: Mixing, batch_size: usize, groups: usize, threads: usize) -> Left {
+    train_on(&Lanes::new(threads).unwrap(), mixing, batch_size, groups)
+}
+
+fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> Left {
     let mut config = config(mixing, batch_size);
     config.train.gradient_groups = groups;
-    let lanes = Lanes::new(threads).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
     let mut trainer = Trainer::new(config, weights, 100);
-    let reports = (0..9).map(|_| trainer.step(&lanes, &mut examples).unwrap()).collect();
+    let reports = (0..9).map(|_| trainer.step(lanes, &mut examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {
         weights: bits(trainer.weights.params.values()),
@@ -74,4 +79,59 @@ fn one_thread_equals_others_with_any_number_of_gradient_groups() {
     for groups in [1, 2, 3, 11, 30] {
         assert_threads_change_nothing(Mixing::MlpT, 30, groups);
     }
+}
+
+/// Two NUMA nodes of two cores with two hardware threads each, as the system would describe them.
+fn two_nodes() -> Topology {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: String, text: &str| {
+        let path = root.path().join("sys/devices/system").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("cpu/online".into(), "0-7\n");
+    write("node/node0/cpulist".into(), "0-1,4-5\n");
+    write("node/node1/cpulist".into(), "2-3,6-7\n");
+    for cpu in 0..8 {
+        write(format!("cpu/cpu{cpu}/topology/core_cpus_list"), &format!("{},{}\n", cpu % 4, cpu % 4 + 4));
+    }
+    Topology::read(root.path(), &[0, 1, 2, 3, 4, 5, 6, 7])
+}
+
+#[test]
+fn weights_kept_once_for_each_numa_node_change_nothing() {
+    let topology = two_nodes();
+    for (batch_size, groups) in [(32, 0), (30, 11), (2, 0)] {
+        let one = train(Mixing::MlpT, batch_size, groups, 1);
+        for threads in [2, 4, 5] {
+            let lanes = Lanes::on(&topology, threads).unwrap();
+            assert_eq!(lanes.lanes_of_node().len(), 2);
+            let what = format!("batch {batch_size}, {groups} groups, {threads} threads");
+            assert!(one == train_on(&lanes, Mixing::MlpT, batch_size, groups), "{what}");
+        }
+    }
+}
+
+#[test]
+fn each_node_reads_its_own_copy_and_an_update_packs_them_all() {
+    let mut config = config(Mixing::MlpT, 8);
+    config.train.seed = 5;
+    let model = Model::new(&config.model, &config.task);
+    let mut params = Weights::new(&model, &config).params;
+    let lanes = Lanes::on(&two_nodes(), 4).unwrap();
+    lanes.replicate(&mut params);
+    assert_eq!(params.nodes(), 2);
+    lanes.install(|| params.update(|values| values.iter_mut().for_each(|value| *value *= 2.0)));
+    let id = model.heads.lm;
+    let (n_out, n_in) = params.shape(id);
+    let read = |_| {
+        let mut y = vec![0.0; n_out];
+        params.weight(id).forward_rows(&vec![1.0; n_in], &mut y);
+        (std::ptr::from_ref(params.weight(id)) as usize, y)
+    };
+    let seen = lanes.each(read);
+    assert!(seen.iter().all(|(_, y)| *y == seen[0].1));
+    let copies: Vec<usize> = seen.iter().map(|(copy, _)| *copy).collect();
+    assert!(copies[0] == copies[1] && copies[2] == copies[3] && copies[0] != copies[2]);
+    assert_eq!(params.clone().nodes(), 1);
 }

@@ -6,7 +6,7 @@ use crate::checkpoint::{RunPaths, weights};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::train::{Lanes, Weights};
+use crate::train::{Lanes, Topology, Weights};
 
 /// Which experiment: a preset or a file of differences, and settings on top.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -38,20 +38,34 @@ impl Experiment {
 /// Number of threads.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Threads {
-    /// Threads to use [default: the processors this process may use]
+    /// Threads to use [default: the physical cores this process may use]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
+    /// Pin each thread to a core, spread evenly over NUMA nodes, and keep a copy of the weights on each node
+    #[arg(long)]
+    pin: bool,
 }
 
 impl Threads {
     /// Starts them.
     pub fn lanes(self) -> Result<Lanes> {
+        let threads = self.count()?;
+        self.start(threads)
+    }
+
+    /// How many.
+    pub fn count(self) -> Result<usize> {
         match self.threads {
             Some(0) => Err(Error::input("--threads 0: no thread could do the work; give 1 or more")),
             Some(n) if n > 4096 => Err(Error::input(format!("--threads {n}: more than the 4096 that are sensible"))),
-            Some(n) => Lanes::new(n),
-            None => Lanes::new(Lanes::available()),
+            Some(n) => Ok(n),
+            None => Ok(Lanes::default_threads()),
         }
+    }
+
+    /// Starts so many, pinned if that was asked for.
+    pub fn start(self, threads: usize) -> Result<Lanes> {
+        if self.pin { Lanes::pinned(&Topology::detect(), threads) } else { Lanes::new(threads) }
     }
 }
 

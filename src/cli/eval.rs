@@ -45,7 +45,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    let StoredModel { config, model, mut weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
     if let Some(dir) = &args.data {
         source.dir = dir.display().to_string();

@@ -34,6 +34,9 @@ impl<T: Real> Backward<'_, T> {
         let (packed_dy, packed_x) = (arena.alloc(dy_len), arena.alloc(x_len));
         let ([dy, x], [to_dy, to_x]) = arena.split([dy, x], [packed_dy, packed_x]);
         simd::gather_rows(precision, shape, (dy, x), (to_dy, to_x));
+        if let Some(watch) = &mut self.memory.stopwatch {
+            watch.put_off(2.0 * (rows * shape.0 * shape.1) as f64);
+        }
         let order = self.memory.uses.len();
         let scale = scale.to_f64();
         self.memory.uses.push(Use { weight, order, rows, scale, dy: packed_dy, x: packed_x });
@@ -42,7 +45,11 @@ impl<T: Real> Backward<'_, T> {
 
 /// Adds what was gathered to the gradients, in the order in which each weight's uses came.
 pub(super) fn finish<T: Real>(memory: &mut Memory<T>, params: &Params<T>, grads: &mut Grads<T>) {
-    let Memory { arena, uses, .. } = memory;
+    let Memory { arena, uses, stopwatch, .. } = memory;
+    if uses.is_empty() {
+        return;
+    }
+    let bytes: usize = uses.iter().map(|used| (used.dy.len() + used.x.len()) * size_of::<T>()).sum();
     // By weight, and those of one weight as they came; an unstable sort needs no memory of its own.
     uses.sort_unstable_by_key(|used| (used.weight.index(), used.order));
     for uses in uses.chunk_by(|a, b| a.weight == b.weight) {
@@ -57,5 +64,8 @@ pub(super) fn finish<T: Real>(memory: &mut Memory<T>, params: &Params<T>, grads:
     for used in uses.drain(..) {
         arena.release(used.dy);
         arena.release(used.x);
+    }
+    if let Some(watch) = stopwatch {
+        watch.settle("gathered weight gradients", bytes as f64);
     }
 }

@@ -30,12 +30,14 @@ mod gather;
 pub mod gradcheck;
 pub mod ops;
 mod params;
+pub mod profile;
 
 pub use arena::{Arena, Block};
-pub use params::{Grads, Layout, ParamId, Params, Tensor, Use};
+pub use params::{Grads, Layout, ParamId, Params, Tensor, Use, set_node};
 
 use crate::simd::{Real, RopeTable};
 use ops::Op;
+use profile::{Phase, Stopwatch};
 
 /// A lane's memory: the arena and the bookkeeping of the tape that runs in it. Outlives the tapes.
 pub struct Memory<T> {
@@ -47,12 +49,14 @@ pub struct Memory<T> {
     rope: Option<RopeTable<T>>,
     /// Uses of weights whose gradients are still to be added up.
     uses: Vec<gather::Use>,
+    /// Times operations while there is one.
+    pub stopwatch: Option<Box<Stopwatch>>,
 }
 
 impl<T: Real> Default for Memory<T> {
     fn default() -> Self {
         let (slots, nodes, indices, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses }
+        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses, stopwatch: None }
     }
 }
 
@@ -170,6 +174,7 @@ impl<'a, T: Real> Tape<'a, T> {
                 continue;
             }
             op.backward(&mut Backward { memory: self.memory, params: self.params, grads, operation: op.name() });
+            self.charge(&op, Phase::Backward);
             if op.creates_output() {
                 let slot = &mut self.memory.slots[output.0 as usize];
                 let blocks = [slot.value.take(), slot.grad.take()];
@@ -230,10 +235,27 @@ impl<'a, T: Real> Tape<'a, T> {
     /// Finishes an operation: notes whether its output carries gradient, and remembers it if so.
     fn push(&mut self, output: SlotId, recorded: bool, op: impl Into<Op>) -> Var {
         self.slot_mut(output).needs_grad = recorded;
+        let op = op.into();
+        self.charge(&op, if recorded { Phase::Recorded } else { Phase::Detached });
         if recorded {
-            self.memory.nodes.push(op.into());
+            self.memory.nodes.push(op);
         }
         Var(output)
+    }
+
+    /// Reads the stopwatch, if there is one.
+    fn charge(&mut self, op: &Op, phase: Phase) {
+        let Memory { stopwatch, slots, .. } = &mut *self.memory;
+        if let Some(watch) = stopwatch {
+            profile::charge(watch, op, phase, slots, self.params);
+        }
+    }
+
+    /// Charges the time since the last operation to something outside of the tape, while a stopwatch runs.
+    pub fn lap(&mut self, name: &'static str) {
+        if let Some(watch) = &mut self.memory.stopwatch {
+            watch.lap(name, 0.0);
+        }
     }
 
     /// Keeps numbers for a backward pass; returns where they start.

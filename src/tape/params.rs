@@ -1,7 +1,9 @@
 //! Weights and their gradients: each a flat vector, cut into named tensors by one shared [`Layout`].
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -121,12 +123,34 @@ impl Layout {
 }
 
 /// Values of all tensors, and the packed form of the matrices among them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Params<T> {
     layout: Arc<Layout>,
     values: Vec<T>,
-    packed: Vec<Option<Weight<T>>>,
+    /// The packed matrices, once for each NUMA node.
+    packed: Vec<Packed<T>>,
     precision: Precision,
+}
+
+/// A packed matrix for each tensor that is one.
+type Packed<T> = Vec<Option<Weight<T>>>;
+
+thread_local! {
+    /// Which copy of the packed matrices the thread reads.
+    static NODE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says that the calling thread runs on this NUMA node, counted from 0: it reads that node's copy of packed weights.
+pub fn set_node(node: usize) {
+    NODE.set(node);
+}
+
+impl<T: Clone> Clone for Params<T> {
+    /// The same weights, packed once.
+    fn clone(&self) -> Self {
+        let (layout, values, packed) = (self.layout.clone(), self.values.clone(), vec![self.packed[0].clone()]);
+        Self { layout, values, packed, precision: self.precision }
+    }
 }
 
 impl<T: Real> Params<T> {
@@ -147,7 +171,7 @@ impl<T: Real> Params<T> {
                 Use::Table => None,
             }
         };
-        let packed = layout.tensors().iter().map(pack).collect();
+        let packed = vec![layout.tensors().iter().map(pack).collect()];
         Self { values: vec![T::ZERO; layout.len()], packed, layout, precision }
     }
 
@@ -176,20 +200,45 @@ impl<T: Real> Params<T> {
         &self.values[self.layout.tensors[id.index()].range()]
     }
 
-    /// One matrix, packed for products.
+    /// One matrix, packed for products; the copy of the calling thread's NUMA node.
     pub fn weight(&self, id: ParamId) -> &Weight<T> {
-        self.packed[id.index()].as_ref().expect("the tensor was declared a matrix")
+        let packed = self.packed.get(NODE.get()).unwrap_or(&self.packed[0]);
+        packed[id.index()].as_ref().expect("the tensor was declared a matrix")
+    }
+
+    /// Number of copies of the packed matrices.
+    pub fn nodes(&self) -> usize {
+        self.packed.len()
+    }
+
+    /// Keeps a copy of the packed matrices for each of so many NUMA nodes, each made by a thread of its node, whose
+    /// memory it then lies in. To be called inside the pool whose threads have said where they are ([`set_node`]).
+    pub fn replicate(&mut self, nodes: usize) {
+        let first = &self.packed[0];
+        let made: Vec<AtomicBool> = (0..nodes).map(|_| AtomicBool::new(false)).collect();
+        let copies = rayon::broadcast(|_| {
+            let node = NODE.get();
+            let is_first = made.get(node).is_some_and(|made| !made.swap(true, Ordering::Relaxed));
+            is_first.then(|| (node, first.clone()))
+        });
+        let mut copies: Vec<(usize, Packed<T>)> = copies.into_iter().flatten().collect();
+        copies.sort_by_key(|&(node, _)| node);
+        assert_eq!(copies.len(), nodes, "every node has a thread");
+        self.packed = copies.into_iter().map(|(_, packed)| packed).collect();
     }
 
     /// Changes the values, then packs the matrices again (in parallel; packing only moves data).
     pub fn update<R>(&mut self, change: impl FnOnce(&mut [T]) -> R) -> R {
         let result = change(&mut self.values);
         let (values, layout) = (&self.values, &self.layout);
-        self.packed.par_iter_mut().zip(layout.tensors.par_iter()).for_each(|(packed, tensor)| {
-            if let Some(packed) = packed {
-                packed.pack(&values[tensor.range()]);
-            }
-        });
+        let pack = |packed: &mut Packed<T>| {
+            packed.par_iter_mut().zip(layout.tensors.par_iter()).for_each(|(packed, tensor)| {
+                if let Some(packed) = packed {
+                    packed.pack(&values[tensor.range()]);
+                }
+            });
+        };
+        self.packed.par_iter_mut().for_each(pack);
         result
     }
 }
@@ -208,6 +257,11 @@ impl<T: Real> Grads<T> {
         // The system hands out zeroed pages when they are first written, so the wish is not too late.
         prefer_large_pages(&mut values);
         Self { values, layout }
+    }
+
+    /// Names and places of the tensors.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
     }
 
     /// The flat vector.

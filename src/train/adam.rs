@@ -1,10 +1,10 @@
-//! Adam over the flat weights: update, moving average and gradient norm, tensor by tensor.
+//! Adam over the flat weights: update and moving average, in pieces of one size whatever tensors they lie in.
 
 use rayon::prelude::*;
 
 use crate::config::{Optimizer, TrainConfig};
 use crate::simd::{self, AdamCoefficients, Update};
-use crate::tape::{Grads, Layout, Params};
+use crate::tape::{Grads, Layout, Params, Tensor};
 
 /// Elements per parallel piece: large enough to pay for the hand-over, and a whole number of cache lines.
 const PIECE: usize = 1 << 15;
@@ -25,16 +25,24 @@ impl Adam {
     pub fn update(&mut self, rule: &AdamCoefficients, params: &mut Params<f32>, ema: &mut [f32], grads: &Grads<f32>) {
         let layout = params.layout().clone();
         params.update(|values| {
-            for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
-                let range = tensor.range();
-                let pieces = values[range.clone()]
-                    .par_chunks_mut(PIECE)
-                    .zip(self.m[range.clone()].par_chunks_mut(PIECE))
-                    .zip(self.v[range.clone()].par_chunks_mut(PIECE))
-                    .zip(ema[range.clone()].par_chunks_mut(PIECE))
-                    .zip(grads.values()[range].par_chunks(PIECE));
-                pieces.for_each(|((((p, m), v), e), g)| simd::adam_step(rule, p, m, v, e, g));
-            }
+            let pieces = values
+                .par_chunks_mut(PIECE)
+                .zip(self.m.par_chunks_mut(PIECE))
+                .zip(self.v.par_chunks_mut(PIECE))
+                .zip(ema.par_chunks_mut(PIECE))
+                .zip(grads.values().par_chunks(PIECE));
+            pieces.enumerate().for_each(|(i, ((((p, m), v), e), g))| {
+                let (start, end) = (i * PIECE, i * PIECE + p.len());
+                for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
+                    let range = tensor.range();
+                    let (from, to) = (range.start.max(start), range.end.min(end));
+                    if from < to {
+                        let part = from - start..to - start;
+                        let (p, m) = (&mut p[part.clone()], &mut m[part.clone()]);
+                        simd::adam_step(rule, p, m, &mut v[part.clone()], &mut e[part.clone()], &g[part]);
+                    }
+                }
+            });
         });
     }
 }
@@ -57,15 +65,9 @@ pub fn adam_coefficients(config: &TrainConfig, t: u64, lr: f64, grad_scale: f64)
     }
 }
 
-/// The norm of the whole gradient, or the name of the first tensor in which it is not finite.
-pub fn gradient_norm(grads: &Grads<f32>, layout: &Layout) -> Result<f64, String> {
-    let mut total = 0.0;
-    for tensor in layout.tensors() {
-        let squares = simd::sum_squares(&grads.values()[tensor.range()]);
-        if !squares.is_finite() {
-            return Err(format!("the gradient of {}", tensor.name));
-        }
-        total += squares;
-    }
-    Ok(total.sqrt())
+/// The first tensor in whose gradient something is not finite, for a message.
+pub fn non_finite_tensor(grads: &Grads<f32>) -> String {
+    let is_finite = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]).is_finite();
+    let tensor = grads.layout().tensors().iter().find(|tensor| !is_finite(tensor));
+    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
 }

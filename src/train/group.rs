@@ -85,11 +85,22 @@ impl Carry {
     /// Puts a new example into a slot: its state becomes the start vectors, its age 0. `write` fills tokens and
     /// labels and returns the puzzle identifier.
     pub fn refill(&mut self, slot: usize, starts: &[&[f32]], write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
-        let slots = self.steps.len();
-        let seq_len = self.inputs.len() / slots;
+        self.deal(slot, write);
+        self.restart(slot, starts);
+    }
+
+    /// The part of [`Carry::refill`] that must go in the order of the slots: the example. The rest is done by the lane
+    /// that works on the slot, so that the states' memory is touched first where it is used.
+    pub(super) fn deal(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
+        let seq_len = self.inputs.len() / self.steps.len();
         let tokens = slot * seq_len..(slot + 1) * seq_len;
         self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens]);
         self.steps[slot] = 0;
+    }
+
+    /// Sets a slot's states to the start vectors.
+    pub(super) fn restart(&mut self, slot: usize, starts: &[&[f32]]) {
+        let slots = self.steps.len();
         for (state, start) in self.states.iter_mut().zip(starts) {
             let per_slot = state.len() / slots;
             for row in state[slot * per_slot..(slot + 1) * per_slot].chunks_exact_mut(start.len()) {

@@ -1,13 +1,12 @@
 //! A lane is a core: it takes a few sequences through everything, with memory of its own.
 
 use std::ops::Range;
-use std::sync::Mutex;
+
+use arrayvec::ArrayVec;
 
 use super::{Group, PuzzleTable, Weights};
 use crate::config::{Loss, TrainConfig};
-use crate::error::{Error, Result};
-use crate::model::{Model, Pass, States};
-use crate::simd::{self, Precision};
+use crate::model::{MAX_STATES, Model, Pass, States};
 use crate::tape::ops::{self, IGNORE_LABEL, Likelihood};
 use crate::tape::{Grads, Memory, Tape, Var};
 
@@ -15,67 +14,28 @@ use crate::tape::{Grads, Memory, Tape, Var};
 /// micro-kernels busy, while a lane's activations stay a few megabytes per recorded call.
 pub const SHARD: usize = 4;
 
+/// What the profile calls the copying between carry and tape.
+const CARRY: &str = "carry in and out";
+
 /// One core's memory. Everything in it grows to its final size in the first step.
 #[derive(Default)]
 pub struct Lane {
-    memory: Memory<f32>,
+    /// Position among the lanes.
+    pub(super) index: usize,
+    /// NUMA node.
+    pub(super) node: usize,
+    pub(super) memory: Memory<f32>,
+    /// Slices of partial sums (see the tree of gradients).
+    pub(super) sums: Vec<f32>,
     puzzle_rows: Vec<f32>,
     seed: Vec<f32>,
     halt_targets: Vec<f64>,
 }
 
-/// The threads of a process, with a lane for each.
-pub struct Lanes {
-    pool: rayon::ThreadPool,
-    lanes: Vec<Mutex<Lane>>,
-}
-
-impl Lanes {
-    /// `threads` lanes.
-    ///
-    /// # Errors
-    /// When the system refuses to start that many threads.
-    pub fn new(threads: usize) -> Result<Self> {
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("lane {i}")).build().map_err(
-                |e| Error::input(format!("cannot start {threads} threads ({e}); ask for fewer with --threads")),
-            )?;
-        let lanes = (0..threads).map(|_| Mutex::default()).collect();
-        Ok(Self { pool, lanes })
-    }
-
-    /// The processors this process may use: affinity and cgroup limits respected.
-    pub fn available() -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
-    }
-
-    /// Number of threads.
-    pub fn threads(&self) -> usize {
-        self.lanes.len()
-    }
-
-    /// Runs `work` inside the pool, so that rayon's splits happen on its threads.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
-    }
-
-    /// The FMA limit of all lanes at once, in GFLOP/s: what MFU is measured against.
-    pub fn fma_limit(&self, precision: Precision, seconds: f64) -> f64 {
-        self.pool.broadcast(|_| simd::fma_limit(precision, seconds)).into_iter().sum()
-    }
-
-    /// Runs `work` with the calling thread's own lane; to be called inside [`Lanes::install`].
-    pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane) -> R) -> R {
-        let index = rayon::current_thread_index().unwrap_or(0);
-        // Never contended: a lane is only locked by its own thread, and `work` does not split.
-        let mut lane = self.lanes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        work(&mut lane)
-    }
-}
-
 impl Lane {
-    /// One training step of the sequences `slots` of a group: forward, losses, backward. Reads and replaces their
-    /// carry, writes their outcome, adds their gradients (of total/batch) to `grads`.
+    /// One training step of the sequences `slots` of a group: forward, losses, backward. Slots that halted start from
+    /// the start vectors. Reads and replaces their carry, writes their outcome, adds their gradients (of total/batch)
+    /// to `grads`.
     pub fn train(
         &mut self,
         model: &Model,
@@ -87,15 +47,24 @@ impl Lane {
     ) {
         let n = slots.len();
         let seq_len = model.embedding.seq_len;
+        let starts: ArrayVec<&[f32], MAX_STATES> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
+        for slot in slots.clone() {
+            if group.carry.halted[slot] {
+                group.carry.restart(slot, &starts);
+            }
+        }
         let tokens = slots.start * seq_len..slots.end * seq_len;
         self.gather(weights.table.as_ref(), &group.carry.puzzle_ids[slots.clone()]);
         let mut tape = Tape::new(&mut self.memory, &weights.params);
+        tape.lap(CARRY);
         let rows = weights.table.as_ref().map(|table| tape.leaf(n, table.ndim, &self.puzzle_rows));
         let question = model.embedding.forward(&mut tape, &group.carry.inputs[tokens.clone()], rows.as_ref());
         let mut states = load_states(&mut tape, model, &group.carry.states, &slots);
+        tape.lap(CARRY);
         model.recur(&mut tape, &question, &mut states, Pass::Train);
         let (logits, q) = model.heads(&mut tape, &states);
         store_states(&tape, model, &states, &mut group.carry.states, &slots);
+        tape.lap(CARRY);
 
         let labels = &group.carry.labels[tokens];
         let outcome = &mut group.outcome;
@@ -106,6 +75,7 @@ impl Lane {
             let (correct, labelled) = score(&outcome.logits[slot * seq_len * vocab..], labels, vocab);
             (outcome.correct[slot], outcome.labelled[slot]) = (correct, labelled);
         }
+        tape.lap("metrics");
 
         let likelihood = match config.loss {
             Loss::StablemaxCrossEntropy => Likelihood::Stablemax,
@@ -140,6 +110,13 @@ impl Lane {
                 Some(grad) => target.copy_from_slice(grad),
                 None => target.fill(0.0),
             }
+        }
+    }
+
+    /// Charges the time since the last event to `name`, while a stopwatch runs.
+    pub(super) fn lap(&mut self, name: &'static str, bytes: f64) {
+        if let Some(watch) = &mut self.memory.stopwatch {
+            watch.lap(name, bytes);
         }
     }
 

@@ -231,7 +231,8 @@ impl<'a> Run<'a> {
         let trainer = &self.trainer;
         let train = &trainer.config.train;
         let (seconds, step) = (self.seconds(), trainer.step_count());
-        let weights = trainer.evaluation_weights();
+        let mut weights = trainer.evaluation_weights();
+        self.lanes.replicate(&mut weights.params);
         let stored = (&trainer.model, &weights);
         let puzzles = (TEST, train.eval_puzzles);
         let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, train.halt_max_steps, stop)? else {

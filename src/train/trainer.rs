@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::adam::{Adam, adam_coefficients, gradient_norm};
+use super::adam::{Adam, adam_coefficients, non_finite_tensor};
 use super::lane::SHARD;
 use super::tree;
 use super::{Carry, Group, Lanes, PuzzleTable, Weights, learning_rate_factor};
@@ -13,9 +13,13 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::rng::Rng;
 use crate::tape::Grads;
+use crate::tape::profile::Stopwatch;
 
 /// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
 const MAX_GROUPS: usize = 192;
+
+/// What the profile calls the part of a step in which lanes work on groups.
+pub(super) const GROUPS: &str = "groups";
 
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
@@ -60,7 +64,8 @@ pub struct Trainer {
     pub weights: Weights,
     /// Moving average of the dense weights, in their flat order.
     pub ema: Vec<f32>,
-    pub groups: Vec<Group>,
+    /// Boxed, so that they can be handed to the lanes one by one.
+    pub groups: Vec<Box<Group>>,
     adam: Adam,
     /// Updates done.
     step: u64,
@@ -75,6 +80,10 @@ pub struct Trainer {
     puzzle_ids: Vec<u32>,
     puzzle_grads: Vec<f32>,
     order: Vec<(u32, u32)>,
+    /// Times the parts of a step while there is one.
+    pub(super) watch: Option<Stopwatch>,
+    /// Bytes that the optimizer moves.
+    update_bytes: f64,
 }
 
 /// The part of a [`Trainer`] that a checkpoint holds.
@@ -105,7 +114,7 @@ impl Trainer {
         let train = &config.train;
         let n_groups = gradient_groups(train);
         let start = |group: usize| group * train.batch_size / n_groups;
-        let groups = (0..n_groups).map(|i| Group::new(&model, start(i + 1) - start(i))).collect();
+        let groups = (0..n_groups).map(|i| Box::new(Group::new(&model, start(i + 1) - start(i)))).collect();
         let layout = weights.params.layout().clone();
         Self {
             ema: weights.params.values().to_vec(),
@@ -117,6 +126,8 @@ impl Trainer {
             puzzle_ids: Vec::with_capacity(train.batch_size),
             puzzle_grads: Vec::new(),
             order: Vec::with_capacity(train.batch_size),
+            watch: None,
+            update_bytes: super::scaling::Step::new(&config).optimizer_bytes(),
             step: 0,
             total_steps,
             groups,
@@ -175,47 +186,67 @@ impl Trainer {
         examples: &mut (impl Examples + ?Sized),
         minimum_steps: &[u32],
     ) -> Result<StepReport> {
+        lanes.replicate(&mut self.weights.params);
+        self.start_watch();
         self.refill(examples);
+        self.lap("deal examples", 0.0);
         lanes.install(|| self.accumulate_all(lanes));
+        self.lap(GROUPS, 0.0);
+        lanes.install(|| self.sums.finish(lanes, &mut self.total));
+        self.lap("gradient sum", self.sums.finish_bytes());
         let mut report = self.losses()?;
-        let grad_norm = gradient_norm(&self.total, &self.model.layout).map_err(|tensor| self.non_finite(tensor))?;
+        let grad_norm = self.sums.norm();
+        if !grad_norm.is_finite() {
+            return Err(self.non_finite(non_finite_tensor(&self.total)));
+        }
         let clip = self.config.train.grad_clip;
         let grad_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
 
         self.step += 1;
         let factor = learning_rate_factor(&self.config.train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, self.config.train.lr * factor, grad_norm);
+        self.lap("losses, norm", 0.0);
         lanes.install(|| self.update(report.lr, self.config.train.puzzle_emb_lr * factor, grad_scale));
+        self.lap("optimizer, average, packing", self.update_bytes);
         self.halt(minimum_steps, &mut report);
+        self.lap("halting", 0.0);
         Ok(report)
     }
 
-    /// Every halted slot takes the next example of the incoming batch.
+    fn start_watch(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.start();
+        }
+    }
+
+    fn lap(&mut self, name: &'static str, bytes: f64) {
+        if let Some(watch) = &mut self.watch {
+            watch.lap(name, bytes);
+        }
+    }
+
+    /// Every halted slot takes the next example of the incoming batch; the lane that works on it sets its states.
     fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) {
         examples.next_batch();
-        let starts: arrayvec::ArrayVec<&[f32], { crate::model::MAX_STATES }> =
-            self.model.starts.iter().map(|&id| self.weights.params.get(id)).collect();
         let mut first = 0;
         for group in &mut self.groups {
             for slot in 0..group.slots() {
                 if group.carry.halted[slot] {
-                    group.carry.refill(slot, &starts, |inputs, labels| examples.write(first + slot, inputs, labels));
+                    group.carry.deal(slot, |inputs, labels| examples.write(first + slot, inputs, labels));
                 }
             }
             first += group.slots();
         }
     }
 
-    /// Runs all groups and leaves their gradients' sum in `self.total`.
+    /// Runs all groups and sums their gradients as far as single lanes do.
     fn accumulate_all(&mut self, lanes: &Lanes) {
         let (model, weights, train) = (&self.model, &self.weights, &self.config.train);
-        tree::accumulate(lanes, &mut self.groups, &mut self.sums, &mut self.total, |group, grads| {
-            lanes.with_lane(|lane| {
-                for first in (0..group.slots()).step_by(SHARD) {
-                    let slots = first..group.slots().min(first + SHARD);
-                    lane.train(model, weights, train, group, slots, grads);
-                }
-            });
+        tree::accumulate(lanes, &mut self.groups, &mut self.sums, &self.total, |lane, group, grads| {
+            for first in (0..group.slots()).step_by(SHARD) {
+                let slots = first..group.slots().min(first + SHARD);
+                lane.train(model, weights, train, group, slots, grads);
+            }
         });
     }
 

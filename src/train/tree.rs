@@ -1,136 +1,311 @@
-//! The fixed binary tree in which the gradients of all groups are summed.
+//! The fixed binary tree in which the gradients of all groups are summed, without a lock.
 //!
-//! Threads take groups in order; whoever finishes the second half of a node adds the two halves, the right one to the
-//! left one, and goes on upwards. Who does what depends on who is free; the shape of the tree, and so the order of
-//! summation, does not. Taking groups in order keeps finished subtrees few: besides the groups in work only their left
-//! neighbours on the way to the root wait, at most `threads · (depth + 1)` buffers in all. They are made at once in the
-//! first step (the system hands out their pages when they are first written), so that no later step allocates.
+//! A counter hands out groups in order, so that a slow core holds nobody. Whoever finishes the second half of a node adds
+//! the two halves, the right one to the left one, and goes on upwards: who does what depends on who is free; the shape of
+//! the tree, and so the order of summation, does not. Halves meet in a cell for each node, exchanged atomically.
+//!
+//! Near the root there would be few large sums and many idle lanes. So lanes stop climbing at the lowest level that has
+//! no more nodes than there are lanes ([`partial_sums`]); when all groups are done, the levels above are summed by all
+//! lanes, a slice of the weights each, every partial sum being read once.
+//!
+//! Taking groups in order keeps finished subtrees few: besides the groups in work only their neighbours on the way up
+//! wait, at most `lanes · (depth + 1)` buffers in all. They are made in the first step and belong to the lane that uses
+//! them first (the system hands out their pages on its node when it writes them); a freed buffer returns to that lane.
+//! On a machine with several NUMA nodes each has its share of the groups and a counter of its own, so that a group's carry
+//! stays on a node; lanes whose node is done help the others.
 
-use std::iter::Enumerate;
 use std::ops::Range;
-use std::slice::IterMut;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Group, Lanes};
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use crossbeam_utils::atomic::AtomicCell;
+use rayon::prelude::*;
+
+use super::scaling::partial_sums;
+use super::{Group, Lane, Lanes};
 use crate::simd;
 use crate::tape::Grads;
 
-/// Buffers for partial sums.
-#[derive(Default)]
-pub(super) struct Sums {
-    /// How many there are, in use or not.
-    made: usize,
-    free: Vec<Grads<f32>>,
-    /// Sums of finished nodes that wait for the other half, at the index of their first group, with their end. Nodes
-    /// that start at the same group lie inside each other, so at most one of them waits.
-    waiting: Vec<Option<(usize, Grads<f32>)>>,
+/// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
+const SLICE: usize = 4096;
+
+/// A gradient buffer.
+struct Sum {
+    /// The lane that touched it first.
+    home: usize,
+    grads: Grads<f32>,
 }
 
-/// Runs `work` on every group with a gradient buffer to add to, and replaces `total` by the sum of the buffers. To be
-/// called inside [`Lanes::install`].
+/// Buffers for partial sums, and the places where they and the groups change hands.
+#[derive(Default)]
+pub(super) struct Sums {
+    lanes: usize,
+    /// Buffers made so far.
+    made: usize,
+    /// Each lane's free buffers.
+    free: Vec<ArrayQueue<Box<Sum>>>,
+    /// Groups that have not been taken.
+    groups: Vec<AtomicCell<Option<Box<Group>>>>,
+    /// Where the halves of a node meet, at the index of its second half's first group.
+    meeting: Vec<AtomicCell<Option<Box<Sum>>>>,
+    /// Partial sums that are done, in the order of the tree.
+    done: Vec<AtomicCell<Option<Box<Sum>>>>,
+    /// The same, for the last sums.
+    parts: Vec<Box<Sum>>,
+    /// Σ g² of each slice of the total.
+    squares: Vec<f64>,
+}
+
+/// Hands out the numbers of a range, each once.
+struct Counter {
+    next: CachePadded<AtomicUsize>,
+    end: usize,
+}
+
+impl Counter {
+    fn new(range: Range<usize>) -> Self {
+        Self { next: CachePadded::new(AtomicUsize::new(range.start)), end: range.end }
+    }
+
+    fn take(&self) -> Option<usize> {
+        Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|&number| number < self.end)
+    }
+}
+
+/// NUMA nodes at most; lanes of further ones share a counter.
+const MAX_NODES: usize = 16;
+
+/// Runs `work` on every group with a gradient buffer (of the shape of `like`) to add to, and sums the buffers but for the
+/// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
 pub(super) fn accumulate(
     lanes: &Lanes,
-    groups: &mut [Group],
+    groups: &mut Vec<Box<Group>>,
     sums: &mut Sums,
-    total: &mut Grads<f32>,
-    work: impl Fn(&mut Group, &mut Grads<f32>) + Sync,
+    like: &Grads<f32>,
+    work: impl Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync,
 ) {
     let n = groups.len();
-    sums.grow(n, lanes.threads(), total);
-    let tree = Tree { n, state: Mutex::new(State { sums, groups: groups.iter_mut().enumerate() }), work };
-    tree.spread(lanes.threads().min(n));
-    if let Some((_, sum)) = sums.waiting[0].take() {
-        sums.free.push(std::mem::replace(total, sum));
+    sums.prepare(n, lanes, like);
+    for (cell, group) in sums.groups.iter().zip(groups.drain(..)) {
+        cell.store(Some(group));
     }
+    let (mut first, mut before) = (0, 0);
+    let nodes = lanes.lanes_of_node();
+    let counters: arrayvec::ArrayVec<Counter, MAX_NODES> = nodes
+        .iter()
+        .take(MAX_NODES)
+        .enumerate()
+        .map(|(i, &lanes_here)| {
+            before += lanes_here;
+            let is_last = i + 1 == nodes.len().min(MAX_NODES);
+            let end = if is_last { n } else { before * n / lanes.threads() };
+            Counter::new(std::mem::replace(&mut first, end)..end)
+        })
+        .collect();
+    let cut = sums.done.len().ilog2() as usize;
+    let walk = Walk { n, cut, lanes, sums, counters: &counters, work };
+    walk.spread(lanes.threads().min(n));
+    groups.extend(sums.groups.iter().filter_map(AtomicCell::take));
 }
 
 impl Sums {
-    /// Room for `n` groups on `threads` threads; `like` has the shape of a buffer.
-    fn grow(&mut self, n: usize, threads: usize, like: &Grads<f32>) {
-        let depth = n.next_power_of_two().ilog2() as usize;
-        let wanted = n.min(threads * (depth + 1));
-        if self.made < wanted {
-            self.free.extend((self.made..wanted).map(|_| like.zeros_like()));
-            self.made = wanted;
+    /// Room for `n` groups; `like` has the shape of a buffer.
+    fn prepare(&mut self, n: usize, lanes: &Lanes, like: &Grads<f32>) {
+        let threads = lanes.threads();
+        if self.lanes != threads || self.groups.len() != n {
+            *self = Self { lanes: threads, ..Self::default() };
+            let depth = n.next_power_of_two().ilog2() as usize;
+            // The groups in order: see above. Each further range of groups has a front and an end of its own, with the
+            // waiting neighbours of one more group at either.
+            let ranges = lanes.lanes_of_node().len() - 1;
+            self.made = n.min(threads * (depth + 1) + 2 * ranges * depth);
+            self.free.resize_with(threads, || ArrayQueue::new(self.made));
+            for i in 0..self.made {
+                let sum = Box::new(Sum { home: i % threads, grads: like.zeros_like() });
+                assert!(self.free[i % threads].push(sum).is_ok(), "room for all");
+            }
+            self.groups.resize_with(n, AtomicCell::default);
+            self.meeting.resize_with(n, AtomicCell::default);
+            self.done.resize_with(partial_sums(n, threads), AtomicCell::default);
+            self.parts.reserve(self.done.len());
+            self.squares = vec![0.0; like.values().len().div_ceil(SLICE)];
         }
-        self.waiting.resize_with(n, || None);
+    }
+
+    /// A free buffer, `lane`'s own if there is one.
+    fn take(&self, lane: usize) -> Box<Sum> {
+        loop {
+            // There are as many buffers as can be in use, so this ends; one may be given back behind our back.
+            let mut queues = (0..self.lanes).map(|i| &self.free[(lane + i) % self.lanes]);
+            if let Some(sum) = queues.find_map(ArrayQueue::pop) {
+                return sum;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes a buffer back.
+    fn give_back(&self, sum: Box<Sum>) {
+        let home = sum.home;
+        assert!(self.free[home].push(sum).is_ok(), "there is room for all buffers");
+    }
+
+    /// Replaces `total` by the sum of all groups' gradients. To be called inside [`Lanes::install`].
+    pub(super) fn finish(&mut self, lanes: &Lanes, total: &mut Grads<f32>) {
+        self.parts.extend(self.done.iter().filter_map(AtomicCell::take));
+        if let [part] = &mut self.parts[..] {
+            std::mem::swap(&mut part.grads, total);
+        }
+        let parts = &self.parts;
+        let slices = total.values_mut().par_chunks_mut(SLICE).zip(self.squares.par_iter_mut()).enumerate();
+        slices.for_each(|(i, (slice, squares))| {
+            if parts.len() > 1 {
+                let levels = parts.len().ilog2() as usize;
+                lanes.with_lane(|lane| {
+                    lane.sums.resize(levels * SLICE, 0.0);
+                    sum_slice(parts, i * SLICE, slice, &mut lane.sums);
+                });
+            }
+            *squares = simd::sum_squares(slice);
+        });
+        while let Some(part) = self.parts.pop() {
+            self.give_back(part);
+        }
+    }
+
+    /// Bytes that [`Sums::finish`] moves: each partial sum is read, the total written.
+    pub(super) fn finish_bytes(&self) -> f64 {
+        let parts = self.done.len() as f64;
+        let weights = (self.squares.len() * SLICE * size_of::<f32>()) as f64;
+        if parts > 1.0 { (parts + 1.0) * weights } else { weights }
+    }
+
+    /// Norm of the total: not finite when one of its elements is not.
+    pub(super) fn norm(&self) -> f64 {
+        self.squares.iter().sum::<f64>().sqrt()
     }
 }
 
-/// What the threads share while they walk the tree.
-struct Tree<'a, F> {
+/// `out ←` the sum of the parts' elements from `start` on, left half plus right half; `scratch` has a slice for each
+/// level.
+fn sum_slice(parts: &[Box<Sum>], start: usize, out: &mut [f32], scratch: &mut [f32]) {
+    let slice = |part: &'_ Sum| -> Range<usize> { start..(start + out.len()).min(part.grads.values().len()) };
+    match parts {
+        [one] => out.copy_from_slice(&one.grads.values()[slice(one)]),
+        [left, right] => {
+            let (a, b) = (&left.grads.values()[slice(left)], &right.grads.values()[slice(right)]);
+            simd::add(a, b, out);
+        }
+        _ => {
+            let (left, right) = parts.split_at(parts.len() / 2);
+            let (here, deeper) = scratch.split_at_mut(SLICE);
+            let here = &mut here[..out.len()];
+            sum_slice(left, start, out, deeper);
+            sum_slice(right, start, here, deeper);
+            simd::add_assign(out, here);
+        }
+    }
+}
+
+/// What the lanes share while they work on the groups.
+struct Walk<'a, F> {
     n: usize,
-    state: Mutex<State<'a>>,
+    /// Lanes stop climbing at this level below the root.
+    cut: usize,
+    lanes: &'a Lanes,
+    sums: &'a Sums,
+    counters: &'a [Counter],
     work: F,
 }
 
-struct State<'a> {
-    sums: &'a mut Sums,
-    groups: Enumerate<IterMut<'a, Group>>,
-}
-
-impl<'a, F: Fn(&mut Group, &mut Grads<f32>) + Sync> Tree<'a, F> {
+impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
     /// So many walkers, each on a thread if one is free.
     fn spread(&self, walkers: usize) {
         match walkers {
-            0 | 1 => self.walk(),
+            0 | 1 => self.lanes.with_lane(|lane| self.walk(lane)),
             _ => {
                 rayon::join(|| self.spread(walkers.div_ceil(2)), || self.spread(walkers / 2));
             }
         }
     }
 
-    /// Takes groups as long as there are any.
-    fn walk(&self) {
-        loop {
-            let mut state = self.lock();
-            let Some((index, group)) = state.groups.next() else { return };
-            let buffer = state.sums.free.pop();
-            drop(state);
-            let mut sum = buffer.expect("there are as many buffers as can be in use");
-            sum.clear();
-            (self.work)(group, &mut sum);
-            self.climb(index..index + 1, sum);
+    /// Takes groups as long as there are any, those of the lane's node first.
+    fn walk(&self, lane: &mut Lane) {
+        if let Some(watch) = &mut lane.memory.stopwatch {
+            watch.start();
+        }
+        // What the last sums need of this lane, so that it is there before they are.
+        lane.sums.resize(self.cut * SLICE, 0.0);
+        let counters = self.counters.len();
+        for i in 0..counters {
+            while let Some(index) = self.counters[(lane.node + i) % counters].take() {
+                let mut group = self.sums.groups[index].take().expect("a group is handed out once");
+                let mut sum = self.sums.take(lane.index % self.sums.lanes);
+                sum.grads.clear();
+                let buffer_bytes = std::mem::size_of_val(sum.grads.values()) as f64;
+                lane.lap("gradient buffer", buffer_bytes);
+                (self.work)(lane, &mut group, &mut sum.grads);
+                self.sums.groups[index].store(Some(group));
+                let additions = self.climb(index..index + 1, sum);
+                lane.lap("gradient tree", 3.0 * additions as f64 * buffer_bytes);
+            }
         }
     }
 
-    /// Adds a finished node to its other half and so on, until it has to wait for that half, or is the root.
-    fn climb(&self, mut node: Range<usize>, mut sum: Grads<f32>) {
-        loop {
-            let parent = parent(self.n, &node);
-            let other = if parent.start < node.start { parent.start..node.start } else { node.end..parent.end };
-            let mut state = self.lock();
-            let waiting = &mut state.sums.waiting;
-            let half = waiting.get_mut(other.start).and_then(|place| place.take_if(|(end, _)| *end == other.end));
-            let Some((_, mut half)) = half else {
-                waiting[node.start] = Some((node.end, sum));
-                return;
-            };
-            drop(state);
-            if other.start < node.start {
-                std::mem::swap(&mut sum, &mut half);
+    /// Adds a finished node to its other half and so on, until that half is not done yet or the level is reached at
+    /// which all lanes sum together. Returns how many it added.
+    fn climb(&self, mut node: Range<usize>, mut sum: Box<Sum>) -> usize {
+        for additions in 0.. {
+            let place = Place::of(self.n, &node);
+            if place.level == self.cut {
+                self.sums.done[place.position].store(Some(sum));
+                return additions;
             }
-            simd::add_assign(sum.values_mut(), half.values());
-            self.lock().sums.free.push(half);
+            let parent = place.parent;
+            let middle = middle(&parent);
+            let cell = &self.sums.meeting[middle];
+            // The first half to come finds nothing and stays; the second finds the first, and takes both away.
+            let Some(mut other) = cell.swap(Some(sum)) else { return additions };
+            sum = cell.take().expect("the half that was just put there");
+            if node.start == middle {
+                std::mem::swap(&mut sum, &mut other);
+            }
+            simd::add_assign(sum.grads.values_mut(), other.grads.values());
+            self.sums.give_back(other);
             node = parent;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<'a>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unreachable!("the tree has a root")
     }
 }
 
-/// The node of the tree over `0..n` above `node`; the root is above itself.
-fn parent(n: usize, node: &Range<usize>) -> Range<usize> {
-    let mut above = 0..n;
-    loop {
-        let middle = above.start + above.len().div_ceil(2);
-        let below = if node.start < middle { above.start..middle } else { middle..above.end };
-        if *node == above || *node == below {
-            return above;
+/// First group of a node's second half.
+fn middle(node: &Range<usize>) -> usize {
+    node.start + node.len().div_ceil(2)
+}
+
+/// Where a node lies in the tree over `0..n`.
+#[derive(Debug, PartialEq)]
+struct Place {
+    /// Steps below the root.
+    level: usize,
+    /// How many nodes of its level lie left of it, where the level is whole.
+    position: usize,
+    /// The root is its own.
+    parent: Range<usize>,
+}
+
+impl Place {
+    fn of(n: usize, node: &Range<usize>) -> Self {
+        let (mut level, mut position, mut parent, mut here) = (0, 0, 0..n, 0..n);
+        while here != *node {
+            let middle = middle(&here);
+            let is_right = node.start >= middle;
+            let below = if is_right { middle..here.end } else { here.start..middle };
+            parent = std::mem::replace(&mut here, below);
+            (level, position) = (level + 1, 2 * position + usize::from(is_right));
         }
-        above = below;
+        Self { level, position, parent }
     }
 }
 
@@ -139,19 +314,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_node_is_half_of_its_parent() {
+    fn every_node_is_half_of_its_parent_and_whole_levels_are_numbered_from_the_left() {
         for n in 1..70 {
-            let mut nodes: Vec<Range<usize>> = std::iter::once(0..n).collect();
-            while let Some(node) = nodes.pop() {
-                if node.len() > 1 {
-                    let middle = node.start + node.len().div_ceil(2);
-                    for half in [node.start..middle, middle..node.end] {
-                        assert_eq!(parent(n, &half), node, "{half:?} of {n}");
-                        nodes.push(half);
+            let mut level = vec![0..n];
+            for depth in 0..8 {
+                let is_whole = level.len() == 1 << depth;
+                let mut below = Vec::new();
+                for (position, node) in level.iter().enumerate() {
+                    let place = Place::of(n, node);
+                    assert_eq!(place.level, depth);
+                    assert!(!is_whole || place.position == position, "{node:?} of {n}");
+                    if node.len() > 1 {
+                        for half in [node.start..middle(node), middle(node)..node.end] {
+                            assert_eq!(Place::of(n, &half).parent, *node, "{half:?} of {n}");
+                            below.push(half);
+                        }
                     }
                 }
+                level = below;
             }
-            assert_eq!(parent(n, &(0..n)), 0..n);
         }
+    }
+
+    #[test]
+    fn a_level_with_as_many_partial_sums_as_lanes_is_whole() {
+        for n in 1..70 {
+            for lanes in 1..70 {
+                let parts = partial_sums(n, lanes);
+                assert!(parts <= lanes && parts <= n && 2 * parts > lanes.min(n));
+            }
+        }
+    }
+
+    #[test]
+    fn halves_change_hands_without_a_lock() {
+        assert!(AtomicCell::<Option<Box<Sum>>>::is_lock_free() && AtomicCell::<Option<Box<Group>>>::is_lock_free());
+    }
+
+    #[test]
+    fn a_counter_hands_out_each_number_once() {
+        let counter = Counter::new(3..6);
+        assert_eq!(std::iter::from_fn(|| counter.take()).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(counter.take(), None);
     }
 }

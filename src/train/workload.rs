@@ -1,6 +1,6 @@
 //! A training step to time: random tokens, no data set, slots that never halt early.
 
-use super::{Examples, Group, Lanes, Trainer, Weights};
+use super::{Examples, Group, Lanes, Profile, Trainer, Weights};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::{Model, model_flops};
@@ -65,6 +65,17 @@ impl Workload {
                 Work::Train => flops.total(),
                 Work::Forward => flops.forward,
             }
+    }
+
+    /// Profiles so many updates.
+    pub fn profile(&mut self, lanes: &Lanes, updates: u64) -> Result<Profile> {
+        let Self { trainer, examples } = self;
+        Profile::record(lanes, trainer, updates, |trainer| trainer.step(lanes, examples).map(|_| ()))
+    }
+
+    /// The model that is timed.
+    pub fn model(&self) -> &Model {
+        &self.trainer.model
     }
 
     /// Does the work once.

@@ -7,6 +7,7 @@ use super::Operation;
 use crate::rng::Rng;
 use crate::simd::{self, AttentionShape, Real, RopeTable};
 use crate::tape::gradcheck::Sample;
+use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
@@ -79,6 +80,12 @@ impl Operation for Attention {
         );
         pass.memory.arena.release(scratch);
         pass.release_saved(self.lse);
+    }
+
+    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+        let AttentionShape { sequences, len, .. } = self.shape;
+        let flops = 4.0 * (sequences * len * len * self.shape.width()) as f64;
+        Cost { flops, bytes: 2.0 * sizes.elementwise(self.out).bytes }
     }
 
     fn samples(rng: &mut Rng) -> Vec<Sample> {

@@ -6,6 +6,7 @@ use super::Operation;
 use crate::rng::Rng;
 use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
+use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
 
 #[derive(Clone, Copy)]
@@ -61,6 +62,11 @@ impl Operation for Linear {
                 simd::axpy(pass.grads.get_mut(id), bias, row);
             }
         }
+    }
+
+    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+        let (n_out, _) = sizes.shape(self.weight);
+        sizes.products(sizes.elements(self.out) / n_out, &[self.weight])
     }
 
     fn samples(rng: &mut Rng) -> Vec<Sample> {

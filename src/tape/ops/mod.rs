@@ -33,6 +33,7 @@ pub use swiglu_over_positions::swiglu_over_positions;
 pub use token_embedding::token_embedding;
 
 use super::gradcheck::Sample;
+use super::profile::{Cost, Sizes};
 use super::{Backward, SlotId};
 use crate::rng::Rng;
 use crate::simd::Real;
@@ -51,6 +52,11 @@ pub(crate) trait Operation: Copy {
 
     /// Adds this operation's share to the gradients of its inputs and weights.
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>);
+
+    /// FLOPs and bytes of the forward pass, by the rule that [`Line`](super::profile::Line) states.
+    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+        sizes.elementwise(self.output())
+    }
 
     /// Random small problems that exercise every term.
     fn samples(rng: &mut Rng) -> Vec<Sample>;
@@ -89,6 +95,10 @@ macro_rules! operations {
 
             pub(crate) fn creates_output(&self) -> bool {
                 match self { $(Self::$Operation(_) => $module::$Operation::CREATES_OUTPUT),* }
+            }
+
+            pub(crate) fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+                match self { $(Self::$Operation(op) => op.cost(sizes)),* }
             }
 
             pub(crate) fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {

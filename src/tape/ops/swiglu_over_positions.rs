@@ -8,6 +8,7 @@ use super::Operation;
 use crate::rng::Rng;
 use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
+use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
 
 #[derive(Clone, Copy)]
@@ -86,6 +87,11 @@ impl Operation for SwiGluOverPositions {
         }
         pass.memory.arena.release(activation);
         pass.release_saved(self.hidden);
+    }
+
+    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+        let (len, _) = sizes.shape(self.down);
+        sizes.products(sizes.elements(self.out) / len, &[self.gate_up, self.down])
     }
 
     fn samples(rng: &mut Rng) -> Vec<Sample> {

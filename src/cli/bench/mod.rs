@@ -1,5 +1,8 @@
 //! `trm bench`: how fast a training step is, next to what the processor could do.
 
+mod profile;
+mod scaling;
+
 use std::time::Instant;
 
 use serde::Serialize;
@@ -20,7 +23,9 @@ use crate::train::{Lanes, Work, Workload};
 Examples:
   trm bench                                         the quick start's model
   trm bench --preset sudoku-extreme --batch 32      the published model
-  trm bench --preset sudoku-extreme-att --batch 32 --precision bf16 --threads 1 --json")]
+  trm bench --preset sudoku-extreme-att --batch 32 --precision bf16 --threads 1 --json
+  trm bench --preset sudoku-extreme --batch 32 --profile
+  trm bench --preset sudoku-extreme --batch 32 --scaling --pin")]
 pub struct Args {
     #[command(flatten)]
     experiment: Experiment,
@@ -36,8 +41,14 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
     /// Measure only this: train or forward
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["profile", "scaling"])]
     only: Option<String>,
+    /// Show where the time of a training step goes, operation by operation
+    #[arg(long, conflicts_with = "scaling")]
+    profile: bool,
+    /// Measure 1, 2, 4 … threads, and predict servers of 64, 128 and 192 cores
+    #[arg(long)]
+    scaling: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -62,11 +73,11 @@ struct Measurement {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes()?;
     simd::choose_isa()?;
     let mut sets = Vec::new();
-    sets.extend(args.batch.map(|batch| format!("train.batch_size={batch}")));
     sets.extend(args.precision.as_ref().map(|precision| format!("train.precision={}", quoted(precision))));
+    let whole = args.experiment.resolve(&sets)?;
+    sets.extend(args.batch.map(|batch| format!("train.batch_size={batch}")));
     let config = args.experiment.resolve(&sets)?;
     if !(args.seconds.is_finite() && args.seconds >= 0.0) {
         return Err(Error::input(format!("--seconds {}: not a duration; give 0 or more", args.seconds)));
@@ -77,6 +88,13 @@ pub fn run(args: Args) -> Result<()> {
         Some("forward") => &[("forward", Work::Forward)],
         Some(other) => return Err(Error::input(format!("--only {other}: unknown; give train or forward"))),
     };
+    if args.scaling {
+        return scaling::run(&args, config, &whole);
+    }
+    let lanes = args.threads.lanes()?;
+    if args.profile {
+        return profile::run(&args, &lanes, config);
+    }
     let precision = Precision::from(config.train.precision);
     let batch = config.train.batch_size;
     let mut workload = Workload::new(config);

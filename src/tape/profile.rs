@@ -1,0 +1,157 @@
+//! Where the time goes: a stopwatch that a lane may carry along, read whenever an operation ends.
+//!
+//! The time of an operation is the time since the event before it on the same lane, so that nothing is lost between
+//! them; what happens outside of operations is charged by name ([`Stopwatch::lap`]). Off, it costs a comparison for each
+//! operation; on, a reading of the clock and a short search.
+
+use std::time::Instant;
+
+use super::ops::Op;
+use super::{ParamId, Params, Slot, SlotId};
+use crate::simd::{Precision, Real};
+
+/// When an operation ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Forward, nothing kept.
+    Detached,
+    /// Forward, recorded for the backward pass.
+    Recorded,
+    Backward,
+    /// Not an operation of the tape.
+    Outside,
+}
+
+/// What one kind of operation came to in one phase.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Line {
+    pub name: &'static str,
+    pub phase: Phase,
+    pub calls: u64,
+    pub seconds: f64,
+    /// Model FLOPs, by the counting rule of [`crate::model`]'s `model_flops`.
+    pub flops: f64,
+    /// Bytes, every operand counted once: inputs, results, weights in their packed format.
+    pub bytes: f64,
+}
+
+/// FLOPs and bytes of an operation's forward pass, counted as in [`Line`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    pub flops: f64,
+    pub bytes: f64,
+}
+
+/// Sums of times since it was started.
+#[derive(Clone, Debug, Default)]
+pub struct Stopwatch {
+    since: Option<Instant>,
+    lines: Vec<Line>,
+    /// FLOPs of the backward pass at hand that are put off, and of all before it.
+    put_off: f64,
+    owed: f64,
+}
+
+impl Stopwatch {
+    /// What follows is timed from here on.
+    pub fn start(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    /// Charges the time since the last event to a part outside of the tape that moved so many bytes.
+    pub fn lap(&mut self, name: &'static str, bytes: f64) {
+        self.charge(name, Phase::Outside, Cost { flops: 0.0, bytes });
+    }
+
+    /// All sums, in the order of their first appearance.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// Adds the sums of another one.
+    pub fn add(&mut self, lines: &[Line]) {
+        for line in lines {
+            let sum = self.line(line.name, line.phase);
+            (sum.calls, sum.seconds) = (sum.calls + line.calls, sum.seconds + line.seconds);
+            (sum.flops, sum.bytes) = (sum.flops + line.flops, sum.bytes + line.bytes);
+        }
+    }
+
+    /// FLOPs of the backward pass at hand that [`Stopwatch::settle`] will be charged with.
+    pub(super) fn put_off(&mut self, flops: f64) {
+        self.put_off += flops;
+    }
+
+    /// Charges the time since the last event, and all FLOPs that were put off, to the part that did them.
+    pub(super) fn settle(&mut self, name: &'static str, bytes: f64) {
+        let flops = std::mem::take(&mut self.owed);
+        self.charge(name, Phase::Backward, Cost { flops, bytes });
+    }
+
+    /// Charges the time since the last event.
+    pub(super) fn charge(&mut self, name: &'static str, phase: Phase, cost: Cost) {
+        let now = Instant::now();
+        let seconds = self.since.replace(now).map_or(0.0, |since| (now - since).as_secs_f64());
+        let line = self.line(name, phase);
+        (line.calls, line.seconds) = (line.calls + 1, line.seconds + seconds);
+        (line.flops, line.bytes) = (line.flops + cost.flops, line.bytes + cost.bytes);
+    }
+
+    fn line(&mut self, name: &'static str, phase: Phase) -> &mut Line {
+        let known = self.lines.iter().position(|line| line.phase == phase && line.name == name);
+        let at = known.unwrap_or_else(|| {
+            self.lines.push(Line { name, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 });
+            self.lines.len() - 1
+        });
+        &mut self.lines[at]
+    }
+}
+
+/// The sizes that an operation's cost follows from.
+pub(crate) struct Sizes<'a, T> {
+    pub(super) slots: &'a [Slot],
+    pub(super) params: &'a Params<T>,
+}
+
+impl<T: Real> Sizes<'_, T> {
+    /// Elements of a value.
+    pub(crate) fn elements(&self, id: SlotId) -> usize {
+        let slot = &self.slots[id.0 as usize];
+        slot.rows * slot.cols
+    }
+
+    /// `(out, in)` of a weight.
+    pub(crate) fn shape(&self, id: ParamId) -> (usize, usize) {
+        self.params.shape(id)
+    }
+
+    /// An operation that reads as many numbers as it writes, and no weights.
+    pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
+        Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<T>()) as f64 }
+    }
+
+    /// Weights applied to so many vectors each.
+    pub(crate) fn products(&self, vectors: usize, weights: &[ParamId]) -> Cost {
+        let packed = match self.params.precision() {
+            Precision::Bf16 => 2,
+            Precision::F32 => size_of::<T>(),
+        };
+        let mut cost = Cost::default();
+        for &id in weights {
+            let (n_out, n_in) = self.shape(id);
+            cost.flops += 2.0 * (n_out * n_in * vectors) as f64;
+            cost.bytes += (n_out * n_in * packed + (n_out + n_in) * vectors * size_of::<T>()) as f64;
+        }
+        cost
+    }
+}
+
+/// Charges an operation that has just ended; a backward pass counts twice the forward pass, as in the rule.
+pub(super) fn charge<T: Real>(watch: &mut Stopwatch, op: &Op, phase: Phase, slots: &[Slot], params: &Params<T>) {
+    let cost = op.cost(&Sizes { slots, params });
+    let times = if phase == Phase::Backward { 2.0 } else { 1.0 };
+    let put_off = std::mem::take(&mut watch.put_off);
+    watch.owed += put_off;
+    watch.charge(op.name(), phase, Cost { flops: times * cost.flops - put_off, bytes: times * cost.bytes });
+}

@@ -1,0 +1,60 @@
+//! Measures what the scaling model wants to know of a machine.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::scaling::Machine;
+use super::{Lanes, Profile};
+use crate::error::Result;
+use crate::simd::Precision;
+
+/// Elements of a lane's copy: 64 MB, past any cache.
+const COPY: usize = 1 << 24;
+
+/// Fork-joins that are timed together.
+const JOINS: u32 = 2000;
+
+impl Machine {
+    /// Measures limit and bandwidth on all lanes at once, hand-overs on at least two; a profile of the experiment gives
+    /// the rest.
+    pub fn measure(lanes: &Lanes, profile: &Profile, precision: Precision) -> Result<Self> {
+        let threads = lanes.threads() as f64;
+        Ok(Self {
+            core_limit: lanes.fma_limit(precision, 0.2) * 1e9 / threads,
+            sequence_seconds: profile.sequence_seconds(),
+            core_bandwidth: lanes.each(|_| copy_bandwidth()).into_iter().sum::<f64>() / threads,
+            handover_seconds: handover(lanes.threads().max(2))?,
+            serial_per_sequence: profile.serial_per_sequence(),
+        })
+    }
+}
+
+/// Bytes read and written per second by one thread that copies, the best of a few times.
+fn copy_bandwidth() -> f64 {
+    let (from, mut to) = (vec![1f32; COPY], vec![0f32; COPY]);
+    let once = |_| {
+        let start = Instant::now();
+        to.copy_from_slice(black_box(&from));
+        black_box(&mut to);
+        2.0 * (COPY * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(once).fold(0.0, f64::max)
+}
+
+/// Seconds of a fork-join over so many threads that has nothing to do, for each level of its tree.
+fn handover(threads: usize) -> Result<f64> {
+    fn fork(walkers: usize) {
+        if walkers > 1 {
+            rayon::join(|| fork(walkers.div_ceil(2)), || fork(walkers / 2));
+        }
+    }
+    let levels = f64::from(threads.next_power_of_two().ilog2());
+    let per_join = Lanes::new(threads)?.install(|| {
+        let start = Instant::now();
+        for _ in 0..JOINS {
+            fork(threads);
+        }
+        start.elapsed().as_secs_f64() / f64::from(JOINS)
+    });
+    Ok(per_join / levels)
+}

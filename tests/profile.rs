@@ -1,0 +1,119 @@
+//! The profile of a training step: every operation is there, called as the schedule says, and FLOPs are the model's.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::config;
+use trm::config::Mixing;
+use trm::model::{Model, model_flops};
+use trm::tape::profile::Phase;
+use trm::train::{Lanes, Profile, Workload};
+
+const UPDATES: u64 = 3;
+
+fn profile(mixing: Mixing, batch_size: usize, threads: usize) -> (Profile, Model) {
+    let mut config = config(mixing, batch_size);
+    // The continue loss runs the model once more, which the counting rule leaves out.
+    config.train.continue_loss = false;
+    let mut workload = Workload::new(config);
+    let profile = workload.profile(&Lanes::new(threads).unwrap(), UPDATES).unwrap();
+    let model = workload.model().clone();
+    (profile, model)
+}
+
+/// Calls of each operation in one update of one shard.
+fn expected(model: &Model, mixing: Mixing) -> BTreeMap<(&'static str, Phase), u64> {
+    let blocks = model.nets[0].blocks.len() as u64;
+    let recorded = model.schedule.calls.iter().filter(|call| call.recorded).count() as u64;
+    let detached = model.schedule.calls.len() as u64 - recorded;
+    let mut calls = BTreeMap::new();
+    let mut count = |name, phase, n| *calls.entry((name, phase)).or_insert(0) += n;
+    for (phase, n) in [(Phase::Detached, detached), (Phase::Recorded, recorded), (Phase::Backward, recorded)] {
+        count("add", phase, n);
+        count("swiglu", phase, n * blocks);
+        count("add + rmsnorm", phase, 2 * n * blocks);
+        match mixing {
+            Mixing::MlpT => count("swiglu over positions", phase, n * blocks),
+            Mixing::Attention => {
+                count("attention", phase, n * blocks);
+                count("linear", phase, 2 * n * blocks);
+            }
+        }
+    }
+    count("gathered weight gradients", Phase::Backward, 1);
+    for phase in [Phase::Recorded, Phase::Backward] {
+        count("token embedding", phase, 1);
+        count("puzzle prefix", phase, 1);
+        count("select positions", phase, 2);
+        count("linear", phase, 2);
+        count("cross-entropy", phase, 1);
+        count("bce with logits", phase, 1);
+    }
+    calls
+}
+
+#[test]
+fn every_operation_is_listed_and_called_as_the_schedule_says() {
+    for mixing in [Mixing::MlpT, Mixing::Attention] {
+        for threads in [1, 2, 3] {
+            let (profile, model) = profile(mixing, 14, threads);
+            let shards = 4;
+            let found: BTreeMap<_, _> = profile
+                .lines
+                .iter()
+                .filter(|line| line.phase != Phase::Outside)
+                .map(|line| ((line.name, line.phase), line.calls))
+                .collect();
+            let mut wanted = expected(&model, mixing);
+            wanted.values_mut().for_each(|calls| *calls *= shards * UPDATES);
+            assert_eq!(found, wanted, "{mixing:?}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn the_flops_of_the_operations_are_the_models() {
+    for mixing in [Mixing::MlpT, Mixing::Attention] {
+        let (profile, model) = profile(mixing, 6, 2);
+        let sum: f64 = profile.lines.iter().map(|line| line.flops).sum();
+        assert_eq!(sum, model_flops(&model).total() * 6.0 * UPDATES as f64, "{mixing:?}");
+    }
+}
+
+#[test]
+fn the_parts_are_the_whole_and_what_is_outside_of_the_tape_is_named() {
+    let (profile, _) = profile(Mixing::MlpT, 8, 2);
+    assert_eq!((profile.updates, profile.lanes, profile.batch), (UPDATES, 2, 8));
+    let outside: Vec<&str> =
+        profile.lines.iter().filter(|line| line.phase == Phase::Outside).map(|line| line.name).collect();
+    for name in [
+        "carry in and out",
+        "metrics",
+        "gradient buffer",
+        "gradient tree",
+        "waiting for other lanes",
+        "gradient sum",
+        "optimizer, average, packing",
+        "deal examples",
+        "losses, norm",
+        "halting",
+    ] {
+        assert!(outside.contains(&name), "{name}: {outside:?}");
+    }
+    let sum: f64 = profile.lines.iter().map(|line| line.seconds).sum();
+    assert!((sum - profile.seconds() * UPDATES as f64).abs() < 1e-9);
+    assert!(profile.lines.iter().all(|line| line.seconds > -1e-4 && line.calls > 0), "{profile:?}");
+    assert!(profile.sequence_seconds() > 0.0 && profile.serial_per_sequence() > 0.0);
+}
+
+#[test]
+fn after_a_profile_nothing_is_timed_any_more() {
+    let lanes = Lanes::new(2).unwrap();
+    let mut workload = Workload::new(config(Mixing::MlpT, 8));
+    let first = workload.profile(&lanes, 1).unwrap();
+    workload.run(&lanes, trm::train::Work::Train).unwrap();
+    let second = workload.profile(&lanes, 1).unwrap();
+    let calls = |profile: &Profile| profile.lines.iter().map(|line| line.calls).collect::<Vec<_>>();
+    assert_eq!(calls(&first), calls(&second));
+}
