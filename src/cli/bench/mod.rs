@@ -38,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     threads: Threads,
     /// Seconds to measure each for, after one repetition to warm up; at least two repetitions
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    #[arg(long, value_name = "S", default_value_t = 5.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Measure only this: train or forward
     #[arg(long, value_name = "NAME", conflicts_with_all = ["profile", "scaling"])]
