@@ -9,7 +9,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &["error"]),
     ("cli", &["train", "report", "checkpoint", "model", "tape", "simd", "dataset", "puzzle", "config", "rng", "error"]),
-    ("train", &["report", "checkpoint", "model", "tape", "simd", "dataset", "config", "rng", "error"]),
+    ("train", &["report", "checkpoint", "model", "tape", "simd", "dataset", "puzzle", "config", "rng", "error"]),
     ("report", &["error"]),
     ("checkpoint", &["config", "error"]),
     ("model", &["tape", "simd", "config", "rng"]),

@@ -172,8 +172,14 @@ impl Shape {
             last_k: self.last_k,
             separate_nets: self.separate_nets,
         };
-        let task =
-            TaskConfig { puzzle: "tokens".into(), seq_len: self.seq_len, vocab_size: VOCAB, num_puzzle_identifiers: 1 };
+        let task = TaskConfig {
+            puzzle: "tokens".into(),
+            width: 0,
+            symbols: String::new(),
+            seq_len: self.seq_len,
+            vocab_size: VOCAB,
+            num_puzzle_identifiers: 1,
+        };
         Model::new(&config, &task)
     }
 

@@ -1,7 +1,6 @@
 //! The command line: one file per command, one line per error.
 
 mod bench;
-mod board;
 mod common;
 mod data;
 mod eval;

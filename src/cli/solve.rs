@@ -4,12 +4,11 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::board::{draw, grid_of};
 use super::common::{StoredModel, Threads};
 use crate::error::{Error, Result};
 use crate::model::{Model, model_flops};
-use crate::puzzle::sudoku::{Geometry, Grid, Solutions, solve};
-use crate::train::{Lanes, TaskData, Thought, Weights, attempt};
+use crate::puzzle::Board;
+use crate::train::{Lanes, TaskData, Thought, Weights, attempt, board_of};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
@@ -26,7 +25,8 @@ const FRAME: Duration = Duration::from_millis(300);
 /// the supervision steps it took. With --watch, the board after every step, changed cells marked.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A puzzle is its cells row by row, `.` or `0` for an empty one; spaces and line breaks are ignored.
+A Sudoku is its cells row by row, `.` or `0` for an empty one; spaces and line breaks are ignored. A puzzle of your own is
+written with your symbols, a line a row, or as in the file it was imported from.
 
 Examples:
   trm solve runs/sudoku-6x6 '5..3.. ...1.. .3.... 4..... ..5... ...2.1' --watch
@@ -57,80 +57,63 @@ pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref())?;
-    let geometry = match config.task.puzzle.as_str() {
-        "sudoku" => Geometry::of_cells(config.task.seq_len)?,
-        other => return Err(Error::input(format!("{}: `solve` knows Sudoku, not {other}", args.run.display()))),
-    };
-    let question = read_puzzle(&args.puzzle, geometry)?;
+    let board = board_of(&config.task)?;
+    let question = board.parse(&typed(args.puzzle)?)?;
     let steps = match args.steps {
         Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
         Some(steps) => steps,
         None => config.train.halt_max_steps,
     };
-    let tokens: Vec<u8> = question.tokens().collect();
-    let thoughts = attempt(&lanes, &model, &weights, &tokens, 0, steps, args.halt);
-    show(&question, &thoughts, args.watch)
+    let thoughts = attempt(&lanes, &model, &weights, &question, 0, steps, args.halt);
+    show(&*board, &question, None, &thoughts, args.watch)
 }
 
-/// The puzzle as given, refused unless it has exactly one solution.
-fn read_puzzle(text: &str, geometry: Geometry) -> Result<Grid> {
+/// The puzzle as given, or as standard input has it.
+fn typed(text: String) -> Result<String> {
+    if text != "-" {
+        return Ok(text);
+    }
     let mut piped = String::new();
-    let text = if text == "-" {
-        std::io::stdin().take(MAX_TEXT).read_to_string(&mut piped).map_err(|e| Error::io("standard input", e))?;
-        &piped
-    } else {
-        text
-    };
-    let cells: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let question = Grid::parse(geometry, &cells)?;
-    if let Some(conflict) = question.conflict() {
-        return Err(Error::input(format!("the puzzle contradicts itself: {conflict}; correct one of the two cells")));
-    }
-    match solve(&question) {
-        Solutions::Unique(_) => Ok(question),
-        Solutions::None => Err(Error::input("the puzzle has no solution; check the clues")),
-        Solutions::Multiple(a, b) => {
-            Err(Error::input(format!("the puzzle has several solutions, {a} and {b} among them; add clues")))
-        }
-    }
+    std::io::stdin().take(MAX_TEXT).read_to_string(&mut piped).map_err(|e| Error::io("standard input", e))?;
+    Ok(piped)
 }
 
-/// Prints the thoughts (all of them with `watch`), and the verdict on the last.
-fn show(question: &Grid, thoughts: &[Thought], watch: bool) -> Result<()> {
-    let geometry = question.geometry();
+/// Prints the thoughts (all of them with `watch`), and the verdict on the last: by the rules where they are known, else
+/// by the stored answer where there is one.
+fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[Thought], watch: bool) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
-    let given = question.values();
-    let mut before = given.to_vec();
+    let mut before = question;
     let Some(last) = thoughts.last() else { return Ok(()) };
     let mut text = String::new();
     for (i, thought) in thoughts.iter().enumerate() {
-        let values: Vec<u8> = thought.tokens.iter().map(|token| token.saturating_sub(1)).collect();
-        let changed: Vec<bool> = values.iter().zip(&before).map(|(a, b)| watch && a != b).collect();
-        let board = draw(geometry, given, &values, &changed, terminal);
+        let changed: Vec<bool> = thought.tokens.iter().zip(before).map(|(&a, &b)| watch && !board.same(a, b)).collect();
+        let picture = board.draw(question, &thought.tokens, &changed, terminal);
         if watch {
             let heading =
                 format!("step {} of {}, confidence {:.1} %", i + 1, thoughts.len(), 100.0 * thought.confidence);
             if terminal && i > 0 {
                 std::thread::sleep(FRAME);
-                super::print(&format!("\x1b[{}A\x1b[J", board.lines().count() + 1))?;
+                super::print(&format!("\x1b[{}A\x1b[J", picture.lines().count() + 1))?;
             }
-            super::print(&format!("{heading}\n{board}"))?;
+            super::print(&format!("{heading}\n{picture}"))?;
             if !terminal {
                 super::print("\n")?;
             }
         } else if i + 1 == thoughts.len() {
-            text.push_str(&board);
+            text.push_str(&picture);
         }
-        before = values;
+        before = &thought.tokens;
     }
-    let verdict = match grid_of(geometry, &last.tokens) {
-        Some(answer) if answer.is_solution_of(question) => "a valid solution",
-        _ => "not a solution",
+    let verdict = match (board.goal(), stored) {
+        (Some(goal), _) if board.solves(question, &last.tokens) => format!("a valid {goal}, "),
+        (Some(goal), _) => format!("not a {goal}, "),
+        (None, Some(stored)) if stored == last.tokens => "the stored answer, ".into(),
+        (None, Some(_)) => "not the stored answer, ".into(),
+        (None, None) => String::new(),
     };
-    let line: String = before.iter().map(|&v| char::from_digit(u32::from(v), 36).unwrap_or('.')).collect();
     text.push_str(&format!(
-        "{}\n{verdict}, confidence {:.1} %, {} supervision step{}\n",
-        line.to_uppercase(),
+        "{}\n{verdict}confidence {:.1} %, {} supervision step{}\n",
+        board.text(&last.tokens),
         100.0 * last.confidence,
         thoughts.len(),
         if thoughts.len() == 1 { "" } else { "s" }
@@ -147,30 +130,32 @@ pub fn show_sample(
     steps: u32,
     run: &Path,
 ) -> Result<()> {
-    let split = data.split("test")?;
-    let Some(geometry) = split.sudoku_geometry() else { return Ok(()) };
+    let (split, board) = (data.split("test")?, data.board());
     // Of some puzzles, the one that takes the most thought and ends right; few when a thought is expensive.
     let cost = model_flops(model).forward * f64::from(steps);
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
-    let mut sample: Option<(Grid, Vec<Thought>)> = None;
-    for (row, &id) in split.inputs.rows().into_iter().zip(&split.puzzle_identifiers).take(candidates) {
-        let question = Grid::from_tokens(geometry, &row.to_vec())?;
-        let thoughts = attempt(lanes, model, weights, &row.to_vec(), id, steps, true);
-        let right = thoughts.last().and_then(|last| grid_of(geometry, &last.tokens));
-        let right = right.is_some_and(|answer| answer.is_solution_of(&question));
-        if sample.as_ref().is_none_or(|(_, best)| right && thoughts.len() > best.len()) {
-            sample = Some((question, thoughts));
+    let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<Thought>)> = None;
+    for row in 0..candidates.min(split.examples()) {
+        let (question, answer) = (split.inputs.row(row).to_vec(), split.labels.row(row).to_vec());
+        let id = split.puzzle_identifiers[split.puzzle_of(row)];
+        let thoughts = attempt(lanes, model, weights, &question, id, steps, true);
+        let last = thoughts.last().map_or(&[][..], |last| &last.tokens);
+        let right = last == answer || board.solves(&question, last);
+        if sample.as_ref().is_none_or(|(.., best)| right && thoughts.len() > best.len()) {
+            sample = Some((question, answer, thoughts));
         }
     }
-    let Some((question, thoughts)) = sample else { return Ok(()) };
-    let shared = match geometry.side() {
-        6 => "(6×6 has 28,200,960 grids, but only 49 classes of them under symmetry)\n",
-        4 => "(4×4 has only 288 grids: solutions are shared)\n",
-        _ => "",
-    };
-    super::print(&format!("\nA puzzle it has not seen, under any symmetry:\n{shared}\n"))?;
-    super::print(&draw(geometry, question.values(), question.values(), &vec![false; geometry.cells()], false))?;
+    let Some((question, answer, thoughts)) = sample else { return Ok(()) };
+    super::print(&format!("\n{}\n", board.heading()))?;
+    super::print(&board.draw(&question, &question, &vec![false; question.len()], false))?;
     super::print("\n")?;
-    show(&question, &thoughts, true)?;
-    super::print(&format!("\nNext: trm eval {0}\n      trm solve {0} {question} --watch\n", run.display()))
+    show(board, &question, Some(&answer), &thoughts, true)?;
+    let (run, typed) = (run.display(), quoted(&board.text(&question)));
+    super::print(&format!("\nNext: trm eval {run}\n      trm solve {run} {typed} --watch\n"))
+}
+
+/// Text as one word of a shell command.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

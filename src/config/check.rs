@@ -3,6 +3,9 @@
 use super::{Arch, Augment, Config, Gradient, Loss, Mixing, Positions, resources};
 use crate::error::{Error, Result};
 
+/// Kinds of puzzles.
+const PUZZLES: [&str; 5] = ["sudoku", "maze", "arc", "grid", "tokens"];
+
 /// Why settings are refused, and which keys are to blame.
 pub(super) struct Fault {
     pub keys: Vec<&'static str>,
@@ -33,6 +36,7 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("model.puzzle_emb_len", wide(m.puzzle_emb_len), 0, 65_536),
         ("model.learned_prefix", wide(m.learned_prefix), 0, 65_536),
         ("model.last_k", wide(m.last_k), 1, 1 << 21),
+        ("task.width", wide(t.width), 0, 65_536),
         ("task.seq_len", wide(t.seq_len), 1, 65_536),
         ("task.vocab_size", wide(t.vocab_size), 2, 65_536),
         ("task.num_puzzle_identifiers", wide(t.num_puzzle_identifiers), 1, 1 << 31),
@@ -193,11 +197,9 @@ fn model(c: &Config) -> Result<(), Fault> {
 
 fn data(c: &Config) -> Result<(), Fault> {
     let d = &c.data;
-    if !["sudoku", "tokens"].contains(&c.task.puzzle.as_str()) {
-        return fault(
-            &["task.puzzle"],
-            format!("task.puzzle = {:?} is unknown; give \"sudoku\" or \"tokens\"", c.task.puzzle),
-        );
+    if !PUZZLES.contains(&c.task.puzzle.as_str()) {
+        let known = PUZZLES.join(", ");
+        return fault(&["task.puzzle"], format!("task.puzzle = {:?} is unknown; give one of {known}", c.task.puzzle));
     }
     if ![4, 6, 9].contains(&d.sudoku_size) {
         return fault(
@@ -205,10 +207,13 @@ fn data(c: &Config) -> Result<(), Fault> {
             format!("data.sudoku_size = {} is not generated; give 4, 6 or 9", d.sudoku_size),
         );
     }
-    if c.task.puzzle != "sudoku" && d.augment == Augment::Online {
+    let puzzle = &c.task.puzzle;
+    if ["grid", "tokens"].contains(&puzzle.as_str()) && d.augment == Augment::Online {
         return fault(
             &["data.augment", "task.puzzle"],
-            "data.augment = \"online\" knows the symmetries of sudoku only; give augment = \"stored\"",
+            format!(
+                "data.augment = \"online\" needs a puzzle with known symmetries, not {puzzle}; give augment = \"stored\""
+            ),
         );
     }
     if d.dir.contains('\0') {

@@ -124,8 +124,12 @@ pub enum Gradient {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
-    /// Kind of puzzle, for solving and rendering: `sudoku` or `tokens`.
+    /// Kind of puzzle, for solving and rendering: `sudoku`, `maze`, `arc`, `grid`, or `tokens` where nothing is known.
     pub puzzle: String,
+    /// Columns of the grid; 0: as many as rows.
+    pub width: usize,
+    /// What each token is called, a JSON array of strings; empty: as the kind of puzzle has it.
+    pub symbols: String,
     /// S: tokens per puzzle.
     pub seq_len: usize,
     /// V: tokens in the vocabulary.

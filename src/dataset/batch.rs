@@ -1,46 +1,28 @@
 //! From rows to slots: a row as the model sees it, under a fresh symmetry or as it is stored.
 
 use super::{Draw, Split};
-use crate::puzzle::sudoku::{Geometry, MAX_CELLS, Symmetry};
-use crate::rng::Rng;
+use crate::puzzle::Moves;
 
 /// Label of a position that carries no loss.
 pub const IGNORED: i32 = -100;
 
-/// What happens to a training row on its way into the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Augmentation {
-    /// The row as it is stored.
-    Stored,
-    /// Sudoku rows of this board under a fresh random symmetry, a function of the draw's `augment_seed`. Since every
-    /// symmetry is equally likely, it makes no difference whether the stored row is an original or a copy.
-    SudokuOnline(Geometry),
-}
-
-/// Writes the drawn row into a slot of the batch and returns its puzzle identifier. Allocates nothing.
+/// Writes the drawn row into a slot of the batch, moved by `moves` or as it is stored, and returns its puzzle identifier.
+/// Allocates nothing.
 ///
 /// `inputs` and `labels` are `seq_len` long.
-pub fn write_example(split: &Split, draw: Draw, augment: Augmentation, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+pub fn write_example(split: &Split, draw: Draw, moves: Option<&Moves>, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
     let example = draw.example as usize;
     let (question, answer) = (split.inputs.row(example), split.labels.row(example));
     assert!(inputs.len() == question.len() && labels.len() == answer.len(), "a slot is seq_len long");
     let ignore = split.meta.ignore_label_id;
-    match augment {
-        Augmentation::Stored => {
+    match moves {
+        None => {
             inputs.iter_mut().zip(question).for_each(|(slot, &token)| *slot = token);
             labels.iter_mut().zip(answer).for_each(|(slot, &token)| *slot = label(token, ignore));
         }
-        Augmentation::SudokuOnline(geometry) => {
-            let symmetry = Symmetry::random(geometry, &mut Rng::new(draw.augment_seed));
-            let mut row = [0u8; MAX_CELLS];
-            let row = &mut row[..answer.len()];
-            row.iter_mut().zip(question).for_each(|(slot, &token)| *slot = token);
-            symmetry.apply_tokens(row, inputs);
-            let mut image = [0u8; MAX_CELLS];
-            let image = &mut image[..answer.len()];
-            row.iter_mut().zip(answer).for_each(|(slot, &token)| *slot = token);
-            symmetry.apply_tokens(row, image);
-            labels.iter_mut().zip(image.iter()).for_each(|(slot, &token)| *slot = label(token, ignore));
+        Some(moves) => {
+            inputs.iter_mut().zip(moves.image(|i| question[i])).for_each(|(slot, token)| *slot = token);
+            labels.iter_mut().zip(moves.image(|i| answer[i])).for_each(|(slot, token)| *slot = label(token, ignore));
         }
     }
     split.puzzle_identifiers[split.puzzle_of(example)]
@@ -62,7 +44,7 @@ mod tests {
         let labels = |split: &Split| {
             let (mut inputs, mut labels) = ([0; 3], [0; 3]);
             let draw = Draw { example: 0, augment_seed: 0 };
-            write_example(split, draw, Augmentation::Stored, &mut inputs, &mut labels);
+            write_example(split, draw, None, &mut inputs, &mut labels);
             labels
         };
         assert_eq!(labels(&split), [IGNORED, 1, 2]);
@@ -73,6 +55,9 @@ mod tests {
     #[test]
     fn online_augmentation_is_one_symmetry_for_question_and_answer_fixed_by_its_seed() -> crate::Result<()> {
         use super::super::{TokenPair, find_symmetry, sudoku};
+        use crate::puzzle::Board as _;
+        use crate::puzzle::sudoku::Geometry;
+        use crate::rng::Rng;
         for size in [4, 6, 9] {
             let data = sudoku::build(size, 5, 0, 2, 7)?;
             let split = data.split("train")?;
@@ -81,7 +66,9 @@ mod tests {
             let write = |example, augment_seed| {
                 let (mut inputs, mut labels) = (vec![0; cells], vec![0; cells]);
                 let draw = Draw { example, augment_seed };
-                let id = write_example(split, draw, Augmentation::SudokuOnline(geometry), &mut inputs, &mut labels);
+                let mut moves = Moves::identity(cells);
+                geometry.random_symmetry(&mut Rng::new(augment_seed), &mut moves);
+                let id = write_example(split, draw, Some(&moves), &mut inputs, &mut labels);
                 assert_eq!(id, 0);
                 (inputs, labels.iter().map(|&l| l as u8).collect::<Vec<u8>>())
             };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/identifiers.json                         ["<blank>", …]
+//! <root>/puzzle.json                              Description; ours, and only where the shapes do not say it
 //! <root>/<split>/dataset.json                     Metadata
 //! <root>/<split>/<set>__inputs.npy                [examples, seq_len]   tokens
 //! <root>/<split>/<set>__labels.npy                [examples, seq_len]   tokens
@@ -24,7 +25,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Dataset, Metadata, Split, npy};
+use crate::puzzle::Description;
 use crate::{Error, Result};
+
+/// The file that says what the rows are.
+const DESCRIPTION: &str = "puzzle.json";
 
 /// The five arrays of a set, by the name they have on disk.
 #[derive(Clone, Copy)]
@@ -87,8 +92,13 @@ impl Dataset {
             )));
         }
         let identifiers: Vec<String> = read_json(&identifiers_path)?;
-        let dataset = Self { splits, identifiers };
+        let mut dataset = Self { puzzle: infer(&splits), splits, identifiers };
         dataset.check_identifiers().map_err(|what| fault(&identifiers_path, what))?;
+        let described = root.join(DESCRIPTION);
+        if described.exists() {
+            dataset.puzzle = read_json(&described)?;
+            dataset.board().map_err(|what| fault(&described, what))?;
+        }
         Ok(dataset)
     }
 
@@ -115,6 +125,10 @@ impl Dataset {
             write_split(split, &scaffold.0.join(split_name))?;
         }
         write_json(&scaffold.0.join("identifiers.json"), &self.identifiers)?;
+        if self.puzzle != infer(&self.splits) {
+            self.board().map_err(|what| fault(root, what))?;
+            write_json(&scaffold.0.join(DESCRIPTION), &self.puzzle)?;
+        }
         sync_folder(&scaffold.0)?;
         // On Unix a rename replaces an empty folder and fails on one that has been filled meanwhile.
         if cfg!(not(unix)) && root.is_dir() {
@@ -136,6 +150,12 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// What the rows seem to be, by the shape of the first split.
+fn infer(splits: &BTreeMap<String, Split>) -> Description {
+    let meta = splits.get("train").or_else(|| splits.values().next()).map(|split| &split.meta);
+    Description::infer(meta.map_or(0, |meta| meta.seq_len), meta.map_or(0, |meta| meta.vocab_size))
 }
 
 /// Whether there are inputs of a set in a folder.

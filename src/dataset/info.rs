@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use super::{Dataset, Split};
+use crate::puzzle::Kind;
 
 /// What a data set holds. Serializes to JSON; displays as a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,11 +43,7 @@ pub struct SplitInfo {
 
 /// Sums up a data set.
 pub fn info(dataset: &Dataset) -> Info {
-    let boards: Vec<_> = dataset.splits.values().map(Split::sudoku_geometry).collect();
-    let puzzle = match boards.first() {
-        Some(Some(geometry)) if boards.iter().all(|b| b == &boards[0]) => format!("sudoku {geometry}"),
-        _ => "tokens".to_string(),
-    };
+    let puzzle = dataset.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
     let splits = dataset.in_order().into_iter().map(|(name, split)| split_info(name, split)).collect();
     Info { puzzle, identifiers: dataset.identifiers.len(), splits }
 }

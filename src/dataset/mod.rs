@@ -23,7 +23,7 @@ use std::ops::Range;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::puzzle::sudoku::Geometry;
+use crate::puzzle::{Board, Description};
 use crate::{Error, Result};
 
 mod audit;
@@ -41,7 +41,7 @@ mod testing;
 mod tests;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
-pub use batch::{Augmentation, IGNORED, write_example};
+pub use batch::{IGNORED, write_example};
 pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};
@@ -121,11 +121,6 @@ impl Split {
         self.puzzle_indices[puzzles.start] as usize..self.puzzle_indices[puzzles.end] as usize
     }
 
-    /// The board, if these are Sudoku rows: 16, 36, 81 or 256 tokens and the vocabulary that goes with them.
-    pub fn sudoku_geometry(&self) -> Option<Geometry> {
-        Geometry::of_cells(self.meta.seq_len).ok().filter(|g| g.vocab_size() == self.meta.vocab_size)
-    }
-
     /// The puzzle an example belongs to.
     pub fn puzzle_of(&self, example: usize) -> usize {
         self.puzzle_indices.partition_point(|&start| start as usize <= example) - 1
@@ -139,9 +134,31 @@ pub struct Dataset {
     pub splits: BTreeMap<String, Split>,
     /// Name of every puzzle identifier; the blank one comes first.
     pub identifiers: Vec<String>,
+    /// What the rows are.
+    pub puzzle: Description,
 }
 
 impl Dataset {
+    /// The puzzle that the rows are.
+    ///
+    /// # Errors
+    /// The splits differ in shape, or the description does not fit them.
+    pub fn board(&self) -> Result<Box<dyn Board>> {
+        let mut shapes = self.in_order().into_iter().map(|(_, split)| (split.meta.seq_len, split.meta.vocab_size));
+        let (seq_len, vocab_size) = shapes.next().ok_or_else(|| Error::input("the data set has no split"))?;
+        if let Some((other_len, other_size)) = shapes.find(|&shape| shape != (seq_len, vocab_size)) {
+            return Err(Error::input(format!(
+                "its splits differ: {seq_len} tokens a row and a vocabulary of {vocab_size} in one, {other_len} and \
+                 {other_size} in another; rebuild it with one size"
+            )));
+        }
+        if self.puzzle.cells() != seq_len {
+            let Description { height, width, .. } = self.puzzle;
+            return Err(Error::input(format!("says {height}×{width}, but a row has {seq_len} tokens; correct it")));
+        }
+        self.puzzle.board(vocab_size)
+    }
+
     /// The split called `name`, or an error that says which there are.
     pub fn split(&self, name: &str) -> Result<&Split> {
         self.splits.get(name).ok_or_else(|| {

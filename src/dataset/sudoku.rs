@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::csv_rows::{self, CsvRows};
 use super::{Dataset, Metadata, Split};
 use crate::puzzle::sudoku::{Geometry, Puzzle, Symmetry, generate_split};
+use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -50,14 +51,14 @@ pub fn build(size: usize, count: usize, test: usize, extra_clues: usize, seed: u
     if test > 0 {
         splits.insert("test".to_string(), split(&made.test)?);
     }
-    Ok(Dataset { splits, identifiers: vec!["<blank>".into()] })
+    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Sudoku, geometry.cells()) })
 }
 
 /// Builds the published Sudoku-Extreme set from its CSV files.
 ///
 /// From `train`, `subsample` rows are drawn without replacement (`None`, or more than there are: all); each becomes
 /// a group of the row and `aug` copies under random symmetries. `test` is taken whole and never augmented. With
-/// `aug = 0` and [`Augmentation::SudokuOnline`](super::Augmentation) the same training needs no copies at all.
+/// `aug = 0` and `augment = "online"` the same training needs no copies at all.
 ///
 /// Rows are checked for form here, for truth by [`audit`](super::audit()).
 pub fn import_sudoku_extreme(
@@ -78,7 +79,7 @@ pub fn import_sudoku_extreme(
     let rows = csv_rows::read(train.as_ref(), geometry, subsample, &mut rng)?;
     let train = augmented(geometry, rows, aug, seed)?;
     let splits = BTreeMap::from([("train".to_string(), train), ("test".to_string(), test)]);
-    Ok(Dataset { splits, identifiers: vec!["<blank>".into()] })
+    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Sudoku, geometry.cells()) })
 }
 
 /// Every row followed by `aug` random images of itself. Group g has a stream of its own, so threads do not matter.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::puzzle::sudoku::Symmetry;
+use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
 
 type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -240,13 +241,14 @@ fn a_test_puzzle_cannot_hide_among_the_copies_of_another() -> Outcome {
 }
 
 #[test]
-fn only_sudoku_is_audited_and_info_names_what_it_sees() -> Outcome {
+fn only_puzzles_with_known_rules_are_audited_and_info_names_what_it_sees() -> Outcome {
     let tokens = Dataset {
         splits: BTreeMap::from([("train".to_string(), testing::split_of(&[&[1, 2]]))]),
         identifiers: vec!["<blank>".into(), "a".into(), "b".into()],
+        puzzle: Description::of(Kind::Tokens, 3),
     };
     let message = audit(&tokens).unwrap_err().to_string();
-    assert!(message.contains("\"train\"") && message.contains("not Sudoku"), "{message}");
+    assert!(message.contains("rules are not known"), "{message}");
     assert_eq!(info(&tokens).puzzle, "tokens");
     let six = info(&sudoku::build(6, 12, 4, 1, 1)?);
     assert_eq!((six.puzzle.as_str(), six.splits[0].name.as_str(), six.splits[1].examples), ("sudoku 6×6", "train", 4));

@@ -45,8 +45,14 @@ fn small(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Mo
         last_k: 0,
         separate_nets: false,
     };
-    let task =
-        TaskConfig { puzzle: "tokens".into(), seq_len: seq_len + 1, vocab_size: vocab + 1, num_puzzle_identifiers: 1 };
+    let task = TaskConfig {
+        puzzle: "tokens".into(),
+        width: 0,
+        symbols: String::new(),
+        seq_len: seq_len + 1,
+        vocab_size: vocab + 1,
+        num_puzzle_identifiers: 1,
+    };
     let model = Model::new(&config, &task);
     let mut params = initialize(&model, rng.next_u64(), Precision::F32);
     // The halting head starts at zero, which would hide its input's gradient.

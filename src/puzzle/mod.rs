@@ -3,5 +3,87 @@
 //! Each puzzle is a room of its own and knows nothing of the others; nothing here knows of tensors or files.
 //!
 //! * [`sudoku`]: 4×4, 6×6, 9×9 and 16×16 Sudoku.
+//! * [`grid`]: any puzzle that is a grid of symbols, its rules unknown.
+//!
+//! What the rest of the engine asks of a puzzle is a [`Board`]; which board the rows of a data set are, its
+//! [`Description`] says.
 
+use crate::Result;
+use crate::rng::Rng;
+
+mod description;
+pub mod grid;
 pub mod sudoku;
+
+pub use description::{Description, Kind};
+
+/// What the engine has to know of a puzzle to read it, show it, judge it and move it about. Questions and answers are
+/// rows of tokens, row by row, as they stand in a data set.
+pub trait Board: Send + Sync {
+    /// What it is, such as `sudoku 9×9`.
+    fn name(&self) -> String;
+
+    /// The tokens of a question that somebody typed; refused with one clear line if it cannot be one.
+    fn parse(&self, text: &str) -> Result<Vec<u8>>;
+
+    /// Tokens as text, in the form that [`Board::parse`] reads.
+    fn text(&self, tokens: &[u8]) -> String;
+
+    /// The picture of `tokens`: cells that `question` gives are plain, `changed` ones stand out (marked `*` where there
+    /// is no `colour`). Every line ends with a line feed.
+    fn draw(&self, question: &[u8], tokens: &[u8], changed: &[bool], colour: bool) -> String;
+
+    /// Whether two tokens mean the same here, and so look the same.
+    fn same(&self, a: u8, b: u8) -> bool {
+        a == b
+    }
+
+    /// What [`Board::solves`] judges, such as `solution`; `None`: the rules are not known.
+    fn goal(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether `answer` solves `question` by the rules.
+    fn solves(&self, _question: &[u8], _answer: &[u8]) -> bool {
+        false
+    }
+
+    /// Whether an answer may be right without being the stored one: evaluations then count both.
+    fn has_several_answers(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Board::random_symmetry`] has any to draw from.
+    fn has_symmetries(&self) -> bool {
+        false
+    }
+
+    /// Draws a move that turns every puzzle of the kind into another one that is just as hard. Allocates nothing.
+    fn random_symmetry(&self, _rng: &mut Rng, _moves: &mut Moves) {}
+
+    /// What to say over a test puzzle that a trained model is shown.
+    fn heading(&self) -> String {
+        "A puzzle of the test split:\n".into()
+    }
+}
+
+/// A symmetry as what it does to a row of tokens: `image[i] = tokens[row[source[i]]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moves {
+    /// The cell that moves to each cell.
+    pub source: Vec<u32>,
+    /// What each token becomes.
+    pub tokens: [u8; 256],
+}
+
+impl Moves {
+    /// The one that changes nothing, for rows of `cells` tokens.
+    pub fn identity(cells: usize) -> Self {
+        Self { source: (0..cells as u32).collect(), tokens: std::array::from_fn(|token| token as u8) }
+    }
+
+    /// The image of `row`, cell by cell.
+    pub fn image<'a>(&'a self, row: impl Fn(usize) -> u8 + 'a) -> impl Iterator<Item = u8> + 'a {
+        self.source.iter().map(move |&from| self.tokens[usize::from(row(from as usize))])
+    }
+}

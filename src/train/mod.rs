@@ -33,7 +33,7 @@ pub use learning_rate::learning_rate_factor;
 pub use profile::Profile;
 pub use puzzle_table::PuzzleTable;
 pub use run::{Ending, Run};
-pub use task_data::{Batches, TaskData};
+pub use task_data::{Batches, TaskData, board_of};
 pub use topology::{Place, Topology};
 pub use trainer::{Examples, StepReport, Trainer, TrainerState};
 pub use weights::Weights;

@@ -2,9 +2,11 @@
 
 use super::{Evaluation, Examples, Lanes, Weights, evaluate};
 use crate::config::{Augment, Config, DataConfig, TaskConfig};
-use crate::dataset::{Augmentation, Dataset, Draw, Sampler, SamplerState, Split, sudoku, write_example};
+use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, sudoku, write_example};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::puzzle::{Board, Description, Kind, Moves};
+use crate::rng::Rng;
 
 /// Random stream of the data order.
 const DATA_STREAM: u64 = 1 << 33;
@@ -15,7 +17,42 @@ const TRAIN: &str = "train";
 /// A data set, with what the model has to know of it.
 pub struct TaskData {
     dataset: Dataset,
+    board: Box<dyn Board>,
     task: TaskConfig,
+}
+
+/// What a data set fixes of a run.
+fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
+    let (_, first) = *dataset.in_order().first().ok_or_else(|| Error::input("the data set has no split"))?;
+    let Description { kind, height, width, symbols } = &dataset.puzzle;
+    let symbols = if symbols.is_empty() { String::new() } else { serde_json::json!(symbols).to_string() };
+    Ok(TaskConfig {
+        puzzle: kind.name().into(),
+        width: if height == width || *kind == Kind::Tokens { 0 } else { *width },
+        symbols,
+        seq_len: first.meta.seq_len,
+        vocab_size: first.meta.vocab_size,
+        num_puzzle_identifiers: first.meta.num_puzzle_identifiers,
+    })
+}
+
+/// The puzzle that a run is about, from its settings alone.
+pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
+    let kind = Kind::of_name(&task.puzzle);
+    let kind = kind.ok_or_else(|| Error::input(format!("task.puzzle = {:?} is unknown", task.puzzle)))?;
+    let mut description = Description::of(kind, task.seq_len);
+    if task.width > 0 {
+        (description.height, description.width) = (task.seq_len / task.width, task.width);
+    }
+    if !task.symbols.is_empty() {
+        let fault = |e| Error::input(format!("task.symbols is no JSON array of strings: {e}"));
+        description.symbols = serde_json::from_str(&task.symbols).map_err(fault)?;
+    }
+    if description.cells() != task.seq_len {
+        let (width, cells) = (task.width, task.seq_len);
+        return Err(Error::input(format!("task.width = {width} does not divide task.seq_len = {cells}")));
+    }
+    description.board(task.vocab_size)
 }
 
 impl TaskData {
@@ -27,17 +64,13 @@ impl TaskData {
         } else {
             Dataset::read(&data.dir)?
         };
-        let (_, first) = *dataset
-            .in_order()
-            .first()
-            .ok_or_else(|| Error::input(format!("{}: the data set has no split", data.dir)))?;
-        let task = TaskConfig {
-            puzzle: if first.sudoku_geometry().is_some() { "sudoku" } else { "tokens" }.into(),
-            seq_len: first.meta.seq_len,
-            vocab_size: first.meta.vocab_size,
-            num_puzzle_identifiers: first.meta.num_puzzle_identifiers,
-        };
-        Ok(Self { dataset, task })
+        let board = dataset.board().map_err(|e| Error::input(format!("{}: {e}", data.dir)))?;
+        Ok(Self { task: task_of(&dataset)?, board, dataset })
+    }
+
+    /// What the rows are.
+    pub fn board(&self) -> &dyn Board {
+        &*self.board
     }
 
     /// Shapes, for the model.
@@ -87,22 +120,23 @@ impl TaskData {
     /// The examples of training, in the order of `config.train.seed`, or going on from a checkpoint.
     pub fn batches(&self, config: &Config, resume: Option<SamplerState>) -> Result<Batches<'_>> {
         let split = self.split(TRAIN)?;
-        let augmentation = match (config.data.augment, split.sudoku_geometry()) {
-            (Augment::Stored, _) => Augmentation::Stored,
-            (Augment::Online, Some(geometry)) => Augmentation::SudokuOnline(geometry),
-            (Augment::Online, None) => {
-                return Err(Error::input(
-                    "data.augment = \"online\": the data set is not Sudoku; set data.augment = \"stored\"",
-                ));
+        let online = match config.data.augment {
+            Augment::Stored => None,
+            Augment::Online if self.board.has_symmetries() => Some((self.board(), Moves::identity(split.meta.seq_len))),
+            Augment::Online => {
+                return Err(Error::input(format!(
+                    "data.augment = \"online\": no symmetries of {} are known; set data.augment = \"stored\"",
+                    self.board.name()
+                )));
             }
         };
-        let seed = crate::rng::Rng::stream(config.train.seed, DATA_STREAM).next_u64();
+        let seed = Rng::stream(config.train.seed, DATA_STREAM).next_u64();
         let sampler = match resume {
             Some(state) => Sampler::resume(split, state)?,
             None => Sampler::new(split, config.train.batch_size, seed),
         };
-        let sampler = if augmentation == Augmentation::Stored { sampler } else { sampler.originals_only() };
-        Ok(Batches { split, sampler, augmentation, draws: Vec::new() })
+        let sampler = if online.is_some() { sampler.originals_only() } else { sampler };
+        Ok(Batches { split, sampler, online, draws: Vec::new() })
     }
 
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each of `steps` supervision steps;
@@ -119,9 +153,10 @@ impl TaskData {
         let n = if limit == 0 { split.examples() } else { split.examples().min(limit) };
         let write = |example: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let draw = Draw { example: example as u32, augment_seed: 0 };
-            write_example(split, draw, Augmentation::Stored, inputs, labels)
+            write_example(split, draw, None, inputs, labels)
         };
-        Ok(evaluate(lanes, stored, n, steps, write, stop))
+        let board = self.board.has_several_answers().then_some(self.board());
+        Ok(evaluate(lanes, stored, (n, steps), write, board, stop))
     }
 }
 
@@ -129,7 +164,8 @@ impl TaskData {
 pub struct Batches<'a> {
     split: &'a Split,
     sampler: Sampler,
-    augmentation: Augmentation,
+    /// The puzzle whose symmetries are drawn, and room for one of them.
+    online: Option<(&'a dyn Board, Moves)>,
     draws: Vec<Draw>,
 }
 
@@ -146,6 +182,11 @@ impl Examples for Batches<'_> {
     }
 
     fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
-        write_example(self.split, self.draws[slot], self.augmentation, inputs, labels)
+        let draw = self.draws[slot];
+        let moves = self.online.as_mut().map(|(board, moves)| {
+            board.random_symmetry(&mut Rng::new(draw.augment_seed), moves);
+            &*moves
+        });
+        write_example(self.split, draw, moves, inputs, labels)
     }
 }

@@ -16,6 +16,7 @@ use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
 
 use super::{Dataset, Split, TokenPair, find_symmetry};
+use crate::puzzle::Kind;
 use crate::puzzle::sudoku::{Geometry, Grid, canonical, count_solutions};
 use crate::{Error, Result};
 
@@ -28,18 +29,14 @@ const LISTED: usize = 5;
 
 /// Audits a Sudoku set. The splits are compared in pairs, `train` first.
 pub fn audit(dataset: &Dataset) -> Result<AuditReport> {
-    let mut geometry = None;
-    for (name, split) in &dataset.splits {
-        let board = split.sudoku_geometry().filter(|&g| geometry.is_none_or(|other| other == g));
-        geometry = Some(board.ok_or_else(|| {
-            Error::input(format!(
-                "split {name:?} ({} tokens a row, vocabulary {}) is not Sudoku of one size throughout; only Sudoku sets \
-                 can be audited so far",
-                split.meta.seq_len, split.meta.vocab_size
-            ))
-        })?);
+    let board = dataset.board()?;
+    if dataset.puzzle.kind != Kind::Sudoku {
+        return Err(Error::input(format!(
+            "the rows are {}, whose rules are not known; there is nothing to audit",
+            board.name()
+        )));
     }
-    let geometry = geometry.ok_or_else(|| Error::input("the data set has no splits; there is nothing to audit"))?;
+    let geometry = Geometry::of_cells(dataset.puzzle.cells())?;
     let looked_at: Vec<Looked> =
         dataset.in_order().into_iter().map(|(name, split)| look_at(geometry, name, split)).collect();
     let pairs = looked_at.iter().enumerate().flat_map(|(i, a)| looked_at[i + 1..].iter().map(move |b| (a, b)));

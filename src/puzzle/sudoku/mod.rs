@@ -8,6 +8,7 @@
 //! | [`generator`] | random solutions, minimal puzzles |
 //! | [`split`] | a training set and a test set that share nothing |
 //! | [`symmetry`] | the moves that turn a Sudoku into another one that is just as hard |
+//! | `board.rs` | what the engine asks of every puzzle |
 //! | [`canonical`](mod@canonical) | one representative for all the puzzles those moves connect |
 //!
 //! ```
@@ -19,6 +20,7 @@
 //! # Ok::<(), trm::Error>(())
 //! ```
 
+mod board;
 pub mod canonical;
 pub mod error;
 pub mod generator;

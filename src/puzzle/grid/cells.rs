@@ -1,0 +1,87 @@
+//! A grid as its owner writes it: rows of cells, each a symbol.
+
+use serde_json::Value;
+
+/// Rows of symbols, all of one length, at least one cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cells(Vec<Vec<String>>);
+
+impl Cells {
+    /// Reads a grid from JSON; on a fault, what is wrong with it.
+    ///
+    /// * a string: a character a cell, a line a row;
+    /// * an array of strings: each a row, a character a cell;
+    /// * an array of arrays: each a row, of numbers and strings, each of them a cell;
+    /// * an array of numbers: one row.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let rows = match value {
+            Value::String(text) => text.lines().map(characters).collect(),
+            Value::Array(rows) if !rows.is_empty() && rows.iter().all(Value::is_number) => vec![cells(rows)?],
+            Value::Array(rows) => rows.iter().map(row).collect::<Result<_, _>>()?,
+            _ => return Err(format!("is {}; a grid is a string, or an array of rows", what(value))),
+        };
+        Self::new(rows)
+    }
+
+    fn new(rows: Vec<Vec<String>>) -> Result<Self, String> {
+        let width = rows.first().map_or(0, Vec::len);
+        if width == 0 {
+            return Err("holds no cells".into());
+        }
+        match rows.iter().position(|row| row.len() != width) {
+            Some(at) => Err(format!("is ragged: row {} has {} cells, row 1 has {width}", at + 1, rows[at].len())),
+            None => Ok(Self(rows)),
+        }
+    }
+
+    /// Height and width.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.0.len(), self.0[0].len())
+    }
+
+    /// All symbols, row by row.
+    pub fn symbols(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flatten().map(String::as_str)
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.0
+    }
+}
+
+fn characters(line: &str) -> Vec<String> {
+    line.chars().map(String::from).collect()
+}
+
+fn row(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::String(line) if line.contains('\n') => Err("has a row with a line break in it".into()),
+        Value::String(line) => Ok(characters(line)),
+        Value::Array(row) => cells(row),
+        _ => Err(format!("has {} for a row; a row is a string or an array of cells", what(value))),
+    }
+}
+
+fn cells(row: &[Value]) -> Result<Vec<String>, String> {
+    let cell = |value: &Value| match value {
+        Value::Number(number) => Ok(number.to_string()),
+        Value::String(text) if text.is_empty() || text.chars().any(char::is_control) => {
+            Err(format!("has the cell {value}; a symbol is one visible character or more"))
+        }
+        Value::String(text) => Ok(text.clone()),
+        _ => Err(format!("has {} for a cell; a cell is a number or a string", what(value))),
+    };
+    row.iter().map(cell).collect()
+}
+
+fn what(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
