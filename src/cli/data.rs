@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::dataset::{self, AuditReport, Dataset, check_target, sudoku};
+use crate::dataset::{self, AuditReport, Dataset, check_target, maze, sudoku};
 use crate::error::{Error, Result};
 
 /// Make, import, describe and audit data sets
@@ -71,6 +71,37 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Build {
+    /// Mazes on a square of any side
+    ///
+    /// Walls are drawn at random, S and G so that the shortest path is long enough. Of several shortest paths the label
+    /// is the one whose moves come first in the order up, left, right, down. No two mazes of the set are equal up to
+    /// rotation and reflection. The result depends on the arguments alone.
+    #[command(after_help = "Examples:
+  trm data build maze --size 12 --count 10000 --test 500 --min-path 20 --out data/maze-12x12
+  trm data build maze --size 30 --count 1000 --test 1000 --min-path 110 --out data/maze-30x30")]
+    Maze {
+        /// Side of the square
+        #[arg(long, value_name = "SIDE")]
+        size: usize,
+        /// Training mazes
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        count: usize,
+        /// Test mazes; 0: no test split
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        test: usize,
+        /// Cells on the shortest path at least, S and G included (Maze-Hard at 30×30: 110)
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 2)]
+        min_path: usize,
+        /// Give training all eight rotations and reflections of each maze (`--set augment=online` draws them instead)
+        #[arg(long)]
+        dihedral: bool,
+        /// Seed of the set
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+        seed: u64,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Sudoku of side 4, 6 or 9
     ///
     /// Every puzzle is proved to have exactly one solution. Puzzles are minimal ones with up to K clues put back. No
@@ -103,6 +134,27 @@ enum Build {
 
 #[derive(Subcommand)]
 enum Import {
+    /// Mazes from published CSV files
+    ///
+    /// The columns are source,question,answer,rating; a maze is a square of any side, row by row: `#` wall, space, `S`,
+    /// `G`, and in the answer `o` on the path. (The published `.npy` folder needs no import: name it with --data.)
+    #[command(after_help = "Examples:
+  trm data import maze --csv train.csv --test-csv test.csv --out data/maze-hard
+  trm data import maze --csv train.csv --test-csv test.csv --dihedral --out data/maze-hard-8")]
+    Maze {
+        /// CSV file of training mazes
+        #[arg(long, value_name = "FILE")]
+        csv: PathBuf,
+        /// CSV file of test mazes
+        #[arg(long, value_name = "FILE")]
+        test_csv: Option<PathBuf>,
+        /// Give training all eight rotations and reflections of each maze (`--set augment=online` draws them instead)
+        #[arg(long)]
+        dihedral: bool,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Sudoku-Extreme from its CSV files
     ///
     /// Draws training rows from the one file and gives each its augmented copies; takes the test file as it is. The
@@ -137,6 +189,12 @@ pub fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Build { what: Build::Sudoku { size, count, test, seed, extra_clues, out } } => {
             make(&out, || sudoku::build(size, count, test, extra_clues, seed))
+        }
+        Command::Build { what: Build::Maze { size, count, test, min_path, dihedral, seed, out } } => {
+            make(&out, || maze::build(size, count, test, min_path, dihedral, seed))
+        }
+        Command::Import { what: Import::Maze { csv, test_csv, dihedral, out } } => {
+            make(&out, || maze::import(&csv, test_csv.as_deref(), dihedral))
         }
         Command::Import { what: Import::SudokuExtreme { csv, test_csv, subsample, aug, seed, out } } => {
             make(&out, || sudoku::import_sudoku_extreme(&csv, &test_csv, Some(subsample), aug, seed))

@@ -80,18 +80,19 @@ pub fn run(args: Args) -> Result<()> {
         value["exact_accuracy_95"] = serde_json::json!([low, high]);
         return super::print_json(&value);
     }
-    let mut table = Table::new(["step", "exact %", "tokens %", "halting %"]);
+    let valid = result.valid.map(|_| "valid %");
+    let mut table = Table::new(["step", "exact %", "tokens %", "halting %"].into_iter().chain(valid));
     for step in &result.by_step {
         let percent = |share: f64| format!("{:.2}", 100.0 * share);
-        table.row([
-            step.step.to_string(),
-            percent(step.exact_accuracy),
-            percent(step.token_accuracy),
-            percent(step.halt_accuracy),
-        ]);
+        let shares = [step.exact_accuracy, step.token_accuracy, step.halt_accuracy].into_iter().chain(step.valid);
+        table.row(std::iter::once(step.step.to_string()).chain(shares.map(percent)));
     }
+    let goal = data.board().goal().unwrap_or_default();
+    let valid = result.valid.map_or_else(String::new, |share| {
+        format!("{:.2} % of the answers are a valid {goal}, the stored one or another\n", 100.0 * share)
+    });
     super::print(&format!(
-        "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %)\n",
+        "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %)\n{valid}",
         result.puzzles,
         100.0 * result.exact_accuracy,
         100.0 * low,

@@ -43,6 +43,8 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("data.train_puzzles", wide(d.train_puzzles), 1, 100_000_000),
         ("data.test_puzzles", wide(d.test_puzzles), 1, 100_000_000),
         ("data.extra_clues", wide(d.extra_clues), 0, 256),
+        ("data.maze_size", wide(d.maze_size), 3, 128),
+        ("data.min_path", wide(d.min_path), 0, 16_384),
         ("data.data_seed", d.data_seed, 0, ANY),
         ("train.seed", r.seed, 0, ANY),
         ("train.batch_size", wide(r.batch_size), 1, 1 << 20),

@@ -144,6 +144,8 @@ pub struct TaskConfig {
 pub struct DataConfig {
     /// A data-set folder in the published layout, or empty: generate in memory.
     pub dir: String,
+    /// What is generated.
+    pub generate: Generate,
     /// Side of the generated Sudoku: 4, 6 or 9.
     pub sudoku_size: usize,
     /// Training puzzles to generate.
@@ -152,10 +154,24 @@ pub struct DataConfig {
     pub test_puzzles: usize,
     /// Clues put back on top of a minimal puzzle: uniform in `0..=extra_clues`.
     pub extra_clues: usize,
+    /// Side of the generated mazes.
+    pub maze_size: usize,
+    /// Cells that the shortest path of a generated maze has at least, S and G included.
+    pub min_path: usize,
     /// Seed of the generated set.
     pub data_seed: u64,
     /// `stored`: use the rows as they are; `online`: a fresh random symmetry for every example drawn.
     pub augment: Augment,
+}
+
+/// What a run without a data-set folder generates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Generate {
+    /// Sudoku of side `sudoku_size`.
+    Sudoku,
+    /// Mazes of side `maze_size`.
+    Maze,
 }
 
 /// Augmentation at training time.

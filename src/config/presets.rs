@@ -17,12 +17,15 @@ pub struct Preset {
     pub text: &'static str,
 }
 
-const TEXTS: [(&str, &str); 5] = [
+const TEXTS: [(&str, &str); 8] = [
     (DEFAULT_PRESET, include_str!("../../data/presets/sudoku-6x6.toml")),
     ("sudoku-4x4", include_str!("../../data/presets/sudoku-4x4.toml")),
     ("sudoku-9x9", include_str!("../../data/presets/sudoku-9x9.toml")),
     ("sudoku-extreme", include_str!("../../data/presets/sudoku-extreme.toml")),
     ("sudoku-extreme-att", include_str!("../../data/presets/sudoku-extreme-att.toml")),
+    ("maze-8x8", include_str!("../../data/presets/maze-8x8.toml")),
+    ("maze-12x12", include_str!("../../data/presets/maze-12x12.toml")),
+    ("maze-30x30-hard", include_str!("../../data/presets/maze-30x30-hard.toml")),
 ];
 
 /// Every preset, the default first.

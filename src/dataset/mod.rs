@@ -14,6 +14,7 @@
 //! |---|---|
 //! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
+//! | make mazes from nothing, or from the published CSV files | [`maze::build`], [`maze::import`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
 //! | draw training rows, write any row into a slot | [`Sampler`], [`write_example`] |
 
@@ -32,7 +33,9 @@ mod csv_rows;
 mod format;
 mod images;
 mod info;
+pub mod maze;
 mod npy;
+mod rows;
 mod sampler;
 pub mod sudoku;
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::csv_rows::{self, CsvRows};
-use super::{Dataset, Metadata, Split};
+use super::csv_rows::{self, Form};
+use super::rows::{Rows, assemble, reserved};
+use super::{Dataset, Split};
 use crate::puzzle::sudoku::{Geometry, Puzzle, Symmetry, generate_split};
 use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
@@ -45,7 +45,8 @@ pub fn build(size: usize, count: usize, test: usize, extra_clues: usize, seed: u
         let tokens = |pick: fn(&Puzzle) -> &crate::puzzle::sudoku::Grid| -> Vec<u8> {
             puzzles.iter().flat_map(|p| pick(p).tokens()).collect()
         };
-        assemble(geometry, 1, tokens(|p| &p.question), tokens(|p| &p.answer))
+        let rows = Rows { questions: tokens(|p| &p.question), answers: tokens(|p| &p.answer) };
+        assemble(geometry.cells(), geometry.vocab_size(), 1, rows)
     };
     let mut splits = BTreeMap::from([("train".to_string(), split(&made.train)?)]);
     if test > 0 {
@@ -71,45 +72,24 @@ pub fn import_sudoku_extreme(
     if subsample == Some(0) {
         return Err(Error::input("a subsample of 0 rows is no training set; choose at least 1"));
     }
-    let geometry = Geometry::NINE;
+    let mut geometry = Geometry::NINE;
     let mut rng = Rng::stream(seed, SUBSAMPLE);
     // The small mistakes first: a test file that cannot be used should not be found after minutes of work.
-    let test = csv_rows::read(test.as_ref(), geometry, None, &mut rng)?;
-    let test = assemble(geometry, 1, test.questions, test.answers)?;
-    let rows = csv_rows::read(train.as_ref(), geometry, subsample, &mut rng)?;
+    let test = csv_rows::read(test.as_ref(), &mut geometry, None, &mut rng)?;
+    let test = assemble(geometry.cells(), geometry.vocab_size(), 1, test)?;
+    let rows = csv_rows::read(train.as_ref(), &mut geometry, subsample, &mut rng)?;
     let train = augmented(geometry, rows, aug, seed)?;
     let splits = BTreeMap::from([("train".to_string(), train), ("test".to_string(), test)]);
     Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Sudoku, geometry.cells()) })
 }
 
 /// Every row followed by `aug` random images of itself. Group g has a stream of its own, so threads do not matter.
-fn augmented(geometry: Geometry, rows: CsvRows, aug: usize, seed: u64) -> Result<Split> {
+fn augmented(geometry: Geometry, rows: Rows, aug: usize, seed: u64) -> Result<Split> {
+    let (cells, vocabulary) = (geometry.cells(), geometry.vocab_size());
     if aug == 0 {
-        return assemble(geometry, 1, rows.questions, rows.answers);
+        return assemble(cells, vocabulary, 1, rows);
     }
-    let cells = geometry.cells();
-    let groups = rows.questions.len() / cells;
-    let total = aug.checked_add(1).and_then(|per_group| groups.checked_mul(per_group));
-    let total = total.filter(|&n| i32::try_from(n).is_ok()).ok_or_else(|| {
-        Error::input(format!(
-            "{groups} rows with {aug} copies each are more than the format's {} examples; take fewer copies, or none \
-             and augment online",
-            i32::MAX
-        ))
-    })?;
-    let reserve = || {
-        let mut tokens = Vec::new();
-        tokens.try_reserve_exact(total * cells).map_err(|_| {
-            Error::input(format!(
-                "{total} examples need {} MB of memory, which the system refuses; take fewer copies, or none and augment \
-                 online",
-                total * cells * 2 / 1_000_000
-            ))
-        })?;
-        tokens.resize(total * cells, 0u8);
-        Ok::<_, Error>(tokens)
-    };
-    let (mut questions, mut answers) = (reserve()?, reserve()?);
+    let Rows { mut questions, mut answers } = reserved(cells, rows.questions.len() / cells, aug)?;
     let group_len = (aug + 1) * cells;
     let sources = rows.questions.par_chunks_exact(cells).zip(rows.answers.par_chunks_exact(cells));
     let targets = questions.par_chunks_exact_mut(group_len).zip(answers.par_chunks_exact_mut(group_len));
@@ -122,35 +102,27 @@ fn augmented(geometry: Geometry, rows: CsvRows, aug: usize, seed: u64) -> Result
             symmetry.apply_tokens(answer, to_answer);
         }
     });
-    assemble(geometry, aug + 1, questions, answers)
+    assemble(cells, vocabulary, aug + 1, Rows { questions, answers })
 }
 
-/// A split of rows of tokens, `per_group` to a group, with the published metadata: one example a puzzle, and
-/// `total_puzzles` the number of groups whatever the number of copies.
-fn assemble(geometry: Geometry, per_group: usize, questions: Vec<u8>, answers: Vec<u8>) -> Result<Split> {
-    let cells = geometry.cells();
-    let rows = questions.len() / cells;
-    let groups = rows / per_group;
-    let rows_of = |tokens: Vec<u8>| {
-        Array2::from_shape_vec((rows, cells), tokens).map_err(|e| Error::input(format!("rows of unequal length: {e}")))
-    };
-    Ok(Split {
-        meta: Metadata {
-            pad_id: 0,
-            ignore_label_id: Some(0),
-            blank_identifier_id: 0,
-            vocab_size: geometry.vocab_size(),
-            seq_len: cells,
-            num_puzzle_identifiers: 1,
-            total_groups: groups,
-            mean_puzzle_examples: 1.0,
-            total_puzzles: groups,
-            sets: vec!["all".into()],
-        },
-        inputs: rows_of(questions)?,
-        labels: rows_of(answers)?,
-        puzzle_identifiers: vec![0; rows],
-        puzzle_indices: (0..=rows as u32).collect(),
-        group_indices: (0..=groups as u32).map(|g| g * per_group as u32).collect(),
-    })
+impl Form for Geometry {
+    fn cells(&mut self, _question: &[u8]) -> Result<usize, String> {
+        Ok(Geometry::cells(*self))
+    }
+
+    /// `.` or `0` is empty (1), a digit is `1 + digit`.
+    fn token(&self, character: u8) -> Result<u8, String> {
+        match character {
+            b'.' => Ok(1),
+            b'0'..=b'9' if character <= b'0' + self.side() as u8 => Ok(character - b'0' + 1),
+            _ => Err(format!("1-{} or .", self.side())),
+        }
+    }
+
+    fn check(&self, _question: &[u8], answer: &[u8]) -> Result<(), String> {
+        match answer.iter().position(|&token| token == 1) {
+            Some(cell) => Err(format!("answer has no digit at character {}; an answer is a full grid", cell + 1)),
+            None => Ok(()),
+        }
+    }
 }

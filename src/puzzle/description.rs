@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Board, grid, sudoku};
+use super::{Board, grid, maze, sudoku};
 use crate::{Error, Result};
 
 /// The kinds of puzzles there are rooms for.
@@ -74,7 +74,7 @@ impl Description {
         let kind = match (square.height, vocab_size) {
             _ if geometry.is_some_and(|geometry| geometry.vocab_size() == vocab_size) => Kind::Sudoku,
             (30, 12) => Kind::Arc,
-            (5.., 6) => Kind::Maze,
+            (5..=128, maze::VOCABULARY) => Kind::Maze,
             _ => Kind::Tokens,
         };
         Self { kind, ..square }
@@ -101,7 +101,8 @@ impl Description {
                 }
                 Box::new(geometry)
             }
-            Kind::Maze | Kind::Arc | Kind::Grid | Kind::Tokens => Box::new(grid::Symbols::new(self, vocab_size)?),
+            Kind::Maze => Box::new(maze::Board::new(self.cells(), vocab_size)?),
+            Kind::Arc | Kind::Grid | Kind::Tokens => Box::new(grid::Symbols::new(self, vocab_size)?),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Each puzzle is a room of its own and knows nothing of the others; nothing here knows of tensors or files.
 //!
 //! * [`sudoku`]: 4×4, 6×6, 9×9 and 16×16 Sudoku.
+//! * [`maze`]: shortest paths through mazes.
 //! * [`grid`]: any puzzle that is a grid of symbols, its rules unknown.
 //!
 //! What the rest of the engine asks of a puzzle is a [`Board`]; which board the rows of a data set are, its
@@ -13,6 +14,7 @@ use crate::rng::Rng;
 
 mod description;
 pub mod grid;
+pub mod maze;
 pub mod sudoku;
 
 pub use description::{Description, Kind};

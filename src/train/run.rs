@@ -241,10 +241,11 @@ impl<'a> Run<'a> {
         self.metrics.append(&EvalRecord { step, seconds, model_flops, eval: &evaluation })?;
         self.evaluated = step;
         progress.note(&format!(
-            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %  ({} puzzles)",
+            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %{}  ({} puzzles)",
             100.0 * evaluation.exact_accuracy,
             100.0 * evaluation.token_accuracy,
             100.0 * evaluation.halt_accuracy,
+            evaluation.valid.map_or_else(String::new, |share| format!("  valid {:5.1} %", 100.0 * share)),
             evaluation.puzzles,
         ));
         Ok(Some(evaluation))

@@ -1,8 +1,8 @@
 //! The data of a run: read from disk or generated, and dealt to the slots of a batch.
 
 use super::{Evaluation, Examples, Lanes, Weights, evaluate};
-use crate::config::{Augment, Config, DataConfig, TaskConfig};
-use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, sudoku, write_example};
+use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
+use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, maze, sudoku, write_example};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::{Board, Description, Kind, Moves};
@@ -60,7 +60,10 @@ impl TaskData {
     pub fn load(data: &DataConfig) -> Result<Self> {
         let dataset = if data.dir.is_empty() {
             let (train, test) = (data.train_puzzles, data.test_puzzles);
-            sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?
+            match data.generate {
+                Generate::Sudoku => sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?,
+                Generate::Maze => maze::build(data.maze_size, train, test, data.min_path, false, data.data_seed)?,
+            }
         } else {
             Dataset::read(&data.dir)?
         };

@@ -1,0 +1,106 @@
+//! Maze sets: made from nothing, or imported from the published CSV files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::csv_rows::{self, Form};
+use super::rows::{Rows, assemble, reserved};
+use super::{Dataset, Split};
+use crate::puzzle::maze::{Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, ends, generate_split, source};
+use crate::puzzle::{Description, Kind};
+use crate::rng::Rng;
+use crate::{Error, Result};
+
+/// Makes `count` training and `test` test mazes of side `side`, with shortest paths of at least `min_path` cells; none is
+/// another one rotated or reflected. With `dihedral`, training holds all eight images of each. The result depends on the
+/// arguments alone.
+///
+/// ```
+/// let data = trm::dataset::maze::build(8, 30, 10, 12, false, 1)?;
+/// assert!(!trm::dataset::audit(&data)?.leaks());
+/// # Ok::<(), trm::Error>(())
+/// ```
+pub fn build(side: usize, count: usize, test: usize, min_path: usize, dihedral: bool, seed: u64) -> Result<Dataset> {
+    if count == 0 {
+        return Err(Error::input("a data set needs at least 1 training puzzle; raise the count"));
+    }
+    let made = generate_split(side, count, test, min_path, seed)?;
+    let rows = |mazes: &[Puzzle]| Rows {
+        questions: mazes.iter().flat_map(|maze| maze.question.iter().copied()).collect(),
+        answers: mazes.iter().flat_map(|maze| maze.answer.iter().copied()).collect(),
+    };
+    let test = (test > 0).then(|| rows(&made.test));
+    set(side, rows(&made.train), test, dihedral)
+}
+
+/// Builds a set from the published CSV files (`source,question,answer,rating`): squares of one side, `#` wall, space,
+/// `S`, `G`, and `o` for the path in the answer. With `dihedral`, training holds all eight images of each maze, in the
+/// order of their numbers.
+///
+/// Rows are checked for form here, for truth by [`audit`](super::audit()).
+pub fn import(train: impl AsRef<Path>, test: Option<&Path>, dihedral: bool) -> Result<Dataset> {
+    let mut form = MazeForm { side: 0 };
+    let mut rng = Rng::new(0);
+    let test = test.map(|path| csv_rows::read(path, &mut form, None, &mut rng)).transpose()?;
+    let train = csv_rows::read(train.as_ref(), &mut form, None, &mut rng)?;
+    set(form.side, train, test, dihedral)
+}
+
+fn set(side: usize, train: Rows, test: Option<Rows>, dihedral: bool) -> Result<Dataset> {
+    let cells = side * side;
+    let train = if dihedral { images(side, &train)? } else { assemble(cells, VOCABULARY, 1, train)? };
+    let mut splits = BTreeMap::from([("train".to_string(), train)]);
+    if let Some(test) = test {
+        splits.insert("test".to_string(), assemble(cells, VOCABULARY, 1, test)?);
+    }
+    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Maze, cells) })
+}
+
+/// Groups of the eight images of each row.
+fn images(side: usize, rows: &Rows) -> Result<Split> {
+    let cells = side * side;
+    let mut all = reserved(cells, rows.questions.len() / cells, SYMMETRIES - 1)?;
+    for (from, to) in [(&rows.questions, &mut all.questions), (&rows.answers, &mut all.answers)] {
+        for (row, group) in from.chunks_exact(cells).zip(to.chunks_exact_mut(SYMMETRIES * cells)) {
+            for (id, image) in group.chunks_exact_mut(cells).enumerate() {
+                image.iter_mut().enumerate().for_each(|(at, token)| *token = row[source(side, id, at)]);
+            }
+        }
+    }
+    assemble(cells, VOCABULARY, SYMMETRIES, all)
+}
+
+/// Squares whose side the first question of the first file decides.
+struct MazeForm {
+    side: usize,
+}
+
+impl Form for MazeForm {
+    fn cells(&mut self, question: &[u8]) -> Result<usize, String> {
+        if self.side == 0 {
+            let (cells, side) = (question.len(), question.len().isqrt());
+            if side * side != cells || !SIDES.contains(&side) {
+                let (least, most) = (SIDES.start(), SIDES.end());
+                return Err(format!(
+                    "has {cells} characters; a maze is a square of side {least} to {most}, row by row"
+                ));
+            }
+            self.side = side;
+        }
+        Ok(self.side * self.side)
+    }
+
+    fn token(&self, character: u8) -> Result<u8, String> {
+        let token = Board::token(char::from(character)).filter(|_| character != b'.');
+        token.ok_or_else(|| "#, space, S, G or o".into())
+    }
+
+    fn check(&self, question: &[u8], answer: &[u8]) -> Result<(), String> {
+        ends(question).map_err(|what| format!("question {what}"))?;
+        let differs = |(q, a): (&u8, &u8)| q != a && (*q, *a) != (SPACE, PATH);
+        match question.iter().zip(answer).position(differs) {
+            Some(cell) => Err(format!("answer is another maze than the question at character {}", cell + 1)),
+            None => Ok(()),
+        }
+    }
+}
