@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use trm::dataset::{Dataset, Split, TokenPair, find_symmetry, sudoku};
+use trm::dataset::{Dataset, Split, TokenPair, find_symmetry, maze, sudoku};
+use trm::puzzle::Kind;
+use trm::puzzle::maze::image;
 use trm::puzzle::sudoku::{Geometry, Grid, Puzzle, symmetry_between_pairs};
 
 fn golden() -> PathBuf {
@@ -28,6 +30,10 @@ fn every_golden_folder_is_checked_or_named_as_not_built() {
         match name.as_str() {
             "sudoku" => {
                 check_sudoku(folder);
+                checked += 1;
+            }
+            "maze" => {
+                check_maze(folder);
                 checked += 1;
             }
             _ => not_built.push(name),
@@ -92,6 +98,17 @@ fn check_sudoku(folder: &Path) {
         assert_eq!(a.group_indices, b.group_indices, "{name}");
     }
     assert_eq!(theirs.split("test").expect("test"), ours.split("test").expect("test"));
+    let drawn_at_random = |file: &str| file.contains("train/all__inputs") || file.contains("train/all__labels");
+    assert_same_files(&ours, folder, drawn_at_random);
+    println!(
+        "sudoku: {} + {} stored rows lead back to their sources; our build agrees",
+        train.examples(),
+        test.examples()
+    );
+}
+
+/// Our set, written, has the files of the authors', and but for the excused ones the same bytes.
+fn assert_same_files(ours: &Dataset, folder: &Path, excused: impl Fn(&str) -> bool) {
     let home = tempfile::tempdir().expect("a temporary folder");
     let out = home.path().join("ours");
     ours.write(&out).expect("our set is written");
@@ -99,14 +116,46 @@ fn check_sudoku(folder: &Path) {
     for file in files(&out) {
         let (a, b) =
             (fs::read(out.join(&file)).expect("ours"), fs::read(folder.join("built").join(&file)).expect("theirs"));
-        let drawn_at_random = file.contains("train/all__inputs") || file.contains("train/all__labels");
-        assert!(drawn_at_random || a == b, "{file} is equal byte for byte");
+        assert!(excused(&file) || a == b, "{file} is equal byte for byte");
     }
-    println!(
-        "sudoku: {} + {} stored rows lead back to their sources; our build agrees",
-        train.examples(),
-        test.examples()
-    );
+}
+
+/// Nothing is drawn at random in a maze set but the order of groups, and copies are undone by their number.
+fn check_maze(folder: &Path) {
+    let theirs = Dataset::read(folder.join("built")).expect("the authors' set is read");
+    assert_eq!(theirs.puzzle.kind, Kind::Maze);
+    let ours = maze::import(folder.join("train.csv"), Some(&folder.join("test.csv")), true).expect("our build");
+    for name in ["train", "test"] {
+        let (a, b) = (theirs.split(name).expect(name), ours.split(name).expect(name));
+        assert_eq!(a.meta, b.meta, "{name}");
+        assert_eq!(
+            (&a.puzzle_identifiers, &a.puzzle_indices, &a.group_indices),
+            (&b.puzzle_identifiers, &b.puzzle_indices, &b.group_indices),
+            "{name}"
+        );
+    }
+    let (theirs_train, ours_train) = (theirs.split("train").expect("train"), ours.split("train").expect("train"));
+    let inverse = [0, 3, 2, 1, 4, 5, 6, 7];
+    for group in 0..theirs_train.groups() {
+        let rows = theirs_train.group_examples(group);
+        let source = theirs_train.inputs.row(rows.start).to_vec();
+        for (id, row) in rows.clone().enumerate() {
+            let undone = |rows: &ndarray::Array2<u8>| image(30, inverse[id], &rows.row(row).to_vec());
+            assert_eq!(undone(&theirs_train.inputs), source, "group {group}, copy {id}");
+            assert_eq!(undone(&theirs_train.labels), theirs_train.labels.row(rows.start).to_vec());
+        }
+        let twin = (0..ours_train.groups())
+            .map(|g| ours_train.group_examples(g))
+            .find(|r| ours_train.inputs.row(r.start).to_vec() == source);
+        let twin = twin.expect("the group's source is a row of the CSV file");
+        for (a, b) in rows.zip(twin) {
+            assert_eq!(theirs_train.inputs.row(a), ours_train.inputs.row(b));
+            assert_eq!(theirs_train.labels.row(a), ours_train.labels.row(b));
+        }
+    }
+    assert_eq!(theirs.split("test").expect("test"), ours.split("test").expect("test"));
+    assert_same_files(&ours, folder, |file| file.contains("train/all__inputs") || file.contains("train/all__labels"));
+    println!("maze: {} stored rows lead back to their sources; our build agrees", theirs_train.examples());
 }
 
 fn puzzle(split: &Split, row: usize) -> Puzzle {

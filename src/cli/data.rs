@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::dataset::{self, AuditReport, Dataset, check_target, maze, sudoku};
+use crate::dataset::{self, AuditReport, Dataset, check_target, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
 
 /// Make, import, describe and audit data sets
@@ -134,6 +134,32 @@ enum Build {
 
 #[derive(Subcommand)]
 enum Import {
+    /// A puzzle of your own, from JSON lines
+    ///
+    /// One object a line: {"question": GRID, "answer": GRID, "id": …, "split": "train" or "test"}; id and split may be left
+    /// out. A grid is a string (a character a cell, a line a row), an array of such rows, or an array of arrays of numbers
+    /// or strings. Grids may differ in size. The vocabulary is what the file holds, and is stored with the set.
+    ///
+    /// Where lines name no split, a share of the questions is held out as `test`, chosen by a hash: equal questions stay
+    /// together. Lines that cannot be used are all reported, by number, and nothing is written.
+    #[command(after_help = "Examples:
+  trm data import jsonl puzzles.jsonl --out data/mine
+  trm train --data data/mine
+
+docs/your-own-puzzle.md goes all the way from an empty file to a trained model.")]
+    Jsonl {
+        /// The file
+        file: PathBuf,
+        /// Share of the questions that is held out, where lines name no split
+        #[arg(long, value_name = "SHARE", allow_negative_numbers = true, default_value_t = 0.1)]
+        test_share: f64,
+        /// Seed of that choice
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+        seed: u64,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Mazes from published CSV files
     ///
     /// The columns are source,question,answer,rating; a maze is a square of any side, row by row: `#` wall, space, `S`,
@@ -192,6 +218,9 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Build { what: Build::Maze { size, count, test, min_path, dihedral, seed, out } } => {
             make(&out, || maze::build(size, count, test, min_path, dihedral, seed))
+        }
+        Command::Import { what: Import::Jsonl { file, test_share, seed, out } } => {
+            make(&out, || jsonl::import(&file, test_share, seed))
         }
         Command::Import { what: Import::Maze { csv, test_csv, dihedral, out } } => {
             make(&out, || maze::import(&csv, test_csv.as_deref(), dihedral))

@@ -8,7 +8,7 @@ use super::common::{Experiment, Threads};
 use super::note;
 use super::solve::show_sample;
 use crate::checkpoint::RunFolder;
-use crate::config::Config;
+use crate::config::{Config, suggested};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::model::model_flops;
 use crate::report::Progress;
@@ -26,6 +26,7 @@ Examples:
   trm train --preset sudoku-4x4 --out runs/tiny     another preset, into a folder of your choice
   trm train --set h_cycles=3 --set lr=1e-3          settings on top
   trm train --config mine.toml --data sets/mine     an experiment file and a data set
+  trm train --data sets/mine                        a puzzle of your own, with settings by its size
   trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
 
 A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
@@ -97,9 +98,19 @@ fn shorthands(args: &Args) -> Vec<String> {
 fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     let mut config = args.experiment.resolve(&shorthands(args))?;
     let data = TaskData::load(&config.data)?;
+    let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
+    let mut name = args.experiment.name();
+    if !named && data.task().puzzle != config.task.puzzle {
+        let (task, examples) = (data.task(), data.split("train")?.examples());
+        let sets = suggested(task.seq_len, examples, data.board().has_symmetries());
+        note(&format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
+        config = Config::resolve(None, None, &[sets, args.experiment.set.clone(), shorthands(args)].concat())?;
+        let folder = Path::new(&config.data.dir).file_name();
+        name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
+    }
     config.task = data.task().clone();
     config.validate()?;
-    let root = args.out.clone().unwrap_or_else(|| free_folder(&args.experiment.name()));
+    let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
     if let Err(error) = folder.write_config(&config) {
         folder.discard();

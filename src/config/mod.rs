@@ -9,6 +9,7 @@ mod check;
 mod layers;
 mod presets;
 mod resources;
+mod suggest;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use layers::nearest;
 pub use presets::{DEFAULT_PRESET, Preset, presets};
 pub use resources::MachineMemory;
+pub use suggest::suggested;
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@
 //! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
 //! | make mazes from nothing, or from the published CSV files | [`maze::build`], [`maze::import`] |
+//! | import a puzzle of your own | [`jsonl::import`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
 //! | draw training rows, write any row into a slot | [`Sampler`], [`write_example`] |
 
@@ -33,6 +34,7 @@ mod csv_rows;
 mod format;
 mod images;
 mod info;
+pub mod jsonl;
 pub mod maze;
 mod npy;
 mod rows;

@@ -42,7 +42,7 @@ fn built_sets_are_sound_share_nothing_and_do_not_depend_on_threads() -> Outcome 
         assert_eq!(report.faults(), 0, "{report}");
         let [train, tested] = &report.splits[..] else { panic!("two splits") };
         assert_eq!((train.name.as_str(), train.examples, tested.examples), ("train", count, test));
-        assert_eq!(train.clues.values().sum::<usize>(), count);
+        assert_eq!(train.sizes.values().sum::<usize>(), count);
         assert_eq!(train.duplicates_up_to_symmetry, 0);
         let shared = report.across[0].same_solution_as_written;
         assert!(if size == 4 { shared > 0 } else { shared == 0 }, "{report}");

@@ -1,8 +1,8 @@
 //! Can this data set be trusted? Every row is looked at; two puzzles count as the same when a symmetry connects them.
 //!
 //! A set with a thousand copies of every puzzle is audited as what it is: each copy must be a symmetric image of its
-//! group's original, question and answer both, which [`find_symmetry`] decides exactly. A copy that is one shares the
-//! original's verdict (a symmetry keeps the number of solutions), clue count and canonical form, so those are
+//! group's original, question and answer both, which is decided exactly. A copy that is one shares the
+//! original's verdict (a symmetry keeps the number of solutions), measure and canonical form, so those are
 //! computed once per group. A copy that is no image is reported, and from then on treated as a puzzle of its own, so
 //! that nothing can hide in it.
 //!
@@ -15,68 +15,47 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
 
-use super::{Dataset, Split, TokenPair, find_symmetry};
-use crate::puzzle::Kind;
-use crate::puzzle::sudoku::{Geometry, Grid, canonical, count_solutions};
+use self::rules::{Rules, Verdict};
+use super::{Dataset, Split, TokenPair};
+use crate::puzzle::sudoku::Geometry;
+use crate::puzzle::{Kind, maze};
 use crate::{Error, Result};
 
 mod report;
+mod rules;
 
 pub use report::{AuditReport, CrossAudit, Finding, Match, SplitAudit};
 
 /// How many findings and matches a report lists; it counts all of them.
 const LISTED: usize = 5;
 
-/// Audits a Sudoku set. The splits are compared in pairs, `train` first.
+/// Audits a set of Sudoku or mazes. The splits are compared in pairs, `train` first.
 pub fn audit(dataset: &Dataset) -> Result<AuditReport> {
     let board = dataset.board()?;
-    if dataset.puzzle.kind != Kind::Sudoku {
-        return Err(Error::input(format!(
-            "the rows are {}, whose rules are not known; there is nothing to audit",
-            board.name()
-        )));
-    }
-    let geometry = Geometry::of_cells(dataset.puzzle.cells())?;
+    let cells = dataset.puzzle.cells();
+    let rules: Box<dyn Rules> = match dataset.puzzle.kind {
+        Kind::Sudoku => Box::new(Geometry::of_cells(cells)?),
+        Kind::Maze => Box::new(maze::Board::new(cells, maze::VOCABULARY)?),
+        _ => {
+            return Err(Error::input(format!(
+                "the rows are {}, whose rules are not known: there is nothing to audit them by",
+                board.name()
+            )));
+        }
+    };
+    let rules = &*rules;
     let looked_at: Vec<Looked> =
-        dataset.in_order().into_iter().map(|(name, split)| look_at(geometry, name, split)).collect();
+        dataset.in_order().into_iter().map(|(name, split)| look_at(rules, name, split)).collect();
     let pairs = looked_at.iter().enumerate().flat_map(|(i, a)| looked_at[i + 1..].iter().map(move |b| (a, b)));
     let across = pairs.map(|(a, b)| compare(a, b)).collect();
     Ok(AuditReport {
-        puzzle: format!("sudoku {geometry}"),
+        puzzle: board.name(),
+        measure: rules.measure(),
+        several_answers: rules.several_answers(),
         splits: looked_at.into_iter().map(|looked| looked.audit).collect(),
         across,
-        notes: notes(geometry),
+        notes: rules.notes(),
     })
-}
-
-/// What has to be known to read the figures of small boards.
-fn notes(geometry: Geometry) -> Vec<String> {
-    let mut notes = Vec::new();
-    if geometry == Geometry::FOUR {
-        notes.push(
-            "4×4 has only 288 solution grids, 2 up to symmetry: splits of any size share grids. Shared grids are no leak; \
-             equivalent puzzles are."
-                .into(),
-        );
-    }
-    if geometry == Geometry::SIX {
-        notes.push(
-            "6×6 has 28,200,960 solution grids, but only 49 up to symmetry: splits always share grids up to symmetry. That \
-             is no leak; equivalent puzzles are."
-                .into(),
-        );
-    }
-    notes
-}
-
-/// What one row turned out to be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Good,
-    NoBoard,
-    Unsolvable,
-    SeveralSolutions,
-    WrongAnswer,
 }
 
 /// A puzzle: the original of a group, or a copy that is no image of it.
@@ -84,7 +63,7 @@ struct Representative {
     row: usize,
     is_copy: bool,
     verdict: Verdict,
-    clues: usize,
+    size: usize,
     /// Canonical form of the question; the question itself where it has none.
     form: Key,
     /// Canonical form of the answer, likewise.
@@ -101,9 +80,9 @@ struct Looked<'a> {
     audit: SplitAudit,
 }
 
-fn look_at<'a>(geometry: Geometry, name: &str, split: &'a Split) -> Looked<'a> {
+fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Looked<'a> {
     let per_group: Vec<Vec<Representative>> =
-        (0..split.groups()).into_par_iter().map(|group| look_at_group(geometry, split, group)).collect();
+        (0..split.groups()).into_par_iter().map(|group| look_at_group(rules, split, group)).collect();
     let puzzles: Vec<Representative> = per_group.into_iter().flatten().collect();
     let mut audit = SplitAudit {
         name: name.to_string(),
@@ -116,7 +95,7 @@ fn look_at<'a>(geometry: Geometry, name: &str, split: &'a Split) -> Looked<'a> {
     let mut forms: HashMap<&Key, usize> = HashMap::new();
     for puzzle in &puzzles {
         let row = puzzle.row;
-        *audit.clues.entry(puzzle.clues).or_default() += 1;
+        *audit.sizes.entry(puzzle.size).or_default() += 1;
         let mut count = |counter: &mut usize, what: &str| {
             *counter += 1;
             if audit.findings.len() < LISTED {
@@ -128,8 +107,9 @@ fn look_at<'a>(geometry: Geometry, name: &str, split: &'a Split) -> Looked<'a> {
         }
         match puzzle.verdict {
             Verdict::Good => {}
-            Verdict::NoBoard => count(&mut audit.no_board, "holds a token that is neither empty nor a digit"),
+            Verdict::NoBoard => count(&mut audit.no_board, "holds what no question holds"),
             Verdict::Unsolvable => count(&mut audit.unsolvable, "has no solution"),
+            Verdict::SeveralSolutions if rules.several_answers() => audit.several_solutions += 1,
             Verdict::SeveralSolutions => count(&mut audit.several_solutions, "has more than one solution"),
             Verdict::WrongAnswer => count(&mut audit.wrong_answers, "its answer does not solve its question"),
         }
@@ -152,43 +132,28 @@ fn look_at<'a>(geometry: Geometry, name: &str, split: &'a Split) -> Looked<'a> {
 }
 
 /// The group's original, and every copy that is no image of it.
-fn look_at_group(geometry: Geometry, split: &Split, group: usize) -> Vec<Representative> {
+fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Vec<Representative> {
     let rows = split.group_examples(group);
     let original = rows.start;
-    let mut found = vec![look_at_row(geometry, split, original, false)];
+    let mut found = vec![look_at_row(rules, split, original, false)];
     let from = pair(split, original);
     for row in rows.skip(1) {
-        if find_symmetry(geometry, from, pair(split, row)).is_none() {
-            found.push(look_at_row(geometry, split, row, true));
+        if !rules.is_image(from, pair(split, row)) {
+            found.push(look_at_row(rules, split, row, true));
         }
     }
     found
 }
 
-fn look_at_row(geometry: Geometry, split: &Split, row: usize, is_copy: bool) -> Representative {
-    let TokenPair { question, answer } = pair(split, row);
-    let grid = |tokens: &[u8]| Grid::from_tokens(geometry, tokens).ok();
-    let (question_grid, answer_grid) = (grid(question), grid(answer));
-    let verdict = match &question_grid {
-        None => Verdict::NoBoard,
-        Some(grid) => match count_solutions(grid, 2) {
-            0 => Verdict::Unsolvable,
-            1 if answer_grid.as_ref().is_some_and(|answer| answer.is_solution_of(grid)) => Verdict::Good,
-            1 => Verdict::WrongAnswer,
-            _ => Verdict::SeveralSolutions,
-        },
-    };
-    let form = |grid: &Option<Grid>, tokens: &[u8]| {
-        let form = grid.as_ref().and_then(|grid| canonical(grid).ok());
-        form.map_or_else(|| key(tokens.iter().copied()), |canonical| key(canonical.form.tokens()))
-    };
+fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> Representative {
+    let pair = pair(split, row);
     Representative {
         row,
         is_copy,
-        verdict,
-        clues: question.iter().filter(|&&token| token > 1).count(),
-        form: form(&question_grid, question),
-        grid_class: form(&answer_grid, answer),
+        verdict: rules.verdict(pair),
+        size: rules.size(pair),
+        form: key(rules.form(pair.question)),
+        grid_class: key(rules.form(pair.answer)),
     }
 }
 
@@ -202,8 +167,7 @@ fn tokens(rows: &Array2<u8>, row: usize) -> &[u8] {
     rows.as_slice().and_then(|all| all.get(row * columns..(row + 1) * columns)).unwrap_or_default()
 }
 
-fn key(tokens: impl Iterator<Item = u8>) -> Key {
-    let tokens: Vec<u8> = tokens.collect();
+fn key(tokens: Vec<u8>) -> Key {
     if tokens.iter().any(|&token| token > 15) {
         return tokens.into();
     }

@@ -10,6 +10,10 @@ use serde::Serialize;
 pub struct AuditReport {
     /// What the rows are, such as `sudoku 9×9`.
     pub puzzle: String,
+    /// What `sizes` counts, such as the number of clues.
+    pub measure: &'static str,
+    /// Whether a puzzle with several right answers is a proper one.
+    pub several_answers: bool,
     /// Each split by itself.
     pub splits: Vec<SplitAudit>,
     /// Each pair of splits.
@@ -31,7 +35,7 @@ pub struct SplitAudit {
     pub copies: usize,
     /// Copies that no symmetry connects with their original.
     pub copies_that_are_no_images: usize,
-    /// Questions with tokens that are neither empty nor a digit.
+    /// Questions with tokens that no question holds.
     pub no_board: usize,
     /// Questions without solution.
     pub unsolvable: usize,
@@ -47,8 +51,8 @@ pub struct SplitAudit {
     pub solution_grids: usize,
     /// Different answers up to symmetry.
     pub solution_grids_up_to_symmetry: usize,
-    /// Puzzles by their number of clues.
-    pub clues: BTreeMap<usize, usize>,
+    /// Puzzles by their measure.
+    pub sizes: BTreeMap<usize, usize>,
     /// The first few faults.
     pub findings: Vec<Finding>,
 }
@@ -100,7 +104,10 @@ impl AuditReport {
     pub fn faults(&self) -> usize {
         self.splits
             .iter()
-            .map(|s| s.copies_that_are_no_images + s.no_board + s.unsolvable + s.several_solutions + s.wrong_answers)
+            .map(|s| {
+                let several = if self.several_answers { 0 } else { s.several_solutions };
+                s.copies_that_are_no_images + s.no_board + s.unsolvable + several + s.wrong_answers
+            })
             .sum()
     }
 }
@@ -157,20 +164,20 @@ impl Display for AuditReport {
 }
 
 impl AuditReport {
-    /// Puzzles by number of clues, a line each, with a bar for the first split.
+    /// Puzzles by their measure, a line each, with a bar for the first split.
     fn histogram(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut clues: Vec<usize> = self.splits.iter().flat_map(|s| s.clues.keys().copied()).collect();
-        clues.sort_unstable();
-        clues.dedup();
-        let largest = self.splits.first().and_then(|s| s.clues.values().max().copied()).unwrap_or(1).max(1);
+        let mut sizes: Vec<usize> = self.splits.iter().flat_map(|s| s.sizes.keys().copied()).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let largest = self.splits.first().and_then(|s| s.sizes.values().max().copied()).unwrap_or(1).max(1);
         let bars = self.splits.first().map_or("", |split| split.name.as_str());
-        write!(f, "\n{:<44}", format!("puzzles by number of clues (bars: {bars})"))?;
+        write!(f, "\n{:<44}", format!("puzzles by {} (bars: {bars})", self.measure))?;
         self.splits.iter().try_for_each(|split| write!(f, "{:>12}", split.name))?;
         writeln!(f)?;
-        for n in clues {
-            let bar = self.splits.first().map_or(0, |s| s.clues.get(&n).map_or(0, |&c| (c * 32).div_ceil(largest)));
+        for n in sizes {
+            let bar = self.splits.first().map_or(0, |s| s.sizes.get(&n).map_or(0, |&c| (c * 32).div_ceil(largest)));
             write!(f, "{n:>6}  {:<36}", "▇".repeat(bar))?;
-            self.splits.iter().try_for_each(|s| write!(f, "{:>12}", s.clues.get(&n).unwrap_or(&0)))?;
+            self.splits.iter().try_for_each(|s| write!(f, "{:>12}", s.sizes.get(&n).unwrap_or(&0)))?;
             writeln!(f)?;
         }
         Ok(())

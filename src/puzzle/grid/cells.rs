@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Rows of symbols, all of one length, at least one cell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cells(Vec<Vec<String>>);
 
 impl Cells {
