@@ -105,7 +105,7 @@ fn malformed_maze_files_are_refused_in_one_line_and_nothing_is_written() {
     for (text, expected) in [
         (String::new(), "no column \"question\""),
         (format!("{header}\n"), "has no puzzles after its header"),
-        (format!("{header}\nown,S  #    G,So #oo  G,1"), ":2: answer is another maze than the question"),
+        (format!("{header}\nown,S  #    G,So##oo  G,1"), ":2: answer is another maze than the question"),
         (
             format!("{header}\nown,S       G,SooXo  oG,1"),
             ":2: answer has 'X' at character 4; expected #, space, S, G or o",

@@ -9,7 +9,6 @@ use std::process::Command;
 use common::{fail, stderr, stdout, succeed, trm};
 use proptest::prelude::*;
 use trm::dataset::{Dataset, jsonl};
-use trm::puzzle::Board as _;
 
 /// What the test changes in the document: fewer puzzles and fewer updates, nothing else.
 const SHORTER: [(&str, &str); 2] = [
