@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions};
 use trm::model::Model;
-use trm::train::{Examples, Group, Lanes, StepReport, Trainer, Weights};
+use trm::train::{Examples, Group, Lanes, PuzzleTable, StepReport, Trainer, Weights};
 
 /// Bounds of SPEC: relative error, norm of the difference over norm.
 const FORWARD: f64 = 1e-4;
@@ -169,9 +169,13 @@ fn run(case: &Value, tensors: &SafeTensors, config: &Config) -> Stages {
     let lanes = Lanes::new(2).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut weights = Weights::new(&model, config);
-    weights.set::<()>(|name, values| fill(values, &read(tensors, &format!("init.{name}")))).unwrap();
+    fill_weights(&mut weights, tensors, "init");
     let expected = tensors.names().iter().filter(|name| name.starts_with("init.")).count();
-    assert_eq!(weights.tensors().count(), expected, "the model has the tensors of the case");
+    assert_eq!(
+        weights.tensors().count() + weights.table.iter().count(),
+        expected,
+        "the model has the tensors of the case"
+    );
 
     let n_steps = case["steps"].as_u64().unwrap() as usize;
     let mut trainer = Trainer::new(config.clone(), weights, n_steps as u64);
@@ -188,6 +192,10 @@ fn run(case: &Value, tensors: &SafeTensors, config: &Config) -> Stages {
     }
     for (name, _, ours) in trainer.weights.tensors() {
         stages.compare("final", FINAL, name, &wide(ours), &read(tensors, &format!("final.{name}")));
+    }
+    if let Some(table) = &trainer.weights.table {
+        let ours: Vec<f64> = (0..table.rows() as u32).flat_map(|id| wide(table.row(id))).collect();
+        stages.compare("final", FINAL, "puzzle table", &ours, &read(tensors, &format!("final.{}", PuzzleTable::NAME)));
     }
     let average = trainer.evaluation_weights();
     for (name, _, ours) in average.tensors() {
@@ -269,8 +277,7 @@ fn compare_step(
 
 /// The last batch, from fresh slots, all supervision steps, with the case's final (not averaged) weights.
 fn compare_evaluation(stages: &mut Stages, case: &Value, tensors: &SafeTensors, trainer: &mut Trainer, lanes: &Lanes) {
-    let weights = &mut trainer.weights;
-    weights.set::<()>(|name, values| fill(values, &read(tensors, &format!("final.{name}")))).unwrap();
+    fill_weights(&mut trainer.weights, tensors, "final");
     let model = &trainer.model;
     let slots = trainer.config.train.batch_size;
     let mut group = Group::new(model, slots);
@@ -293,6 +300,18 @@ fn compare_evaluation(stages: &mut Stages, case: &Value, tensors: &SafeTensors, 
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// All weights, the puzzle table's included, as they are in a case under `prefix`.
+fn fill_weights(weights: &mut Weights, tensors: &SafeTensors, prefix: &str) {
+    weights.set(|name, values| fill(values, &read(tensors, &format!("{prefix}.{name}")))).unwrap();
+    if let Some(table) = &mut weights.table {
+        let table = std::sync::Arc::make_mut(table);
+        let values = read(tensors, &format!("{prefix}.{}", PuzzleTable::NAME));
+        for (id, row) in (0..).zip(values.chunks_exact(table.ndim())) {
+            fill(table.row_mut(id, 1), row).unwrap();
+        }
+    }
 }
 
 fn fill(target: &mut [f32], source: &[f64]) -> Result<(), ()> {

@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{RandomExamples, config, fail, resume, train};
 use trm::Error;
@@ -27,7 +28,8 @@ fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     let of = |trainer: &Trainer| {
         let table = trainer.weights.table.as_ref().unwrap();
-        (bits(trainer.weights.params.values()), bits(&trainer.ema), bits(&table.values))
+        let rows: Vec<Vec<u32>> = (0..table.rows() as u32).map(|id| bits(table.row(id))).collect();
+        (bits(trainer.weights.params.values()), bits(&trainer.ema), rows)
     };
     let before = of(&trainer);
     let error = trainer.step(&lanes, &mut examples).unwrap_err();
@@ -50,7 +52,8 @@ fn a_weight_that_is_not_finite_stops_the_step_before_anything_changes() {
 #[test]
 fn a_puzzle_row_that_is_not_finite_stops_the_step_before_anything_changes() {
     let error = third_step_of(|trainer| {
-        trainer.weights.table.as_mut().unwrap().values.fill(f32::NAN);
+        let table = Arc::make_mut(trainer.weights.table.as_mut().unwrap());
+        (0..table.rows() as u32).for_each(|id| table.row_mut(id, 2).fill(f32::NAN));
     });
     assert!(matches!(&error, Error::NonFinite { step: 3, .. }), "{error}");
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeSeq as _};
 
-use super::{atomic, load_latest, save};
+use super::row_file::tests::{Rows, WIDE};
+use super::{RowFile, atomic, load_latest, save, save_rows};
 
 #[derive(Clone, Copy, PartialEq)]
 enum How {
@@ -74,7 +75,7 @@ fn temporaries(dir: &Path) -> usize {
 }
 
 fn assert_whole(dir: &Path, allowed: &[u64], when: &str) -> u64 {
-    let loaded = load_latest::<Big>(dir).expect(when).expect("there was a checkpoint");
+    let loaded = load_latest::<Big, ()>(dir, |_| Ok(())).expect(when).expect("there was a checkpoint");
     assert!(allowed.contains(&loaded.step), "{when}: step {}", loaded.step);
     assert!(loaded.value.values == values(loaded.step), "{when}: wrong content");
     assert!(loaded.warnings.is_empty(), "{when}: {:?}", loaded.warnings);
@@ -88,11 +89,11 @@ fn a_save_interrupted_at_any_step_leaves_a_whole_state() {
         for at in 0.. {
             let dir = tempfile::tempdir().expect("temporary folder");
             let dir = dir.path();
-            save(dir, 1, &values(1)).expect("first");
-            save(dir, 2, &values(2)).expect("second");
+            save(dir, 1, &[], &values(1)).expect("first");
+            save(dir, 2, &[], &values(2)).expect("second");
 
             PLAN.set(Some((at, how)));
-            let result = catch_unwind(AssertUnwindSafe(|| save(dir, 3, &values(3))));
+            let result = catch_unwind(AssertUnwindSafe(|| save(dir, 3, &[], &values(3))));
             let reached = PLAN.take().is_none();
             if !reached {
                 result.expect("alive").expect("no step was left to interrupt");
@@ -110,7 +111,7 @@ fn a_save_interrupted_at_any_step_leaves_a_whole_state() {
             }
             assert_whole(dir, &[2, 3], &when);
 
-            save(dir, 4, &values(4)).expect("the next save works");
+            save(dir, 4, &[], &values(4)).expect("the next save works");
             assert_eq!(assert_whole(dir, &[4], &when), 4);
             assert_eq!(temporaries(dir), 0, "{when}: leftovers are cleared");
         }
@@ -122,9 +123,9 @@ fn a_save_interrupted_at_any_step_leaves_a_whole_state() {
 fn death_in_the_middle_of_the_payload_leaves_the_state_before() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let dir = dir.path();
-    save(dir, 1, &values(1)).expect("first");
+    save(dir, 1, &[], &values(1)).expect("first");
     let big = values(2);
-    let died = catch_unwind(AssertUnwindSafe(|| save(dir, 2, &DiesHalfway(&big)))).expect_err("dies");
+    let died = catch_unwind(AssertUnwindSafe(|| save(dir, 2, &[], &DiesHalfway(&big)))).expect_err("dies");
     assert!(died.is::<Died>());
     assert_eq!(temporaries(dir), 1);
     assert_whole(dir, &[1], "death in the payload");
@@ -142,4 +143,100 @@ fn an_error_while_writing_keeps_the_old_file() {
     assert_eq!(temporaries(dir.path()), 0);
     assert!(atomic::write_bytes(&dir.path().join("no/such/folder"), b"").is_err());
     assert!(atomic::write_bytes(Path::new("/"), b"").is_err());
+}
+
+/// A table whose row `update` and those of half of the updates before it changed at `update`.
+fn touched(table: &mut Rows, update: u64) {
+    table.touch(update, (0..update as u32).filter(|id| (id + update as u32).is_multiple_of(2)));
+}
+
+/// Saves table and state after update `update`, as a run does.
+fn save_both(dir: &Path, chain: &[RowFile], update: u64, table: &Rows) -> crate::Result<Vec<RowFile>> {
+    let chain = save_rows(dir, chain, update, table)?;
+    save(dir, update, &chain, &update)?;
+    Ok(chain)
+}
+
+/// What a run finds when it goes on: its update, its table, and the files it is in.
+fn load_both(dir: &Path, when: &str) -> (u64, Rows, Vec<RowFile>) {
+    let read = |files: &[RowFile]| Rows::read(dir, files, WIDE);
+    let loaded = load_latest::<u64, Rows>(dir, read).expect(when).expect("there was a checkpoint");
+    assert_eq!(loaded.value, loaded.step, "{when}");
+    (loaded.step, loaded.rows, loaded.row_files)
+}
+
+/// The files of a folder that are row files.
+fn row_files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("list").map(|e| e.expect("entry").file_name().into_string().expect("name"));
+    names.filter(|name| RowFile::is_name(name)).collect()
+}
+
+#[test]
+fn a_save_of_a_table_interrupted_at_any_step_leaves_the_old_table_or_the_new_one() {
+    for how in [How::Fail, How::Die] {
+        for last in [4, 7, 8] {
+            let mut interrupted = 0;
+            for at in 0.. {
+                let dir = tempfile::tempdir().expect("temporary folder");
+                let dir = dir.path();
+                let (mut table, mut chain) = (Rows::new(WIDE), Vec::new());
+                for update in 1..last {
+                    touched(&mut table, update);
+                    chain = save_both(dir, &chain, update, &table).expect("save");
+                }
+                let before = table.clone();
+                touched(&mut table, last);
+                PLAN.set(Some((at, how)));
+                let result = catch_unwind(AssertUnwindSafe(|| save_both(dir, &chain, last, &table)));
+                if PLAN.take().is_some() {
+                    result.expect("alive").expect("no step was left to interrupt");
+                    break;
+                }
+                interrupted += 1;
+                let when = format!("update {last}, step {at}");
+                if let Err(panic) = result {
+                    assert!(panic.is::<Died>(), "{when}: another panic");
+                }
+                let (step, found, chain) = load_both(dir, &when);
+                let expected = if step == last { &table } else { &before };
+                assert!([last - 1, last].contains(&step), "{when}: {step}");
+                assert!(found.values() == expected.values(), "{when}: another table");
+
+                // Going on from there comes to the same table, and nothing is left over.
+                let mut resumed = found;
+                for update in step + 1..=last + 1 {
+                    touched(&mut resumed, update);
+                }
+                let chain = save_both(dir, &chain, last + 1, &resumed).expect("the next save works");
+                touched(&mut table, last + 1);
+                assert!(load_both(dir, &when).1.values() == table.values(), "{when}");
+                assert!(row_files(dir).len() <= 3 * chain.len() + 3, "{when}: {:?}", row_files(dir));
+                assert_eq!(temporaries(dir), 0, "{when}");
+            }
+            assert!(interrupted >= 9, "only {interrupted} steps were interrupted");
+        }
+    }
+}
+
+#[test]
+fn any_one_damaged_row_file_leaves_a_state_to_go_on_from() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let dir = dir.path();
+    let (mut table, mut chain, mut tables) = (Rows::new(WIDE), Vec::new(), vec![Rows::new(WIDE)]);
+    for update in 1..=24 {
+        touched(&mut table, update);
+        chain = save_both(dir, &chain, update, &table).expect("save");
+        tables.push(table.clone());
+        if update < 6 {
+            continue;
+        }
+        for name in row_files(dir) {
+            let path = dir.join(&name);
+            let good = fs::read(&path).expect("read");
+            fs::write(&path, &good[..good.len() - 4]).expect("write");
+            let (step, found, _) = load_both(dir, &name);
+            assert!(found.values() == tables[step as usize].values(), "{name}: another table");
+            fs::write(&path, good).expect("write");
+        }
+    }
 }

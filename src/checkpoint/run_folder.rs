@@ -1,7 +1,7 @@
 //! A run folder: `config.toml`, `metrics.jsonl`, `weights.safetensors`, `checkpoint/`, and its lock.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -141,24 +141,6 @@ impl RunFolder {
             remove_empty(self.root(), made);
         }
     }
-}
-
-/// Reads at most `limit` bytes of a regular file; larger ones and anything else are refused.
-pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let meta = file.metadata().map_err(|e| Error::io(path, e))?;
-    if !meta.is_file() {
-        return Err(Error::input(format!("{}: not a file; give the path of a file", path.display())));
-    }
-    if meta.len() > limit {
-        return Err(Error::input(format!("{}: {} bytes, more than the {limit} allowed", path.display(), meta.len())));
-    }
-    let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(meta.len() as usize)
-        .map_err(|e| Error::input(format!("{}: {} bytes do not fit in memory ({e})", path.display(), meta.len())))?;
-    file.take(meta.len()).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
-    Ok(bytes)
 }
 
 fn refuse_taken(root: &Path, locked: bool) -> Result<()> {

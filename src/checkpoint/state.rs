@@ -1,9 +1,12 @@
 //! The state a run goes on from: `checkpoint/state-<step>.bin`, bincode behind a header that proves it is whole.
 //!
 //! Layout: magic (8 bytes), format version (u32), payload length (u64), CRC-32 of the payload (u32), payload; all
-//! little-endian. A file counts only when length and checksum are right, and both are checked before decoding. The
-//! checkpoint before the newest is kept, so that one damaged file costs an interval and not the run.
+//! little-endian. The payload is the list of the row files that belong to the state ([`super::row_file`]; none for most
+//! models), then the state itself. A file counts only when length and checksum are right, and both are checked before
+//! decoding. The checkpoint before the newest is kept, and the newest one that needs none of the newest's row files, so
+//! that one damaged file costs an interval and not the run.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,20 +15,24 @@ use bincode::de::{Decode, Decoder, DecoderImpl, read::Reader};
 use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::atomic;
+use super::{RowFile, atomic};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"TRMSTATE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: u64 = 24;
 /// Beyond any state this program writes; decoding is bounded by the file's own length inside it.
 const MAX_BYTES: usize = 1 << 42;
 
 /// A state read back.
 #[derive(Debug)]
-pub struct Loaded<T> {
+pub struct Loaded<T, R> {
     /// The state.
     pub value: T,
+    /// What its row files hold.
+    pub rows: R,
+    /// Those files.
+    pub row_files: Vec<RowFile>,
     /// The update it was saved after.
     pub step: u64,
     /// The file it came from.
@@ -40,14 +47,14 @@ fn config() -> impl bincode::config::Config {
 }
 
 /// Writes the state after update `step` into the folder `dir` (made if missing), streaming, and returns the file.
-/// When it is on disk, everything but it and the newest checkpoint before it is removed.
-pub fn save(dir: &Path, step: u64, state: &impl Serialize) -> Result<PathBuf> {
+/// `row_files` are there already. When it is on disk, what no fallback needs any more is removed.
+pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize) -> Result<PathBuf> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let path = dir.join(format!("state-{step:012}.bin"));
     atomic::write(&path, |file| {
         file.write_all(&[0; HEADER_BYTES as usize])?;
         let mut payload = Summed { inner: file, crc: crc32fast::Hasher::new(), bytes: 0 };
-        bincode::serde::encode_into_std_write(state, &mut payload, config()).map_err(|e| match e {
+        bincode::serde::encode_into_std_write((row_files, state), &mut payload, config()).map_err(|e| match e {
             EncodeError::Io { inner, .. } => inner,
             other => io::Error::other(other),
         })?;
@@ -56,20 +63,49 @@ pub fn save(dir: &Path, step: u64, state: &impl Serialize) -> Result<PathBuf> {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header(bytes, crc.finalize()))
     })?;
-    atomic::step("remove older").map_err(|e| Error::io(dir, e))?;
-    let previous = list(dir)?.into_iter().map(|(s, _)| s).filter(|&s| s < step).max();
-    for (other, old) in list(dir)? {
-        if other != step && Some(other) != previous {
-            fs::remove_file(&old).map_err(|e| Error::io(&old, e))?;
-        }
-    }
+    remove_older(dir, step, row_files)?;
     atomic::remove_leftovers(dir)?;
     Ok(path)
 }
 
-/// The newest whole state in the folder `dir`; `None` when there is no checkpoint at all. Damaged files are passed
-/// over with a warning; when all are damaged, that is an error.
-pub fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T>>> {
+/// Removes all states but that of `step`, the one before it, and the newest one before it that shares no row file with
+/// it; then the row files that none of these needs.
+fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
+    atomic::step("remove older").map_err(|e| Error::io(dir, e))?;
+    let states = list(dir)?;
+    let mut older: Vec<(u64, Vec<RowFile>)> = Vec::new();
+    for (other, path) in states.iter().filter(|(other, _)| *other < step) {
+        // One that cannot be read is none to fall back on.
+        older.extend(row_files_of(path).ok().map(|files| (*other, files)));
+    }
+    older.sort_unstable_by_key(|(other, _)| std::cmp::Reverse(*other));
+    let apart = older.iter().find(|(_, files)| !files.iter().any(|file| row_files.contains(file)));
+    let kept: Vec<&(u64, Vec<RowFile>)> = older.first().into_iter().chain(apart).collect();
+    let remove = |path: &Path| fs::remove_file(path).map_err(|e| Error::io(path, e));
+    for (other, path) in &states {
+        if *other != step && kept.iter().all(|(kept, _)| kept != other) {
+            remove(path)?;
+        }
+    }
+    atomic::step("remove rows").map_err(|e| Error::io(dir, e))?;
+    let needed: HashSet<String> =
+        kept.iter().flat_map(|(_, files)| files).chain(row_files).map(RowFile::name).collect();
+    for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = entry.map_err(|e| Error::io(dir, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if RowFile::is_name(name) && !needed.contains(name) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest whole state in the folder `dir`, with what `read_rows` makes of its row files; `None` when there is no
+/// checkpoint at all. Damaged files are passed over with a warning; when all are damaged, that is an error.
+pub fn load_latest<T: DeserializeOwned, R>(
+    dir: &Path,
+    read_rows: impl Fn(&[RowFile]) -> Result<R>,
+) -> Result<Option<Loaded<T, R>>> {
     let mut files = match list(dir) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -77,8 +113,9 @@ pub fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T>>>
     files.sort_unstable_by(|a, b| b.cmp(a));
     let mut warnings = Vec::new();
     for (step, path) in files {
-        match load(&path) {
-            Ok(value) => return Ok(Some(Loaded { value, step, path, warnings })),
+        let loaded = load::<(Vec<RowFile>, T)>(&path).and_then(|(files, value)| Ok((read_rows(&files)?, files, value)));
+        match loaded {
+            Ok((rows, row_files, value)) => return Ok(Some(Loaded { value, rows, row_files, step, path, warnings })),
             Err(e) => warnings.push(format!("{e}; falling back to the checkpoint before it")),
         }
     }
@@ -98,21 +135,9 @@ pub fn latest_step(dir: &Path) -> Option<u64> {
 }
 
 /// Reads one checkpoint file: header, then checksum over the whole payload, only then the decoder.
-pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let damaged = |what: &str| Error::input(format!("{}: damaged checkpoint ({what})", path.display()));
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let (mut file, bytes, crc) = open(path)?;
     let io_error = |e| Error::io(path, e);
-    let mut file = File::open(path).map_err(io_error)?;
-    let meta = file.metadata().map_err(io_error)?;
-    if !meta.is_file() {
-        return Err(damaged("not a file"));
-    }
-    let mut header = [0; HEADER_BYTES as usize];
-    file.read_exact(&mut header).map_err(|_| damaged("shorter than its header"))?;
-    let (bytes, crc) = read_header(&header).map_err(|what| damaged(&what))?;
-    if bytes.checked_add(HEADER_BYTES) != Some(meta.len()) {
-        return Err(damaged(&format!("its header promises {bytes} bytes, the file has {}", meta.len())));
-    }
-
     let mut found = crc32fast::Hasher::new();
     let mut chunk = vec![0; 1 << 20];
     loop {
@@ -122,21 +147,51 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
         }
     }
     if found.finalize() != crc {
-        return Err(damaged("its checksum is wrong"));
+        return Err(damaged(path, "its checksum is wrong"));
     }
-
     file.seek(SeekFrom::Start(HEADER_BYTES)).map_err(io_error)?;
-    let source = Limited { inner: BufReader::with_capacity(1 << 20, file), left: bytes };
+    match decode(path, file, bytes)? {
+        (value, 0) => Ok(value),
+        (_, left) => Err(damaged(path, &format!("written by another version of trm? {left} bytes are left over"))),
+    }
+}
+
+/// The row files that a checkpoint file names; its checksum is not looked at.
+fn row_files_of(path: &Path) -> Result<Vec<RowFile>> {
+    let (file, bytes, _) = open(path)?;
+    Ok(decode(path, file, bytes)?.0)
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    Error::input(format!("{}: damaged checkpoint ({what})", path.display()))
+}
+
+/// The file, standing at its payload, with the length and checksum that payload must have.
+fn open(path: &Path) -> Result<(File, u64, u32)> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+    if !meta.is_file() {
+        return Err(damaged(path, "not a file"));
+    }
+    let mut header = [0; HEADER_BYTES as usize];
+    file.read_exact(&mut header).map_err(|_| damaged(path, "shorter than its header"))?;
+    let (bytes, crc) = read_header(&header).map_err(|what| damaged(path, &what))?;
+    if bytes.checked_add(HEADER_BYTES) != Some(meta.len()) {
+        return Err(damaged(path, &format!("its header promises {bytes} bytes, the file has {}", meta.len())));
+    }
+    Ok((file, bytes, crc))
+}
+
+/// Decodes a value from a payload of so many bytes; returns how many of them are left.
+fn decode<T: DeserializeOwned>(path: &Path, payload: File, bytes: u64) -> Result<(T, u64)> {
+    let source = Limited { inner: BufReader::with_capacity(1 << 16, payload), left: bytes };
     let mut decoder = DecoderImpl::new(source, config(), ());
     let spent = MAX_BYTES.checked_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-    let spent = spent.ok_or_else(|| damaged("larger than any state"))?;
-    let misfit = |e: DecodeError| damaged(&format!("written by another version of trm? {e}").replace('\n', " "));
+    let spent = spent.ok_or_else(|| damaged(path, "larger than any state"))?;
+    let misfit = |e: DecodeError| damaged(path, &format!("written by another version of trm? {e}").replace('\n', " "));
     decoder.claim_bytes_read(spent).map_err(misfit)?;
     let value = bincode::serde::Compat::<T>::decode(&mut decoder).map_err(misfit)?.0;
-    match decoder.reader().left {
-        0 => Ok(value),
-        left => Err(damaged(&format!("written by another version of trm? {left} bytes are left over"))),
-    }
+    Ok((value, decoder.reader().left))
 }
 
 fn header(bytes: u64, crc: u32) -> [u8; HEADER_BYTES as usize] {
@@ -154,7 +209,7 @@ fn read_header(header: &[u8; HEADER_BYTES as usize]) -> Result<(u64, u32), Strin
         return Err("not a trm checkpoint".to_owned());
     }
     if word(8) != VERSION {
-        return Err(format!("format version {}, this program reads {VERSION}", word(8)));
+        return Err(format!("written by another version of trm: format {}, this one reads {VERSION}", word(8)));
     }
     Ok((u64::from_le_bytes(header[12..20].try_into().expect("eight bytes")), word(20)))
 }
@@ -222,6 +277,14 @@ mod tests {
         tag: Option<char>,
         flags: Vec<bool>,
         step: u64,
+    }
+
+    fn save(dir: &Path, step: u64, state: &State) -> Result<PathBuf> {
+        super::save(dir, step, &[], state)
+    }
+
+    fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T, ()>>> {
+        super::load_latest(dir, |_| Ok(()))
     }
 
     fn state(step: u64) -> State {

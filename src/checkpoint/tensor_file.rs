@@ -1,35 +1,45 @@
-//! Reading safetensors files: the header is believed only as far as the file's bytes bear it out.
+//! Reading safetensors files: the header is believed only as far as the file's bytes bear it out, and a tensor is read
+//! when it is asked for.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
-use super::run_folder::read_bounded;
 use super::weights::NamedTensor;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 
-/// No file this program reads is near it; the file's real size bounds memory below it.
-const MAX_BYTES: u64 = 1 << 38;
+/// The library's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Bytes that are read at a time when a tensor is gone through row by row.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// A safetensors file in memory, its header checked against its length.
+/// An open safetensors file, its header checked against its length.
 pub struct TensorFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    file: File,
     metadata: Metadata,
     /// Where the tensors' bytes start.
-    data_start: usize,
+    data_start: u64,
 }
 
 impl TensorFile {
-    /// Reads and checks a file.
+    /// Opens a file and checks its header.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = read_bounded(path, MAX_BYTES)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            Error::input(format!("{}: not a whole safetensors file: {}", path.display(), diagnosis(&bytes, &e)))
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+        if !meta.is_file() {
+            return Err(Error::input(format!("{}: not a file; give the path of a file", path.display())));
+        }
+        let header = read_header(&file, meta.len()).map_err(|what| {
+            let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+            Error::input(format!("{}: not a whole safetensors file: {what}", path.display()))
         })?;
-        Ok(Self { path: path.to_path_buf(), bytes, metadata, data_start: 8 + header })
+        let (data_start, metadata) = header;
+        Ok(Self { path: path.to_path_buf(), file, metadata, data_start })
     }
 
     /// The file's path.
@@ -47,48 +57,91 @@ impl TensorFile {
         self.metadata.info(name).is_some()
     }
 
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.info(name)?.shape)
+    }
+
     /// Shape and values of an F32 tensor; BF16 and F16 are widened (exactly). F64 is refused: narrowing would lose bits.
     pub fn f32(&self, name: &str) -> Result<NamedTensor> {
-        let (info, bytes) = self.raw(name)?;
-        let data = match info.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::BF16 => {
-                let widen = |&b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16);
-                bytes.as_chunks().0.iter().map(widen).collect()
-            }
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16_to_f32(u16::from_le_bytes(b))).collect(),
-            _ => return Err(self.wrong_type(name, info, "F32, BF16 or F16")),
-        };
+        let info = self.info(name)?;
+        let data = self.widened(name, info, &self.bytes(info)?)?;
         Ok(NamedTensor { name: name.to_owned(), shape: info.shape.clone(), data })
+    }
+
+    /// The rows (along the first axis) of a tensor as [`TensorFile::f32`] would give them, one after the other: only a
+    /// piece of it is ever in memory.
+    pub fn f32_rows(&self, name: &str, mut visit: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+        let info = self.info(name)?;
+        let rows = info.shape.first().copied().unwrap_or(1);
+        let bytes = info.data_offsets.1 - info.data_offsets.0;
+        let Some(row_bytes) = bytes.checked_div(rows).filter(|&bytes| bytes > 0) else { return Ok(()) };
+        let piece = (PIECE_BYTES / row_bytes).max(1);
+        for first in (0..rows).step_by(piece) {
+            let piece = first..rows.min(first + piece);
+            let start = info.data_offsets.0 + piece.start * row_bytes;
+            let values = self.widened(name, info, &self.range(start, piece.len() * row_bytes)?)?;
+            let rows = values.chunks_exact(values.len() / piece.len());
+            piece.zip(rows).try_for_each(|(index, row)| visit(index, row))?;
+        }
+        Ok(())
     }
 
     /// Shape and values of an I32 tensor.
     pub fn i32(&self, name: &str) -> Result<(Vec<usize>, Vec<i32>)> {
-        let (info, bytes) = self.raw(name)?;
+        let info = self.info(name)?;
         if info.dtype != Dtype::I32 {
             return Err(self.wrong_type(name, info, "I32"));
         }
+        let bytes = self.bytes(info)?;
         Ok((info.shape.clone(), bytes.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b)).collect()))
     }
 
     /// Shape and values of a U8 (or BOOL) tensor.
     pub fn u8(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>)> {
-        let (info, bytes) = self.raw(name)?;
+        let info = self.info(name)?;
         if !matches!(info.dtype, Dtype::U8 | Dtype::BOOL) {
             return Err(self.wrong_type(name, info, "U8"));
         }
-        Ok((info.shape.clone(), bytes.to_vec()))
+        Ok((info.shape.clone(), self.bytes(info)?))
     }
 
-    fn raw(&self, name: &str) -> Result<(&TensorInfo, &[u8])> {
-        let Some(info) = self.metadata.info(name) else {
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.metadata.info(name).ok_or_else(|| {
             let names = self.names();
             let hint = nearest(name, names.iter().map(String::as_str));
             let hint = hint.map_or("the file holds no tensors".to_owned(), |h| format!("the nearest is `{h}`"));
-            return Err(Error::input(format!("{}: no tensor `{name}`; {hint}", self.path.display())));
-        };
-        let (start, end) = info.data_offsets;
-        Ok((info, &self.bytes[self.data_start + start..self.data_start + end]))
+            Error::input(format!("{}: no tensor `{name}`; {hint}", self.path.display()))
+        })
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
+        self.range(info.data_offsets.0, info.data_offsets.1 - info.data_offsets.0)
+    }
+
+    fn range(&self, start: usize, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|e| Error::input(format!("{}: {len} bytes do not fit in memory ({e})", self.path.display())))?;
+        bytes.resize(len, 0);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.data_start + start as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|e| Error::io(&self.path, e))?;
+        Ok(bytes)
+    }
+
+    fn widened(&self, name: &str, info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>> {
+        match info.dtype {
+            Dtype::F32 => Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+            Dtype::BF16 => {
+                let widen = |&b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16);
+                Ok(bytes.as_chunks().0.iter().map(widen).collect())
+            }
+            Dtype::F16 => Ok(bytes.as_chunks().0.iter().map(|&b| f16_to_f32(u16::from_le_bytes(b))).collect()),
+            _ => Err(self.wrong_type(name, info, "F32, BF16 or F16")),
+        }
     }
 
     fn wrong_type(&self, name: &str, info: &TensorInfo, wanted: &str) -> Error {
@@ -100,28 +153,37 @@ impl TensorFile {
     }
 }
 
-/// The library's error, with the name of the tensor to blame where it leaves it out.
-fn diagnosis(bytes: &[u8], error: &SafeTensorError) -> String {
-    let text = match error {
-        SafeTensorError::MetadataIncompleteBuffer => {
-            "its header describes more or fewer bytes than the file has (cut off?)".to_owned()
-        }
-        SafeTensorError::InvalidHeaderLength => "its header is longer than the file (cut off?)".to_owned(),
-        SafeTensorError::HeaderTooSmall => "shorter than 8 bytes".to_owned(),
-        other => other.to_string(),
-    };
-    let culprit = match error {
-        SafeTensorError::TensorInvalidInfo | SafeTensorError::ValidationOverflow => misdescribed(bytes),
-        _ => None,
-    };
-    let line = culprit.map_or(text.clone(), |name| format!("{text} (`{name}`)"));
-    line.chars().flat_map(|c| if c.is_control() { ' '.into() } else { Some(c) }).take(300).collect()
+/// The header of a file of so many bytes, and where the data starts; or what is wrong with it.
+fn read_header(mut file: &File, file_bytes: u64) -> Result<(u64, Metadata), String> {
+    let unreadable = |e: io::Error| format!("its header cannot be read: {e}");
+    if file_bytes < 8 {
+        return Err("shorter than 8 bytes".to_owned());
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(unreadable)?;
+    let length = u64::from_le_bytes(length);
+    if length > file_bytes - 8 {
+        return Err("its header is longer than the file (cut off?)".to_owned());
+    }
+    if length > MAX_HEADER_BYTES {
+        return Err(format!("its header has {length} bytes, more than the {MAX_HEADER_BYTES} allowed"));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(unreadable)?;
+    let header = str::from_utf8(&header).map_err(|e| format!("its header is not UTF-8: {e}"))?;
+    let metadata: Metadata = serde_json::from_str(header).map_err(|e| {
+        let culprit = misdescribed(header).map_or(String::new(), |name| format!(" (`{name}`)"));
+        format!("its header is not JSON that describes tensors: {e}{culprit}")
+    })?;
+    if (metadata.data_len() as u64).checked_add(8 + length) != Some(file_bytes) {
+        return Err("its header describes more or fewer bytes than the file has (cut off?)".to_owned());
+    }
+    Ok((8 + length, metadata))
 }
 
 /// The first tensor in the header whose shape and offsets disagree.
-fn misdescribed(bytes: &[u8]) -> Option<String> {
-    let length = usize::try_from(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?)).ok()?;
-    let header: serde_json::Map<String, Value> = serde_json::from_slice(bytes.get(8..length.checked_add(8)?)?).ok()?;
+fn misdescribed(header: &str) -> Option<String> {
+    let header: serde_json::Map<String, Value> = serde_json::from_str(header).ok()?;
     let fits = |value: &Value| -> Option<bool> {
         let info: TensorInfo = serde_json::from_value(value.clone()).ok()?;
         let elements = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{RunPaths, weights};
+use crate::checkpoint::RunPaths;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -96,15 +96,8 @@ impl StoredModel {
             )));
         }
         let model = Model::new(&config.model, &config.task);
-        let mut loaded = Weights::new(&model, &config);
-        let expected: Vec<_> = loaded.tensors().map(|(name, shape, _)| (name.to_owned(), shape)).collect();
-        let mut tensors = weights::load_expected(&file, &expected)?.into_iter();
-        loaded.set(|_, values| {
-            if let Some(tensor) = tensors.next() {
-                values.copy_from_slice(&tensor.data);
-            }
-            Ok::<(), Error>(())
-        })?;
-        Ok(Self { config, model, weights: loaded })
+        let mut weights = Weights::new(&model, &config);
+        weights.load(&file)?;
+        Ok(Self { config, model, weights })
     }
 }

@@ -54,10 +54,10 @@ impl Lane {
             }
         }
         let tokens = slots.start * seq_len..slots.end * seq_len;
-        self.gather(weights.table.as_ref(), &group.carry.puzzle_ids[slots.clone()]);
+        self.gather(weights.table.as_deref(), &group.carry.puzzle_ids[slots.clone()]);
         let mut tape = Tape::new(&mut self.memory, &weights.params);
         tape.lap(CARRY);
-        let rows = weights.table.as_ref().map(|table| tape.leaf(n, table.ndim, &self.puzzle_rows));
+        let rows = weights.table.as_ref().map(|table| tape.leaf(n, table.ndim(), &self.puzzle_rows));
         let question = model.embedding.forward(&mut tape, &group.carry.inputs[tokens.clone()], rows.as_ref());
         let mut states = load_states(&mut tape, model, &group.carry.states, &slots);
         tape.lap(CARRY);
@@ -123,10 +123,10 @@ impl Lane {
     /// One supervision step without gradient: reads and replaces the carry of `slots`, writes logits and q.
     pub fn infer(&mut self, model: &Model, weights: &Weights, group: &mut Group, slots: Range<usize>) {
         let seq_len = model.embedding.seq_len;
-        self.gather(weights.table.as_ref(), &group.carry.puzzle_ids[slots.clone()]);
+        self.gather(weights.table.as_deref(), &group.carry.puzzle_ids[slots.clone()]);
         let mut tape = Tape::new(&mut self.memory, &weights.params);
         tape.set_recording(false);
-        let rows = weights.table.as_ref().map(|table| tape.leaf(slots.len(), table.ndim, &self.puzzle_rows));
+        let rows = weights.table.as_ref().map(|table| tape.leaf(slots.len(), table.ndim(), &self.puzzle_rows));
         let tokens = &group.carry.inputs[slots.start * seq_len..slots.end * seq_len];
         let question = model.embedding.forward(&mut tape, tokens, rows.as_ref());
         let mut states = load_states(&mut tape, model, &group.carry.states, &slots);

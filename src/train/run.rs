@@ -1,12 +1,12 @@
 //! A run from its first update to its last: steps, log, evaluations, checkpoints, and a clean end at any time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batches, Evaluation, Lanes, StepReport, TaskData, Trainer, TrainerState, Weights};
-use crate::checkpoint::{self, NamedTensor, RunFolder, save_weights};
+use super::{Batches, Evaluation, Lanes, PuzzleTable, StepReport, TaskData, Trainer, TrainerState, Weights};
+use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::Config;
 use crate::dataset::SamplerState;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ const SAMPLE_SECONDS: f64 = 0.25;
 /// The split that evaluations during training use.
 const TEST: &str = "test";
 
-/// Everything a checkpoint file holds.
+/// Everything a checkpoint file holds; the puzzle table is in row files beside it.
 #[derive(Serialize, Deserialize)]
 struct RunState<'a> {
     /// Checksum of the training data.
@@ -90,6 +90,10 @@ pub struct Run<'a> {
     evaluated: u64,
     /// The last update that a checkpoint holds.
     saved: u64,
+    /// The files that hold the puzzle table of that checkpoint.
+    row_files: Vec<RowFile>,
+    /// The last update whose weights this process wrote.
+    exported: u64,
     last_good: Option<PathBuf>,
     /// Things worth telling that are no errors.
     pub warnings: Vec<String>,
@@ -106,12 +110,13 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let total_steps = data.total_steps(&config)?;
         let fingerprint = data.fingerprint()?;
-        let loaded = if resume { checkpoint::load_latest::<RunState>(&folder.checkpoint())? } else { None };
+        let table = |files: &[RowFile]| read_table(&folder.checkpoint(), files, &config);
+        let loaded = if resume { checkpoint::load_latest::<RunState, _>(&folder.checkpoint(), table)? } else { None };
         let model = Model::new(&config.model, &config.task);
         let weights = Weights::new(&model, &config);
         let mut trainer = Trainer::new(config, weights, total_steps);
         let (mut sampler, mut seconds_before, mut evaluated) = (None, 0.0, 0);
-        let (mut last_good, mut warnings) = (None, Vec::new());
+        let (mut last_good, mut row_files, mut warnings) = (None, Vec::new(), Vec::new());
         if let Some(loaded) = loaded {
             let state = loaded.value;
             if state.fingerprint != fingerprint {
@@ -120,14 +125,16 @@ impl<'a> Run<'a> {
                     folder.root().display()
                 )));
             }
-            trainer.restore(state.trainer)?;
+            trainer.restore(state.trainer, loaded.rows)?;
             (sampler, seconds_before, evaluated) = (Some(state.sampler), state.seconds, state.evaluated);
-            (last_good, warnings) = (Some(loaded.path), loaded.warnings);
+            (last_good, row_files, warnings) = (Some(loaded.path), loaded.row_files, loaded.warnings);
         }
         let batches = data.batches(&trainer.config, sampler)?;
         let metrics = MetricsLog::resume(&folder.metrics(), trainer.step_count())?;
         Ok(Self {
             saved: trainer.step_count(),
+            row_files,
+            exported: 0,
             started: Instant::now(),
             folder,
             data,
@@ -186,10 +193,14 @@ impl<'a> Run<'a> {
                 self.save()?;
                 window = Window::new();
             }
-            if stop() {
-                if step > self.saved {
-                    self.save()?;
-                }
+            let stopped = stop();
+            if stopped && step > self.saved {
+                self.save()?;
+            }
+            if (stopped || finished) && step > self.exported {
+                self.export()?;
+            }
+            if stopped {
                 return Ok(Ending::Interrupted);
             }
             if finished {
@@ -252,12 +263,18 @@ impl<'a> Run<'a> {
     }
 
     /// Log, then weights, then the state to resume from, each whole or not at all.
+    ///
+    /// The weights are one file in the published form, so they cost what the whole puzzle table costs: of a table whose
+    /// changes are saved apart they wait for the next save that writes all of it, or the end.
     fn save(&mut self) -> Result<()> {
         self.metrics.sync()?;
-        let weights = self.trainer.evaluation_weights();
-        let tensors: Vec<NamedTensor> =
-            weights.tensors().map(|(name, shape, values)| NamedTensor::new(name, shape, values.to_vec())).collect();
-        save_weights(&self.folder.weights(), &tensors)?;
+        let (checkpoint, step) = (self.folder.checkpoint(), self.trainer.step_count());
+        if let Some(table) = &self.trainer.weights.table {
+            self.row_files = checkpoint::save_rows(&checkpoint, &self.row_files, step, &**table)?;
+        }
+        if self.row_files.len() <= 1 {
+            self.export()?;
+        }
         let state = RunState {
             fingerprint: self.fingerprint,
             seconds: self.seconds(),
@@ -265,10 +282,34 @@ impl<'a> Run<'a> {
             sampler: self.batches.state(),
             trainer: self.trainer.state(),
         };
-        self.last_good = Some(checkpoint::save(&self.folder.checkpoint(), self.trainer.step_count(), &state)?);
-        self.saved = self.trainer.step_count();
+        self.last_good = Some(checkpoint::save(&checkpoint, step, &self.row_files, &state)?);
+        self.saved = step;
         Ok(())
     }
+
+    /// Writes the weights to use.
+    fn export(&mut self) -> Result<()> {
+        self.trainer.save_weights(&self.folder.weights())?;
+        self.exported = self.trainer.step_count();
+        Ok(())
+    }
+}
+
+/// The puzzle table of a checkpoint; `None` for a model without one.
+fn read_table(checkpoint: &Path, files: &[RowFile], config: &Config) -> Result<Option<PuzzleTable>> {
+    let ndim = config.model.puzzle_emb_ndim;
+    if ndim == 0 {
+        return Ok(None);
+    }
+    let mut table = PuzzleTable::new(config.task.num_puzzle_identifiers, ndim);
+    checkpoint::read_rows(checkpoint, files, ndim, |update, id, row| {
+        if id as usize >= table.rows() {
+            return Err(format!("it holds puzzle identifier {id} of {}", table.rows()));
+        }
+        table.row_mut(id, update).copy_from_slice(row);
+        Ok(())
+    })?;
+    Ok(Some(table))
 }
 
 fn record(report: &StepReport, train: &crate::config::TrainConfig, seconds: f64, model_flops: f64) -> StepRecord {

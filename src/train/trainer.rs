@@ -1,6 +1,8 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
 use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +88,7 @@ pub struct Trainer {
     update_bytes: f64,
 }
 
-/// The part of a [`Trainer`] that a checkpoint holds.
+/// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
 #[derive(Serialize, Deserialize)]
 pub struct TrainerState<'a> {
     step: u64,
@@ -95,7 +97,6 @@ pub struct TrainerState<'a> {
     ema: Cow<'a, [f32]>,
     m: Cow<'a, [f32]>,
     v: Cow<'a, [f32]>,
-    table: Cow<'a, Option<PuzzleTable>>,
     carries: Vec<Cow<'a, Carry>>,
 }
 
@@ -152,13 +153,18 @@ impl Trainer {
         &self.total
     }
 
-    /// The weights to evaluate and to save: the moving average when it is on.
+    /// The weights to evaluate: the moving average when it is on.
     pub fn evaluation_weights(&self) -> Weights {
         let mut weights = self.weights.clone();
         if self.config.train.ema {
             weights.params.update(|values| values.copy_from_slice(&self.ema));
         }
         weights
+    }
+
+    /// Writes the weights to evaluate to a file.
+    pub fn save_weights(&self, path: &Path) -> Result<()> {
+        self.weights.save(path, if self.config.train.ema { &self.ema } else { self.weights.params.values() })
     }
 
     /// One update, with exploration drawn from the run's own generator.
@@ -285,7 +291,8 @@ impl Trainer {
                 self.puzzle_grads.extend_from_slice(&group.outcome.puzzle_grads);
             }
             let decay = train.puzzle_emb_weight_decay;
-            table.update(puzzle_lr, decay, &self.puzzle_ids, &self.puzzle_grads, &mut self.order);
+            let seen = (self.puzzle_ids.as_slice(), self.puzzle_grads.as_slice());
+            Arc::make_mut(table).update(self.step, (puzzle_lr, decay), seen, &mut self.order);
         }
     }
 
@@ -322,7 +329,7 @@ impl Trainer {
         }
     }
 
-    /// Everything a checkpoint holds, borrowed.
+    /// Everything a checkpoint holds but the puzzle table, borrowed.
     pub fn state(&self) -> TrainerState<'_> {
         TrainerState {
             step: self.step,
@@ -331,22 +338,19 @@ impl Trainer {
             ema: Cow::Borrowed(&self.ema),
             m: Cow::Borrowed(&self.adam.m),
             v: Cow::Borrowed(&self.adam.v),
-            table: Cow::Borrowed(&self.weights.table),
             carries: self.groups.iter().map(|group| Cow::Borrowed(&group.carry)).collect(),
         }
     }
 
-    /// Continues from a checkpoint of the same configuration.
+    /// Continues from a checkpoint of the same configuration and its puzzle table.
     ///
     /// # Errors
     /// When the shapes do not fit: the checkpoint belongs to another model.
-    pub fn restore(&mut self, state: TrainerState<'_>) -> Result<()> {
+    pub fn restore(&mut self, state: TrainerState<'_>, table: Option<PuzzleTable>) -> Result<()> {
         let n = self.model.layout.len();
         let flat_fits = [&state.params, &state.ema, &state.m, &state.v].into_iter().all(|v| v.len() == n);
-        let table_fits = match (&*state.table, &self.weights.table) {
-            (Some(a), Some(b)) => a.ndim == b.ndim && a.values.len() == b.values.len(),
-            (a, b) => a.is_none() && b.is_none(),
-        };
+        let shape = |table: &PuzzleTable| (table.rows(), table.ndim());
+        let table_fits = table.as_ref().map(shape) == self.weights.table.as_deref().map(shape);
         let shape = |c: &Carry| {
             let lengths: Vec<usize> = c.states.iter().map(Vec::len).collect();
             (c.inputs.len(), c.labels.len(), c.puzzle_ids.len(), c.steps.len(), c.halted.len(), lengths)
@@ -357,7 +361,7 @@ impl Trainer {
             return Err(Error::input("the checkpoint belongs to a model of another shape; train into a new folder"));
         }
         self.weights.params.update(|values| values.copy_from_slice(&state.params));
-        self.weights.table = state.table.into_owned();
+        self.weights.table = table.map(Arc::new);
         (self.step, self.rng, self.ema) = (state.step, state.rng.into_owned(), state.ema.into_owned());
         (self.adam.m, self.adam.v) = (state.m.into_owned(), state.v.into_owned());
         for (group, carry) in self.groups.iter_mut().zip(state.carries) {

@@ -1,7 +1,12 @@
 //! All numbers of a model: dense weights and, where there is one, the puzzle table.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use super::PuzzleTable;
+use crate::checkpoint::{SparseRows as _, TensorSource, save_weights, weights};
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::model::{Model, initialize};
 use crate::tape::Params;
 
@@ -9,7 +14,8 @@ use crate::tape::Params;
 #[derive(Clone, Debug)]
 pub struct Weights {
     pub params: Params<f32>,
-    pub table: Option<PuzzleTable>,
+    /// Shared, so that a copy of the weights (to evaluate a moving average) is none of a large table.
+    pub table: Option<Arc<PuzzleTable>>,
 }
 
 impl Weights {
@@ -18,29 +24,55 @@ impl Weights {
         let ndim = config.model.puzzle_emb_ndim;
         Self {
             params: initialize(model, config.train.seed, config.train.precision.into()),
-            table: (ndim > 0).then(|| PuzzleTable::new(config.task.num_puzzle_identifiers, ndim)),
+            table: (ndim > 0).then(|| Arc::new(PuzzleTable::new(config.task.num_puzzle_identifiers, ndim))),
         }
     }
 
-    /// Every tensor with its published name and shape; dense ones first.
+    /// Name, shape and values of every dense tensor.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[f32])> {
-        let values = self.params.values();
-        let dense = self.params.layout().tensors().iter();
-        let dense = dense.map(move |t| (t.name.as_str(), t.shape(), &values[t.range()]));
-        let table = self.table.iter().map(|t| (PuzzleTable::NAME, vec![t.rows(), t.ndim], t.values.as_slice()));
-        dense.chain(table)
+        self.tensors_in(self.params.values())
     }
 
-    /// Overwrites every tensor with what `read` gives for its name, in the order of [`Weights::tensors`].
+    fn tensors_in<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = (&'a str, Vec<usize>, &'a [f32])> {
+        self.params.layout().tensors().iter().map(move |t| (t.name.as_str(), t.shape(), &values[t.range()]))
+    }
+
+    /// Overwrites every dense tensor with what `read` gives for its name, in the order of [`Weights::tensors`].
     pub fn set<E>(&mut self, mut read: impl FnMut(&str, &mut [f32]) -> Result<(), E>) -> Result<(), E> {
         let layout = self.params.layout().clone();
         self.params.update(|values| {
             layout.tensors().iter().try_for_each(|tensor| read(&tensor.name, &mut values[tensor.range()]))
+        })
+    }
+
+    /// Writes all tensors in the published form, the puzzle table as the dense one it is (with holes where nothing was
+    /// learned). `dense` are the values of the dense ones: these weights' own, or their moving average.
+    pub fn save(&self, path: &Path, dense: &[f32]) -> Result<()> {
+        let tensors = self.tensors_in(dense).map(|(name, shape, values)| TensorSource::dense(name, shape, values));
+        let table = self.table.iter().map(|table| TensorSource {
+            name: PuzzleTable::NAME,
+            shape: vec![table.rows(), table.ndim()],
+            pieces: Box::new(table.changed(0).into_iter().map(|(id, row)| (id as usize * row.len(), row))),
+        });
+        save_weights(path, tensors.chain(table))
+    }
+
+    /// Reads all tensors from a file in the published form, which must hold exactly these. Rows of zeros of the puzzle
+    /// table take no memory.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        let mut expected: Vec<_> = self.tensors().map(|(name, shape, _)| (name.to_owned(), shape)).collect();
+        expected.extend(self.table.iter().map(|t| (PuzzleTable::NAME.to_owned(), vec![t.rows(), t.ndim()])));
+        let file = weights::open_expected(path, &expected)?;
+        self.set(|name, values| {
+            values.copy_from_slice(&weights::load_tensor(&file, name)?.data);
+            Ok::<(), Error>(())
         })?;
-        match &mut self.table {
-            Some(table) => read(PuzzleTable::NAME, &mut table.values),
-            None => Ok(()),
+        if let Some(table) = &mut self.table {
+            let mut loaded = PuzzleTable::new(table.rows(), table.ndim());
+            weights::load_rows(&file, PuzzleTable::NAME, |id, row| loaded.row_mut(id as u32, 1).copy_from_slice(row))?;
+            *table = Arc::new(loaded);
         }
+        Ok(())
     }
 }
 
