@@ -43,7 +43,8 @@ pub(super) fn fits(c: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Bytes of weights (with gradient, two moments and EMA), puzzle table and carry. In f64, which cannot overflow here.
+/// Bytes of weights (with gradient, two moments and EMA), rows of the puzzle table and carry. In f64, which cannot
+/// overflow here.
 fn least_bytes(c: &Config) -> f64 {
     let f = |x: usize| x as f64;
     let (m, t) = (&c.model, &c.task);
@@ -62,7 +63,9 @@ fn least_bytes(c: &Config) -> f64 {
     let nets = if m.separate_nets || m.arch == Arch::Hrm { 2.0 } else { 1.0 };
     let blocks = nets * f(m.n_layers) * (mixing + 3.0 * d * inner(d));
     let dense = blocks + 2.0 * f(t.vocab_size) * d + 2.0 * d + f(m.learned_prefix) * d;
-    let table = f(t.num_puzzle_identifiers) * f(m.puzzle_emb_ndim);
+    // Only rows that some batch touches take memory.
+    let touched = if c.train.max_steps > 0 { c.train.max_steps as f64 * f(c.train.batch_size) } else { f64::INFINITY };
+    let table = touched.min(f(t.num_puzzle_identifiers)) * f(m.puzzle_emb_ndim);
     let carry = 2.0 * f(c.train.batch_size) * len * d;
     4.0 * (5.0 * dense + table + carry)
 }
