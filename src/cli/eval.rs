@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use super::common::{StoredModel, Threads};
 use crate::error::{Error, Result};
 use crate::report::{Table, wilson_95};
-use crate::train::TaskData;
+use crate::train::{HaltRule, TaskData, Thinking};
 
 /// Evaluate a trained model: accuracy after each supervision step
 ///
-/// Every puzzle gets all supervision steps (no early halting). Exact accuracy counts puzzles that are right in every
-/// cell; halting accuracy is how often the model knows whether it is right.
+/// Every puzzle gets all supervision steps, as in the paper, or with --halt only as many as the model wants. Exact
+/// accuracy counts puzzles that are right in every cell; halting accuracy is how often the model knows whether it is
+/// right.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   trm eval runs/sudoku-6x6
+  trm eval runs/sudoku-6x6 --halt                   faster: about as right, in fewer steps
   trm eval runs/sudoku-6x6 --data sets/harder --split test --json
   trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme")]
 pub struct Args {
@@ -32,6 +34,9 @@ pub struct Args {
     /// Supervision steps [default: what the run was trained with]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     steps: Option<u32>,
+    /// Let a puzzle stop as soon as the model believes it is done; its answer then stays
+    #[arg(long)]
+    halt: bool,
     /// Only the first N puzzles of the split
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
@@ -69,9 +74,10 @@ pub fn run(args: Args) -> Result<()> {
         Some(steps) => steps,
         None => config.train.halt_max_steps,
     };
+    let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
     let limit = args.limit.unwrap_or(0);
     let never = || false;
-    let evaluation = data.evaluate(&lanes, (&model, &weights), (&args.split, limit), steps, never)?;
+    let evaluation = data.evaluate(&lanes, (&model, &weights), (&args.split, limit), thinking, never)?;
     let result = evaluation.expect("nothing stops it");
     let right = (result.exact_accuracy * result.puzzles as f64).round() as u64;
     let (low, high) = wilson_95(right, result.puzzles as u64);
@@ -87,12 +93,16 @@ pub fn run(args: Args) -> Result<()> {
         let shares = [step.exact_accuracy, step.token_accuracy, step.halt_accuracy].into_iter().chain(step.valid);
         table.row(std::iter::once(step.step.to_string()).chain(shares.map(percent)));
     }
+    let halting = match args.halt {
+        true => format!("; {:.2} of {steps} supervision steps used on average", result.mean_steps),
+        false => String::new(),
+    };
     let goal = data.board().goal().unwrap_or_default();
     let valid = result.valid.map_or_else(String::new, |share| {
         format!("{:.2} % of the answers are a valid {goal}, the stored one or another\n", 100.0 * share)
     });
     super::print(&format!(
-        "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %)\n{valid}",
+        "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %){halting}\n{valid}",
         result.puzzles,
         100.0 * result.exact_accuracy,
         100.0 * low,

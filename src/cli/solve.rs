@@ -8,7 +8,7 @@ use super::common::{StoredModel, Threads};
 use crate::error::{Error, Result};
 use crate::model::{Model, model_flops};
 use crate::puzzle::Board;
-use crate::train::{Lanes, TaskData, Thought, Weights, attempt, board_of};
+use crate::train::{HaltRule, Lanes, TaskData, Thinking, Thought, Weights, attempt, board_of};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
@@ -64,7 +64,8 @@ pub fn run(args: Args) -> Result<()> {
         Some(steps) => steps,
         None => config.train.halt_max_steps,
     };
-    let thoughts = attempt(&lanes, &model, &weights, &question, 0, steps, args.halt);
+    let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
+    let thoughts = attempt(&lanes, &model, &weights, &question, 0, thinking);
     show(&*board, &question, None, &thoughts, args.watch)
 }
 
@@ -127,18 +128,18 @@ pub fn show_sample(
     model: &Model,
     weights: &Weights,
     data: &TaskData,
-    steps: u32,
+    thinking: Thinking,
     run: &Path,
 ) -> Result<()> {
     let (split, board) = (data.split("test")?, data.board());
     // Of some puzzles, the one that takes the most thought and ends right; few when a thought is expensive.
-    let cost = model_flops(model).forward * f64::from(steps);
+    let cost = model_flops(model).forward * f64::from(thinking.steps);
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
     let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<Thought>)> = None;
     for row in 0..candidates.min(split.examples()) {
         let (question, answer) = (split.inputs.row(row).to_vec(), split.labels.row(row).to_vec());
         let id = split.puzzle_identifiers[split.puzzle_of(row)];
-        let thoughts = attempt(lanes, model, weights, &question, id, steps, true);
+        let thoughts = attempt(lanes, model, weights, &question, id, thinking);
         let last = thoughts.last().map_or(&[][..], |last| &last.tokens);
         let right = last == answer || board.solves(&question, last);
         if sample.as_ref().is_none_or(|(.., best)| right && thoughts.len() > best.len()) {

@@ -13,7 +13,7 @@ use crate::error::{Error, INTERRUPTED, Result};
 use crate::model::model_flops;
 use crate::report::Progress;
 use crate::simd::{self, Precision};
-use crate::train::{Ending, Lanes, Run, TaskData};
+use crate::train::{Ending, HaltRule, Lanes, Run, TaskData, Thinking};
 
 /// Train a model
 ///
@@ -164,7 +164,8 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;
     let per_update = model_flops(&trainer.model).total() * train.batch_size as f64;
-    let halt_max_steps = train.halt_max_steps;
+    let halt = HaltRule::of(&trainer.model, train);
+    let thinking = Thinking { steps: train.halt_max_steps, halt: Some(halt) };
     note(&format!(
         "{}: {} weights, {total} updates of {} puzzles, {:.1} model GFLOP each",
         folder.root().display(),
@@ -191,7 +192,7 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
             ));
             if evaluation.is_some() {
                 let weights = trainer.evaluation_weights();
-                show_sample(lanes, &trainer.model, &weights, data, halt_max_steps, folder.root())?;
+                show_sample(lanes, &trainer.model, &weights, data, thinking, folder.root())?;
             }
             Ok(())
         }

@@ -1,7 +1,7 @@
 //! One puzzle, thought about step by step.
 
 use super::lane::argmax;
-use super::{Group, Lanes, Weights};
+use super::{Group, Lanes, Thinking, Weights};
 use crate::model::Model;
 
 /// What the model says after one supervision step.
@@ -13,16 +13,14 @@ pub struct Thought {
     pub confidence: f64,
 }
 
-/// The thoughts of `steps` supervision steps on a question (its tokens); with `halt`, no more than until the model is
-/// more sure than not.
+/// The thoughts of the supervision steps on a question (its tokens).
 pub fn attempt(
     lanes: &Lanes,
     model: &Model,
     weights: &Weights,
     question: &[u8],
     puzzle_id: u32,
-    steps: u32,
-    halt: bool,
+    thinking: Thinking,
 ) -> Vec<Thought> {
     let mut group = Group::new(model, 1);
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
@@ -31,12 +29,12 @@ pub fn attempt(
         puzzle_id
     });
     let mut thoughts = Vec::new();
-    for _ in 0..steps {
+    for _ in 0..thinking.steps {
         lanes.install(|| lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..1)));
         let tokens = group.outcome.logits.chunks_exact(model.vocab_size()).map(|row| argmax(row) as u8).collect();
-        let q_halt = f64::from(group.outcome.q[0][0]);
-        thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-q_halt).exp()) });
-        if halt && q_halt > 0.0 {
+        let q = group.outcome.q[0];
+        thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-f64::from(q[0])).exp()) });
+        if thinking.halt.is_some_and(|rule| rule.is_done(q)) {
             break;
         }
     }

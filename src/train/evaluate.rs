@@ -1,10 +1,13 @@
-//! Evaluation: every puzzle gets all supervision steps; accuracy is counted after each (SPEC "Deep supervision").
+//! Evaluation: accuracy after each supervision step (SPEC "Deep supervision"). Every puzzle gets all steps, or, when
+//! halting is asked for, as many as the model wants.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::lane::{SHARD, argmax, score};
-use super::{Group, Lanes, Weights};
+use super::{Group, HaltRule, Lanes, Weights};
 use crate::model::Model;
 use crate::puzzle::Board;
 
@@ -37,95 +40,220 @@ pub struct Evaluation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<f64>,
     pub puzzles: usize,
+    /// Supervision steps that a puzzle took, on average; all of them without halting.
+    pub mean_steps: f64,
+    /// After each step; a puzzle that has halted keeps its answer.
     pub by_step: Vec<StepAccuracy>,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    exact: u64,
-    tokens: f64,
-    halts: u64,
-    valid: u64,
+/// How long to think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thinking {
+    /// Supervision steps at most.
+    pub steps: u32,
+    /// Stop a puzzle earlier when its halting head says so.
+    pub halt: Option<HaltRule>,
 }
 
-/// Evaluates `n` examples for `steps` supervision steps; `write` gives example i (tokens, labels, identifier). With a
-/// `board`, answers that solve their puzzle are counted too.
-/// Counts are summed in the order of the examples, so threads change nothing. `None` when `stop` cut it short.
+/// What a supervision step came to for one puzzle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Score {
+    correct: u32,
+    labelled: u32,
+    q: [f32; 2],
+    /// Whether the answer solves the puzzle, where that is asked.
+    valid: bool,
+}
+
+/// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
+///
+/// Each lane works on a shard of [`SHARD`] puzzles; one that is done leaves, and the next that waits takes its slot.
+/// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
+/// so threads change nothing.
 pub fn evaluate(
     lanes: &Lanes,
     (model, weights): (&Model, &Weights),
-    (n, steps): (usize, u32),
+    (n, thinking): (usize, Thinking),
     write: impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync,
     board: Option<&dyn Board>,
     stop: impl Fn() -> bool + Sync,
 ) -> Option<Evaluation> {
-    let shards: Vec<usize> = (0..n).step_by(SHARD).collect();
-    let counts: Option<Vec<Vec<Counts>>> = lanes.install(|| {
-        let run = |&first: &usize| {
-            (!stop()).then(|| run_shard(lanes, model, weights, (first..n.min(first + SHARD), steps), &write, board))
-        };
-        shards.par_iter().map(run).collect()
-    });
-    let counts = counts?;
-    let share = |count: f64| if n == 0 { 0.0 } else { count / n as f64 };
-    let by_step: Vec<StepAccuracy> = (0..steps as usize)
+    let waiting = AtomicUsize::new(0);
+    let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
+    let work = |_| work(lanes, (model, weights), (thinking, board), &next, &write, &stop);
+    let finished: Option<Vec<Vec<(usize, Vec<Score>)>>> =
+        lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
+    let mut scores: Vec<(usize, Vec<Score>)> = finished?.into_iter().flatten().collect();
+    scores.sort_unstable_by_key(|&(example, _)| example);
+    Some(summary(&scores, thinking.steps, board.is_some()))
+}
+
+/// What one lane does: puzzles as long as there are any. `None` when `stop` cut it short.
+fn work(
+    lanes: &Lanes,
+    (model, weights): (&Model, &Weights),
+    (thinking, board): (Thinking, Option<&dyn Board>),
+    next: &impl Fn() -> Option<usize>,
+    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
+    stop: &impl Fn() -> bool,
+) -> Option<Vec<(usize, Vec<Score>)>> {
+    let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
+    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
+    let mut group = Group::new(model, SHARD);
+    let (mut live, mut done): (Vec<(usize, Vec<Score>)>, Vec<_>) = (Vec::new(), Vec::new());
+    loop {
+        while live.len() < SHARD
+            && let Some(example) = next()
+        {
+            group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels));
+            live.push((example, Vec::new()));
+        }
+        if live.is_empty() {
+            return Some(done);
+        }
+        if stop() {
+            return None;
+        }
+        lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
+        for slot in (0..live.len()).rev() {
+            let logits = &group.outcome.logits[slot * seq_len * vocab..];
+            let labels = &group.carry.labels[slot * seq_len..(slot + 1) * seq_len];
+            let (correct, labelled) = score(logits, labels, vocab);
+            let valid = board.is_some_and(|board| {
+                let answer: Vec<u8> = logits.chunks_exact(vocab).take(seq_len).map(|row| argmax(row) as u8).collect();
+                board.solves(&group.carry.inputs[slot * seq_len..(slot + 1) * seq_len], &answer)
+            });
+            let (q, scores) = (group.outcome.q[slot], &mut live[slot].1);
+            scores.push(Score { correct, labelled, q, valid });
+            if scores.len() >= thinking.steps as usize || thinking.halt.is_some_and(|rule| rule.is_done(q)) {
+                done.push(live.swap_remove(slot));
+                group.carry.move_slot(live.len(), slot);
+            }
+        }
+    }
+}
+
+fn summary(scores: &[(usize, Vec<Score>)], steps: u32, with_valid: bool) -> Evaluation {
+    let share = |sum: f64| if scores.is_empty() { 0.0 } else { sum / scores.len() as f64 };
+    let by_step: Vec<StepAccuracy> = (1..=steps)
         .map(|step| {
-            let column = || counts.iter().map(|shard| shard[step]);
+            let (mut exact, mut tokens, mut halts, mut valids) = (0u64, 0.0, 0u64, 0u64);
+            for (_, scores) in scores {
+                let Score { correct, labelled, q, valid } = scores[scores.len().min(step as usize) - 1];
+                exact += u64::from(correct == labelled);
+                tokens += f64::from(correct) / f64::from(labelled.max(1));
+                halts += u64::from((q[0] >= 0.0) == (correct == labelled));
+                valids += u64::from(valid);
+            }
             StepAccuracy {
-                step: step as u32 + 1,
-                exact_accuracy: share(column().map(|c| c.exact).sum::<u64>() as f64),
-                token_accuracy: share(column().map(|c| c.tokens).sum()),
-                halt_accuracy: share(column().map(|c| c.halts).sum::<u64>() as f64),
-                valid: board.map(|_| share(column().map(|c| c.valid).sum::<u64>() as f64)),
+                step,
+                exact_accuracy: share(exact as f64),
+                token_accuracy: share(tokens),
+                halt_accuracy: share(halts as f64),
+                valid: with_valid.then(|| share(valids as f64)),
             }
         })
         .collect();
     let last = by_step.last().copied().unwrap_or_default();
-    Some(Evaluation {
+    Evaluation {
         exact_accuracy: last.exact_accuracy,
         token_accuracy: last.token_accuracy,
         halt_accuracy: last.halt_accuracy,
         valid: last.valid,
-        puzzles: n,
+        puzzles: scores.len(),
+        mean_steps: share(scores.iter().map(|(_, scores)| scores.len()).sum::<usize>() as f64),
         by_step,
-    })
+    }
 }
 
-fn run_shard(
-    lanes: &Lanes,
-    model: &Model,
-    weights: &Weights,
-    (examples, steps): (std::ops::Range<usize>, u32),
-    write: &(impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync),
-    board: Option<&dyn Board>,
-) -> Vec<Counts> {
-    let slots = examples.len();
-    let mut group = Group::new(model, slots);
-    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
-    for (slot, example) in examples.enumerate() {
-        group.carry.refill(slot, &starts, |inputs, labels| write(example, inputs, labels));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Mixing};
+    use crate::rng::Rng;
+
+    /// A small model whose halting head is neither sure nor unsure: its weights are those of a random linear layer.
+    fn model(mixing: Mixing) -> (Model, Weights) {
+        let mut config = Config::preset("sudoku-4x4").expect("preset");
+        let m = &mut config.model;
+        (m.hidden_size, m.inner_multiple, m.h_cycles, m.l_cycles, m.mixing) = (32, 32, 1, 2, mixing);
+        let model = Model::new(&config.model, &config.task);
+        let mut weights = Weights::new(&model, &config);
+        let (q_weight, q_bias) = (model.heads.q_weight, model.heads.q_bias);
+        let range = |id: crate::tape::ParamId| model.layout.tensors()[id.index()].range();
+        let mut rng = Rng::new(3);
+        weights.params.update(|values| {
+            values[range(q_weight)].fill_with(|| (rng.uniform() - 0.5) as f32);
+            values[range(q_bias)].copy_from_slice(&[-0.4, 0.0]);
+        });
+        (model, weights)
     }
-    let (seq_len, vocab_size) = (model.embedding.seq_len, model.vocab_size());
-    (0..steps)
-        .map(|_| {
-            lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..slots));
-            let mut counts = Counts::default();
-            for slot in 0..slots {
-                let logits = &group.outcome.logits[slot * seq_len * vocab_size..];
-                let labels = &group.carry.labels[slot * seq_len..(slot + 1) * seq_len];
-                let (correct, labelled) = score(logits, labels, vocab_size);
-                let exact = correct == labelled;
-                counts.exact += u64::from(exact);
-                counts.tokens += f64::from(correct) / f64::from(labelled.max(1));
-                counts.halts += u64::from((group.outcome.q[slot][0] >= 0.0) == exact);
-                if let Some(board) = board {
-                    let inputs = &group.carry.inputs[slot * seq_len..(slot + 1) * seq_len];
-                    let answer: Vec<u8> =
-                        logits.chunks_exact(vocab_size).take(seq_len).map(|row| argmax(row) as u8).collect();
-                    counts.valid += u64::from(board.solves(inputs, &answer));
+
+    fn example(i: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+        let mut rng = Rng::stream(7, i as u64);
+        inputs.fill_with(|| rng.below(6) as u8);
+        labels.fill_with(|| rng.below(6) as i32);
+        0
+    }
+
+    /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
+    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, thinking: Thinking) -> Vec<(usize, Vec<Score>)> {
+        let lanes = Lanes::new(threads).expect("threads");
+        let waiting = AtomicUsize::new(0);
+        let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
+        let work = |_| work(&lanes, stored, (thinking, None), &next, &example, &|| false).expect("not stopped");
+        let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
+        all.sort_unstable_by_key(|&(example, _)| example);
+        all
+    }
+
+    #[test]
+    fn a_puzzle_gets_the_same_bits_whoever_shares_its_shard_and_however_many_threads_there_are() {
+        for mixing in [Mixing::MlpT, Mixing::Attention] {
+            let (model, weights) = model(mixing);
+            let stored = (&model, &weights);
+            let n = 45;
+            for halt in [None, Some(HaltRule::Positive), Some(HaltRule::Compare)] {
+                let thinking = Thinking { steps: 6, halt };
+                let lanes = Lanes::new(1).expect("threads");
+                // Each puzzle alone.
+                let alone: Vec<(usize, Vec<Score>)> = (0..n)
+                    .map(|i| {
+                        let taken = AtomicUsize::new(0);
+                        let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
+                        let work = || work(&lanes, stored, (thinking, None), &next, &example, &|| false);
+                        lanes.install(work).expect("not stopped").remove(0)
+                    })
+                    .collect();
+                for threads in [1, 2, 3] {
+                    assert!(scores(stored, n, threads, thinking) == alone, "{mixing:?}, {halt:?}, {threads} threads");
                 }
+                let lengths: Vec<usize> = alone.iter().map(|(_, scores)| scores.len()).collect();
+                let differ = lengths.iter().any(|&l| l < 6) && lengths.iter().any(|&l| l != lengths[0]);
+                assert_eq!(differ, halt.is_some(), "{lengths:?}");
             }
-            counts
-        })
-        .collect()
+        }
+    }
+
+    #[test]
+    fn halting_keeps_the_answer_of_the_step_it_halts_at() {
+        let (model, weights) = model(Mixing::MlpT);
+        let all = scores((&model, &weights), 20, 1, Thinking { steps: 5, halt: None });
+        let rule = HaltRule::Positive;
+        let halted = scores((&model, &weights), 20, 1, Thinking { steps: 5, halt: Some(rule) });
+        for ((i, all), (j, halted)) in all.iter().zip(&halted) {
+            assert_eq!(i, j);
+            let expected = all.iter().position(|score| rule.is_done(score.q)).map_or(5, |at| at + 1);
+            assert!(halted[..] == all[..expected], "example {i}");
+        }
+        let lanes = Lanes::new(2).expect("threads");
+        let thinking = Thinking { steps: 5, halt: Some(rule) };
+        let result =
+            evaluate(&lanes, (&model, &weights), (20, thinking), example, None, || false).expect("not stopped");
+        let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
+        assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
+        assert!(evaluate(&lanes, (&model, &weights), (20, thinking), example, None, || true).is_none());
+        let none = evaluate(&lanes, (&model, &weights), (0, thinking), example, None, || false).expect("not stopped");
+        assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
+    }
 }

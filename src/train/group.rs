@@ -110,6 +110,26 @@ impl Carry {
     }
 }
 
+impl Carry {
+    /// Puts everything of one slot into another.
+    pub fn move_slot(&mut self, from: usize, to: usize) {
+        let slots = self.steps.len();
+        if from == to {
+            return;
+        }
+        fn within<T: Copy>(values: &mut [T], slots: usize, from: usize, to: usize) {
+            let per_slot = values.len() / slots;
+            values.copy_within(from * per_slot..(from + 1) * per_slot, to * per_slot);
+        }
+        within(&mut self.inputs, slots, from, to);
+        within(&mut self.labels, slots, from, to);
+        within(&mut self.puzzle_ids, slots, from, to);
+        within(&mut self.steps, slots, from, to);
+        within(&mut self.halted, slots, from, to);
+        self.states.iter_mut().for_each(|state| within(state, slots, from, to));
+    }
+}
+
 impl Outcome {
     /// Whether every labelled token of a slot is right.
     pub fn is_exact(&self, slot: usize) -> bool {

@@ -8,6 +8,7 @@ mod adam;
 mod attempt;
 mod evaluate;
 mod group;
+mod halt_rule;
 mod lane;
 mod lanes;
 mod learning_rate;
@@ -25,8 +26,9 @@ mod workload;
 
 pub use adam::Adam;
 pub use attempt::{Thought, attempt};
-pub use evaluate::{Evaluation, StepAccuracy, evaluate};
+pub use evaluate::{Evaluation, StepAccuracy, Thinking, evaluate};
 pub use group::{Carry, Group, Outcome};
+pub use halt_rule::HaltRule;
 pub use lane::{Lane, argmax};
 pub use lanes::Lanes;
 pub use learning_rate::learning_rate_factor;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batches, Evaluation, Lanes, PuzzleTable, StepReport, TaskData, Trainer, TrainerState, Weights};
+use super::{Batches, Evaluation, Lanes, PuzzleTable, StepReport, TaskData, Thinking, Trainer, TrainerState, Weights};
 use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::Config;
 use crate::dataset::SamplerState;
@@ -246,7 +246,8 @@ impl<'a> Run<'a> {
         self.lanes.replicate(&mut weights.params);
         let stored = (&trainer.model, &weights);
         let puzzles = (TEST, train.eval_puzzles);
-        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, train.halt_max_steps, stop)? else {
+        let thinking = Thinking { steps: train.halt_max_steps, halt: None };
+        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, thinking, stop)? else {
             return Ok(None);
         };
         self.metrics.append(&EvalRecord { step, seconds, model_flops, eval: &evaluation })?;

@@ -1,6 +1,6 @@
 //! The data of a run: read from disk or generated, and dealt to the slots of a batch.
 
-use super::{Evaluation, Examples, Lanes, Weights, evaluate};
+use super::{Evaluation, Examples, Lanes, Thinking, Weights, evaluate};
 use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
 use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, maze, sudoku, write_example};
 use crate::error::{Error, Result};
@@ -142,14 +142,14 @@ impl TaskData {
         Ok(Batches { split, sampler, online, draws: Vec::new() })
     }
 
-    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each of `steps` supervision steps;
-    /// `None` when `stop` cut it short.
+    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; `None` when
+    /// `stop` cut it short.
     pub fn evaluate(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
         (split, limit): (&str, usize),
-        steps: u32,
+        thinking: Thinking,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let split = self.split(split)?;
@@ -159,7 +159,7 @@ impl TaskData {
             write_example(split, draw, None, inputs, labels)
         };
         let board = self.board.has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (n, steps), write, board, stop))
+        Ok(evaluate(lanes, stored, (n, thinking), write, board, stop))
     }
 }
 

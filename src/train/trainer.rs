@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Adam, adam_coefficients, non_finite_tensor};
 use super::lane::SHARD;
 use super::tree;
-use super::{Carry, Group, Lanes, PuzzleTable, Weights, learning_rate_factor};
+use super::{Carry, Group, HaltRule, Lanes, PuzzleTable, Weights, learning_rate_factor};
 use crate::config::{Config, TrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -299,20 +299,17 @@ impl Trainer {
     /// SPEC step 3: who has lived long enough, or says it is done; and the metrics of those.
     fn halt(&mut self, minimum_steps: &[u32], report: &mut StepReport) {
         let train = &self.config.train;
+        let rule = HaltRule::of(&self.model, train);
         let mut minimum = minimum_steps.iter();
         for group in &mut self.groups {
             for slot in 0..group.slots() {
                 let minimum = *minimum.next().expect("one minimum for each slot");
-                let [q_halt, q_continue] = group.outcome.q[slot];
+                let q = group.outcome.q[slot];
                 group.carry.steps[slot] += 1;
                 let steps = group.carry.steps[slot];
                 let mut halted = steps >= train.halt_max_steps;
                 if train.act && train.halt_max_steps > 1 {
-                    halted |= if train.continue_loss || self.model.schedule.compares_q {
-                        q_halt > q_continue
-                    } else {
-                        q_halt > 0.0
-                    };
+                    halted |= rule.is_done(q);
                     halted &= steps >= minimum;
                 }
                 group.carry.halted[slot] = halted;
@@ -322,7 +319,7 @@ impl Trainer {
                     report.count += 1;
                     report.accuracy += f64::from(correct) / f64::from(labelled);
                     report.exact_accuracy += u64::from(exact);
-                    report.q_halt_accuracy += u64::from((q_halt >= 0.0) == exact);
+                    report.q_halt_accuracy += u64::from((q[0] >= 0.0) == exact);
                     report.steps += u64::from(steps);
                 }
             }

@@ -56,6 +56,11 @@ impl Workload {
         Self { trainer: Trainer::new(config, weights, u64::MAX), examples }
     }
 
+    /// Supervision steps that a sequence may live.
+    pub fn steps(&self) -> u32 {
+        self.trainer.config.train.halt_max_steps
+    }
+
     /// Model FLOPs of one repetition.
     pub fn model_flops(&self, work: Work) -> f64 {
         let flops = model_flops(&self.trainer.model);

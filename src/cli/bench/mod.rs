@@ -23,6 +23,7 @@ use crate::train::{Lanes, Work, Workload};
 Examples:
   trm bench                                         the quick start's model
   trm bench --preset sudoku-extreme --batch 32      the published model
+  trm bench --preset sudoku-extreme --batch 1 --only forward    what one step of `trm solve` takes
   trm bench --preset sudoku-extreme-att --batch 32 --precision bf16 --threads 1 --json
   trm bench --preset sudoku-extreme --batch 32 --profile
   trm bench --preset sudoku-extreme --batch 32 --scaling --pin")]
@@ -118,9 +119,17 @@ pub fn run(args: Args) -> Result<()> {
             format!("{:.0}", m.peak_rss_bytes as f64 / 1e6),
         ]);
     }
+    let forward = measurements.iter().find(|m| m.name == "forward").map_or(String::new(), |m| {
+        let (step, steps) = (1e3 * m.seconds, workload.steps());
+        format!(
+            "one supervision step without gradient: {step:.2} ms; {steps} of them: {:.1} ms\n",
+            step * f64::from(steps)
+        )
+    });
     let threads = lanes.threads();
     let precision = precision_name(precision);
-    super::print(&format!("{table}\nbatch {batch}, {threads} threads, {precision}, {}\n", simd::isa().name()))
+    let simd = simd::isa().name();
+    super::print(&format!("{table}\n{forward}batch {batch}, {threads} threads, {precision}, {simd}\n"))
 }
 
 fn quoted(text: &str) -> String {
