@@ -15,6 +15,7 @@ use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;
 use trm::dataset::{Dataset, Metadata, Split};
+use trm::puzzle::Description;
 use trm::rng::Rng;
 use trm::train::PuzzleTable;
 
@@ -67,7 +68,7 @@ fn uninterrupted() -> (&'static Path, &'static Path) {
         let (data, run) = (dir.path().join("data"), dir.path().join("run"));
         let splits = BTreeMap::from([("train".to_owned(), split(PUZZLES)), ("test".to_owned(), split(20))]);
         let identifiers = (0..=PUZZLES).map(|id| format!("puzzle {id}")).collect();
-        Dataset { splits, identifiers }.write(&data).unwrap();
+        Dataset { splits, identifiers, puzzle: Description::infer(16, 6) }.write(&data).unwrap();
         succeed(train_on(&data, &run));
         (dir, data, run)
     });

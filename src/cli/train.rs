@@ -8,7 +8,7 @@ use super::common::{Experiment, Threads};
 use super::note;
 use super::solve::show_sample;
 use crate::checkpoint::RunFolder;
-use crate::config::{Config, suggested};
+use crate::config::{self, Config, suggested};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::model::model_flops;
 use crate::report::Progress;
@@ -109,6 +109,8 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
         name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
     }
     config.task = data.task().clone();
+    // What the run is stored with, so that it stays the same on whatever machine it goes on.
+    config.train.precision = Precision::from(config.train.precision).into();
     config.validate()?;
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
@@ -136,6 +138,9 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     }
     let mut wanted = asked.resolve(&shorthands(args))?;
     wanted.task = stored.task.clone();
+    if wanted.train.precision == config::Precision::Auto {
+        wanted.train.precision = stored.train.precision;
+    }
     let differences = stored.differences(&wanted);
     if !differences.is_empty() {
         return Err(Error::input(format!(

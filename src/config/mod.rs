@@ -236,7 +236,8 @@ pub struct TrainConfig {
     pub act: bool,
     /// The Q-learning continue loss (SPEC step 4).
     pub continue_loss: bool,
-    /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32.
+    /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32. `auto` becomes
+    /// one of the others when a run starts, and stays that.
     pub precision: Precision,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
     /// Part of the experiment, not of the machine: it fixes the order of summation.
@@ -263,8 +264,12 @@ pub enum Loss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
+    /// The reference.
     F32,
+    /// Operands rounded to bf16, the same on every machine; fast where the processor has bf16 dot products.
     Bf16,
+    /// `bf16` where the processor has bf16 dot products, else `f32`.
+    Auto,
 }
 
 /// Optimizer of the dense weights (SPEC "Optimizers, schedule, EMA").

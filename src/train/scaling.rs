@@ -14,8 +14,9 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::model::{Model, model_flops};
+use crate::simd::Precision;
 
 /// Places in an update where all lanes meet: after the groups, after the sum, after the optimizer.
 pub const JOINS: f64 = 3.0;
@@ -81,7 +82,7 @@ impl Step {
         let model = Model::new(&config.model, &config.task);
         let train = &config.train;
         let weights = model.layout.n_weights();
-        let packed_element = match train.precision {
+        let packed_element = match Precision::from(train.precision) {
             Precision::F32 => 4.0,
             Precision::Bf16 => 2.0,
         };

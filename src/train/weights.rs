@@ -8,6 +8,7 @@ use crate::checkpoint::{SparseRows as _, TensorSource, save_weights, weights};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::{Model, initialize};
+use crate::simd::{Isa, Precision, isa};
 use crate::tape::Params;
 
 /// The numbers that a [`Model`]'s structure is filled with.
@@ -76,11 +77,24 @@ impl Weights {
     }
 }
 
-impl From<crate::config::Precision> for crate::simd::Precision {
+impl From<crate::config::Precision> for Precision {
+    /// `auto` is what is fast on this machine.
     fn from(setting: crate::config::Precision) -> Self {
+        use crate::config::Precision as Setting;
         match setting {
-            crate::config::Precision::F32 => Self::F32,
-            crate::config::Precision::Bf16 => Self::Bf16,
+            Setting::F32 => Self::F32,
+            Setting::Bf16 => Self::Bf16,
+            Setting::Auto if isa() == Isa::Avx512Bf16 => Self::Bf16,
+            Setting::Auto => Self::F32,
+        }
+    }
+}
+
+impl From<Precision> for crate::config::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
         }
     }
 }

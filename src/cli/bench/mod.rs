@@ -33,7 +33,7 @@ pub struct Args {
     /// Sequences in the batch [default: the preset's]
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
-    /// Number format of matrix products: f32 or bf16 [default: the preset's]
+    /// Number format of matrix products: f32, bf16 or auto [default: the preset's]
     #[arg(long, value_name = "FORMAT")]
     precision: Option<String>,
     #[command(flatten)]
