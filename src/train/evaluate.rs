@@ -172,20 +172,30 @@ mod tests {
     use crate::config::{Config, Mixing};
     use crate::rng::Rng;
 
-    /// A small model whose halting head is neither sure nor unsure: its weights are those of a random linear layer.
+    /// A small model with a random halting head, shifted so that about half of what it says is above 0.
     fn model(mixing: Mixing) -> (Model, Weights) {
         let mut config = Config::preset("sudoku-4x4").expect("preset");
         let m = &mut config.model;
         (m.hidden_size, m.inner_multiple, m.h_cycles, m.l_cycles, m.mixing) = (32, 32, 1, 2, mixing);
         let model = Model::new(&config.model, &config.task);
         let mut weights = Weights::new(&model, &config);
-        let (q_weight, q_bias) = (model.heads.q_weight, model.heads.q_bias);
         let range = |id: crate::tape::ParamId| model.layout.tensors()[id.index()].range();
+        let (weight, bias) = (range(model.heads.q_weight), range(model.heads.q_bias));
         let mut rng = Rng::new(3);
         weights.params.update(|values| {
-            values[range(q_weight)].fill_with(|| (rng.uniform() - 0.5) as f32);
-            values[range(q_bias)].copy_from_slice(&[-0.4, 0.0]);
+            values[weight].fill_with(|| (rng.uniform() - 0.5) as f32);
+            values[bias.clone()].fill(0.0);
         });
+        let said: Vec<[f32; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
+            .iter()
+            .flat_map(|(_, scores)| scores.iter().map(|score| score.q))
+            .collect();
+        let medians = [0, 1].map(|i| {
+            let mut sorted: Vec<f32> = said.iter().map(|q| q[i]).collect();
+            sorted.sort_by(f32::total_cmp);
+            sorted[sorted.len() / 2]
+        });
+        weights.params.update(|values| values[bias].copy_from_slice(&medians.map(|median| -median)));
         (model, weights)
     }
 
