@@ -4,8 +4,8 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use trm::config::{Arch, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
-use trm::model::{self, Model, Pass, States, initialize};
+use trm::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
+use trm::model::{self, Balance, Model, Pass, States, initialize};
 use trm::rng::Rng;
 use trm::simd::{Precision, Real};
 use trm::tape::ops::{self, Entry, Likelihood};
@@ -171,6 +171,11 @@ impl Shape {
             gradient: self.gradient,
             last_k: self.last_k,
             separate_nets: self.separate_nets,
+            experts: 0,
+            experts_per_token: 1,
+            tied_embeddings: false,
+            fixed_point: FixedPoint::None,
+            fixed_point_tolerance: 1e-3,
         };
         let task = TaskConfig {
             puzzle: "tokens".into(),
@@ -240,12 +245,13 @@ impl<T: Real> Problem<T> {
 /// `z ← f_z(z + y + x)` or `y ← f_y(y + z)`.
 fn update<T: Real>(model: &Model, tape: &mut Tape<'_, T>, which: char, x: &Var, states: &mut States) {
     let [y, z] = [&states[0], &states[1]];
+    let mut balance = Balance::new(model.len, 0);
     if which == 'z' {
         let sum = ops::add(tape, &[z, y, x]);
-        states[1] = model.nets[0].forward(tape, sum, model.len);
+        states[1] = model.nets[0].forward(tape, sum, &mut balance);
     } else {
         let sum = ops::add(tape, &[y, z]);
-        states[0] = model.nets[model.nets.len() - 1].forward(tape, sum, model.len);
+        states[0] = model.nets[model.nets.len() - 1].forward(tape, sum, &mut balance);
     }
 }
 

@@ -10,7 +10,7 @@ use super::solve::show_sample;
 use crate::checkpoint::RunFolder;
 use crate::config::{self, Config, suggested};
 use crate::error::{Error, INTERRUPTED, Result};
-use crate::model::model_flops;
+use crate::model::update_flops;
 use crate::report::Progress;
 use crate::simd::{self, Precision};
 use crate::train::{Ending, HaltRule, Lanes, Run, TaskData, Thinking};
@@ -168,7 +168,8 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
     let limit = lanes.fma_limit(precision, 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;
-    let per_update = model_flops(&trainer.model).total() * train.batch_size as f64;
+    let per_update = update_flops(&trainer.model, train);
+    let flops_before = trainer.model_flops();
     let halt = HaltRule::of(&trainer.model, train);
     let thinking = Thinking { steps: train.halt_max_steps, halt: Some(halt) };
     note(&format!(
@@ -189,7 +190,7 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
         }
         Ending::Finished(evaluation) => {
             let trainer = run.trainer();
-            let model_flops = per_update * (total - first) as f64;
+            let model_flops = trainer.model_flops() - flops_before;
             note(&format!(
                 "trained in {:.1} s, {model_flops:.2e} model FLOPs; weights in {}",
                 started.elapsed().as_secs_f64(),

@@ -1,10 +1,12 @@
 //! What a set of well-typed settings must satisfy before anything is allocated or trained.
 
-use super::{Arch, Augment, Config, Gradient, Loss, Mixing, Positions, resources};
+use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, Positions, resources};
 use crate::error::{Error, Result};
 
 /// Kinds of puzzles.
 const PUZZLES: [&str; 5] = ["sudoku", "maze", "arc", "grid", "tokens"];
+/// A router looks at every pair of experts.
+const MAX_EXPERTS: u64 = 64;
 
 /// Why settings are refused, and which keys are to blame.
 pub(super) struct Fault {
@@ -37,6 +39,8 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("model.learned_prefix", wide(m.learned_prefix), 0, 65_536),
         ("model.last_k", wide(m.last_k), 1, 1 << 21),
         ("task.width", wide(t.width), 0, 65_536),
+        ("model.experts", wide(m.experts), 0, MAX_EXPERTS),
+        ("model.experts_per_token", wide(m.experts_per_token), 1, MAX_EXPERTS),
         ("task.seq_len", wide(t.seq_len), 1, 65_536),
         ("task.vocab_size", wide(t.vocab_size), 2, 65_536),
         ("task.num_puzzle_identifiers", wide(t.num_puzzle_identifiers), 1, 1 << 31),
@@ -59,10 +63,12 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
 }
 
 /// Ranges of rates and shares; the flag says whether the upper end itself is allowed.
-fn rates(c: &Config) -> [(&'static str, f64, f64, f64, bool); 13] {
+fn rates(c: &Config) -> [(&'static str, f64, f64, f64, bool); 15] {
     let r = &c.train;
     [
         ("model.expansion", c.model.expansion, 0.01, 1_000.0, true),
+        ("model.fixed_point_tolerance", c.model.fixed_point_tolerance, 0.0, 1.0, true),
+        ("train.balance_loss_weight", r.balance_loss_weight, 0.0, 1e6, true),
         ("train.label_smoothing", r.label_smoothing, 0.0, 1.0, false),
         ("train.halt_loss_weight", r.halt_loss_weight, 0.0, 1e6, true),
         ("train.lr", r.lr, 0.0, 1e3, true),
@@ -93,6 +99,7 @@ pub(super) fn first_fault(c: &Config) -> Result<(), Fault> {
         }
     }
     model(c)?;
+    recursion(c)?;
     data(c)?;
     train(c)?;
     resources::fits(c)
@@ -156,6 +163,21 @@ fn model(c: &Config) -> Result<(), Fault> {
             ),
         );
     }
+    if m.experts > 0 && m.experts_per_token > m.experts {
+        return fault(
+            &["model.experts_per_token", "model.experts"],
+            format!(
+                "model.experts_per_token = {} is more than model.experts = {}; give 1 to {}",
+                m.experts_per_token, m.experts, m.experts
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// What recurs, how often, and what of it is differentiated.
+fn recursion(c: &Config) -> Result<(), Fault> {
+    let m = &c.model;
     if m.separate_nets && m.arch != Arch::Trm {
         return fault(
             &["model.separate_nets", "model.arch"],
@@ -180,10 +202,14 @@ fn model(c: &Config) -> Result<(), Fault> {
             "model.arch = \"hrm\" halts by comparing with the continue head; set train.continue_loss = true",
         );
     }
-    let calls = match m.arch {
-        Arch::Transformer => 1,
-        _ => m.h_cycles * (m.l_cycles + 1),
-    };
+    if m.arch == Arch::Direct && (c.train.halt_max_steps != 1 || c.train.continue_loss) {
+        return fault(
+            &["train.halt_max_steps", "train.continue_loss", "model.arch"],
+            "model.arch = \"direct\" carries nothing from one supervision step to the next; set train.halt_max_steps = 1 \
+             and train.continue_loss = false",
+        );
+    }
+    let calls = if m.arch.is_one_call() { 1 } else { m.h_cycles * (m.l_cycles + 1) };
     if m.gradient == Gradient::LastK && m.last_k > calls {
         return fault(
             &["model.last_k", "model.h_cycles", "model.l_cycles", "model.gradient"],
@@ -192,6 +218,14 @@ fn model(c: &Config) -> Result<(), Fault> {
                  {calls}",
                 m.last_k
             ),
+        );
+    }
+    let recorded = if m.gradient == Gradient::LastK { m.last_k } else { m.l_cycles + 1 };
+    if m.fixed_point != FixedPoint::None && (m.arch.is_one_call() || calls < recorded + m.l_cycles + 1) {
+        return fault(
+            &["model.fixed_point", "model.arch", "model.h_cycles", "model.last_k", "model.gradient"],
+            "model.fixed_point iterates whole detached cycles and there is none; raise model.h_cycles, lower last_k, or \
+             set fixed_point = \"none\"",
         );
     }
     Ok(())

@@ -70,6 +70,16 @@ pub struct ModelConfig {
     pub last_k: usize,
     /// Separate networks for the z and the y update.
     pub separate_nets: bool,
+    /// Experts in place of each block's SwiGLU over features; 0 = the SwiGLU itself.
+    pub experts: usize,
+    /// With experts: how many each position is routed to.
+    pub experts_per_token: usize,
+    /// The head that reads the answer shares its matrix with the token embedding.
+    pub tied_embeddings: bool,
+    /// Iterates the detached cycles until the states settle, at most the `h_cycles` - 1 times there are otherwise.
+    pub fixed_point: FixedPoint,
+    /// With `fixed_point`: settled when no sequence's states change by more than this share of their norm.
+    pub fixed_point_tolerance: f64,
 }
 
 /// Which recursion (SPEC's table of models).
@@ -86,6 +96,27 @@ pub enum Arch {
     Hier6,
     /// One call `y ← f(y, x)` per supervision step: a plain transformer with deep supervision.
     Transformer,
+    /// Direct prediction: one call `y ← f(x)`, nothing carried, so one supervision step.
+    Direct,
+}
+
+impl Arch {
+    /// Whether a supervision step is a single call, whatever `h_cycles` and `l_cycles` say.
+    pub fn is_one_call(self) -> bool {
+        matches!(self, Self::Transformer | Self::Direct)
+    }
+}
+
+/// How the detached cycles are iterated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FixedPoint {
+    /// `h_cycles` - 1 times.
+    None,
+    /// Until the states settle.
+    Plain,
+    /// The same, with Anderson's extrapolation between iterations.
+    Anderson,
 }
 
 /// Mixing over positions.
@@ -204,6 +235,8 @@ pub struct TrainConfig {
     pub label_smoothing: f64,
     /// Weight of the halting (and continue) loss: 0.5 in the paper.
     pub halt_loss_weight: f64,
+    /// With experts: weight of the loss that spreads positions over them.
+    pub balance_loss_weight: f64,
     /// Optimizer of the dense weights.
     pub optimizer: Optimizer,
     /// Learning rate of the dense weights.

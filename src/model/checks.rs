@@ -1,7 +1,7 @@
 //! Gradient checks of whole compositions: a block, a full cycle, a deep-supervision step.
 
-use super::{Model, Pass, States, initialize};
-use crate::config::{Arch, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
+use super::{Balance, Mlp, Model, Pass, States, initialize};
+use crate::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
 use crate::rng::Rng;
 use crate::simd::Precision;
 use crate::tape::gradcheck::Sample;
@@ -13,6 +13,10 @@ pub const CATALOGUE: &[Entry] = &[
     Entry { name: "block", terms: &[], samples: block },
     Entry { name: "full cycle", terms: &[], samples: full_cycle },
     Entry { name: "deep-supervision step", terms: &[], samples: supervision_step },
+    Entry { name: "mixture of experts", terms: &[], samples: experts },
+    Entry { name: "tied embeddings", terms: &[], samples: tied_embeddings },
+    Entry { name: "after a fixed point", terms: &[], samples: after_a_fixed_point },
+    Entry { name: "last k calls", terms: &[], samples: last_k },
 ];
 
 const VARIANTS: [(&str, Mixing, Positions); 4] = [
@@ -24,10 +28,21 @@ const VARIANTS: [(&str, Mixing, Positions); 4] = [
 
 /// A model of random small size, its weights, and a number of sequences.
 fn small(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Model, Params<f64>, usize) {
+    small_with(rng, arch, mixing, positions, |_| ())
+}
+
+/// The same with settings changed.
+fn small_with(
+    rng: &mut Rng,
+    arch: Arch,
+    mixing: Mixing,
+    positions: Positions,
+    change: impl FnOnce(&mut ModelConfig),
+) -> (Model, Params<f64>, usize) {
     let [heads, half, seq_len, vocab, sequences] = Sample::sizes(rng, [2, 2, 4, 4, 2]);
     let hidden_size = heads * 2 * half;
     let with_table = rng.below(2) == 0;
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         arch,
         h_cycles: 2,
         l_cycles: 2,
@@ -44,7 +59,13 @@ fn small(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Mo
         gradient: Gradient::FullCycle,
         last_k: 0,
         separate_nets: false,
+        experts: 0,
+        experts_per_token: 1,
+        tied_embeddings: false,
+        fixed_point: FixedPoint::None,
+        fixed_point_tolerance: 1e-3,
     };
+    change(&mut config);
     let task = TaskConfig {
         puzzle: "tokens".into(),
         width: 0,
@@ -75,17 +96,18 @@ fn block(rng: &mut Rng) -> Vec<Sample> {
             sample.input(rng, sequences * model.len, model.hidden);
             sample.run(move |tape, inputs| {
                 let h = ops::add(tape, &[&inputs[0]]);
-                vec![model.nets[0].blocks[0].forward(tape, h, model.len)]
+                vec![model.nets[0].blocks[0].forward(tape, h, &mut Balance::new(model.len, 0))]
             })
         })
         .into()
 }
 
 /// The last cycle of the recursion as a function of the states it starts from, the question and the weights.
-fn last_cycle(model: &Model, tape: &mut Tape<'_, f64>, question: &Var, states: &mut States) {
+fn last_cycle(model: &Model, tape: &mut Tape<'_, f64>, question: &Var, states: &mut States) -> Option<Var> {
     let mut last = model.clone();
     last.schedule.calls.retain(|call| call.recorded);
-    last.recur(tape, question, states, Pass::Train);
+    last.schedule.iteration = None;
+    last.recur(tape, question, states, Pass::Train).balance
 }
 
 fn full_cycle(rng: &mut Rng) -> Vec<Sample> {
@@ -96,21 +118,106 @@ fn full_cycle(rng: &mut Rng) -> Vec<Sample> {
         ("singlez", Arch::Singlez, Mixing::MlpT),
         ("hier6", Arch::Hier6, Mixing::MlpT),
         ("transformer", Arch::Transformer, Mixing::Attention),
+        ("direct", Arch::Direct, Mixing::MlpT),
     ]
     .map(|(label, arch, mixing)| {
-        let (model, params, sequences) = small(rng, arch, mixing, Positions::None);
-        let mut sample = Sample::new(label);
-        sample.model(&params);
-        for _ in 0..=model.schedule.states.len() {
-            sample.input(rng, sequences * model.len, model.hidden);
-        }
-        sample.run(move |tape, inputs| {
-            let mut states: States = inputs[1..].iter().map(|state| ops::add(tape, &[state])).collect();
-            last_cycle(&model, tape, &inputs[0], &mut states);
-            states.into_iter().collect()
-        })
+        let problem = small(rng, arch, mixing, Positions::None);
+        recorded_calls(rng, label, problem)
     })
     .into()
+}
+
+/// The recorded calls of a model as a function of the states they start from, the question and the weights.
+fn recorded_calls(rng: &mut Rng, label: &'static str, problem: (Model, Params<f64>, usize)) -> Sample {
+    let (model, params, sequences) = problem;
+    let mut sample = Sample::new(label);
+    sample.model(&params);
+    for _ in 0..=model.schedule.states.len() {
+        sample.input(rng, sequences * model.len, model.hidden);
+    }
+    sample.run(move |tape, inputs| {
+        let mut states: States = inputs[1..].iter().map(|state| ops::add(tape, &[state])).collect();
+        let balance = last_cycle(&model, tape, &inputs[0], &mut states);
+        states.into_iter().chain(balance).collect()
+    })
+}
+
+/// A block with a mixture, and a cycle of calls with the load-balancing loss of all its routers.
+fn experts(rng: &mut Rng) -> Vec<Sample> {
+    [("top 1 of 3", 3, 1), ("top 2 of 3", 3, 2), ("all of 2", 2, 2)]
+        .map(|(label, experts, experts_per_token)| {
+            let set =
+                |m: &mut ModelConfig| (m.experts, m.experts_per_token, m.l_cycles) = (experts, experts_per_token, 1);
+            let problem = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+            assert!(matches!(problem.0.nets[0].blocks[0].mlp, Mlp::Experts(_)));
+            recorded_calls(rng, label, problem)
+        })
+        .into()
+}
+
+/// From the tokens through one matrix to the states, and through the same matrix to the logits.
+fn tied_embeddings(rng: &mut Rng) -> Vec<Sample> {
+    let set = |m: &mut ModelConfig| m.tied_embeddings = true;
+    let (model, params, sequences) = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+    assert_eq!(model.heads.lm, model.embedding.tokens);
+    let seq_len = model.embedding.seq_len;
+    let vocab = model.vocab_size();
+    let tokens: Vec<u8> = (0..sequences * seq_len).map(|_| rng.below(vocab) as u8).collect();
+    let mut sample = Sample::new("");
+    sample.model(&params);
+    sample.input(rng, sequences, model.embedding.puzzle_ndim.max(1));
+    let with_table = model.embedding.puzzle_ndim > 0;
+    vec![sample.run(move |tape, inputs| {
+        let question = model.embedding.forward(tape, &tokens, with_table.then_some(&inputs[0]));
+        let rows = sequences * model.len;
+        let mut states: States = model.starts.iter().map(|_| tape.zeros(rows, model.hidden)).collect();
+        last_cycle(&model, tape, &question, &mut states);
+        let (logits, q) = model.heads(tape, &states);
+        vec![logits, q]
+    })]
+}
+
+/// The recorded calls that follow a fixed point: gradient through them, none through the iteration.
+fn after_a_fixed_point(rng: &mut Rng) -> Vec<Sample> {
+    [("plain", FixedPoint::Plain, Gradient::FullCycle), ("anderson", FixedPoint::Anderson, Gradient::OneStep)]
+        .map(|(label, fixed_point, gradient)| {
+            let set = |m: &mut ModelConfig| {
+                (m.fixed_point, m.gradient, m.h_cycles, m.fixed_point_tolerance) = (fixed_point, gradient, 6, 1e-2);
+            };
+            let (model, params, sequences) = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+            let rows = sequences * model.len;
+            // The question and the weights move the fixed point, which the gradient leaves out on purpose: so the
+            // iteration gets copies of both that a difference does not touch.
+            let mut memory = Memory::default();
+            let mut tape = Tape::new(&mut memory, &params);
+            tape.set_recording(false);
+            let question: Vec<f64> = (0..rows * model.hidden).map(|_| rng.normal()).collect();
+            let x = tape.constant(rows, model.hidden, &question);
+            let mut states: States = model.starts.iter().map(|_| tape.zeros(rows, model.hidden)).collect();
+            model.recur(&mut tape, &x, &mut states, Pass::Infer);
+            let settled: Vec<Vec<f64>> = states.iter().map(|state| tape.value(state).to_vec()).collect();
+            let mut sample = Sample::new(label);
+            sample.model(&params);
+            sample.input(rng, rows, model.hidden);
+            sample.run(move |tape, inputs| {
+                let mut states: States = settled.iter().map(|s| tape.constant(rows, model.hidden, s)).collect();
+                last_cycle(&model, tape, &inputs[0], &mut states);
+                states.into_iter().collect()
+            })
+        })
+        .into()
+}
+
+/// Gradient through the last k calls, from less than a cycle to more than one.
+fn last_k(rng: &mut Rng) -> Vec<Sample> {
+    [("k = 1", 1), ("k = 2", 2), ("k = 5", 5)]
+        .map(|(label, k)| {
+            let set = |m: &mut ModelConfig| (m.gradient, m.last_k) = (Gradient::LastK, k);
+            let problem = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+            assert_eq!(problem.0.schedule.recorded(), k);
+            recorded_calls(rng, label, problem)
+        })
+        .into()
 }
 
 fn supervision_step(rng: &mut Rng) -> Vec<Sample> {

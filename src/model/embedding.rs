@@ -25,7 +25,9 @@ impl Embedding {
     pub(super) fn new(layout: &mut Layout, config: &ModelConfig, task: &TaskConfig) -> Self {
         let hidden = config.hidden_size;
         let prefix = prefix_len(config);
-        let tokens = layout.push("inner.embed_tokens.embedding_weight", task.vocab_size, hidden, Use::Table);
+        // Tied, the matrix is also the answer's head, and packed for that.
+        let usage = if config.tied_embeddings { Use::Rows } else { Use::Table };
+        let tokens = layout.push("inner.embed_tokens.embedding_weight", task.vocab_size, hidden, usage);
         let positions = (config.positions == Positions::Learned)
             .then(|| layout.push("inner.embed_pos.embedding_weight", prefix + task.seq_len, hidden, Use::Table));
         let learned_prefix =

@@ -3,7 +3,9 @@
 //! 2·M·N·K for every matrix product, attention scores and values included; the forward pass of every call, plus twice
 //! that for calls that carry gradient; nothing for recomputation, norms, activations or the optimizer.
 
-use super::{Mix, Model};
+use super::network::SwiGluWeights;
+use super::{Mix, Mlp, Model};
+use crate::config::TrainConfig;
 use crate::tape::ParamId;
 
 /// FLOPs of one supervision step of one sequence.
@@ -36,6 +38,13 @@ pub fn model_flops(model: &Model) -> Flops {
     flops
 }
 
+/// FLOPs of an update: every sequence's training step, and with the continue loss its further forward pass.
+pub fn update_flops(model: &Model, train: &TrainConfig) -> f64 {
+    let flops = model_flops(model);
+    let further = if train.continue_loss { flops.forward } else { 0.0 };
+    train.batch_size as f64 * (flops.total() + further)
+}
+
 /// FLOPs of a supervision step without gradient, for one sequence.
 pub fn forward_flops(model: &Model) -> f64 {
     model_flops(model).forward
@@ -45,7 +54,8 @@ fn heads_flops(model: &Model) -> f64 {
     product(model, model.heads.lm, model.embedding.seq_len) + product(model, model.heads.q_weight, 1)
 }
 
-fn network_flops(model: &Model, net: usize) -> f64 {
+/// FLOPs of one call of a network, forward, for one sequence.
+pub fn network_flops(model: &Model, net: usize) -> f64 {
     let len = model.len;
     let blocks = &model.nets[net].blocks;
     let block = |mix: &Mix| match *mix {
@@ -55,7 +65,14 @@ fn network_flops(model: &Model, net: usize) -> f64 {
         }
         Mix::Positions(w) => product(model, w.gate_up, model.hidden) + product(model, w.down, model.hidden),
     };
-    blocks.iter().map(|b| block(&b.mix) + product(model, b.mlp.gate_up, len) + product(model, b.mlp.down, len)).sum()
+    let swiglu = |w: &SwiGluWeights| product(model, w.gate_up, len) + product(model, w.down, len);
+    let mlp = |mlp: &Mlp| match mlp {
+        Mlp::SwiGlu(weights) => swiglu(weights),
+        Mlp::Experts(experts) => {
+            product(model, experts.router, len) + experts.per_token as f64 * swiglu(&experts.weights[0])
+        }
+    };
+    blocks.iter().map(|b| block(&b.mix) + mlp(&b.mlp)).sum()
 }
 
 /// A weight applied to `vectors` rows or columns.

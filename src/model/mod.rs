@@ -6,17 +6,22 @@
 
 mod checks;
 mod embedding;
+mod experts;
+mod fixed_point;
 mod flops;
 mod init;
 mod network;
+mod recursion;
 mod schedule;
 
 pub use checks::CATALOGUE;
 pub use embedding::Embedding;
-pub use flops::{Flops, forward_flops, model_flops};
+pub use experts::{Balance, Experts};
+pub use flops::{Flops, forward_flops, model_flops, network_flops, update_flops};
 pub use init::initialize;
-pub use network::{Block, Mix, Network};
-pub use schedule::{Call, MAX_STATES, Schedule, Source, StateId};
+pub use network::{Block, Mix, Mlp, Network};
+pub use recursion::{Pass, Recursion};
+pub use schedule::{Call, Iteration, MAX_STATES, Method, Schedule, Source, StateId};
 
 use std::sync::Arc;
 
@@ -46,21 +51,13 @@ pub struct Model {
     pub hidden: usize,
 }
 
-/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (SPEC).
+/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (SPEC). W_lm is the token embedding's
+/// matrix when the two are tied.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     pub lm: ParamId,
     pub q_weight: ParamId,
     pub q_bias: ParamId,
-}
-
-/// Which calls of the schedule leave a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// As the schedule says.
-    Train,
-    /// None.
-    Infer,
 }
 
 impl Model {
@@ -82,7 +79,10 @@ impl Model {
             })
             .collect();
         let heads = Heads {
-            lm: layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Rows),
+            lm: match config.tied_embeddings {
+                true => embedding.tokens,
+                false => layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Rows),
+            },
             q_weight: layout.push("inner.q_head.weight", 2, hidden, Use::Rows),
             q_bias: layout.push_vector("inner.q_head.bias", 2),
         };
@@ -92,25 +92,6 @@ impl Model {
     /// V.
     pub fn vocab_size(&self) -> usize {
         self.layout.tensors()[self.heads.lm.index()].rows
-    }
-
-    /// Runs the recursion of one supervision step: `states` are replaced by the new ones. `question` is x.
-    pub fn recur<T: Real>(&self, tape: &mut Tape<'_, T>, question: &Var, states: &mut States, pass: Pass) {
-        for call in &self.schedule.calls {
-            tape.set_recording(call.recorded && pass == Pass::Train);
-            let h = {
-                let summand = |source: &Source| match source {
-                    Source::State(id) => &states[id.index()],
-                    Source::Question => question,
-                };
-                let summands: ArrayVec<&Var, { MAX_STATES + 1 }> = call.inputs.iter().map(summand).collect();
-                ops::add(tape, &summands)
-            };
-            let updated = self.nets[call.net].forward(tape, h, self.len);
-            let outdated = std::mem::replace(&mut states[call.target.index()], updated);
-            tape.release(outdated);
-        }
-        tape.set_recording(pass == Pass::Train);
     }
 
     /// The heads applied to the states: `(logits [sequences·seq_len, vocab], q [sequences, 2])`.

@@ -1,5 +1,6 @@
 //! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, SPEC "Block").
 
+use super::experts::{Balance, Experts};
 use crate::config::{Mixing, ModelConfig, Positions};
 use crate::simd::Real;
 use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
@@ -11,11 +12,19 @@ pub struct Network {
 }
 
 /// One block's weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Block {
     pub mix: Mix,
-    /// SwiGLU over features.
-    pub mlp: SwiGluWeights,
+    pub mlp: Mlp,
+    /// L.
+    len: usize,
+}
+
+/// Over features.
+#[derive(Clone, Debug)]
+pub enum Mlp {
+    SwiGlu(SwiGluWeights),
+    Experts(Experts),
 }
 
 /// Mixing over positions.
@@ -63,21 +72,44 @@ impl Network {
                         Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, (Use::GateUpCols, Use::Cols)))
                     }
                 };
-                Block { mix, mlp: swiglu(layout, format!("{prefix}.mlp"), hidden, (Use::GateUpRows, Use::Rows)) }
+                let mlp = match config.experts {
+                    0 => Mlp::SwiGlu(swiglu(layout, format!("{prefix}.mlp"), hidden, (Use::GateUpRows, Use::Rows))),
+                    experts => Mlp::Experts(Experts {
+                        router: layout.push(format!("{prefix}.mlp.router.weight"), experts, hidden, Use::Rows),
+                        weights: (0..experts)
+                            .map(|e| {
+                                swiglu(
+                                    layout,
+                                    format!("{prefix}.mlp.experts.{e}"),
+                                    hidden,
+                                    (Use::GateUpRows, Use::Rows),
+                                )
+                            })
+                            .collect(),
+                        per_token: config.experts_per_token,
+                    }),
+                };
+                Block { mix, mlp, len }
             })
             .collect();
         Self { blocks }
     }
 
-    /// `f(h)` for sequences of `len` positions; uses up h `[sequences·len, hidden]`.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, len: usize) -> Var {
-        self.blocks.iter().fold(h, |h, block| block.forward(tape, h, len))
+    /// `f(h)`; uses up h `[sequences·len, hidden]`.
+    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, balance: &mut Balance) -> Var {
+        self.blocks.iter().fold(h, |h, block| block.forward(tape, h, balance))
+    }
+
+    /// Blocks with a mixture of experts.
+    pub(super) fn routers(&self) -> usize {
+        self.blocks.iter().filter(|block| matches!(block.mlp, Mlp::Experts(_))).count()
     }
 }
 
 impl Block {
     /// One block: mix over positions, then over features; post-norm.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, len: usize) -> Var {
+    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, balance: &mut Balance) -> Var {
+        let len = self.len;
         let h = match self.mix {
             Mix::Attention { qkv, out, heads, rope } => {
                 let qkv = ops::linear(tape, &h, qkv, None);
@@ -91,7 +123,10 @@ impl Block {
                 ops::add_rmsnorm_over_positions(tape, h, mixed, len)
             }
         };
-        let wide = ops::swiglu(tape, &h, self.mlp.gate_up, self.mlp.down);
+        let wide = match &self.mlp {
+            Mlp::SwiGlu(mlp) => ops::swiglu(tape, &h, mlp.gate_up, mlp.down),
+            Mlp::Experts(experts) => experts.forward(tape, &h, balance),
+        };
         ops::add_rmsnorm(tape, h, wide)
     }
 }

@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::config::{Arch, Gradient, ModelConfig};
+use crate::config::{Arch, FixedPoint, Gradient, ModelConfig};
 
 /// Most states a model has: y and six latents (SPEC "hier6").
 pub const MAX_STATES: usize = 7;
@@ -37,6 +37,27 @@ pub struct Call {
     pub recorded: bool,
 }
 
+/// How often the detached calls are repeated, when that is not fixed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Iteration {
+    pub method: Method,
+    /// The first so many calls are one cycle.
+    pub cycle: usize,
+    /// Cycles at most; the schedule lists that many.
+    pub most: usize,
+    /// Settled when no sequence's states change by more than this share of their norm.
+    pub tolerance: f64,
+}
+
+/// From one iteration to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// s ← G(s).
+    Plain,
+    /// Anderson's extrapolation.
+    Anderson,
+}
+
 /// One supervision step of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -45,6 +66,8 @@ pub struct Schedule {
     /// Published names of the networks.
     pub nets: Vec<&'static str>,
     pub calls: Vec<Call>,
+    /// Detached cycles at the start that stop when the states have settled.
+    pub iteration: Option<Iteration>,
     /// The state the heads read.
     pub answer: StateId,
     /// Halts when `q_halt > q_continue` even without the continue loss (SPEC "Deep supervision", step 3).
@@ -66,12 +89,24 @@ impl Schedule {
             Arch::Singlez => Self::one_state(t, n),
             Arch::Hier6 => Self::many_latents(t, n),
             Arch::Transformer => Self::transformer(),
+            Arch::Direct => Self::direct(),
         };
         let calls_per_cycle = schedule.calls.len().min(n + 1);
         schedule.record_last(match config.gradient {
             Gradient::FullCycle => calls_per_cycle,
             Gradient::OneStep => 2,
             Gradient::LastK => config.last_k,
+        });
+        schedule.iteration = match config.fixed_point {
+            FixedPoint::None => None,
+            FixedPoint::Plain => Some(Method::Plain),
+            FixedPoint::Anderson => Some(Method::Anderson),
+        }
+        .map(|method| {
+            // The last cycle is left as it is even where only a part of it is recorded.
+            let last = (n + 1).max(schedule.recorded());
+            let most = (schedule.calls.len() - last) / (n + 1);
+            Iteration { method, cycle: n + 1, most, tolerance: config.fixed_point_tolerance }
         });
         schedule
     }
@@ -84,6 +119,7 @@ impl Schedule {
             states: vec!["H", "L"],
             nets: nets.to_vec(),
             calls: vec![cycle; t].concat(),
+            iteration: None,
             answer: Y,
             compares_q: false,
         }
@@ -94,7 +130,8 @@ impl Schedule {
         let z = StateId(0);
         let mut cycle = vec![call(z, 0, &[Source::State(z), X]); n];
         cycle.push(call(z, 0, &[Source::State(z)]));
-        Self { states: vec!["L"], nets: vec!["L_level"], calls: vec![cycle; t].concat(), answer: z, compares_q: false }
+        let calls = vec![cycle; t].concat();
+        Self { states: vec!["L"], nets: vec!["L_level"], calls, iteration: None, answer: z, compares_q: false }
     }
 
     /// Multi-scale z: T cycles of `z_i ← f(Σ z_j, y + x)` for i = 1…n and one `y ← f(y, Σ z_j)`.
@@ -105,13 +142,25 @@ impl Schedule {
         let mut cycle: Vec<Call> = latents[..n].iter().map(|&z| call(z, 0, &inputs)).collect();
         cycle.push(call(Y, 0, &std::iter::once(Source::State(Y)).chain(sum).collect::<Vec<_>>()));
         let states = vec!["H", "L1", "L2", "L3", "L4", "L5", "L6"];
-        Self { states, nets: vec!["L_level"], calls: vec![cycle; t].concat(), answer: Y, compares_q: false }
+        let calls = vec![cycle; t].concat();
+        Self { states, nets: vec!["L_level"], calls, iteration: None, answer: Y, compares_q: false }
     }
 
     /// The plain transformer: `y ← f(y, x)` once.
     fn transformer() -> Self {
         let calls = vec![call(Y, 0, &[Source::State(Y), X])];
-        Self { states: vec!["H"], nets: vec!["H_level"], calls, answer: Y, compares_q: true }
+        Self { states: vec!["H"], nets: vec!["H_level"], calls, iteration: None, answer: Y, compares_q: true }
+    }
+
+    /// Direct prediction: `y ← f(x)` once; no state is read, so nothing is carried.
+    fn direct() -> Self {
+        let calls = vec![call(Y, 0, &[X])];
+        Self { states: vec!["H"], nets: vec!["L_level"], calls, iteration: None, answer: Y, compares_q: false }
+    }
+
+    /// How many calls are recorded.
+    pub fn recorded(&self) -> usize {
+        self.calls.iter().filter(|call| call.recorded).count()
     }
 
     /// Marks the last `count` calls as recorded, the others as detached.

@@ -35,6 +35,8 @@ pub mod profile;
 pub use arena::{Arena, Block};
 pub use params::{Grads, Layout, ParamId, Params, Tensor, Use, set_node};
 
+use std::ops::Range;
+
 use crate::simd::{Real, RopeTable};
 use ops::Op;
 use profile::{Phase, Stopwatch};
@@ -121,6 +123,24 @@ impl<'a, T: Real> Tape<'a, T> {
         let block = self.value_block(id);
         self.memory.arena.get_mut(block).copy_from_slice(values);
         Var(id)
+    }
+
+    /// A constant `[rows, cols]` of zeros.
+    pub fn zeros(&mut self, rows: usize, cols: usize) -> Var {
+        let id = self.new_slot(rows, cols);
+        let block = self.value_block(id);
+        self.memory.arena.get_mut(block).fill(T::ZERO);
+        Var(id)
+    }
+
+    /// `target[rows] ← target[rows] + alpha · source[rows]`, of two constants: nothing is recorded.
+    pub fn accumulate(&mut self, target: &Var, rows: Range<usize>, alpha: T, source: &Var) {
+        assert!(!self.needs_grad(target) && !self.needs_grad(source), "gradient would be lost");
+        let (_, cols) = self.shape(target);
+        let elements = |block: Block| block.part(rows.start * cols, rows.len() * cols);
+        let blocks = (elements(self.value_block(source.0)), elements(self.value_block(target.0)));
+        let ([source], [target]) = self.memory.arena.split([blocks.0], [blocks.1]);
+        crate::simd::axpy(target, alpha, source);
     }
 
     /// An input `[rows, cols]` whose gradient is wanted.

@@ -37,6 +37,10 @@ pub struct Outcome {
     pub lm_loss: Vec<f64>,
     pub halt_loss: Vec<f64>,
     pub continue_loss: Vec<f64>,
+    /// With experts: how unevenly they were used.
+    pub balance_loss: Vec<f64>,
+    /// Calls of the recursion.
+    pub calls: Vec<u32>,
     /// Labelled tokens that the logits get right.
     pub correct: Vec<u32>,
     /// Labelled tokens.
@@ -67,6 +71,8 @@ impl Group {
                 lm_loss: vec![0.0; slots],
                 halt_loss: vec![0.0; slots],
                 continue_loss: vec![0.0; slots],
+                balance_loss: vec![0.0; slots],
+                calls: vec![0; slots],
                 correct: vec![0; slots],
                 labelled: vec![0; slots],
                 continue_target: vec![0.0; slots],

@@ -61,13 +61,14 @@ impl Lane {
         let question = model.embedding.forward(&mut tape, &group.carry.inputs[tokens.clone()], rows.as_ref());
         let mut states = load_states(&mut tape, model, &group.carry.states, &slots);
         tape.lap(CARRY);
-        model.recur(&mut tape, &question, &mut states, Pass::Train);
+        let recursion = model.recur(&mut tape, &question, &mut states, Pass::Train);
         let (logits, q) = model.heads(&mut tape, &states);
         store_states(&tape, model, &states, &mut group.carry.states, &slots);
         tape.lap(CARRY);
 
         let labels = &group.carry.labels[tokens];
         let outcome = &mut group.outcome;
+        outcome.calls[slots.clone()].fill(recursion.calls as u32);
         store_outputs(&tape, (&logits, &q), &slots, &mut outcome.logits, &mut outcome.q);
         let vocab = model.vocab_size();
         for (i, labels) in labels.chunks_exact(seq_len).enumerate() {
@@ -91,18 +92,25 @@ impl Lane {
         self.seed.clear();
         self.seed.resize(n, (1.0 / batch) as f32);
         self.seed.resize(2 * n, (config.halt_loss_weight / batch) as f32);
-        let (lm_seed, halt_seed) = self.seed.split_at(n);
-        if config.continue_loss {
+        self.seed.resize(3 * n, (config.balance_loss_weight / batch) as f32);
+        let (lm_seed, rest) = self.seed.split_at(n);
+        let (halt_seed, balance_seed) = rest.split_at(n);
+        let continue_loss = config.continue_loss.then(|| {
             let targets = &mut outcome.continue_target[slots.clone()];
             let last = |i: usize| group.carry.steps[slots.start + i] + 1 >= config.halt_max_steps;
             continue_targets(&mut tape, model, &question, &states, last, targets);
-            let continue_loss = ops::bce_with_logits(&mut tape, &q, 1, targets);
-            copy_losses(&tape, &continue_loss, &mut outcome.continue_loss[slots.clone()]);
-            let seeds = [(&lm_loss, lm_seed), (&halt_loss, halt_seed), (&continue_loss, halt_seed)];
-            tape.backward(&seeds, grads);
-        } else {
-            tape.backward(&[(&lm_loss, lm_seed), (&halt_loss, halt_seed)], grads);
+            let loss = ops::bce_with_logits(&mut tape, &q, 1, targets);
+            copy_losses(&tape, &loss, &mut outcome.continue_loss[slots.clone()]);
+            loss
+        });
+        let mut seeds: ArrayVec<(&Var, &[f32]), 4> = ArrayVec::new();
+        seeds.extend([(&lm_loss, lm_seed), (&halt_loss, halt_seed)]);
+        if let Some(balance_loss) = &recursion.balance {
+            copy_losses(&tape, balance_loss, &mut outcome.balance_loss[slots.clone()]);
+            seeds.push((balance_loss, balance_seed));
         }
+        seeds.extend(continue_loss.iter().map(|loss| (loss, halt_seed)));
+        tape.backward(&seeds, grads);
         if let Some(rows) = &rows {
             let ndim = model.embedding.puzzle_ndim;
             let target = &mut outcome.puzzle_grads[slots.start * ndim..slots.end * ndim];

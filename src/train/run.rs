@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Batches, Evaluation, Lanes, PuzzleTable, StepReport, TaskData, Thinking, Trainer, TrainerState, Weights};
 use crate::checkpoint::{self, RowFile, RunFolder};
-use crate::config::Config;
+use crate::config::{Config, FixedPoint};
 use crate::dataset::SamplerState;
 use crate::error::{Error, Result};
-use crate::model::{Model, model_flops};
+use crate::model::Model;
 use crate::report::{MetricsLog, Progress, ProgressSample};
 
 /// Seconds between two samples shown.
@@ -44,6 +44,11 @@ struct StepRecord {
     q_halt_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     q_continue_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance_loss: Option<f64>,
+    /// Calls of the recursion, the mean over the sequences; only where their number is not fixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls: Option<f64>,
     grad_norm: f64,
     halted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +183,6 @@ impl<'a> Run<'a> {
     ) -> Result<Ending> {
         self.started = Instant::now();
         let train = self.trainer.config.train.clone();
-        let flops = model_flops(&self.trainer.model).total() * train.batch_size as f64;
         let mut window = Window::new();
         let mut last_evaluation = None;
         loop {
@@ -186,7 +190,7 @@ impl<'a> Run<'a> {
             let finished = step == self.trainer.total_steps();
             let due = |interval: u64| finished || (interval > 0 && step.is_multiple_of(interval));
             if step > self.evaluated && due(train.eval_interval) && self.has_test() {
-                last_evaluation = self.evaluate(progress, flops * step as f64, &stop)?;
+                last_evaluation = self.evaluate(progress, &stop)?;
                 window = Window::new();
             }
             if step > self.saved && due(train.checkpoint_interval) {
@@ -214,10 +218,10 @@ impl<'a> Run<'a> {
                 }
                 other => other?,
             };
-            self.metrics.append(&record(&report, &train, self.seconds(), flops * report.step as f64))?;
+            self.metrics.append(&record(&report, &self.trainer, self.seconds()))?;
             window.add(&report);
             if window.seconds() > SAMPLE_SECONDS || report.step == self.trainer.total_steps() {
-                progress.update(&window.sample(&train, flops, limit_gflops));
+                progress.update(&window.sample(&train, limit_gflops));
                 window = Window::new();
             }
         }
@@ -233,15 +237,10 @@ impl<'a> Run<'a> {
     }
 
     /// Evaluates and logs it; `None` when `stop` cut it short.
-    fn evaluate(
-        &mut self,
-        progress: &mut Progress,
-        model_flops: f64,
-        stop: &(impl Fn() -> bool + Sync),
-    ) -> Result<Option<Evaluation>> {
+    fn evaluate(&mut self, progress: &mut Progress, stop: &(impl Fn() -> bool + Sync)) -> Result<Option<Evaluation>> {
         let trainer = &self.trainer;
         let train = &trainer.config.train;
-        let (seconds, step) = (self.seconds(), trainer.step_count());
+        let (seconds, step, model_flops) = (self.seconds(), trainer.step_count(), trainer.model_flops());
         let mut weights = trainer.evaluation_weights();
         self.lanes.replicate(&mut weights.params);
         let stored = (&trainer.model, &weights);
@@ -313,18 +312,21 @@ fn read_table(checkpoint: &Path, files: &[RowFile], config: &Config) -> Result<O
     Ok(Some(table))
 }
 
-fn record(report: &StepReport, train: &crate::config::TrainConfig, seconds: f64, model_flops: f64) -> StepRecord {
+fn record(report: &StepReport, trainer: &Trainer, seconds: f64) -> StepRecord {
+    let (model, train) = (&trainer.config.model, &trainer.config.train);
     let batch = train.batch_size as f64;
     let mean = |sum: f64| (report.count > 0).then(|| sum / report.count as f64);
     StepRecord {
         step: report.step,
         seconds,
-        model_flops,
+        model_flops: trainer.model_flops(),
         lr: report.lr,
         loss: report.loss / batch,
         lm_loss: report.lm_loss / batch,
         q_halt_loss: report.q_halt_loss / batch,
         q_continue_loss: train.continue_loss.then_some(report.q_continue_loss / batch),
+        balance_loss: (model.experts > 0).then_some(report.balance_loss / batch),
+        calls: (model.fixed_point != FixedPoint::None).then_some(report.calls as f64 / batch),
         grad_norm: report.grad_norm,
         halted: report.count,
         token_accuracy: mean(report.accuracy),
@@ -338,6 +340,7 @@ fn record(report: &StepReport, train: &crate::config::TrainConfig, seconds: f64,
 struct Window {
     since: Instant,
     updates: u64,
+    model_flops: f64,
     last_step: u64,
     loss: f64,
     count: u64,
@@ -347,11 +350,21 @@ struct Window {
 
 impl Window {
     fn new() -> Self {
-        Self { since: Instant::now(), updates: 0, last_step: 0, loss: 0.0, count: 0, exact: 0, steps: 0 }
+        Self {
+            since: Instant::now(),
+            updates: 0,
+            model_flops: 0.0,
+            last_step: 0,
+            loss: 0.0,
+            count: 0,
+            exact: 0,
+            steps: 0,
+        }
     }
 
     fn add(&mut self, report: &StepReport) {
         self.updates += 1;
+        self.model_flops += report.model_flops;
         self.last_step = report.step;
         self.loss += report.loss;
         self.count += report.count;
@@ -363,14 +376,9 @@ impl Window {
         self.since.elapsed().as_secs_f64()
     }
 
-    fn sample(
-        &self,
-        train: &crate::config::TrainConfig,
-        flops_per_update: f64,
-        limit_gflops: Option<f64>,
-    ) -> ProgressSample {
+    fn sample(&self, train: &crate::config::TrainConfig, limit_gflops: Option<f64>) -> ProgressSample {
         let rate = self.updates as f64 / self.seconds().max(1e-9);
-        let gflops = rate * flops_per_update / 1e9;
+        let gflops = self.model_flops / self.seconds().max(1e-9) / 1e9;
         let mean = |sum: u64| (self.count > 0).then(|| sum as f64 / self.count as f64);
         ProgressSample {
             step: self.last_step,

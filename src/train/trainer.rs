@@ -12,7 +12,7 @@ use super::tree;
 use super::{Carry, Group, HaltRule, Lanes, PuzzleTable, Weights, learning_rate_factor};
 use crate::config::{Config, TrainConfig};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
 use crate::tape::Grads;
 use crate::tape::profile::Stopwatch;
@@ -41,11 +41,17 @@ pub struct StepReport {
     /// Updates done, this one included.
     pub step: u64,
     pub lr: f64,
-    /// lm + halt_loss_weight · (halt + continue), summed over the batch.
+    /// lm + halt_loss_weight · (halt + continue) + balance_loss_weight · balance, summed over the batch.
     pub loss: f64,
     pub lm_loss: f64,
     pub q_halt_loss: f64,
     pub q_continue_loss: f64,
+    /// With experts: the load-balancing loss.
+    pub balance_loss: f64,
+    /// Calls of the recursion.
+    pub calls: u64,
+    /// Model FLOPs of this update.
+    pub model_flops: f64,
     pub grad_norm: f64,
     /// Slots that halted and have a label.
     pub count: u64,
@@ -73,6 +79,9 @@ pub struct Trainer {
     step: u64,
     /// Updates planned: the end of the learning-rate schedule.
     total_steps: u64,
+    /// Calls that settled states made unnecessary, since the first update.
+    calls_skipped: u64,
+    flops: UpdateFlops,
     rng: Rng,
     /// Sum of all groups' gradients in the last step.
     total: Grads<f32>,
@@ -88,10 +97,28 @@ pub struct Trainer {
     update_bytes: f64,
 }
 
+/// Model FLOPs, counted once.
+struct UpdateFlops {
+    /// Of an update that makes all its calls.
+    update: f64,
+    /// Of one call of a detached cycle, for one sequence.
+    detached_call: f64,
+}
+
+impl UpdateFlops {
+    fn new(model: &Model, train: &TrainConfig) -> Self {
+        let cycle = model.schedule.iteration.as_ref().map_or(0, |iteration| iteration.cycle);
+        let calls = &model.schedule.calls[..cycle];
+        let detached: f64 = calls.iter().map(|call| network_flops(model, call.net)).sum();
+        Self { update: update_flops(model, train), detached_call: detached / cycle.max(1) as f64 }
+    }
+}
+
 /// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
 #[derive(Serialize, Deserialize)]
 pub struct TrainerState<'a> {
     step: u64,
+    calls_skipped: u64,
     rng: Cow<'a, Rng>,
     params: Cow<'a, [f32]>,
     ema: Cow<'a, [f32]>,
@@ -131,6 +158,8 @@ impl Trainer {
             update_bytes: super::scaling::Step::new(&config).optimizer_bytes(),
             step: 0,
             total_steps,
+            calls_skipped: 0,
+            flops: UpdateFlops::new(&model, train),
             groups,
             model,
             weights,
@@ -146,6 +175,16 @@ impl Trainer {
     /// Updates planned.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
+    }
+
+    /// Model FLOPs since the first update.
+    pub fn model_flops(&self) -> f64 {
+        self.flops.update * self.step as f64 - self.flops.detached_call * self.calls_skipped as f64
+    }
+
+    /// Calls that an update makes when no states settle early.
+    fn calls_planned(&self) -> u64 {
+        (self.model.schedule.calls.len() * self.config.train.batch_size) as u64
     }
 
     /// The gradient of the last step, summed over the batch, of total/batch.
@@ -208,6 +247,9 @@ impl Trainer {
         let clip = self.config.train.grad_clip;
         let grad_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
 
+        let skipped = self.calls_planned() - report.calls;
+        self.calls_skipped += skipped;
+        report.model_flops = self.flops.update - self.flops.detached_call * skipped as f64;
         self.step += 1;
         let factor = learning_rate_factor(&self.config.train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, self.config.train.lr * factor, grad_norm);
@@ -263,8 +305,14 @@ impl Trainer {
             report.lm_loss += outcome.lm_loss.iter().sum::<f64>();
             report.q_halt_loss += outcome.halt_loss.iter().sum::<f64>();
             report.q_continue_loss += outcome.continue_loss.iter().sum::<f64>();
-            report.loss =
-                report.lm_loss + self.config.train.halt_loss_weight * (report.q_halt_loss + report.q_continue_loss);
+            report.balance_loss += outcome.balance_loss.iter().sum::<f64>();
+            report.calls += outcome.calls.iter().map(|&calls| u64::from(calls)).sum::<u64>();
+            let train = &self.config.train;
+            report.loss = report.lm_loss + train.halt_loss_weight * (report.q_halt_loss + report.q_continue_loss);
+            // Not even a zero is added without experts: the sum's bits stay.
+            if self.config.model.experts > 0 {
+                report.loss += train.balance_loss_weight * report.balance_loss;
+            }
             if !report.loss.is_finite() {
                 return Err(self.non_finite(format!("the loss of gradient group {i}")));
             }
@@ -330,6 +378,7 @@ impl Trainer {
     pub fn state(&self) -> TrainerState<'_> {
         TrainerState {
             step: self.step,
+            calls_skipped: self.calls_skipped,
             rng: Cow::Borrowed(&self.rng),
             params: Cow::Borrowed(self.weights.params.values()),
             ema: Cow::Borrowed(&self.ema),
@@ -359,7 +408,8 @@ impl Trainer {
         }
         self.weights.params.update(|values| values.copy_from_slice(&state.params));
         self.weights.table = table.map(Arc::new);
-        (self.step, self.rng, self.ema) = (state.step, state.rng.into_owned(), state.ema.into_owned());
+        (self.step, self.calls_skipped) = (state.step, state.calls_skipped);
+        (self.rng, self.ema) = (state.rng.into_owned(), state.ema.into_owned());
         (self.adam.m, self.adam.v) = (state.m.into_owned(), state.v.into_owned());
         for (group, carry) in self.groups.iter_mut().zip(state.carries) {
             group.carry = carry.into_owned();

@@ -3,7 +3,7 @@
 use super::{Examples, Group, Lanes, Profile, Trainer, Weights};
 use crate::config::Config;
 use crate::error::Result;
-use crate::model::{Model, model_flops};
+use crate::model::{Model, forward_flops, update_flops};
 use crate::rng::Rng;
 
 /// Examples of random tokens.
@@ -45,6 +45,8 @@ pub enum Work {
 pub struct Workload {
     trainer: Trainer,
     examples: RandomTokens,
+    /// Model FLOPs of the last update.
+    last_update: Option<f64>,
 }
 
 impl Workload {
@@ -53,7 +55,7 @@ impl Workload {
         let model = Model::new(&config.model, &config.task);
         let weights = Weights::new(&model, &config);
         let examples = RandomTokens::new(config.task.vocab_size, config.task.num_puzzle_identifiers);
-        Self { trainer: Trainer::new(config, weights, u64::MAX), examples }
+        Self { trainer: Trainer::new(config, weights, u64::MAX), examples, last_update: None }
     }
 
     /// Supervision steps that a sequence may live.
@@ -61,20 +63,18 @@ impl Workload {
         self.trainer.config.train.halt_max_steps
     }
 
-    /// Model FLOPs of one repetition.
+    /// Model FLOPs of one repetition; of the last one, where the number of calls is not fixed.
     pub fn model_flops(&self, work: Work) -> f64 {
-        let flops = model_flops(&self.trainer.model);
-        let batch = self.trainer.config.train.batch_size as f64;
-        batch
-            * match work {
-                Work::Train => flops.total(),
-                Work::Forward => flops.forward,
-            }
+        let train = &self.trainer.config.train;
+        match work {
+            Work::Train => self.last_update.unwrap_or_else(|| update_flops(&self.trainer.model, train)),
+            Work::Forward => train.batch_size as f64 * forward_flops(&self.trainer.model),
+        }
     }
 
     /// Profiles so many updates.
     pub fn profile(&mut self, lanes: &Lanes, updates: u64) -> Result<Profile> {
-        let Self { trainer, examples } = self;
+        let Self { trainer, examples, .. } = self;
         Profile::record(lanes, trainer, updates, |trainer| trainer.step(lanes, examples).map(|_| ()))
     }
 
@@ -86,7 +86,10 @@ impl Workload {
     /// Does the work once.
     pub fn run(&mut self, lanes: &Lanes, work: Work) -> Result<()> {
         match work {
-            Work::Train => self.trainer.step(lanes, &mut self.examples).map(|_| ()),
+            Work::Train => {
+                self.last_update = Some(self.trainer.step(lanes, &mut self.examples)?.model_flops);
+                Ok(())
+            }
             Work::Forward => {
                 let (model, weights) = (&self.trainer.model, &self.trainer.weights);
                 let groups = &mut self.trainer.groups;

@@ -5,28 +5,36 @@
 //! `Operation::samples`, so an operation without a gradient check does not compile.
 
 mod add;
+mod add_expert;
 mod add_positions;
 mod add_rmsnorm;
 mod add_start;
 mod attention;
 mod bce_with_logits;
 mod cross_entropy;
+mod gather_rows;
 mod linear;
+mod load_balance;
 mod puzzle_prefix;
+mod route;
 mod select_positions;
 mod swiglu;
 mod swiglu_over_positions;
 mod token_embedding;
 
 pub use add::add;
+pub use add_expert::add_expert;
 pub use add_positions::add_positions;
 pub use add_rmsnorm::{add_rmsnorm, add_rmsnorm_over_positions};
 pub use add_start::add_start;
 pub use attention::attention;
 pub use bce_with_logits::bce_with_logits;
 pub use cross_entropy::{IGNORE_LABEL, Likelihood, cross_entropy};
+pub use gather_rows::gather_rows;
 pub use linear::linear;
+pub use load_balance::load_balance;
 pub use puzzle_prefix::puzzle_prefix;
+pub use route::{Routing, route};
 pub use select_positions::select_positions;
 pub use swiglu::swiglu;
 pub use swiglu_over_positions::swiglu_over_positions;
@@ -129,4 +137,8 @@ operations! {
     select_positions::SelectPositions,
     cross_entropy::CrossEntropy,
     bce_with_logits::BceWithLogits,
+    route::Route,
+    gather_rows::GatherRows,
+    add_expert::AddExpert,
+    load_balance::LoadBalance,
 }
