@@ -30,6 +30,9 @@ use crate::tape::Grads;
 /// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
 const SLICE: usize = 4096;
 
+/// Things that change hands one by one: a box fits an atomic exchange, and making a new one would allocate.
+type Boxed<T> = Vec<Box<T>>;
+
 /// A gradient buffer.
 struct Sum {
     /// The lane that touched it first.
@@ -52,7 +55,7 @@ pub(super) struct Sums {
     /// Partial sums that are done, in the order of the tree.
     done: Vec<AtomicCell<Option<Box<Sum>>>>,
     /// The same, for the last sums.
-    parts: Vec<Box<Sum>>,
+    parts: Boxed<Sum>,
     /// Σ g² of each slice of the total.
     squares: Vec<f64>,
 }
@@ -80,7 +83,7 @@ const MAX_NODES: usize = 16;
 /// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
 pub(super) fn accumulate(
     lanes: &Lanes,
-    groups: &mut Vec<Box<Group>>,
+    groups: &mut Boxed<Group>,
     sums: &mut Sums,
     like: &Grads<f32>,
     work: impl Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync,
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn every_node_is_half_of_its_parent_and_whole_levels_are_numbered_from_the_left() {
         for n in 1..70 {
-            let mut level = vec![0..n];
+            let mut level: Vec<Range<usize>> = std::iter::once(0..n).collect();
             for depth in 0..8 {
                 let is_whole = level.len() == 1 << depth;
                 let mut below = Vec::new();
