@@ -41,7 +41,7 @@ pub struct Step {
     pub flops_per_sequence: f64,
     /// Dense weights.
     pub weights: usize,
-    /// Bytes of packed weights that a shard of [`super::lane::SHARD`] sequences reads.
+    /// Bytes of packed weights that a shard (the four sequences that a lane takes at a time) reads.
     pub streamed_per_shard: f64,
     /// Bytes of one packed element, forward and transposed form each.
     pub packed_element: f64,
