@@ -4,8 +4,9 @@ use std::fs;
 
 use serde::Serialize;
 
+use super::schedule::Drawing;
 use super::{print, print_json};
-use crate::config::MachineMemory;
+use crate::config::{Config, MachineMemory};
 use crate::error::Result;
 use crate::report::Table;
 use crate::simd;
@@ -16,11 +17,22 @@ use crate::train::Lanes;
 /// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
 /// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
 /// path can be forced with the environment variable TRM_SIMD: portable, avx2 or avx512.
+///
+/// With --model: the schedule of one supervision step instead. States, networks, every call with what it adds up, which
+/// calls are recorded, parameters and model FLOPs of each.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm info
-  trm info --json | jq -r .simd_path")]
+  trm info --json | jq -r .simd_path
+  trm info --model sudoku-extreme
+  trm info --model table1-hrm --set l_cycles=4")]
 pub struct Args {
+    /// Draw the model of this preset
+    #[arg(long, value_name = "PRESET")]
+    model: Option<String>,
+    /// With --model: change one setting, e.g. --set h_cycles=2; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "model")]
+    set: Vec<String>,
     /// Print one JSON object; sizes are in bytes, and null is what could not be found out
     #[arg(long)]
     json: bool,
@@ -38,6 +50,10 @@ struct Machine {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    if let Some(preset) = &args.model {
+        let drawing = Drawing::new(&Config::resolve(Some(preset), None, &args.set)?);
+        return if args.json { print_json(&drawing) } else { print(&drawing.to_string()) };
+    }
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let machine = Machine {
         version: env!("CARGO_PKG_VERSION"),

@@ -6,8 +6,10 @@ mod data;
 mod eval;
 mod gradcheck;
 mod info;
+mod plan;
 mod plot;
 mod presets;
+mod schedule;
 mod solve;
 mod train;
 
@@ -38,6 +40,7 @@ enum Command {
     Data(data::Args),
     Plot(plot::Args),
     Presets(presets::Args),
+    Plan(plan::Args),
     Gradcheck(gradcheck::Args),
     Info(info::Args),
     /// Print a completion script for a shell
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Presets(args) => presets::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Gradcheck(args) => gradcheck::run(args),
         Command::Info(args) => info::run(args),
         Command::Completions { shell } => {

@@ -15,7 +15,7 @@ use crate::report::Table;
   trm train --preset sudoku-4x4
   trm train --preset sudoku-extreme --data data/sudoku-extreme --set batch_size=32")]
 pub struct Args {
-    /// Print a JSON list of {name, description}; the first is the default
+    /// Print a JSON list of {name, group, description, published_accuracy, source}; the first is the default
     #[arg(long)]
     json: bool,
 }
@@ -26,8 +26,18 @@ pub fn run(args: Args) -> Result<()> {
         return print_json(&presets);
     }
     let mut table = Table::default();
-    for preset in presets {
-        table.row([preset.name, preset.description.as_str()]);
+    let mut group = presets[0].group.clone();
+    for preset in &presets {
+        if preset.group != group {
+            group.clone_from(&preset.group);
+            table.row([""]).row([group.as_str()]);
+        }
+        let accuracy = preset.published_accuracy.filter(|_| preset.is_of_the_paper());
+        let accuracy = accuracy.map_or_else(String::new, |percent| format!("{percent:.1} %"));
+        table.row([preset.name, accuracy.as_str(), preset.description.as_str()]);
     }
-    print(&format!("{table}\nWithout --preset, `trm train` takes {DEFAULT_PRESET}.\n"))
+    print(&format!(
+        "{table}\nWithout --preset, `trm train` takes {DEFAULT_PRESET}. Percentages were published (arXiv 2510.04871); `trm plan \
+         PRESET` says what a run takes.\n"
+    ))
 }

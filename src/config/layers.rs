@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// A settings file is short; anything longer is not one.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Keys beside the sections at the top of a file.
-const TOP_KEYS: [&str; 2] = ["preset", "description"];
+const TOP_KEYS: [&str; 4] = ["preset", "description", "source", "published_accuracy"];
 
 impl Config {
     /// The settings of a run: `preset` (else the file's own `preset = "…"`, else the default), then the file's
@@ -121,7 +121,7 @@ impl Stack {
     fn base() -> Self {
         let text = presets::text(presets::DEFAULT_PRESET).expect("the base is embedded");
         let mut table: Table = text.parse().expect("the base is TOML");
-        table.remove("description");
+        TOP_KEYS.iter().for_each(|top| drop(table.remove(*top)));
         Self { table, origins: BTreeMap::new(), layer: 0 }
     }
 
@@ -147,10 +147,13 @@ impl Stack {
         })?;
         let document = document.get_ref();
         for top in TOP_KEYS {
-            if let Some(value) = document.get(top)
-                && !value.get_ref().is_str()
-            {
-                return Err(Error::input(format!("{}: {top} needs a string", source.at(value.span().start))));
+            let Some(value) = document.get(top) else { continue };
+            let (fits, needs) = match top {
+                "published_accuracy" => (value.get_ref().is_float(), "a number with a point"),
+                _ => (value.get_ref().is_str(), "a string"),
+            };
+            if !fits {
+                return Err(Error::input(format!("{}: {top} needs {needs}", source.at(value.span().start))));
             }
         }
         let own = document.get("preset").map(|v| (v.get_ref().as_str().unwrap_or_default(), v.span().start));

@@ -9,7 +9,7 @@ use super::check::{Fault, fault};
 use super::{Arch, Config, Mixing};
 
 /// Keys whose sizes multiply into the memory need.
-const SIZES: [&str; 13] = [
+const SIZES: [&str; 14] = [
     "model.n_layers",
     "model.hidden_size",
     "model.expansion",
@@ -19,6 +19,7 @@ const SIZES: [&str; 13] = [
     "model.learned_prefix",
     "model.mixing",
     "model.separate_nets",
+    "model.experts",
     "task.seq_len",
     "task.vocab_size",
     "task.num_puzzle_identifiers",
@@ -61,7 +62,8 @@ fn least_bytes(c: &Config) -> f64 {
         Mixing::MlpT => 3.0 * len * inner(len),
     };
     let nets = if m.separate_nets || m.arch == Arch::Hrm { 2.0 } else { 1.0 };
-    let blocks = nets * f(m.n_layers) * (mixing + 3.0 * d * inner(d));
+    let mlp = f(m.experts.max(1)) * 3.0 * d * inner(d) + f(m.experts) * d;
+    let blocks = nets * f(m.n_layers) * (mixing + mlp);
     let dense = blocks + 2.0 * f(t.vocab_size) * d + 2.0 * d + f(m.learned_prefix) * d;
     // Only rows that some batch touches take memory.
     let touched = if c.train.max_steps > 0 { c.train.max_steps as f64 * f(c.train.batch_size) } else { f64::INFINITY };

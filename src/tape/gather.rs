@@ -4,7 +4,7 @@ use super::{Backward, Block, Grads, Memory, ParamId, Params};
 use crate::simd::{self, Gathered, Real};
 
 /// Uses with so many rows fill a product by themselves, and their operands would take much memory to keep.
-const ROWS_ENOUGH: usize = 1024;
+pub const ROWS_ENOUGH: usize = 1024;
 
 /// Packed operands of one use of a weight.
 #[derive(Clone, Copy)]

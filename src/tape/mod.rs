@@ -33,6 +33,7 @@ mod params;
 pub mod profile;
 
 pub use arena::{Arena, Block};
+pub use gather::ROWS_ENOUGH;
 pub use params::{Grads, Layout, ParamId, Params, Tensor, Use, set_node};
 
 use std::ops::Range;
@@ -59,6 +60,13 @@ impl<T: Real> Default for Memory<T> {
     fn default() -> Self {
         let (slots, nodes, indices, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses, stopwatch: None }
+    }
+}
+
+impl<T: Real> Memory<T> {
+    /// Bytes of the arena.
+    pub fn size_bytes(&self) -> usize {
+        self.arena.size_bytes()
     }
 }
 

@@ -33,6 +33,11 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.memory.size_bytes()
+    }
+
     /// One training step of the sequences `slots` of a group: forward, losses, backward. Slots that halted start from
     /// the start vectors. Reads and replaces their carry, writes their outcome, adds their gradients (of total/batch)
     /// to `grads`.

@@ -94,6 +94,11 @@ impl Lanes {
         &self.lanes_of_node
     }
 
+    /// Bytes of all lanes' arenas.
+    pub fn arena_bytes(&self) -> usize {
+        self.each(|_| with_own_lane(|lane| lane.arena_bytes())).into_iter().sum()
+    }
+
     /// Runs `work` inside the pool, so that rayon's splits happen on its threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)

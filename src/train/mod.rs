@@ -6,6 +6,7 @@
 
 mod adam;
 mod attempt;
+mod cost;
 mod evaluate;
 mod group;
 mod halt_rule;
@@ -26,6 +27,7 @@ mod workload;
 
 pub use adam::Adam;
 pub use attempt::{Thought, attempt};
+pub use cost::{Cost, Footprint};
 pub use evaluate::{Evaluation, StepAccuracy, Thinking, evaluate};
 pub use group::{Carry, Group, Outcome};
 pub use halt_rule::HaltRule;

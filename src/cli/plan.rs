@@ -1,0 +1,295 @@
+//! `trm plan`: what an experiment would take, next to what was published for it.
+
+mod markdown;
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::common::Threads;
+use super::schedule::{engineering, grouped};
+use super::{print, print_json};
+use crate::config::{Config, Preset, nearest, presets};
+use crate::error::{Error, Result};
+use crate::report::Table;
+use crate::simd::{self, Precision};
+use crate::train::scaling::{Machine, Step, predict};
+use crate::train::{Cost, Lanes, Work, Workload};
+
+/// Sequences a lane gets in the measurement: one shard.
+const SEQUENCES_PER_THREAD: usize = 4;
+
+/// Updates timed after one to warm up, unless they take longer than this many seconds.
+const UPDATES: usize = 3;
+const SECONDS: f64 = 3.0;
+
+/// Memory bandwidth of one core and a hand-over between two threads, for the scaling model: typical of servers, and
+/// together a few per cent of an update.
+const CORE_BANDWIDTH: f64 = 10e9;
+const HANDOVER_SECONDS: f64 = 2e-6;
+
+/// Estimate what an experiment takes: parameters, FLOPs, memory, hours, next to the published accuracy
+///
+/// The speed is measured in this moment: a few updates of the experiment itself on random tokens, with a batch of four
+/// sequences a thread. Hours are the run's model FLOPs over that speed; hours on more cores come from the scaling model
+/// (`trm bench --scaling`), which keeps the speed of a core. Memory is an estimate. Updates are those of `epochs` over
+/// `train_puzzles` examples, unless `max_steps` is set. No data set is read.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trm plan sudoku-extreme                       the published model on this machine
+  trm plan table3-trm-t6-k6 --cores 64 --cores 192
+  trm plan sudoku-extreme --set l_cycles=12 --set precision=bf16 --json
+  trm plan --all --markdown > docs/reproduce.md the rows of the paper's tables")]
+pub struct Args {
+    /// The preset to plan (see `trm presets`)
+    #[arg(value_name = "PRESET", required_unless_present = "all", conflicts_with = "all")]
+    preset: Option<String>,
+    /// Every row of the paper's tables; the speed is measured once for each number format and sequence length
+    #[arg(long)]
+    all: bool,
+    /// Change one setting, e.g. --set l_cycles=12; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Also estimate hours on so many cores; may be repeated
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    cores: Vec<usize>,
+    #[command(flatten)]
+    threads: Threads,
+    /// Take this speed of all threads together instead of measuring it
+    #[arg(long, value_name = "GFLOP/S", allow_negative_numbers = true)]
+    gflops: Option<f64>,
+    /// Print a document in Markdown
+    #[arg(long, requires = "all", conflicts_with = "json")]
+    markdown: bool,
+    /// Print JSON: an object, or with --all a list of them
+    #[arg(long)]
+    json: bool,
+}
+
+/// Model FLOPs per second of all threads together, and where the figure is from.
+#[derive(Clone, Debug, Serialize)]
+struct Speed {
+    gflops: f64,
+    /// Share of the FMA limit measured in the same process.
+    mfu: Option<f64>,
+    /// Sequences in the batch that was timed; `None` when the speed was given.
+    measured_with_batch: Option<usize>,
+    threads: usize,
+    precision: &'static str,
+    simd: &'static str,
+}
+
+/// Everything about one experiment.
+#[derive(Serialize)]
+struct Plan {
+    preset: &'static str,
+    description: String,
+    #[serde(flatten)]
+    cost: Cost,
+    batch_size: usize,
+    speed: Speed,
+    hours: f64,
+    /// On more cores.
+    cores: Vec<OnCores>,
+    published_accuracy: Option<f64>,
+    source: Option<String>,
+}
+
+#[derive(Serialize)]
+struct OnCores {
+    cores: usize,
+    hours: f64,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes()?;
+    simd::choose_isa()?;
+    if let Some(cores) = args.cores.iter().find(|&&cores| cores == 0 || cores > 1 << 20) {
+        return Err(Error::input(format!("--cores {cores}: give 1 to {}", 1 << 20)));
+    }
+    if let Some(gflops) = args.gflops.filter(|gflops| !(gflops.is_finite() && *gflops > 0.0)) {
+        return Err(Error::input(format!("--gflops {gflops}: not a speed; give a number above 0")));
+    }
+    let mut speeds = Speeds { lanes: &lanes, given: args.gflops, measured: Vec::new() };
+    let plan = |preset: &Preset, speeds: &mut Speeds<'_>| {
+        let config = Config::resolve(Some(preset.name), None, &args.set)?;
+        let speed = speeds.of(&config, args.all)?;
+        Plan::new(preset, &config, speed, &args.cores)
+    };
+    if let Some(name) = &args.preset {
+        let plan = plan(&find(name)?, &mut speeds)?;
+        return if args.json { print_json(&plan) } else { print(&plan.table().to_string()) };
+    }
+    let rows = presets().into_iter().filter(Preset::is_of_the_paper);
+    let plans: Vec<Plan> = rows.map(|preset| plan(&preset, &mut speeds)).collect::<Result<_>>()?;
+    match (args.json, args.markdown) {
+        (true, _) => print_json(&plans),
+        (_, true) => print(&markdown::document(&plans)),
+        _ => print(&overview(&plans).to_string()),
+    }
+}
+
+fn find(name: &str) -> Result<Preset> {
+    let all = presets();
+    if let Some(preset) = all.iter().find(|preset| preset.name == name) {
+        return Ok(preset.clone());
+    }
+    let hint = nearest(name, all.iter().map(|preset| preset.name)).unwrap_or_default();
+    let name = name.escape_debug();
+    Err(Error::input(format!("unknown preset `{name}`; did you mean `{hint}`? (`trm presets` lists them)")))
+}
+
+impl Plan {
+    fn new(preset: &Preset, config: &Config, speed: Speed, cores: &[usize]) -> Result<Self> {
+        let cost = Cost::new(config, speed.threads);
+        let hours = cost.run_flops / (speed.gflops * 1e9) / 3600.0;
+        let on = cores.iter().map(|&cores| OnCores { cores, hours: hours_on(config, &cost, &speed, cores) });
+        Ok(Self {
+            preset: preset.name,
+            description: preset.description.clone(),
+            batch_size: config.train.batch_size,
+            hours,
+            cores: on.collect(),
+            published_accuracy: preset.published_accuracy,
+            source: preset.source.clone(),
+            cost,
+            speed,
+        })
+    }
+
+    fn published(&self) -> String {
+        let figure = self.published_accuracy.map_or("no figure".to_owned(), |percent| format!("{percent:.1} %"));
+        format!("{figure} ({})", self.source.as_deref().unwrap_or("not from a paper"))
+    }
+
+    fn table(&self) -> Table {
+        let Self { cost, speed, .. } = self;
+        let memory = &cost.memory;
+        let mb = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
+        let parts = [
+            ("weights and optimizer", memory.weights),
+            ("gradients", memory.gradients),
+            ("activations", memory.activations),
+            ("carry", memory.carry),
+            ("puzzle table", memory.puzzle_table),
+        ];
+        let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("{name} {}", mb(*bytes))).collect();
+        let mut table = Table::default();
+        table
+            .row(["preset", self.preset])
+            .row(["", &self.description])
+            .row(["parameters", &grouped(cost.parameters)])
+            .row(["puzzle table", &format!("{} parameters", grouped(cost.table_parameters))])
+            .row(["updates", &format!("{} of {} sequences", grouped(cost.updates as usize), self.batch_size)])
+            .row(["an update", &engineering(cost.flops_per_update)])
+            .row(["the run", &engineering(cost.run_flops)])
+            .row(["memory", &format!("{} on {} threads", mb(memory.total), memory.threads)])
+            .row(["", &parts.join(", ")])
+            .row(["speed", &speed.to_string()])
+            .row(["hours here", &hours(self.hours)]);
+        for on in &self.cores {
+            table.row([format!("on {} cores", on.cores), hours(on.hours)]);
+        }
+        table.row(["published", &self.published()]);
+        table
+    }
+}
+
+impl std::fmt::Display for Speed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { gflops, threads, precision, simd, .. } = self;
+        write!(f, "{gflops:.0} GFLOP/s, {threads} threads, {precision}, {simd}")?;
+        match (self.measured_with_batch, self.mfu) {
+            (Some(batch), Some(mfu)) => {
+                write!(f, "; measured now with a batch of {batch}, {:.0} % of the FMA limit", 100.0 * mfu)
+            }
+            _ => write!(f, "; given"),
+        }
+    }
+}
+
+/// 123.4 h with days behind.
+fn hours(hours: f64) -> String {
+    match hours {
+        h if h < 48.0 => format!("{h:.1} h"),
+        h => format!("{h:.0} h ({:.1} days)", h / 24.0),
+    }
+}
+
+fn overview(plans: &[Plan]) -> Table {
+    let mut table = Table::new(["preset", "parameters", "run", "memory", "hours here", "published %"]);
+    for plan in plans {
+        table.row([
+            plan.preset.to_owned(),
+            grouped(plan.cost.parameters),
+            engineering(plan.cost.run_flops),
+            format!("{:.0} MB", plan.cost.memory.total as f64 / 1e6),
+            format!("{:.0}", plan.hours),
+            plan.published_accuracy.map_or("–".to_owned(), |percent| format!("{percent:.1}")),
+        ]);
+    }
+    table
+}
+
+/// Hours of the run on so many cores, each as fast as one of this machine is now.
+fn hours_on(config: &Config, cost: &Cost, speed: &Speed, cores: usize) -> f64 {
+    let per_core = speed.gflops * 1e9 / speed.threads as f64;
+    let machine = Machine {
+        core_limit: speed.mfu.map_or(per_core, |mfu| per_core / mfu),
+        sequence_seconds: cost.flops_per_update / config.train.batch_size as f64 / per_core,
+        core_bandwidth: CORE_BANDWIDTH,
+        handover_seconds: HANDOVER_SECONDS,
+        serial_per_sequence: 0.0,
+    };
+    cost.updates as f64 * predict(&Step::new(config), &machine, cores).seconds() / 3600.0
+}
+
+/// Speeds measured so far; a given one takes their place.
+struct Speeds<'a> {
+    lanes: &'a Lanes,
+    given: Option<f64>,
+    measured: Vec<((&'static str, usize), Speed)>,
+}
+
+impl Speeds<'_> {
+    /// The speed of an experiment; with `shared`, that of the first one of the same number format and sequence length.
+    fn of(&mut self, config: &Config, shared: bool) -> Result<Speed> {
+        let precision = Precision::from(config.train.precision);
+        let name = if precision == Precision::F32 { "f32" } else { "bf16" };
+        let (threads, simd) = (self.lanes.threads(), simd::isa().name());
+        if let Some(gflops) = self.given {
+            return Ok(Speed { gflops, mfu: None, measured_with_batch: None, threads, precision: name, simd });
+        }
+        let class = (name, config.task.seq_len);
+        if let Some((_, speed)) = self.measured.iter().find(|(known, _)| shared && *known == class) {
+            return Ok(speed.clone());
+        }
+        let batch = config.train.batch_size.min(SEQUENCES_PER_THREAD * threads);
+        let gflops = measure(self.lanes, config, batch)?;
+        let mfu = Some(gflops / self.lanes.fma_limit(precision, 0.2));
+        let speed = Speed { gflops, mfu, measured_with_batch: Some(batch), threads, precision: name, simd };
+        self.measured.push((class, speed.clone()));
+        Ok(speed)
+    }
+}
+
+/// GFLOP/s of the fastest of a few updates.
+fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
+    let mut config = config.clone();
+    config.train.batch_size = batch;
+    config.train.gradient_groups = 0;
+    // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
+    config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
+    let mut workload = Workload::new(config);
+    workload.run(lanes, Work::Train)?;
+    let (started, mut fastest) = (Instant::now(), f64::INFINITY);
+    for _ in 0..UPDATES {
+        let start = Instant::now();
+        workload.run(lanes, Work::Train)?;
+        fastest = fastest.min(start.elapsed().as_secs_f64());
+        if started.elapsed().as_secs_f64() > SECONDS {
+            break;
+        }
+    }
+    Ok(workload.model_flops(Work::Train) / fastest / 1e9)
+}
