@@ -58,8 +58,8 @@ pub struct Args {
     /// Take this speed of all threads together instead of measuring it
     #[arg(long, value_name = "GFLOP/S", allow_negative_numbers = true)]
     gflops: Option<f64>,
-    /// Print a document in Markdown
-    #[arg(long, requires = "all", conflicts_with = "json")]
+    /// With --all: print a document in Markdown
+    #[arg(long, conflicts_with = "json")]
     markdown: bool,
     /// Print JSON: an object, or with --all a list of them
     #[arg(long)]
@@ -104,6 +104,9 @@ struct OnCores {
 pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     simd::choose_isa()?;
+    if args.markdown && !args.all {
+        return Err(Error::input("--markdown writes the page of all rows; add --all in place of a preset"));
+    }
     if let Some(cores) = args.cores.iter().find(|&&cores| cores == 0 || cores > 1 << 20) {
         return Err(Error::input(format!("--cores {cores}: give 1 to {}", 1 << 20)));
     }

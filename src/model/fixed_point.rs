@@ -143,12 +143,14 @@ fn weights(mut gram: [[f64; MEMORY]; MEMORY], n: usize) -> [f64; MEMORY] {
     // gram · x = 1 by elimination (the matrix is positive definite: no pivoting), then α = x / Σ x.
     let mut x = [1.0; MEMORY];
     for i in 0..n {
-        for j in i + 1..n {
-            let factor = gram[j][i] / gram[i][i];
-            for k in i..n {
-                gram[j][k] -= factor * gram[i][k];
+        let (done, below) = gram.split_at_mut(i + 1);
+        let pivot = &done[i];
+        for (j, row) in below[..n - i - 1].iter_mut().enumerate() {
+            let factor = row[i] / pivot[i];
+            for (target, &above) in row[i..n].iter_mut().zip(&pivot[i..n]) {
+                *target -= factor * above;
             }
-            x[j] -= factor * x[i];
+            x[i + 1 + j] -= factor * x[i];
         }
     }
     for i in (0..n).rev() {

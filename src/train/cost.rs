@@ -121,7 +121,9 @@ fn block_elements(model: &Model, block: &Block) -> usize {
         Mlp::SwiGlu(weights) => rows(model, weights.gate_up) * model.len + state,
         Mlp::Experts(experts) => {
             let own = rows(model, experts.weights[0].gate_up) * model.len + 2 * state;
-            experts.per_token * own + 3 * experts.weights.len() * model.len + state
+            // Gathered rows are filled up to the next eighth of all.
+            let routed = 8 * experts.per_token + experts.weights.len();
+            routed * own / 8 + 3 * experts.weights.len() * model.len + state
         }
     };
     mix + mlp + gathered_elements(model, block)

@@ -17,7 +17,7 @@ pub(crate) struct AddExpert {
     expert: usize,
 }
 
-/// `y` with the answers x `[count, width]` of `expert`'s rows added, weighted by the gates `[m, experts]`; uses up both.
+/// `y` with the answers x (a row for each of `expert`'s, then any) added, weighted by the gates `[m, experts]`; uses up both.
 pub fn add_expert<T: Real>(
     tape: &mut Tape<'_, T>,
     y: Var,

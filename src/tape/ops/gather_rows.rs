@@ -1,4 +1,7 @@
 //! The rows that one expert takes: `y[p, :] = x[rows[p], :]`. Backward: the gradient goes back to where the rows came from.
+//!
+//! Zero rows fill up to the next eighth of all rows: with few different sizes, memory that one call has given back serves
+//! the next.
 
 use super::{Operation, Routing};
 use crate::rng::Rng;
@@ -14,19 +17,24 @@ pub(crate) struct GatherRows {
     out: SlotId,
 }
 
-/// The rows of x `[m, width]` that `expert` takes, in order; `None` when there are none.
+/// Sizes that a gathered matrix may have.
+const SIZES: usize = 8;
+
+/// The rows of x `[m, width]` that `expert` takes, in order, then zeros; `None` when there are none.
 pub fn gather_rows<T: Real>(tape: &mut Tape<'_, T>, x: &Var, routing: Routing, expert: usize) -> Option<Var> {
-    let (_, width) = tape.shape(x);
+    let (rows, width) = tape.shape(x);
     let count = routing.rows(&tape.memory.indices, expert).len();
     if count == 0 {
         return None;
     }
-    let out = tape.new_slot(count, width);
+    let filled = count.next_multiple_of(rows.div_ceil(SIZES)).min(rows);
+    let out = tape.new_slot(filled, width);
     let blocks = (tape.value_block(x.0), tape.value_block(out));
     let ([x_values], [y]) = tape.memory.arena.split([blocks.0], [blocks.1]);
     for (y, &row) in y.chunks_exact_mut(width).zip(routing.rows(&tape.memory.indices, expert)) {
         y.copy_from_slice(&x_values[row as usize * width..][..width]);
     }
+    y[count * width..].fill(T::ZERO);
     let recorded = tape.records(&[x.0], false);
     Some(tape.push(out, recorded, GatherRows { x: x.0, routing, expert, out }))
 }
