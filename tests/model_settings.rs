@@ -80,7 +80,7 @@ fn one_expert_is_the_plain_swiglu() {
         .unwrap();
     let lanes = Lanes::new(1).unwrap();
     let question = vec![3; plain.task.seq_len];
-    let thoughts = |model, weights| attempt(&lanes, model, weights, &question, 0, 3, false);
+    let thoughts = |model, weights| attempt(&lanes, model, weights, &question, 0, Thinking { steps: 3, halt: None });
     assert_eq!(thoughts(&model, &weights), thoughts(&mixture, &copied));
 }
 
