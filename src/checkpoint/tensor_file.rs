@@ -62,6 +62,12 @@ impl TensorFile {
         Ok(&self.info(name)?.shape)
     }
 
+    /// Refuses a tensor that [`TensorFile::f32`] would refuse for its type.
+    pub fn refuse_other_than_f32(&self, name: &str) -> Result<()> {
+        let info = self.info(name)?;
+        self.widened(name, info, &[]).map(drop)
+    }
+
     /// Shape and values of an F32 tensor; BF16 and F16 are widened (exactly). F64 is refused: narrowing would lose bits.
     pub fn f32(&self, name: &str) -> Result<NamedTensor> {
         let info = self.info(name)?;

@@ -148,11 +148,12 @@ fn refuse_non_finite(file: &TensorFile, name: &str, first: usize, values: &[f32]
 }
 
 /// Opens a weights file that must hold exactly the tensors `expected` (name, shape), or names the first one that is
-/// missing, unexpected or of another shape.
+/// missing, unexpected, or of another type or shape.
 pub fn open_expected(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<TensorFile> {
     let file = TensorFile::open(path)?;
     let at = path.display();
     let names = file.names();
+    names.iter().try_for_each(|name| file.refuse_other_than_f32(name))?;
     let wanted: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     let mut spare: Vec<&str> = names.iter().map(String::as_str).filter(|name| !wanted.contains(name)).collect();
     spare.sort_unstable();

@@ -65,6 +65,9 @@ struct Score {
     valid: bool,
 }
 
+/// An example and what each supervision step came to.
+type Scored = (usize, Vec<Score>);
+
 /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
 ///
 /// Each lane works on a shard of [`SHARD`] puzzles; one that is done leaves, and the next that waits takes its slot.
@@ -81,9 +84,9 @@ pub fn evaluate(
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
     let work = |_| work(lanes, (model, weights), (thinking, board), &next, &write, &stop);
-    let finished: Option<Vec<Vec<(usize, Vec<Score>)>>> =
+    let finished: Option<Vec<Vec<Scored>>> =
         lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
-    let mut scores: Vec<(usize, Vec<Score>)> = finished?.into_iter().flatten().collect();
+    let mut scores: Vec<Scored> = finished?.into_iter().flatten().collect();
     scores.sort_unstable_by_key(|&(example, _)| example);
     Some(summary(&scores, thinking.steps, board.is_some()))
 }
@@ -96,11 +99,11 @@ fn work(
     next: &impl Fn() -> Option<usize>,
     write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
     stop: &impl Fn() -> bool,
-) -> Option<Vec<(usize, Vec<Score>)>> {
+) -> Option<Vec<Scored>> {
     let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
     let mut group = Group::new(model, SHARD);
-    let (mut live, mut done): (Vec<(usize, Vec<Score>)>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
         while live.len() < SHARD
             && let Some(example) = next()
@@ -133,7 +136,7 @@ fn work(
     }
 }
 
-fn summary(scores: &[(usize, Vec<Score>)], steps: u32, with_valid: bool) -> Evaluation {
+fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
     let share = |sum: f64| if scores.is_empty() { 0.0 } else { sum / scores.len() as f64 };
     let by_step: Vec<StepAccuracy> = (1..=steps)
         .map(|step| {
@@ -207,7 +210,7 @@ mod tests {
     }
 
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
-    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, thinking: Thinking) -> Vec<(usize, Vec<Score>)> {
+    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, thinking: Thinking) -> Vec<Scored> {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
@@ -227,7 +230,7 @@ mod tests {
                 let thinking = Thinking { steps: 6, halt };
                 let lanes = Lanes::new(1).expect("threads");
                 // Each puzzle alone.
-                let alone: Vec<(usize, Vec<Score>)> = (0..n)
+                let alone: Vec<Scored> = (0..n)
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
