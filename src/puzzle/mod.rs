@@ -2,6 +2,7 @@
 //!
 //! Each puzzle is a room of its own and knows nothing of the others; nothing here knows of tensors or files.
 //!
+//! * [`arc`]: ARC tasks: grids, symmetries, votes, small tasks of our own.
 //! * [`sudoku`]: 4×4, 6×6, 9×9 and 16×16 Sudoku.
 //! * [`maze`]: shortest paths through mazes.
 //! * [`grid`]: any puzzle that is a grid of symbols, its rules unknown.
@@ -12,6 +13,7 @@
 use crate::Result;
 use crate::rng::Rng;
 
+pub mod arc;
 mod description;
 pub mod grid;
 pub mod maze;

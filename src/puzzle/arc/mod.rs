@@ -1,0 +1,63 @@
+//! ARC: tasks of a few demonstrations (pairs of coloured grids) and one or more test inputs to answer.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`grid`] | rows of colours, at most 30×30 |
+//! | [`dihedral`] | the eight symmetries, by their published numbers |
+//! | [`augmentation`] | a copy of a task: symmetry, colours, and the name that says which |
+//! | [`overlap`] | whether two tasks, or pairs of them, are the same up to symmetry and colours |
+//! | [`vote`] | from the predictions for all copies to ranked answers, pass@k and a submission |
+//! | [`generator`] | small tasks of a dozen documented transformations |
+//! | [`picture`] | grids side by side, in text and colour |
+
+pub mod augmentation;
+pub mod dihedral;
+pub mod error;
+pub mod generator;
+pub mod grid;
+pub mod overlap;
+pub mod picture;
+#[cfg(test)]
+mod tests;
+pub mod vote;
+
+pub use augmentation::Augmentation;
+pub use dihedral::Dihedral;
+pub use error::ArcError;
+pub use grid::{COLOURS, Grid, MAX_SIDE};
+use serde::Serialize;
+
+/// An input and its output.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Pair {
+    /// What is shown.
+    pub input: Grid,
+    /// What to make of it.
+    pub output: Grid,
+}
+
+impl Pair {
+    /// The largest height or width of the two grids.
+    pub fn side(&self) -> usize {
+        self.input.side().max(self.output.side())
+    }
+}
+
+/// A task: demonstrations of one idea, and inputs to apply it to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Task {
+    /// What it is called; unique in a data set.
+    #[serde(skip)]
+    pub id: String,
+    /// Demonstrations.
+    pub train: Vec<Pair>,
+    /// Test inputs with their answers.
+    pub test: Vec<Pair>,
+}
+
+impl Task {
+    /// Demonstrations, then test pairs.
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.train.iter().chain(&self.test)
+    }
+}
