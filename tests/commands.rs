@@ -32,8 +32,8 @@ fn questions() -> Vec<String> {
     let data = TaskData::load(&config.data).unwrap();
     let split = data.split("test").unwrap();
     let geometry = Geometry::of_cells(16).unwrap();
-    let text = |row: ndarray::ArrayView1<u8>| Grid::from_tokens(geometry, &row.to_vec()).unwrap().to_string();
-    split.inputs.rows().into_iter().map(text).collect()
+    let text = |row: std::borrow::Cow<[u8]>| Grid::from_tokens(geometry, &row).unwrap().to_string();
+    split.inputs.rows().map(text).collect()
 }
 
 #[test]

@@ -339,7 +339,7 @@ fn a_set_that_cannot_be_written_leaves_nothing_behind() {
     good_set(dir.path());
     let mut set = Dataset::read(dir.path()).unwrap();
     let train = set.splits.get_mut("train").unwrap();
-    train.inputs[[3, 2]] = 99;
+    train.inputs.row_mut(3)[2] = 99;
     let home = tempfile::tempdir().unwrap();
     let message = set.write(home.path().join("set")).unwrap_err().to_string();
     assert!(message.contains("token 99") && message.contains("row 3, column 2"), "{message}");

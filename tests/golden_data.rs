@@ -3,6 +3,9 @@
 //! The folder comes from `TRM_GOLDEN_DATA` (default `tests/golden_data`). Random draws differ between programs, so
 //! the bytes of a build cannot be compared; what can is named by each test.
 
+#[path = "common/golden_arc.rs"]
+mod golden_arc;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +37,10 @@ fn every_golden_folder_is_checked_or_named_as_not_built() {
             }
             "maze" => {
                 check_maze(folder);
+                checked += 1;
+            }
+            "arc" => {
+                golden_arc::check(folder);
                 checked += 1;
             }
             _ => not_built.push(name),
@@ -140,7 +147,7 @@ fn check_maze(folder: &Path) {
         let rows = theirs_train.group_examples(group);
         let source = theirs_train.inputs.row(rows.start).to_vec();
         for (id, row) in rows.clone().enumerate() {
-            let undone = |rows: &ndarray::Array2<u8>| image(30, inverse[id], &rows.row(row).to_vec());
+            let undone = |rows: &trm::dataset::Tokens| image(30, inverse[id], &rows.row(row).to_vec());
             assert_eq!(undone(&theirs_train.inputs), source, "group {group}, copy {id}");
             assert_eq!(undone(&theirs_train.labels), theirs_train.labels.row(rows.start).to_vec());
         }

@@ -69,14 +69,14 @@ fn an_audit_finds_wrong_paths_leaks_and_false_copies() {
     // A test maze that is a training maze reflected; a copy of another maze; an answer without its path.
     let train = set.splits.get("train").unwrap().clone();
     let test = set.splits.get_mut("test").unwrap();
-    test.inputs.row_mut(2).assign(&train.inputs.row(8 * 3 + 6));
-    test.labels.row_mut(2).assign(&train.labels.row(8 * 3 + 6));
+    test.inputs.row_mut(2).copy_from_slice(&train.inputs.row(8 * 3 + 6));
+    test.labels.row_mut(2).copy_from_slice(&train.labels.row(8 * 3 + 6));
     let question = test.inputs.row(4).to_owned();
-    test.labels.row_mut(4).assign(&question);
+    test.labels.row_mut(4).copy_from_slice(&question);
     let (row, label) = (train.inputs.row(0).to_owned(), train.labels.row(0).to_owned());
     let train = set.splits.get_mut("train").unwrap();
-    train.inputs.row_mut(17).assign(&row);
-    train.labels.row_mut(17).assign(&label);
+    train.inputs.row_mut(17).copy_from_slice(&row);
+    train.labels.row_mut(17).copy_from_slice(&label);
     let report = audit(&set).unwrap();
     assert!(report.leaks() && report.across[0].equivalent_puzzles == 1, "{report}");
     assert_eq!((report.splits[1].wrong_answers, report.splits[0].copies_that_are_no_images), (1, 1), "{report}");

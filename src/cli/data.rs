@@ -1,12 +1,17 @@
 //! `trm data`.
 
+mod arc;
+
+pub use arc::prefix_of as arc_prefix;
+
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::dataset::{self, AuditReport, Dataset, check_target, jsonl, maze, sudoku};
+use crate::dataset::{self, Dataset, check_target, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
 
 /// Make, import, describe and audit data sets
@@ -50,16 +55,21 @@ enum Command {
     },
     /// Find out whether a data set can be trusted
     ///
-    /// Looks at every row: questions that are no board, have no solution or several, answers that do not solve their
+    /// Sudoku: looks at every row: questions that are no board, have no solution or several, answers that do not solve their
     /// question, copies that are no symmetric image of their original. Counts duplicates inside and across the splits,
     /// as written and up to symmetry (digits, bands, rows, stacks, columns, transposition), solution grids shared by
     /// the splits, and puzzles by their number of clues.
+    ///
+    /// ARC: undoes every row by its name and compares it with its task; says which test tasks' demonstrations are trained
+    /// on (by design) and that no test pair is. Of a folder of ARC's JSON files: tasks that occur in two subsets, as
+    /// written and up to symmetry and colours.
     ///
     /// The exit code is 1 when a test puzzle is equivalent to a training puzzle, or when a row is not valid; the whole
     /// report is printed first. Shared solution grids are no leak: small boards have too few to go round.
     #[command(after_help = "Examples:
   trm data audit data/sudoku-6x6
-  trm data audit data/sudoku-extreme --json > audit.json && echo clean")]
+  trm data audit data/sudoku-extreme --json > audit.json && echo clean
+  trm data audit downloads/arc")]
     Audit {
         /// Root folder of the data set
         dir: PathBuf,
@@ -130,6 +140,7 @@ enum Build {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    Arc(arc::BuildArgs),
 }
 
 #[derive(Subcommand)]
@@ -209,6 +220,7 @@ docs/your-own-puzzle.md goes all the way from an empty file to a trained model."
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    Arc(arc::ImportArgs),
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -228,6 +240,8 @@ pub fn run(args: Args) -> Result<()> {
         Command::Import { what: Import::SudokuExtreme { csv, test_csv, subsample, aug, seed, out } } => {
             make(&out, || sudoku::import_sudoku_extreme(&csv, &test_csv, Some(subsample), aug, seed))
         }
+        Command::Build { what: Build::Arc(args) } => arc::build(&args),
+        Command::Import { what: Import::Arc(args) } => arc::import(&args),
         Command::Info { dir, json } => {
             let info = dataset::info(&Dataset::read(dir)?);
             if json { print_json(&info) } else { print(&format!("{info}\n")) }
@@ -261,18 +275,32 @@ fn written(out: &Path, data: &Dataset) -> String {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Audited<'a> {
+struct Audited<'a, R> {
     #[serde(flatten)]
-    report: &'a AuditReport,
+    report: &'a R,
     leaks: usize,
     faults: usize,
 }
 
 fn audit(dir: &Path, json: bool) -> Result<()> {
-    let report = dataset::audit(&Dataset::read(dir)?)?;
-    let (leaks, faults) = (report.across.iter().map(|pair| pair.equivalent_puzzles).sum(), report.faults());
+    if let Some(prefix) = arc::prefix_of(dir) {
+        return arc::audit_sources(dir, &prefix, json);
+    }
+    let data = Dataset::read(dir)?;
+    if data.is_arc() {
+        let report = dataset::arc::audit(&data)?;
+        return conclude(dir, &report, (report.leaks(), report.faults()), json);
+    }
+    let report = dataset::audit(&data)?;
+    let leaks = report.across.iter().map(|pair| pair.equivalent_puzzles).sum();
+    conclude(dir, &report, (leaks, report.faults()), json)
+}
+
+/// Prints a report; the exit code says whether it is a good one.
+fn conclude<R: Serialize + Display>(dir: &Path, report: &R, found: (usize, usize), json: bool) -> Result<()> {
+    let (leaks, faults) = found;
     if json {
-        print_json(&Audited { report: &report, leaks, faults })?;
+        print_json(&Audited { report, leaks, faults })?;
     } else {
         print(&format!("{report}\n"))?;
     }

@@ -3,21 +3,29 @@
 use std::path::PathBuf;
 
 use super::common::{StoredModel, Threads};
+use crate::checkpoint::atomic;
+use crate::dataset::arc;
 use crate::error::{Error, Result};
+use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{Table, wilson_95};
-use crate::train::{HaltRule, TaskData, Thinking};
+use crate::train::{ArcEvaluation, HaltRule, Identifiers, TaskData, Thinking};
 
 /// Evaluate a trained model: accuracy after each supervision step
 ///
 /// Every puzzle gets all supervision steps, as in the paper, or with --halt only as many as the model wants. Exact
 /// accuracy counts puzzles that are right in every cell; halting accuracy is how often the model knows whether it is
 /// right.
+///
+/// Of ARC, every copy of a test input is a vote: pass@k says how many tasks have the right answer among the k answers
+/// with most votes (a task with several test inputs counts in parts).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   trm eval runs/sudoku-6x6
   trm eval runs/sudoku-6x6 --halt                   faster: about as right, in fewer steps
   trm eval runs/sudoku-6x6 --data sets/harder --split test --json
+  trm eval runs/arc-1 --limit 20 --submission submission.json
+  trm eval runs/arc-small --id shuffle
   trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme")]
 pub struct Args {
     /// A run folder, or a safetensors file (with --config)
@@ -37,14 +45,38 @@ pub struct Args {
     /// Let a puzzle stop as soon as the model believes it is done; its answer then stays
     #[arg(long)]
     halt: bool,
-    /// Only the first N puzzles of the split
+    /// Only the first N puzzles of the split; of ARC, the first N tasks with all their copies
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
+    /// What the model is told about whose puzzle it sees: its own identifier, none, or that of another task
+    #[arg(long, value_name = "WHICH", default_value = "keep")]
+    id: Id,
+    /// ARC: write the two best answers to every test input as submission.json has them
+    #[arg(long, value_name = "FILE")]
+    submission: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// `--id`
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Id {
+    Keep,
+    Blank,
+    Shuffle,
+}
+
+impl From<Id> for Identifiers {
+    fn from(id: Id) -> Self {
+        match id {
+            Id::Keep => Self::Keep,
+            Id::Blank => Self::Blank,
+            Id::Shuffle => Self::Shuffle,
+        }
+    }
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -76,14 +108,29 @@ pub fn run(args: Args) -> Result<()> {
     };
     let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
     let limit = args.limit.unwrap_or(0);
-    let never = || false;
-    let evaluation = data.evaluate(&lanes, (&model, &weights), (&args.split, limit), thinking, never)?;
-    let result = evaluation.expect("nothing stops it");
+    let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
+    let arc = data.dataset().is_arc() && args.split == arc::TEST;
+    if args.submission.is_some() && !arc {
+        return Err(Error::input("--submission is for the test split of an ARC set; leave it out"));
+    }
+    let (result, score) = if arc {
+        let ArcEvaluation { rows, score, submission } = data.evaluate_arc(&lanes, stored, limit, told)?;
+        if let Some(file) = &args.submission {
+            atomic::write_bytes(file, submission.to_string().as_bytes())?;
+        }
+        (rows, Some(score))
+    } else {
+        let evaluation = data.evaluate(&lanes, stored, (&args.split, limit), told, || false)?;
+        (evaluation.expect("nothing stops it"), None)
+    };
     let right = (result.exact_accuracy * result.puzzles as f64).round() as u64;
     let (low, high) = wilson_95(right, result.puzzles as u64);
     if args.json {
         let mut value = serde_json::to_value(&result).expect("reports serialize");
         value["exact_accuracy_95"] = serde_json::json!([low, high]);
+        if let Some(score) = &score {
+            value["arc"] = serde_json::to_value(score).expect("scores serialize");
+        }
         return super::print_json(&value);
     }
     let valid = result.valid.map(|_| "valid %");
@@ -107,5 +154,13 @@ pub fn run(args: Args) -> Result<()> {
         100.0 * result.exact_accuracy,
         100.0 * low,
         100.0 * high
-    ))
+    ))?;
+    score.map_or(Ok(()), |score| super::print(&by_tasks(&score)))
+}
+
+/// pass@k, a line.
+fn by_tasks(score: &Score) -> String {
+    let shares = PASS_AT.iter().zip(score.pass).map(|(k, share)| format!("pass@{k} {:.2} %", 100.0 * share));
+    let (tasks, answered) = (score.tasks, score.answered);
+    format!("{tasks} tasks, {answered} with answers: {}\n", shares.collect::<Vec<_>>().join(", "))
 }

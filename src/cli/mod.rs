@@ -10,7 +10,9 @@ mod plan;
 mod plot;
 mod presets;
 mod schedule;
+mod show;
 mod solve;
+mod task;
 mod train;
 
 use std::io::{self, Write as _};
@@ -36,6 +38,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Solve(solve::Args),
+    Show(show::Args),
     Bench(bench::Args),
     Data(data::Args),
     Plot(plot::Args),
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Solve(args) => solve::run(args),
+        Command::Show(args) => show::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
         Command::Plot(args) => plot::run(args),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::common::{StoredModel, Threads};
+use super::task::{self, Thinker};
+use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::model::{Model, model_flops};
 use crate::puzzle::Board;
@@ -17,7 +19,7 @@ const MAX_TEXT: u64 = 1 << 16;
 const SAMPLE_FLOPS: f64 = 2e11;
 
 /// Pause between two boards when they are drawn over each other.
-const FRAME: Duration = Duration::from_millis(300);
+pub(super) const FRAME: Duration = Duration::from_millis(300);
 
 /// Solve a puzzle with a trained model
 ///
@@ -26,7 +28,8 @@ const FRAME: Duration = Duration::from_millis(300);
 #[derive(clap::Args)]
 #[command(after_help = "\
 A Sudoku is its cells row by row, `.` or `0` for an empty one; spaces and line breaks are ignored. A puzzle of your own is
-written with your symbols, a line a row, or as in the file it was imported from.
+written with your symbols, a line a row, or as in the file it was imported from. Of a run on ARC, give the name of a task
+of its data set: demonstrations, input, attempt and truth are drawn side by side.
 
 Examples:
   trm solve runs/sudoku-6x6 '5..3.. ...1.. .3.... 4..... ..5... ...2.1' --watch
@@ -57,16 +60,33 @@ pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    let thinking = thinking(&args, &model, &config.train)?;
+    if config.task.puzzle == "arc" {
+        let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
+        let task = data.dataset().arc_task_named(name.trim())?;
+        if task.test.is_empty() {
+            return Err(Error::input(format!(
+                "task {} has no test input in the data set: all of it is trained on",
+                task.id
+            )));
+        }
+        let thinker = Thinker { lanes: &lanes, model: &model, weights: &weights, thinking };
+        return task::solve(&thinker, &data, &task, args.watch);
+    }
     let board = board_of(&config.task)?;
     let question = board.parse(&typed(args.puzzle)?)?;
+    let thoughts = attempt(&lanes, &model, &weights, &question, 0, thinking);
+    show(&*board, &question, None, &thoughts, args.watch)
+}
+
+/// How long to think: as asked for, or as in training.
+fn thinking(args: &Args, model: &Model, train: &TrainConfig) -> Result<Thinking> {
     let steps = match args.steps {
         Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
         Some(steps) => steps,
-        None => config.train.halt_max_steps,
+        None => train.halt_max_steps,
     };
-    let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
-    let thoughts = attempt(&lanes, &model, &weights, &question, 0, thinking);
-    show(&*board, &question, None, &thoughts, args.watch)
+    Ok(Thinking { steps, halt: args.halt.then(|| HaltRule::of(model, train)) })
 }
 
 /// The puzzle as given, or as standard input has it.
@@ -131,6 +151,17 @@ pub fn show_sample(
     thinking: Thinking,
     run: &Path,
 ) -> Result<()> {
+    if data.dataset().is_arc() {
+        let tasks = data.dataset().arc_tasks(1)?;
+        let thinker = Thinker { lanes, model, weights, thinking };
+        super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;
+        task::solve(&thinker, data, &tasks[0], true)?;
+        let run = run.display();
+        return super::print(&format!(
+            "\nNext: trm eval {run}\n      trm solve {run} {} --watch\n",
+            quoted(&tasks[0].id)
+        ));
+    }
     let (split, board) = (data.split("test")?, data.board());
     // Of some puzzles, the one that takes the most thought and ends right; few when a thought is expensive.
     let cost = model_flops(model).forward * f64::from(thinking.steps);

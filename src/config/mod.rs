@@ -191,9 +191,16 @@ pub struct DataConfig {
     pub maze_size: usize,
     /// Cells that the shortest path of a generated maze has at least, S and G included.
     pub min_path: usize,
+    /// Board of the generated ARC-like tasks: side of the square.
+    pub arc_side: usize,
+    /// Number of generated ARC-like tasks; they share `train_puzzles` demonstrations and `test_puzzles` test pairs.
+    pub arc_tasks: usize,
+    /// Augmented copies of each of them.
+    pub arc_copies: usize,
     /// Seed of the generated set.
     pub data_seed: u64,
-    /// `stored`: use the rows as they are; `online`: a fresh random symmetry for every example drawn.
+    /// `stored`: use the rows as they are; `online`: a fresh random symmetry for every example drawn (of ARC: all copies
+    /// of a set of originals, made when they are drawn).
     pub augment: Augment,
 }
 
@@ -205,6 +212,8 @@ pub enum Generate {
     Sudoku,
     /// Mazes of side `maze_size`.
     Maze,
+    /// Small ARC-like tasks.
+    Arc,
 }
 
 /// Augmentation at training time.

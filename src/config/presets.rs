@@ -50,7 +50,10 @@ const TEXTS: &[(&str, &str)] = embedded! {
         "sudoku-extreme-att"
         "maze-8x8"
         "maze-12x12"
-        "maze-30x30-hard";
+        "maze-30x30-hard"
+        "arc-small"
+        "arc-1"
+        "arc-2";
     "paper/":
         "table1-trm"
         "table1-continue-loss"

@@ -12,15 +12,17 @@ pub const IGNORED: i32 = -100;
 /// `inputs` and `labels` are `seq_len` long.
 pub fn write_example(split: &Split, draw: Draw, moves: Option<&Moves>, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
     let example = draw.example as usize;
-    let (question, answer) = (split.inputs.row(example), split.labels.row(example));
-    assert!(inputs.len() == question.len() && labels.len() == answer.len(), "a slot is seq_len long");
+    assert!(inputs.len() == split.meta.seq_len && labels.len() == split.meta.seq_len, "a slot is seq_len long");
     let ignore = split.meta.ignore_label_id;
     match moves {
         None => {
-            inputs.iter_mut().zip(question).for_each(|(slot, &token)| *slot = token);
-            labels.iter_mut().zip(answer).for_each(|(slot, &token)| *slot = label(token, ignore));
+            // The answer first: until it has become labels, `inputs` is the room to make it in.
+            split.labels.copy_row(example, inputs);
+            labels.iter_mut().zip(inputs.iter()).for_each(|(slot, &token)| *slot = label(token, ignore));
+            split.inputs.copy_row(example, inputs);
         }
         Some(moves) => {
+            let (question, answer) = (split.inputs.row(example), split.labels.row(example));
             inputs.iter_mut().zip(moves.image(|i| question[i])).for_each(|(slot, token)| *slot = token);
             labels.iter_mut().zip(moves.image(|i| answer[i])).for_each(|(slot, token)| *slot = label(token, ignore));
         }
@@ -74,7 +76,7 @@ mod tests {
             };
             for example in 0..5 {
                 let (question, answer) = (split.inputs.row(example), split.labels.row(example));
-                let from = TokenPair { question: &question.to_vec(), answer: &answer.to_vec() };
+                let from = TokenPair { question: &question, answer: &answer };
                 let one = write(example as u32, 1);
                 assert_eq!(one, write(example as u32, 1));
                 assert_ne!(one, write(example as u32, 2));

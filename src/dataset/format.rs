@@ -20,11 +20,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::Array2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Dataset, Metadata, Split, npy};
+use super::{Dataset, Metadata, Split, Tokens, npy};
 use crate::puzzle::Description;
 use crate::{Error, Result};
 
@@ -105,6 +105,17 @@ impl Dataset {
     /// Writes the data set as the new folder `root`, each split as one set called `all`. A folder that already holds
     /// something is refused; on any error nothing is left behind.
     pub fn write(&self, root: impl AsRef<Path>) -> Result<()> {
+        self.write_with(root, &[], &|_| {})
+    }
+
+    /// Writes the data set together with `more` JSON files beside the splits. `progress` is told of every row written,
+    /// its question and its answer each; rows that are made are made while they are written, a few megabytes at a time.
+    pub fn write_with(
+        &self,
+        root: impl AsRef<Path>,
+        more: &[(&str, serde_json::Value)],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let root = root.as_ref();
         let name = check_target(root)?;
         let parent = match root.parent() {
@@ -122,12 +133,15 @@ impl Dataset {
             if !is_plain_name(split_name) {
                 return Err(fault(root, format!("{split_name:?} cannot be the name of a split folder")));
             }
-            write_split(split, &scaffold.0.join(split_name))?;
+            write_split(split, &scaffold.0.join(split_name), progress)?;
         }
         write_json(&scaffold.0.join("identifiers.json"), &self.identifiers)?;
         if self.puzzle != infer(&self.splits) {
             self.board().map_err(|what| fault(root, what))?;
             write_json(&scaffold.0.join(DESCRIPTION), &self.puzzle)?;
+        }
+        for (name, value) in more {
+            write_json(&scaffold.0.join(name), value)?;
         }
         sync_folder(&scaffold.0)?;
         // On Unix a rename replaces an empty folder and fails on one that has been filled meanwhile.
@@ -206,10 +220,11 @@ fn read_split(folder: &Path) -> Result<Split> {
     meta.check().map_err(|what| fault(&json, what))?;
     let mut sets = Vec::with_capacity(meta.sets.len());
     for set in &meta.sets {
-        let tokens = |part: Part| -> Result<Array2<u8>> {
+        let tokens = |part: Part| -> Result<Tokens> {
             let path = part.path(folder, set);
             let array = npy::read::<u8>(&path, 2)?;
-            Array2::from_shape_vec((array.shape[0], array.shape[1]), array.values).map_err(|e| fault(&path, e))
+            let shape = (array.shape[0], array.shape[1]);
+            Ok(Array2::from_shape_vec(shape, array.values).map_err(|e| fault(&path, e))?.into())
         };
         let list = |part: Part| -> Result<Vec<u32>> { Ok(npy::read::<u32>(&part.path(folder, set), 1)?.values) };
         let split = Split {
@@ -243,9 +258,10 @@ fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
     if u32::try_from(rows).is_err() {
         return Err(format!("its sets hold {rows} examples together; at most {} are supported", u32::MAX));
     }
-    let stack = |pick: fn(&Split) -> &Array2<u8>| {
-        let views: Vec<_> = sets.iter().map(|s| pick(s).view()).collect();
-        concatenate(Axis(0), &views).map_err(|e| format!("its sets do not fit together: {e}"))
+    let stack = |pick: fn(&Split) -> &Tokens| {
+        let all: Vec<u8> = sets.iter().flat_map(|set| pick(set).in_memory().unwrap_or_default()).copied().collect();
+        let array = Array2::from_shape_vec((rows, meta.seq_len), all);
+        array.map(Tokens::from).map_err(|e| format!("its sets do not fit together: {e}"))
     };
     let (inputs, labels) = (stack(|s| &s.inputs)?, stack(|s| &s.labels)?);
     let chain = |pick: fn(&Split) -> &Vec<u32>| {
@@ -261,15 +277,14 @@ fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
     Ok(Split { meta, inputs, labels, puzzle_identifiers, puzzle_indices, group_indices })
 }
 
-fn write_split(split: &Split, folder: &Path) -> Result<()> {
+fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let meta = Metadata { sets: vec!["all".into()], ..split.meta.clone() };
     meta.check().map_err(|what| fault(folder, what))?;
     split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, "all"), what))?;
     fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
     let path = |part: Part| part.path(folder, "all");
     for (part, tokens) in [(Part::Inputs, &split.inputs), (Part::Labels, &split.labels)] {
-        let rows = tokens.as_standard_layout();
-        npy::write_u8(&path(part), [rows.nrows(), rows.ncols()], rows.as_slice().unwrap_or(&[]))?;
+        npy::write_tokens(&path(part), tokens, progress)?;
     }
     npy::write_i32(&path(Part::PuzzleIdentifiers), &split.puzzle_identifiers)?;
     npy::write_i32(&path(Part::PuzzleIndices), &split.puzzle_indices)?;
@@ -328,8 +343,8 @@ impl Split {
             ));
         }
         if self.labels.dim() != (rows, columns) {
-            let shape = self.labels.shape();
-            return Err((Part::Labels, format!("has shape {shape:?} but the inputs have [{rows}, {columns}]")));
+            let (more, wide) = self.labels.dim();
+            return Err((Part::Labels, format!("has shape [{more}, {wide}] but the inputs have [{rows}, {columns}]")));
         }
         let puzzles = self.puzzle_identifiers.len();
         check_prefix_sums(&self.puzzle_indices, puzzles, "puzzles", rows, "examples")
@@ -345,8 +360,11 @@ impl Split {
         for (part, tokens, also) in
             [(Part::Inputs, &self.inputs, None), (Part::Labels, &self.labels, meta.ignore_label_id)]
         {
-            let bad = tokens.indexed_iter().find(|(_, t)| usize::from(**t) >= meta.vocab_size && Some(**t) != also);
-            if let Some(((row, column), token)) = bad {
+            // Rows that are made are not looked at: whoever makes them answers for them.
+            let kept = tokens.in_memory().unwrap_or_default();
+            let bad = kept.iter().position(|&token| usize::from(token) >= meta.vocab_size && Some(token) != also);
+            if let Some(at) = bad {
+                let (row, column, token) = (at / columns, at % columns, kept[at]);
                 let size = meta.vocab_size;
                 return Err((
                     part,
@@ -382,7 +400,7 @@ fn check_prefix_sums(sums: &[u32], items: usize, item: &str, total: usize, of: &
     Ok(())
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     if !path.is_file() {
         return Err(fault(path, "is missing or not a file; copy the whole data set, or rebuild it"));
     }

@@ -50,7 +50,8 @@ pub fn info(dataset: &Dataset) -> Info {
 
 fn split_info(name: &str, split: &Split) -> SplitInfo {
     let ignored = split.meta.ignore_label_id;
-    let labelled = split.labels.iter().filter(|&&token| Some(token) != ignored).count();
+    let labelled =
+        split.labels.rows().map(|row| row.iter().filter(|&&token| Some(token) != ignored).count()).sum::<usize>();
     SplitInfo {
         name: name.to_string(),
         groups: split.groups(),
@@ -60,7 +61,7 @@ fn split_info(name: &str, split: &Split) -> SplitInfo {
         vocab_size: split.meta.vocab_size,
         mean_puzzle_examples: split.meta.mean_puzzle_examples,
         mean_labelled: labelled as f64 / split.examples().max(1) as f64,
-        bytes: split.inputs.len() + split.labels.len(),
+        bytes: 2 * split.inputs.nrows() * split.inputs.ncols(),
     }
 }
 

@@ -16,18 +16,19 @@
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
 //! | make mazes from nothing, or from the published CSV files | [`maze::build`], [`maze::import`] |
 //! | import a puzzle of your own | [`jsonl::import`] |
+//! | make ARC sets from the published JSON files | [`arc::read_subset`], [`arc::build`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
 //! | draw training rows, write any row into a slot | [`Sampler`], [`write_example`] |
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::puzzle::{Board, Description};
 use crate::{Error, Result};
 
+pub mod arc;
 mod audit;
 mod batch;
 mod csv_rows;
@@ -44,6 +45,7 @@ pub mod sudoku;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::{IGNORED, write_example};
@@ -51,6 +53,7 @@ pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};
 pub use sampler::{Draw, Sampler, SamplerState};
+pub use tokens::{RowSource, Tokens};
 
 /// `dataset.json`: what a split says about itself, under the published names and in the published order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,9 +86,9 @@ pub struct Split {
     /// What `dataset.json` says.
     pub meta: Metadata,
     /// Questions, `[examples, seq_len]`.
-    pub inputs: Array2<u8>,
+    pub inputs: Tokens,
     /// Answers, `[examples, seq_len]`; `ignore_label_id` is still a token here and becomes −100 in a batch.
-    pub labels: Array2<u8>,
+    pub labels: Tokens,
     /// Identifier of each puzzle, `[puzzles]`.
     pub puzzle_identifiers: Vec<u32>,
     /// Where each puzzle's examples start, `[puzzles + 1]`.
@@ -124,6 +127,11 @@ impl Split {
     pub fn group_examples(&self, group: usize) -> Range<usize> {
         let puzzles = self.group(group);
         self.puzzle_indices[puzzles.start] as usize..self.puzzle_indices[puzzles.end] as usize
+    }
+
+    /// The first puzzle with this identifier.
+    pub fn puzzle_with_identifier(&self, identifier: u32) -> Option<usize> {
+        self.puzzle_identifiers.iter().position(|&id| id == identifier)
     }
 
     /// The puzzle an example belongs to.

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
+use rayon::prelude::*;
+
+use super::Tokens;
 use crate::{Error, Result};
 
 /// Element types the published builders produce (little endian).
@@ -206,10 +209,35 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     text[1..].split_once(quote)
 }
 
-/// Writes tokens `[rows, columns]` as `u8`.
-pub(super) fn write_u8(path: &Path, shape: [usize; 2], values: &[u8]) -> Result<()> {
-    let shape = format!("({}, {})", shape[0], shape[1]);
-    write(path, Dtype::U8, &shape, |out| out.write_all(values))
+/// Bytes of tokens made and written at a time.
+const CHUNK: usize = 8 << 20;
+
+/// Writes tokens `[rows, columns]` as `u8`. Rows that are made are made by all threads of the current pool, the next
+/// chunk while one is being written; `progress` is told how many rows of it went out.
+pub(super) fn write_tokens(path: &Path, tokens: &Tokens, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    let (rows, columns) = tokens.dim();
+    let per_chunk = (CHUNK / columns.max(1)).max(1);
+    let fill = |first: usize, buffer: &mut Vec<u8>| {
+        buffer.resize(per_chunk.min(rows - first.min(rows)) * columns, 0);
+        let places = buffer.par_chunks_exact_mut(columns.max(1)).enumerate();
+        places.for_each(|(at, out)| tokens.copy_row(first + at, out));
+    };
+    write(path, Dtype::U8, &format!("({rows}, {columns})"), |out| {
+        if let Some(all) = tokens.in_memory() {
+            out.write_all(all)?;
+            progress(rows as u64);
+            return Ok(());
+        }
+        let (mut ready, mut next) = (Vec::new(), Vec::new());
+        fill(0, &mut ready);
+        for first in (0..rows).step_by(per_chunk) {
+            let (written, ()) = rayon::join(|| out.write_all(&ready), || fill(first + per_chunk, &mut next));
+            written?;
+            progress((ready.len() / columns) as u64);
+            std::mem::swap(&mut ready, &mut next);
+        }
+        Ok(())
+    })
 }
 
 /// Writes a list of indices as `i32`; one that does not fit is an error.
@@ -266,7 +294,7 @@ mod tests {
     fn an_independent_reader_agrees_with_what_is_written() {
         let dir = scratch();
         let (tokens, indices) = (dir.path().join("tokens.npy"), dir.path().join("indices.npy"));
-        write_u8(&tokens, [2, 3], &[0, 1, 2, 3, 254, 255]).unwrap();
+        write_tokens(&tokens, &ndarray::arr2(&[[0, 1, 2], [3, 254, 255]]).into(), &|_| {}).unwrap();
         write_i32(&indices, &[0, 7, 70_000]).unwrap();
         let read: Array2<u8> = read_npy(&tokens).unwrap();
         assert_eq!(read, ndarray::arr2(&[[0, 1, 2], [3, 254, 255]]));

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::{Metadata, Split};
+use super::{Metadata, Split, Tokens};
 use crate::{Error, Result};
 
 /// Rows of tokens, one after the other.
@@ -47,7 +47,8 @@ pub(super) fn assemble(cells: usize, vocab_size: usize, per_group: usize, tokens
     let rows = tokens.questions.len() / cells;
     let groups = rows / per_group;
     let rows_of = |tokens: Vec<u8>| {
-        Array2::from_shape_vec((rows, cells), tokens).map_err(|e| Error::input(format!("rows of unequal length: {e}")))
+        let rows = Array2::from_shape_vec((rows, cells), tokens);
+        rows.map(Tokens::from).map_err(|e| Error::input(format!("rows of unequal length: {e}")))
     };
     Ok(Split {
         meta: Metadata {

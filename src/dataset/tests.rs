@@ -77,10 +77,10 @@ fn csv_files(
     let data = sudoku::build(9, train, test, 3, 21)?;
     let mut paths = Vec::new();
     for (name, split) in data.in_order() {
-        let text = |row: ndarray::ArrayView1<'_, u8>| -> String {
+        let text = |row: std::borrow::Cow<'_, [u8]>| -> String {
             row.iter().map(|&t| if t == 1 { '.' } else { char::from(b'0' + t - 1) }).collect()
         };
-        let rows = split.inputs.rows().into_iter().zip(split.labels.rows());
+        let rows = split.inputs.rows().zip(split.labels.rows());
         let lines: Vec<String> = rows.map(|(q, a)| format!("own,{},{},0", text(q), text(a))).collect();
         paths.push(folder.join(format!("{name}.csv")));
         fs::write(&paths[paths.len() - 1], format!("{HEADER}\n{}\n", lines.join("\n")))?;
@@ -101,7 +101,7 @@ fn imports_subsample_without_replacement_and_augment_the_same_on_any_number_of_t
     assert_ne!(data, import(Some(12), 4, 8)?);
     let split = data.split("train")?;
     assert_eq!((split.examples(), split.groups(), split.meta.total_puzzles), (60, 12, 12));
-    let rows: Vec<_> = whole.split("train")?.inputs.rows().into_iter().collect();
+    let rows: Vec<_> = whole.split("train")?.inputs.rows().collect();
     let chosen: Vec<usize> = (0..12)
         .filter_map(|g| rows.iter().position(|row| *row == split.inputs.row(split.group_examples(g).start)))
         .collect();
@@ -123,7 +123,7 @@ fn every_row_is_as_likely_to_be_subsampled() -> Outcome {
     for seed in 0..600 {
         let data = sudoku::import_sudoku_extreme(&train, &test, Some(3), 0, seed)?;
         for row in data.split("train")?.inputs.rows() {
-            let at = whole.split("train")?.inputs.rows().into_iter().position(|r| r == row);
+            let at = whole.split("train")?.inputs.rows().position(|r| r == row);
             counts[at.ok_or("a row from the file")?] += 1;
         }
     }

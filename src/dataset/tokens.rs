@@ -84,8 +84,10 @@ impl Tokens {
         }
     }
 
-    /// A row to change, where rows are kept.
-    #[cfg(test)]
+    /// A row to change.
+    ///
+    /// # Panics
+    /// When rows are not kept.
     pub fn row_mut(&mut self, row: usize) -> &mut [u8] {
         match &mut self.store {
             Store::Memory(tokens) => &mut tokens[row * self.columns..(row + 1) * self.columns],
@@ -97,7 +99,11 @@ impl Tokens {
 impl From<Array2<u8>> for Tokens {
     fn from(array: Array2<u8>) -> Self {
         let (rows, columns) = array.dim();
-        Self { rows, columns, store: Store::Memory(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0) }
+        Self {
+            rows,
+            columns,
+            store: Store::Memory(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Board, grid, maze, sudoku};
+use super::{Board, arc, grid, maze, sudoku};
 use crate::{Error, Result};
 
 /// The kinds of puzzles there are rooms for.
@@ -102,7 +102,19 @@ impl Description {
                 Box::new(geometry)
             }
             Kind::Maze => Box::new(maze::Board::new(self.cells(), vocab_size)?),
-            Kind::Arc | Kind::Grid | Kind::Tokens => Box::new(grid::Symbols::new(self, vocab_size)?),
+            Kind::Arc => {
+                if self.height != self.width || self.height > arc::MAX_SIDE || vocab_size != arc::VOCAB {
+                    return Err(Error::input(format!(
+                        "arc has square boards of at most {0}×{0} and {1} tokens, not {2}×{3} and {vocab_size}",
+                        arc::MAX_SIDE,
+                        arc::VOCAB,
+                        self.height,
+                        self.width
+                    )));
+                }
+                Box::new(arc::ArcBoard { side: self.height })
+            }
+            Kind::Grid | Kind::Tokens => Box::new(grid::Symbols::new(self, vocab_size)?),
         })
     }
 }

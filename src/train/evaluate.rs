@@ -55,6 +55,9 @@ pub struct Thinking {
     pub halt: Option<HaltRule>,
 }
 
+/// Is told an example, its final answer and σ(q_halt), by any thread and in any order.
+pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
+
 /// What a supervision step came to for one puzzle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Score {
@@ -73,17 +76,19 @@ type Scored = (usize, Vec<Score>);
 /// Each lane works on a shard of [`SHARD`] puzzles; one that is done leaves, and the next that waits takes its slot.
 /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
 /// so threads change nothing.
+///
+/// With an observer, that is told of each example's final answer.
 pub fn evaluate(
     lanes: &Lanes,
     (model, weights): (&Model, &Weights),
     (n, thinking): (usize, Thinking),
     write: impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync,
-    board: Option<&dyn Board>,
+    (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
     stop: impl Fn() -> bool + Sync,
 ) -> Option<Evaluation> {
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-    let work = |_| work(lanes, (model, weights), (thinking, board), &next, &write, &stop);
+    let work = |_| work(lanes, (model, weights), (thinking, board, observer), &next, &write, &stop);
     let finished: Option<Vec<Vec<Scored>>> =
         lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
     let mut scores: Vec<Scored> = finished?.into_iter().flatten().collect();
@@ -95,7 +100,7 @@ pub fn evaluate(
 fn work(
     lanes: &Lanes,
     (model, weights): (&Model, &Weights),
-    (thinking, board): (Thinking, Option<&dyn Board>),
+    (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
     next: &impl Fn() -> Option<usize>,
     write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
     stop: &impl Fn() -> bool,
@@ -122,13 +127,18 @@ fn work(
             let logits = &group.outcome.logits[slot * seq_len * vocab..];
             let labels = &group.carry.labels[slot * seq_len..(slot + 1) * seq_len];
             let (correct, labelled) = score(logits, labels, vocab);
+            let answer =
+                || -> Vec<u8> { logits.chunks_exact(vocab).take(seq_len).map(|row| argmax(row) as u8).collect() };
             let valid = board.is_some_and(|board| {
-                let answer: Vec<u8> = logits.chunks_exact(vocab).take(seq_len).map(|row| argmax(row) as u8).collect();
-                board.solves(&group.carry.inputs[slot * seq_len..(slot + 1) * seq_len], &answer)
+                board.solves(&group.carry.inputs[slot * seq_len..(slot + 1) * seq_len], &answer())
             });
-            let (q, scores) = (group.outcome.q[slot], &mut live[slot].1);
+            let (example, q) = (live[slot].0, group.outcome.q[slot]);
+            let scores = &mut live[slot].1;
             scores.push(Score { correct, labelled, q, valid });
             if scores.len() >= thinking.steps as usize || thinking.halt.is_some_and(|rule| rule.is_done(q)) {
+                if let Some(observer) = observer {
+                    observer(example, &answer(), 1.0 / (1.0 + (-f64::from(q[0])).exp()));
+                }
                 done.push(live.swap_remove(slot));
                 group.carry.move_slot(live.len(), slot);
             }
@@ -214,7 +224,7 @@ mod tests {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-        let work = |_| work(&lanes, stored, (thinking, None), &next, &example, &|| false).expect("not stopped");
+        let work = |_| work(&lanes, stored, (thinking, None, None), &next, &example, &|| false).expect("not stopped");
         let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
         all.sort_unstable_by_key(|&(example, _)| example);
         all
@@ -234,7 +244,7 @@ mod tests {
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
-                        let work = || work(&lanes, stored, (thinking, None), &next, &example, &|| false);
+                        let work = || work(&lanes, stored, (thinking, None, None), &next, &example, &|| false);
                         lanes.install(work).expect("not stopped").remove(0)
                     })
                     .collect();
@@ -262,11 +272,12 @@ mod tests {
         let lanes = Lanes::new(2).expect("threads");
         let thinking = Thinking { steps: 5, halt: Some(rule) };
         let result =
-            evaluate(&lanes, (&model, &weights), (20, thinking), example, None, || false).expect("not stopped");
+            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false).expect("not stopped");
         let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
-        assert!(evaluate(&lanes, (&model, &weights), (20, thinking), example, None, || true).is_none());
-        let none = evaluate(&lanes, (&model, &weights), (0, thinking), example, None, || false).expect("not stopped");
+        assert!(evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true).is_none());
+        let none =
+            evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false).expect("not stopped");
         assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
     }
 }

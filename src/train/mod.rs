@@ -5,11 +5,13 @@
 //! so no number of threads changes a bit of the result.
 
 mod adam;
+mod arc;
 mod attempt;
 mod cost;
 mod evaluate;
 mod group;
 mod halt_rule;
+mod identifiers;
 mod lane;
 mod lanes;
 mod learning_rate;
@@ -26,11 +28,13 @@ mod weights;
 mod workload;
 
 pub use adam::Adam;
+pub use arc::ArcEvaluation;
 pub use attempt::{Thought, attempt};
 pub use cost::{Cost, Footprint};
 pub use evaluate::{Evaluation, StepAccuracy, Thinking, evaluate};
 pub use group::{Carry, Group, Outcome};
 pub use halt_rule::HaltRule;
+pub use identifiers::Identifiers;
 pub use lane::{Lane, argmax};
 pub use lanes::Lanes;
 pub use learning_rate::learning_rate_factor;

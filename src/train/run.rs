@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batches, Evaluation, Lanes, PuzzleTable, StepReport, TaskData, Thinking, Trainer, TrainerState, Weights};
+use super::{
+    Batches, Evaluation, Identifiers, Lanes, PuzzleTable, StepReport, TaskData, Thinking, Trainer, TrainerState,
+    Weights,
+};
 use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::{Config, FixedPoint};
 use crate::dataset::SamplerState;
@@ -246,7 +249,8 @@ impl<'a> Run<'a> {
         let stored = (&trainer.model, &weights);
         let puzzles = (TEST, train.eval_puzzles);
         let thinking = Thinking { steps: train.halt_max_steps, halt: None };
-        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, thinking, stop)? else {
+        let own = Identifiers::Keep;
+        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, (thinking, own), stop)? else {
             return Ok(None);
         };
         self.metrics.append(&EvalRecord { step, seconds, model_flops, eval: &evaluation })?;

@@ -1,8 +1,11 @@
 //! The data of a run: read from disk or generated, and dealt to the slots of a batch.
 
-use super::{Evaluation, Examples, Lanes, Thinking, Weights, evaluate};
+use std::path::Path;
+
+use super::evaluate::Observer;
+use super::{Evaluation, Examples, Identifiers, Lanes, Thinking, Weights, evaluate};
 use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
-use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, maze, sudoku, write_example};
+use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, arc, maze, sudoku, write_example};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::{Board, Description, Kind, Moves};
@@ -13,6 +16,9 @@ const DATA_STREAM: u64 = 1 << 33;
 
 /// The split that is trained on.
 const TRAIN: &str = "train";
+
+/// Rows that stand for all in a checksum, where none is kept.
+const FINGERPRINT_ROWS: usize = 4096;
 
 /// A data set, with what the model has to know of it.
 pub struct TaskData {
@@ -63,9 +69,14 @@ impl TaskData {
             match data.generate {
                 Generate::Sudoku => sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?,
                 Generate::Maze => maze::build(data.maze_size, train, test, data.min_path, false, data.data_seed)?,
+                Generate::Arc => {
+                    arc::build_small(data.arc_tasks, (train, test), data.arc_side, data.arc_copies, data.data_seed)?
+                }
             }
         } else {
-            Dataset::read(&data.dir)?
+            let stored = Dataset::read(&data.dir)?;
+            let copies = data.augment == Augment::Online && stored.is_arc();
+            if copies { arc::expand(Path::new(&data.dir), &stored)? } else { stored }
         };
         let board = dataset.board().map_err(|e| Error::input(format!("{}: {e}", data.dir)))?;
         Ok(Self { task: task_of(&dataset)?, board, dataset })
@@ -81,6 +92,11 @@ impl TaskData {
         &self.task
     }
 
+    /// The data set itself.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
     /// A split by name.
     pub fn split(&self, name: &str) -> Result<&Split> {
         self.dataset.split(name)
@@ -92,9 +108,12 @@ impl TaskData {
         let split = self.split(TRAIN)?;
         let mut hasher = crc32fast::Hasher::new();
         for rows in [&split.inputs, &split.labels] {
-            match rows.as_slice() {
+            match rows.in_memory() {
                 Some(bytes) => hasher.update(bytes),
-                None => rows.iter().for_each(|&token| hasher.update(&[token])),
+                // Made rows are a function of what they are made from: a few of them say enough.
+                None => (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)).for_each(|row| {
+                    hasher.update(&rows.row(row));
+                }),
             }
         }
         for index in [&split.puzzle_identifiers, &split.puzzle_indices, &split.group_indices] {
@@ -125,6 +144,8 @@ impl TaskData {
         let split = self.split(TRAIN)?;
         let online = match config.data.augment {
             Augment::Stored => None,
+            // Whose copies have identifiers of their own: they are rows like any others.
+            Augment::Online if self.dataset.is_arc() => None,
             Augment::Online if self.board.has_symmetries() => Some((self.board(), Moves::identity(split.meta.seq_len))),
             Augment::Online => {
                 return Err(Error::input(format!(
@@ -149,17 +170,32 @@ impl TaskData {
         lanes: &Lanes,
         stored: (&Model, &Weights),
         (split, limit): (&str, usize),
-        thinking: Thinking,
+        told: (Thinking, Identifiers),
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let split = self.split(split)?;
         let n = if limit == 0 { split.examples() } else { split.examples().min(limit) };
+        self.evaluate_with(lanes, stored, (split, n), told, None, stop)
+    }
+
+    /// The same on the first `n` examples, an observer being told of each answer.
+    pub(super) fn evaluate_with(
+        &self,
+        lanes: &Lanes,
+        stored: (&Model, &Weights),
+        (split, n): (&Split, usize),
+        (thinking, identifiers): (Thinking, Identifiers),
+        observer: Option<Observer<'_>>,
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Evaluation>> {
+        let identifiers = identifiers.of(split)?;
         let write = |example: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let draw = Draw { example: example as u32, augment_seed: 0 };
-            write_example(split, draw, None, inputs, labels)
+            write_example(split, draw, None, inputs, labels);
+            identifiers[split.puzzle_of(example)]
         };
         let board = self.board.has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (n, thinking), write, board, stop))
+        Ok(evaluate(lanes, stored, (n, thinking), write, (board, observer), stop))
     }
 }
 

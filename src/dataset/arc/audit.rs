@@ -27,10 +27,12 @@ pub struct ArcAudit {
     pub test_pairs: usize,
     /// Those whose answer is one cell of background: not known.
     pub unknown_answers: usize,
-    /// Test pairs that stand in `train`, input and output: leaks.
+    /// Test pairs that stand in `train` as a pair of another task, input and output: leaks.
     pub leaked: usize,
-    /// Test pairs that stand in `train` up to symmetry and colours (leaks among them).
+    /// The same up to symmetry and colours (those as written among them): leaks too.
     pub leaked_up_to_augmentation: usize,
+    /// Test pairs that are an image of a demonstration of their own task, as published. For information.
+    pub own_demonstrations: usize,
     /// Test inputs that stand in `train` as an input of any task. For information.
     pub inputs_there: usize,
     /// Test outputs that stand in `train` as an output of any task. For information: small grids repeat.
@@ -50,27 +52,29 @@ pub struct ArcSplitAudit {
     pub no_pair: usize,
     /// Rows that, undone by their name, are not their task's pair.
     pub not_their_task: usize,
-    /// Copies that hold the same pairs as an earlier copy of their task.
+    /// Copies that hold the same pairs as an earlier copy of their task; they differ in the other split. For information.
     pub repeated_copies: usize,
     /// Tasks that share a pair with an earlier task of the split, up to symmetry and colours.
     pub sharing_a_pair: usize,
 }
 
 impl ArcAudit {
-    /// Test pairs that training sees, under whatever symmetry.
+    /// Test pairs that training sees in other tasks, under whatever symmetry.
     pub fn leaks(&self) -> usize {
         self.leaked_up_to_augmentation
     }
 
-    /// Rows and copies that cannot be right.
+    /// Rows that cannot be right.
     pub fn faults(&self) -> usize {
-        self.splits.iter().map(|s| s.no_pair + s.not_their_task + s.repeated_copies).sum()
+        self.splits.iter().map(|s| s.no_pair + s.not_their_task).sum()
     }
 }
 
 /// What one group turned out to be.
 #[derive(Default)]
 struct Group {
+    /// Name of the task.
+    task: String,
     pairs: Vec<Pair>,
     no_pair: usize,
     not_their_task: usize,
@@ -117,24 +121,35 @@ pub fn audit(dataset: &Dataset) -> Result<ArcAudit> {
     Ok(report)
 }
 
+/// Names of the tasks that have a pair.
+type Tasks<'a> = Vec<&'a str>;
+
 /// Test pairs against the tasks that are trained on. Copies add nothing: they are images of these.
 fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
-    let trained = || train.iter().flat_map(|group| &group.pairs);
-    let written: HashSet<&Pair> = trained().collect();
-    let keys: HashSet<Box<[u8]>> = trained().map(pair_key).collect();
-    let (inputs, outputs): (HashSet<_>, HashSet<_>) = trained().map(|pair| (&pair.input, &pair.output)).unzip();
-    for pair in test.iter().flat_map(|group| &group.pairs) {
+    let trained = || train.iter().flat_map(|group| group.pairs.iter().map(move |pair| (pair, group.task.as_str())));
+    let mut written: HashMap<&Pair, Tasks<'_>> = HashMap::new();
+    let mut keys: HashMap<Box<[u8]>, Tasks<'_>> = HashMap::new();
+    for (pair, task) in trained() {
+        written.entry(pair).or_default().push(task);
+        keys.entry(pair_key(pair)).or_default().push(task);
+    }
+    let (inputs, outputs): (HashSet<_>, HashSet<_>) = trained().map(|(pair, _)| (&pair.input, &pair.output)).unzip();
+    for (pair, own) in test.iter().flat_map(|group| group.pairs.iter().map(move |pair| (pair, group.task.as_str()))) {
+        let of_others = |tasks: Option<&Tasks<'_>>| tasks.is_some_and(|tasks| tasks.iter().any(|task| *task != own));
+        let alike = keys.get(&pair_key(pair));
         report.test_pairs += 1;
         report.unknown_answers += usize::from(pair.output == crate::puzzle::arc::Grid::unknown());
-        report.leaked += usize::from(written.contains(pair));
-        report.leaked_up_to_augmentation += usize::from(keys.contains(&pair_key(pair)));
+        report.leaked += usize::from(of_others(written.get(pair)));
+        report.leaked_up_to_augmentation += usize::from(of_others(alike));
+        report.own_demonstrations += usize::from(alike.is_some_and(|tasks| tasks.contains(&own)));
         report.inputs_there += usize::from(inputs.contains(&pair.input));
         report.outputs_there += usize::from(outputs.contains(&pair.output));
     }
 }
 
 fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> Group {
-    let mut found = Group::default();
+    let first = split.puzzle_identifiers[split.group(group).start] as usize;
+    let mut found = Group { task: dataset.identifiers[first].clone(), ..Group::default() };
     let mut copies: HashSet<Vec<Pair>> = HashSet::new();
     let puzzles = split.group(group);
     let task = &dataset.identifiers[split.puzzle_identifiers[puzzles.start] as usize];
@@ -198,8 +213,9 @@ impl Display for ArcAudit {
             ("  whose demonstrations are trained on", self.demonstrated, "(by design)"),
             ("test pairs", self.test_pairs, ""),
             ("  whose answer is not known", self.unknown_answers, ""),
-            ("  that stand in train, input and output", self.leaked, ""),
-            ("  that stand in train, up to symmetry and colours", self.leaked_up_to_augmentation, verdict),
+            ("  that stand in another task of train, input and output", self.leaked, ""),
+            ("  that stand there up to symmetry and colours", self.leaked_up_to_augmentation, verdict),
+            ("  that are an image of a demonstration of their own task", self.own_demonstrations, "(as published)"),
             ("  whose input alone stands in train", self.inputs_there, "(for information)"),
             ("  whose output alone stands in train", self.outputs_there, "(for information)"),
         ];

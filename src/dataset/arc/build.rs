@@ -8,11 +8,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::Subset;
 use super::rows::{Rows, Source};
-use super::{Subset, VOCAB};
 use crate::dataset::tokens::Tokens;
 use crate::dataset::{Dataset, Metadata, Split, format};
-use crate::puzzle::arc::{Augmentation, Pair, Task};
+use crate::puzzle::arc::generator::generate;
+use crate::puzzle::arc::{Augmentation, Pair, Task, VOCAB};
+use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -101,14 +103,29 @@ pub fn build(subsets: Vec<Subset>, test_set: &str, options: Options) -> Result<D
         ("train".to_string(), split(train.map(source).collect(), Some(options.seed), options.side, known)?),
         ("test".to_string(), split(test.map(source).collect(), None, options.side, known)?),
     ]);
-    Ok(Dataset { splits, identifiers })
+    Ok(Dataset { splits, identifiers, puzzle: Description::of(Kind::Arc, options.side * options.side) })
+}
+
+/// A set of generated tasks that share `train` demonstrations and `test` test pairs evenly.
+pub fn build_small(tasks: usize, (train, test): (usize, usize), side: usize, aug: usize, seed: u64) -> Result<Dataset> {
+    if train < tasks || test < tasks {
+        return Err(Error::input(format!(
+            "{tasks} tasks need a demonstration and a test pair each, not {train} and {test} in all; give more, or fewer \
+             tasks"
+        )));
+    }
+    let tasks = generate(tasks, train / tasks, test / tasks, side, seed)?;
+    let subset = Subset { name: "generated".into(), tasks, solved: true };
+    build(vec![subset], "generated", Options { aug, seed, side, stored: Stored::All })
 }
 
 fn check(subsets: &[Subset], test_set: &str, options: Options) -> Result<()> {
     if !subsets.iter().any(|subset| subset.name == test_set) {
         let names: Vec<&str> = subsets.iter().map(|subset| subset.name.as_str()).collect();
         let names = names.join(", ");
-        return Err(Error::input(format!("the test set {test_set:?} is none of the subsets {names}; name one of them")));
+        return Err(Error::input(format!(
+            "the test set {test_set:?} is none of the subsets {names}; name one of them"
+        )));
     }
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for subset in subsets {
@@ -121,7 +138,10 @@ fn check(subsets: &[Subset], test_set: &str, options: Options) -> Result<()> {
             }
             if let Some(pair) = task.pairs().find(|pair| pair.side() > options.side) {
                 let (side, found) = (options.side, pair.side());
-                return Err(Error::input(format!("task {}: a grid of side {found} on a board of side {side}", task.id)));
+                return Err(Error::input(format!(
+                    "task {}: a grid of side {found} on a board of side {side}",
+                    task.id
+                )));
             }
         }
     }
@@ -173,7 +193,9 @@ fn split(mut tasks: Vec<Source>, translation: Option<u64>, side: usize, identifi
         }
         if i32::try_from(rows).is_err() {
             let most = i32::MAX;
-            return Err(Error::input(format!("the set would have more than the format's {most} rows; take fewer copies")));
+            return Err(Error::input(format!(
+                "the set would have more than the format's {most} rows; take fewer copies"
+            )));
         }
         group_indices.push(puzzle_identifiers.len() as u32);
     }
@@ -212,15 +234,14 @@ pub fn test_puzzles(dataset: &Dataset) -> Result<Value> {
 /// What [`ONLINE_FILE`] holds.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OnlineFile {
+struct OnlineFile {
     /// Seed of the offsets.
-    pub seed: u64,
+    seed: u64,
 }
 
-impl OnlineFile {
-    pub fn value(seed: u64) -> Value {
-        json!(Self { seed })
-    }
+/// The content of [`ONLINE_FILE`] for a set built with `seed`.
+pub fn online_file(seed: u64) -> Value {
+    json!(OnlineFile { seed })
 }
 
 /// The set of all copies that a set of originals in the folder `root` stands for: row by row and identifier by
@@ -235,7 +256,10 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
     }
     let OnlineFile { seed } = format::read_json(&path)?;
     let bad = |what: String| Error::input(format!("{}: {what}; import the set again", root.display()));
-    let side = originals.arc_side().ok_or_else(|| bad("is no ARC set".into()))?;
+    if !originals.is_arc() {
+        return Err(bad("is no ARC set".into()));
+    }
+    let side = originals.puzzle.width;
     let names = &originals.identifiers;
     let parsed: Vec<Augmentation> = names[1..]
         .iter()
@@ -254,9 +278,8 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
                 return Err(bad(format!("{name}: puzzle {puzzle} is no original")));
             }
             let end = (first + 1..names.len()).find(|&id| is_original(id)).unwrap_or(names.len());
-            let pair = |row: usize| {
-                split.arc_pair(row).ok_or_else(|| bad(format!("{name}: row {row} is no pair of grids")))
-            };
+            let pair =
+                |row: usize| split.arc_pair(row).ok_or_else(|| bad(format!("{name}: row {row} is no pair of grids")));
             tasks.push(Source {
                 pairs: split.puzzle(puzzle).map(pair).collect::<Result<_>>()?,
                 copies: parsed[first - 1..end - 1].into(),
@@ -267,5 +290,5 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
         let translation = (name != super::TEST).then_some(seed);
         splits.insert(name.clone(), self::split(tasks, translation, side, names.len())?);
     }
-    Ok(Dataset { splits, identifiers: names.clone() })
+    Ok(Dataset { splits, identifiers: names.clone(), puzzle: originals.puzzle.clone() })
 }

@@ -12,7 +12,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `source` | the JSON files: Kaggle's form, and one file per task |
-//! | `rows` | a pair as a row, a row as a grid, the crop of a prediction; all rows of a set by number |
+//! | `rows` | all rows of a split by number |
 //! | `build` | copies, identifiers, splits |
 //! | `overlap` | tasks that occur in two subsets |
 //! | `audit` | a built set, row by row |
@@ -26,46 +26,37 @@ mod source;
 mod tests;
 
 pub use audit::{ArcAudit, audit};
-pub use build::{ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, expand, test_puzzles};
+pub use build::{
+    ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, online_file, test_puzzles,
+};
 pub use overlap::{OverlapReport, disjoint, overlaps};
-pub use rows::{crop, decode, encode};
 pub use source::{Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
-use crate::puzzle::arc::{Augmentation, MAX_SIDE, Pair, Task};
+use crate::puzzle::Kind;
+use crate::puzzle::arc::{Augmentation, MAX_SIDE, Pair, Task, decode};
 use crate::{Error, Result};
-
-/// Padding, end of grid, ten colours.
-pub const VOCAB: usize = 12;
 
 /// Side of the published board: rows are 30×30 tokens.
 pub const SIDE: usize = MAX_SIDE;
 
 /// The split that scores are taken on.
-const TEST: &str = "test";
+pub const TEST: &str = "test";
 
 impl Split {
-    /// Side of the board, if rows may be ARC pairs: 12 tokens in the vocabulary, rows a square of at most 30×30.
-    pub fn arc_side(&self) -> Option<usize> {
-        let side = self.meta.seq_len.isqrt();
-        (self.meta.vocab_size == VOCAB && side * side == self.meta.seq_len && side <= MAX_SIDE).then_some(side)
-    }
-
-    /// An example as the pair it is the image of.
+    /// An example as the pair of grids on a square board that it is, if it is one.
     pub fn arc_pair(&self, example: usize) -> Option<Pair> {
-        let side = self.arc_side()?;
+        let side = self.meta.seq_len.isqrt();
         Some(Pair { input: decode(&self.inputs.row(example), side)?, output: decode(&self.labels.row(example), side)? })
     }
 }
 
 impl Dataset {
-    /// Side of the board, if this is an ARC set: every identifier has the name of a task or of a copy, and the first
-    /// rows of every split are grids.
-    pub fn arc_side(&self) -> Option<usize> {
-        let side = self.splits.values().next()?.arc_side()?;
-        let alike = |split: &Split| split.arc_side() == Some(side) && split.arc_pair(0).is_some();
-        let named = self.identifiers.len() > 1 && self.identifiers[1..].iter().all(|n| Augmentation::of_name(n).is_ok());
-        (named && self.splits.values().all(alike)).then_some(side)
+    /// Whether this is an ARC set, whose every identifier has the name of a task or of a copy.
+    pub fn is_arc(&self) -> bool {
+        self.puzzle.kind == Kind::Arc
+            && self.identifiers.len() > 1
+            && self.identifiers[1..].iter().all(|name| Augmentation::of_name(name).is_ok())
     }
 
     /// The first `limit` tasks of the split `test` (0: all), with the demonstrations that `train` has of them.
@@ -75,7 +66,8 @@ impl Dataset {
         (0..groups).map(|group| self.arc_task(test, group)).collect()
     }
 
-    /// A group of a split as a task; of the split `test`, with its demonstrations.
+    /// A group of a split as a task: of `train`, all pairs as demonstrations; of another, with the demonstrations that
+    /// `train` has of it.
     fn arc_task(&self, split: &Split, group: usize) -> Result<Task> {
         let original = split.group(group).start;
         let identifier = split.puzzle_identifiers[original];
@@ -84,11 +76,12 @@ impl Dataset {
             let pair = |row| split.arc_pair(row).ok_or_else(|| no_pair(id, row));
             split.puzzle(puzzle).map(pair).collect()
         };
-        let test = pairs(split, original)?;
-        let shown = self.splits.get("train").filter(|train| !std::ptr::eq(*train, split));
-        let shown = shown.and_then(|train| Some((train, train.puzzle_with_identifier(identifier)?)));
-        let train = shown.map(|(train, puzzle)| pairs(train, puzzle)).transpose()?.unwrap_or_default();
-        Ok(Task { id: id.clone(), train, test })
+        let inside = pairs(split, original)?;
+        let Some(train) = self.splits.get("train").filter(|train| !std::ptr::eq(*train, split)) else {
+            return Ok(Task { id: id.clone(), train: inside, test: Vec::new() });
+        };
+        let shown = train.puzzle_with_identifier(identifier).map(|puzzle| pairs(train, puzzle)).transpose()?;
+        Ok(Task { id: id.clone(), train: shown.unwrap_or_default(), test: inside })
     }
 
     /// The task with this name, wherever it is.
@@ -101,8 +94,9 @@ impl Dataset {
             }
         }
         let originals = self.identifiers.iter().skip(1).filter(|id| !id.contains("|||")).map(String::as_str);
-        let near = crate::config_free_nearest(name, originals);
-        Err(Error::input(format!("no task {name:?} in the data set{near}")))
+        let likeness = |id: &str| strsim::jaro_winkler(id, name);
+        let nearest = originals.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
+        Err(Error::input(format!("the data set has no task {name:?}; the most like it is {nearest}")))
     }
 }
 

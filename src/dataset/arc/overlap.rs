@@ -82,7 +82,8 @@ fn compare(a: &Keys<'_>, b: &Keys<'_>, same: bool) -> Overlap {
     let names: HashSet<&str> = a.tasks.iter().map(|task| task.id.as_str()).collect();
     let mut found = Overlap::default();
     for (at, task) in b.tasks.iter().enumerate() {
-        let there = |key: &[u8]| index.get(key).into_iter().flatten().copied().filter(move |&other| !same || other < at);
+        let there =
+            |key: &[u8]| index.get(key).into_iter().flatten().copied().filter(move |&other| !same || other < at);
         let others: HashSet<usize> = b.keys[at].iter().flat_map(|key| there(key)).collect();
         found.same_name += usize::from(!same && names.contains(task.id.as_str()));
         found.sharing_a_pair += usize::from(!others.is_empty());
@@ -114,11 +115,8 @@ pub fn disjoint(subsets: &mut [Subset], test_set: &str) -> Vec<(String, Vec<Stri
             !names.contains(&task.id) && !keys.iter().any(|key| taken.contains(key))
         };
         let free: Vec<bool> = subsets[at].tasks.iter().zip(&keys).map(is_free).collect();
-        let (kept, out): (Vec<_>, Vec<_>) = std::mem::take(&mut subsets[at].tasks)
-            .into_iter()
-            .zip(keys)
-            .zip(free)
-            .partition(|(_, free)| *free);
+        let (kept, out): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut subsets[at].tasks).into_iter().zip(keys).zip(free).partition(|(_, free)| *free);
         left_out[at] = out.into_iter().map(|((task, _), _)| task.id).collect();
         for ((task, keys), _) in kept {
             names.insert(task.id.clone());
@@ -140,7 +138,8 @@ impl Display for OverlapReport {
         titles.iter().try_for_each(|title| write!(f, "{title:>16}"))?;
         for pair in &self.across {
             let Overlap { first, second, .. } = pair;
-            let title = if first == second { format!("{first} twice in itself") } else { format!("{second} in {first}") };
+            let title =
+                if first == second { format!("{first} twice in itself") } else { format!("{second} in {first}") };
             write!(f, "\n{title:<32}{:>16}{:>16}", pair.same_name, pair.same_pairs)?;
             write!(f, "{:>16}{:>16}", pair.same_up_to_augmentation, pair.sharing_a_pair)?;
             write!(f, "{:>16}", pair.test_pairs_there)?;

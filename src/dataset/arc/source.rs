@@ -121,7 +121,7 @@ pub fn read_task(path: &Path) -> Result<Task> {
     task(path, &id, read_json(path)?, &mut true)
 }
 
-/// Names of the subsets in a folder, Kaggle's files first.
+/// Names of the subsets in a folder: Kaggle's files, or where there are none, folders of task files.
 pub fn subsets_in(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     let mut names = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
@@ -136,7 +136,7 @@ pub fn subsets_in(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     }
     names.0.sort();
     names.1.sort();
-    Ok([names.0, names.1].concat())
+    Ok(if names.0.is_empty() { names.1 } else { names.0 })
 }
 
 fn read_folder(folder: &Path, name: &str) -> Result<Subset> {

@@ -9,14 +9,14 @@
 //! Duplicates are counted among puzzles: originals, and copies that are no images. Solution grids "as written" are
 //! compared with every stored row, since that is what training sees.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
 
 use self::rules::{Rules, Verdict};
-use super::{Dataset, Split, TokenPair};
+use super::{Dataset, Split, TokenPair, Tokens};
 use crate::puzzle::sudoku::Geometry;
 use crate::puzzle::{Kind, maze};
 use crate::{Error, Result};
@@ -161,10 +161,10 @@ fn pair(split: &Split, row: usize) -> TokenPair<'_> {
     TokenPair { question: tokens(&split.inputs, row), answer: tokens(&split.labels, row) }
 }
 
-/// A row as a slice. Splits that were read, built or imported are in C order; of another a row is no board.
-fn tokens(rows: &Array2<u8>, row: usize) -> &[u8] {
+/// A row as a slice. Splits that were read, built or imported are kept; of another a row is no board.
+fn tokens(rows: &Tokens, row: usize) -> &[u8] {
     let columns = rows.ncols();
-    rows.as_slice().and_then(|all| all.get(row * columns..(row + 1) * columns)).unwrap_or_default()
+    rows.in_memory().and_then(|all| all.get(row * columns..(row + 1) * columns)).unwrap_or_default()
 }
 
 fn key(tokens: Vec<u8>) -> Key {
@@ -183,8 +183,8 @@ fn compare(a: &Looked<'_>, b: &Looked<'_>) -> CrossAudit {
         .filter_map(|p| forms.get(&p.form).map(|&row| Match { row_in_first: row, row_in_second: p.row }))
         .collect();
     let classes: HashSet<&Key> = a.puzzles.iter().map(|p| &p.grid_class).collect();
-    let grids: HashSet<ArrayView1<'_, u8>> = b.puzzles.iter().map(|p| b.split.labels.row(p.row)).collect();
-    let shared: HashSet<ArrayView1<'_, u8>> = (0..a.split.examples())
+    let grids: HashSet<Cow<'_, [u8]>> = b.puzzles.iter().map(|p| b.split.labels.row(p.row)).collect();
+    let shared: HashSet<Cow<'_, [u8]>> = (0..a.split.examples())
         .into_par_iter()
         .map(|row| a.split.labels.row(row))
         .filter(|grid| grids.contains(grid))

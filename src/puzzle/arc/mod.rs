@@ -5,12 +5,15 @@
 //! | [`grid`] | rows of colours, at most 30×30 |
 //! | [`dihedral`] | the eight symmetries, by their published numbers |
 //! | [`augmentation`] | a copy of a task: symmetry, colours, and the name that says which |
+//! | [`tokens`] | a grid as a row of tokens, a row as a grid, the crop of a prediction |
 //! | [`overlap`] | whether two tasks, or pairs of them, are the same up to symmetry and colours |
 //! | [`vote`] | from the predictions for all copies to ranked answers, pass@k and a submission |
 //! | [`generator`] | small tasks of a dozen documented transformations |
 //! | [`picture`] | grids side by side, in text and colour |
+//! | `board` | ARC as the rest of the engine sees it |
 
 pub mod augmentation;
+mod board;
 pub mod dihedral;
 pub mod error;
 pub mod generator;
@@ -19,13 +22,16 @@ pub mod overlap;
 pub mod picture;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 pub mod vote;
 
 pub use augmentation::Augmentation;
+pub use board::ArcBoard;
 pub use dihedral::Dihedral;
 pub use error::ArcError;
 pub use grid::{COLOURS, Grid, MAX_SIDE};
 use serde::Serialize;
+pub use tokens::{VOCAB, crop, decode, encode};
 
 /// An input and its output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -1,0 +1,151 @@
+//! `trm data import arc`, `trm data build arc`, and the audit of ARC's own files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{print, print_json, written};
+use crate::cli::note;
+use crate::dataset::arc::{self, Options, Stored, Subset};
+use crate::dataset::check_target;
+use crate::error::Result;
+use crate::puzzle::arc::generator::generate;
+use crate::report::RowBar;
+
+/// ARC-AGI-1, ARC-AGI-2, ConceptARC from their JSON files
+///
+/// Reads Kaggle's form (PREFIX_SUBSET_challenges.json with PREFIX_SUBSET_solutions.json) or, where the folder has a
+/// folder SUBSET, one file per task in it. Every task becomes a group: itself and its copies under one of 8 symmetries
+/// and a permutation of the colours 1–9, every copy with an identifier of its own. Of the test set, demonstrations are
+/// trained on and test pairs are held out; of the other subsets everything is trained on. With 1000 copies, ARC-AGI-1
+/// with ConceptARC takes 8 GB.
+///
+/// With --online only the tasks themselves are written, a thousandth of that; `trm train --set augment=online` then
+/// makes the same rows, under the same identifiers, when it needs them.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trm data import arc --dir D --subsets training,evaluation,concept --test-set evaluation --out data/arc-1
+  trm data import arc --dir D --subsets training2,evaluation2,concept --test-set evaluation2 --online --out data/arc-2
+  trm data import arc --dir ARC-AGI/data --subsets training,evaluation --test-set evaluation --aug 10 --out data/small")]
+pub struct ImportArgs {
+    /// Folder of the JSON files
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// What the names of Kaggle's files begin with
+    #[arg(long, value_name = "PREFIX", default_value = "arc-agi")]
+    prefix: String,
+    /// Subsets to take, in this order
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', required = true)]
+    subsets: Vec<String>,
+    /// The subset whose test pairs are held out
+    #[arg(long, value_name = "SUBSET")]
+    test_set: String,
+    /// Leave out tasks that occur in another subset too: by name, or because they share a pair up to symmetry and
+    /// colours. The test set keeps all of its own
+    #[arg(long)]
+    disjoint: bool,
+    #[command(flatten)]
+    copies: Copies,
+}
+
+/// Small ARC-like tasks of our own: a dozen transformations with known rules
+///
+/// Recolour, swap, reflect, crop, fill, gravity, count, outline, mirror, enlarge, beam, shift, majority, symmetrise.
+/// Demonstrations and test pairs of a task never share an input.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  trm data build arc --tasks 28 --demonstrations 60 --tests 8 --side 6 --out data/arc-small"
+)]
+pub struct BuildArgs {
+    /// Number of tasks
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 28)]
+    tasks: usize,
+    /// Demonstrations of each
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 60)]
+    demonstrations: usize,
+    /// Test pairs of each
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8)]
+    tests: usize,
+    /// Side of the board
+    #[arg(long, value_name = "SIDE", allow_negative_numbers = true, default_value_t = 6)]
+    side: usize,
+    #[command(flatten)]
+    copies: Copies,
+}
+
+#[derive(clap::Args)]
+struct Copies {
+    /// Augmented copies of each task, at most [default: 1000 of an import, 0 of generated tasks]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    aug: Option<usize>,
+    /// Seed of every draw
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    seed: u64,
+    /// Write the tasks only, and what is needed to make their copies
+    #[arg(long)]
+    online: bool,
+    /// Folder to make; it must not hold anything yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Copies {
+    /// Builds, writes, and says what was written.
+    fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, aug: usize) -> Result<()> {
+        let stored = if self.online { Stored::Originals } else { Stored::All };
+        let data =
+            arc::build(subsets, test_set, Options { aug: self.aug.unwrap_or(aug), seed: self.seed, side, stored })?;
+        let mut more = vec![(arc::TEST_PUZZLES_FILE, arc::test_puzzles(&data)?)];
+        if self.online {
+            more.push((arc::ONLINE_FILE, arc::online_file(self.seed)));
+        }
+        let rows: usize = data.splits.values().map(|split| split.examples()).sum();
+        let bar = RowBar::new(2 * rows as u64);
+        data.write_with(&self.out, &more, &|rows| bar.add(rows))?;
+        bar.finish();
+        print(&format!("{}\n", written(&self.out, &data)))
+    }
+}
+
+pub fn import(args: &ImportArgs) -> Result<()> {
+    check_target(&args.copies.out)?;
+    let mut subsets = Vec::new();
+    for name in &args.subsets {
+        let subset = arc::read_subset(&args.dir, &args.prefix, name)?;
+        if !subset.solved {
+            note(&format!("trm: {name} has no solutions: answers to its test inputs become one cell of background"));
+        }
+        subsets.push(subset);
+    }
+    if args.disjoint {
+        for (subset, left_out) in arc::disjoint(&mut subsets, &args.test_set) {
+            if !left_out.is_empty() {
+                note(&format!("trm: {subset}: {} tasks left out: {}", left_out.len(), left_out.join(" ")));
+            }
+        }
+    }
+    args.copies.write(subsets, &args.test_set, arc::SIDE, 1000)
+}
+
+pub fn build(args: &BuildArgs) -> Result<()> {
+    check_target(&args.copies.out)?;
+    let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
+    let subset = Subset { name: "generated".into(), tasks, solved: true };
+    args.copies.write(vec![subset], "generated", args.side, 0)
+}
+
+/// The prefix of the ARC files in a folder that holds such files and is no data set.
+pub fn prefix_of(dir: &Path) -> Option<String> {
+    let names = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut stems: Vec<String> =
+        names.filter_map(|name| Some(name.strip_suffix("_challenges.json")?.to_owned())).collect();
+    stems.sort();
+    stems.first().and_then(|stem| Some(stem.rsplit_once('_')?.0.to_owned()))
+}
+
+/// Compares all subsets in a folder with each other.
+pub fn audit_sources(dir: &Path, prefix: &str, json: bool) -> Result<()> {
+    let names = arc::subsets_in(dir, prefix)?;
+    let subsets = names.iter().map(|name| arc::read_subset(dir, prefix, name)).collect::<Result<Vec<_>>>()?;
+    let report = arc::overlaps(&subsets);
+    if json { print_json(&report) } else { print(&format!("{report}\n")) }
+}

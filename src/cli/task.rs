@@ -1,0 +1,88 @@
+//! ARC tasks in the terminal: demonstrations, input, attempt, truth.
+
+use std::io::IsTerminal as _;
+
+use super::print;
+use super::solve::FRAME;
+use crate::error::Result;
+use crate::model::Model;
+use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
+use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
+use crate::puzzle::arc::{Augmentation, Pair};
+use crate::train::{Lanes, TaskData, Thinking, Weights, attempt};
+
+/// A model that is going to think.
+pub struct Thinker<'a> {
+    pub lanes: &'a Lanes,
+    pub model: &'a Model,
+    pub weights: &'a Weights,
+    /// How long it may.
+    pub thinking: Thinking,
+}
+
+/// Demonstrations, then test pairs.
+pub fn show(task: &Task, answers: bool) -> Result<()> {
+    let colour = std::io::stdout().is_terminal();
+    for (n, shown) in (1..).zip(&task.train) {
+        print(&format!("{}\n", pair(&format!("demonstration {n}"), shown, colour)))?;
+    }
+    for (n, shown) in (1..).zip(&task.test).filter(|_| answers) {
+        print(&format!("{}\n", pair(&format!("test {n}"), shown, colour)))?;
+    }
+    Ok(())
+}
+
+/// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
+/// of them), and the attempt after every step.
+pub fn solve(thinker: &Thinker<'_>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
+    let dataset = data.dataset();
+    let identifier = dataset.identifiers.iter().position(|name| *name == task.id).unwrap_or(0) as u32;
+    let board = ArcBoard { side: dataset.puzzle.width };
+    if watch {
+        let some = Task { train: task.train.iter().take(SHOWN).cloned().collect(), ..task.clone() };
+        show(&some, false)?;
+    }
+    for (n, test) in (1..).zip(&task.test) {
+        solve_one(thinker, board, identifier, (n, test), watch)?;
+    }
+    Ok(())
+}
+
+/// Demonstrations drawn before an attempt.
+const SHOWN: usize = 4;
+
+fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize, &Pair), watch: bool) -> Result<()> {
+    let mut question = vec![0; board.side * board.side];
+    encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
+    let Thinker { lanes, model, weights, thinking } = *thinker;
+    let thoughts = attempt(lanes, model, weights, &question, id, thinking);
+    let terminal = std::io::stdout().is_terminal();
+    let answers: Vec<Grid> = thoughts.iter().map(|thought| crop(&thought.tokens, board.side)).collect();
+    let (Some(last), Some(sure)) = (answers.last(), thoughts.last()) else { return Ok(()) };
+    let mut drawn = 0;
+    for (i, answer) in answers.iter().enumerate() {
+        if !watch && i + 1 < answers.len() {
+            continue;
+        }
+        let title = format!("step {} of {}, {:.1} %", i + 1, answers.len(), 100.0 * thoughts[i].confidence);
+        let before = i.checked_sub(1).map(|before| &answers[before]).filter(|_| watch);
+        let panels = [
+            Panel::new(format!("test {n}"), &test.input),
+            Panel { title, grid: Some(answer), marks: before },
+            Panel::new("truth", &test.output),
+        ];
+        let picture = side_by_side(&panels, terminal);
+        if terminal && drawn > 0 {
+            std::thread::sleep(FRAME);
+            print(&format!("\x1b[{drawn}A\x1b[J"))?;
+        }
+        print(&picture)?;
+        drawn = picture.lines().count();
+        if !terminal {
+            print("\n")?;
+        }
+    }
+    let verdict = if *last == test.output { "right" } else { "not right" };
+    let steps = format!("{} supervision step{}", thoughts.len(), if thoughts.len() == 1 { "" } else { "s" });
+    print(&format!("{verdict}, confidence {:.1} %, {steps}\n\n", 100.0 * sure.confidence))
+}

@@ -1,0 +1,58 @@
+//! ARC's measure: every copy of a test input is answered, undone and counted as a vote (SPEC "ARC scoring").
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::{Evaluation, Identifiers, Lanes, TaskData, Thinking, Weights};
+use crate::dataset::arc::TEST;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::puzzle::arc::vote::{Ballot, Score};
+use crate::puzzle::arc::{Augmentation, crop};
+
+/// An evaluation by tasks.
+pub struct ArcEvaluation {
+    /// Accuracy by rows: every copy of every test input.
+    pub rows: Evaluation,
+    /// pass@k over tasks.
+    pub score: Score,
+    /// What `submission.json` holds.
+    pub submission: Value,
+}
+
+impl TaskData {
+    /// Answers all copies of the test inputs of the first `limit` tasks (0: all) of the split `test`, and counts the
+    /// votes in the order of the rows.
+    pub fn evaluate_arc(
+        &self,
+        lanes: &Lanes,
+        stored: (&Model, &Weights),
+        limit: usize,
+        told: (Thinking, Identifiers),
+    ) -> Result<ArcEvaluation> {
+        let (dataset, split) = (self.dataset(), self.split(TEST)?);
+        let tasks = dataset.arc_tasks(limit)?;
+        let side = dataset.puzzle.width;
+        let rows = split.group_examples(tasks.len() - 1).end;
+        let names: Vec<(&str, Augmentation)> = split.puzzle_identifiers[..split.group(tasks.len() - 1).end]
+            .iter()
+            .map(|&id| Augmentation::of_name(&dataset.identifiers[id as usize]).map_err(Error::from))
+            .collect::<Result<_>>()?;
+        let undone = |example: usize, tokens: &[u8]| names[split.puzzle_of(example)].1.undo(&crop(tokens, side));
+        let votes = Mutex::new(Vec::new());
+        let observer = |example: usize, tokens: &[u8], confidence: f64| {
+            let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
+            votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
+        };
+        let evaluated = self.evaluate_with(lanes, stored, (split, rows), told, Some(&observer), || false)?;
+        let rows = evaluated.expect("nothing stops it");
+        let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        votes.sort_unstable_by_key(|&(example, ..)| example);
+        let mut ballot = Ballot::new(&tasks);
+        for (example, input, answer, confidence) in votes {
+            ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
+        }
+        Ok(ArcEvaluation { rows, score: ballot.score(), submission: ballot.submission() })
+    }
+}

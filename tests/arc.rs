@@ -1,0 +1,233 @@
+//! ARC on the command line: every malformed file is one line and exit code 2; a set is imported, audited, trained on,
+//! scored and shown.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{fail, stdout, succeed, trm};
+use serde_json::Value;
+use trm::dataset::Dataset;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_data/arc")
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = trm();
+    command.args(args);
+    command
+}
+
+fn import(dir: &Path, subsets: &str, test_set: &str, out: &Path) -> Command {
+    let mut command = command(&["data", "import", "arc", "--subsets", subsets, "--test-set", test_set, "--aug", "2"]);
+    command.arg("--dir").arg(dir).arg("--out").arg(out);
+    command
+}
+
+const TASK: &str = r#"{"t1": {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}}"#;
+
+/// Challenges, solutions (none: no file), what the one line must say.
+const MALFORMED: &[(&str, Option<&str>, &[&str])] = &[
+    ("", None, &["challenges.json", "EOF"]),
+    ("[1, 2]", None, &["an object of tasks"]),
+    ("{}", None, &["has no tasks"]),
+    ("{\"t1\": 7}", None, &["challenges.json", "line 1"]),
+    (r#"{"t1": {"train": []}}"#, None, &["missing field `test`"]),
+    (r#"{"t1": {"train": [], "test": [{"input": [[1]]}]}}"#, None, &["task t1", "0 train pairs"]),
+    (r#"{"t1": {"train": [{"input": [[1]]}], "test": [{"input": [[1]]}]}}"#, None, &["train pair 1", "no output"]),
+    (
+        r#"{"t1": {"train": [{"input": [[1, 2], [3]], "output": [[1]]}], "test": [{"input": [[1]]}]}}"#,
+        None,
+        &["task t1, train pair 1, input", "row 2 has 1 cells but row 1 has 2"],
+    ),
+    (
+        r#"{"t1": {"train": [{"input": [[1]], "output": [[1, 10]]}], "test": [{"input": [[1]]}]}}"#,
+        None,
+        &["train pair 1, output", "row 1, column 2 is 10", "0 to 9"],
+    ),
+    (r#"{"t1": {"train": [{"input": [[-1]], "output": [[1]]}], "test": []}}"#, None, &["is -1"]),
+    (r#"{"t1": {"train": [{"input": [[1.5]], "output": [[1]]}], "test": []}}"#, None, &["floating point"]),
+    (r#"{"t1": {"train": [{"input": [[]], "output": [[1]]}], "test": []}}"#, None, &["the grid is empty"]),
+    (r#"{"a|||b": {"train": [], "test": []}}"#, None, &["name that identifiers cannot carry"]),
+    (
+        r#"{"t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]},
+            "t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]}}"#,
+        None,
+        &["has task t1 twice"],
+    ),
+    (TASK, Some(""), &["solutions.json", "EOF"]),
+    (TASK, Some("{}"), &["solutions.json", "no solution of task t1"]),
+    (TASK, Some(r#"{"t1": []}"#), &["0 outputs for the 1 test inputs of task t1"]),
+    (TASK, Some(r#"{"t1": [[[1]]], "t2": [[[1]]]}"#), &["solves task t2"]),
+    (TASK, Some(r#"{"t1": [[[1]]], "t1": [[[1]]]}"#), &["has task t1 twice"]),
+    (TASK, Some(r#"{"t1": [[[1], [1, 2]]]}"#), &["task t1, output 1", "row 2 has 2"]),
+];
+
+#[test]
+fn every_malformed_file_is_one_line_that_says_where_and_nothing_is_written() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let challenges = home.path().join("arc-agi_training_challenges.json");
+    let solutions = home.path().join("arc-agi_training_solutions.json");
+    let check = |text: &str, answers: Option<&str>, said: &[&str]| {
+        fs::write(&challenges, text).unwrap();
+        let _ = fs::remove_file(&solutions);
+        if let Some(answers) = answers {
+            fs::write(&solutions, answers).unwrap();
+        }
+        let message = fail(import(home.path(), "training", "training", &out), 2);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        for what in said {
+            assert!(message.contains(what), "{message} does not say {what}");
+        }
+        assert!(!out.exists());
+    };
+    for (text, answers, said) in MALFORMED {
+        check(text, *answers, said);
+    }
+    let wide = format!("[{}]", ["0"; 31].join(","));
+    let task = format!(r#"{{"t1": {{"train": [{{"input": [{wide}], "output": [[1]]}}], "test": []}}}}"#);
+    check(&task, None, &["train pair 1, input", "1 rows and 31 columns", "at most 30"]);
+    let deep = "[".repeat(100_000);
+    check(&deep, None, &["challenges.json"]);
+    check(&format!(r#"{{"t1": {{"more": {deep}"#), None, &["EOF"]);
+    let leftovers: Vec<_> = fs::read_dir(home.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(leftovers.iter().all(|name| name.to_string_lossy().starts_with("arc-agi")), "{leftovers:?}");
+}
+
+#[test]
+fn arguments_that_fit_no_file_say_what_there_is() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    for (subsets, test_set, said) in [
+        ("training,evalation", "evalation", "concept, evaluation, training"),
+        ("training", "evaluation", "the test set \"evaluation\" is none of the subsets training"),
+        ("training,training", "training", "leave one of them out"),
+    ] {
+        let message = fail(import(&golden(), subsets, test_set, &out), 2);
+        assert!(message.contains(said) && message.lines().count() == 1, "{message}");
+    }
+    let message = fail(import(&home.path().join("none"), "training", "training", &out), 2);
+    assert!(message.contains("none"), "{message}");
+    fs::write(home.path().join("arc-agi_x_challenges.json"), TASK).unwrap();
+    let output = succeed(import(home.path(), "x", "x", &out));
+    assert!(common::stderr(&output).contains("x has no solutions"));
+    let unknown = Dataset::read(&out).unwrap().arc_tasks(0).unwrap();
+    assert_eq!(unknown[0].test[0].output.cells(), [0]);
+}
+
+#[test]
+fn one_file_per_task_is_read_as_the_kaggle_form_is() {
+    let home = tempfile::tempdir().unwrap();
+    let kaggle = home.path().join("kaggle");
+    succeed(import(&golden(), "training,evaluation", "evaluation", &kaggle));
+    for subset in ["training", "evaluation"] {
+        let folder = home.path().join("files").join(subset).join("nested");
+        fs::create_dir_all(&folder).unwrap();
+        let read = |part: &str| -> Value {
+            let path = golden().join(format!("arc-agi_{subset}_{part}.json"));
+            serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+        };
+        let (challenges, solutions) = (read("challenges"), read("solutions"));
+        for (id, task) in challenges.as_object().unwrap() {
+            let mut task = task.clone();
+            for (at, pair) in task["test"].as_array_mut().unwrap().iter_mut().enumerate() {
+                pair["output"] = solutions[id][at].clone();
+            }
+            fs::write(folder.join(format!("{id}.json")), task.to_string()).unwrap();
+        }
+    }
+    let files = home.path().join("own");
+    succeed(import(&home.path().join("files"), "training,evaluation", "evaluation", &files));
+    let names = |root: &Path| {
+        let mut names = Dataset::read(root).unwrap().arc_tasks(0).unwrap();
+        names.sort_by(|a, b| a.id.cmp(&b.id));
+        names
+    };
+    assert_eq!(names(&kaggle), names(&files));
+}
+
+#[test]
+fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let (whole, online) = (home.path().join("whole"), home.path().join("online"));
+    succeed(import(&golden(), "training,evaluation,concept", "evaluation", &whole));
+    let mut originals = import(&golden(), "training,evaluation,concept", "evaluation", &online);
+    originals.arg("--online");
+    succeed(originals);
+    let audit = stdout(&succeed(command(&["data", "audit", whole.to_str().unwrap()])));
+    assert!(audit.contains("none leaks") && audit.contains("(by design)"), "{audit}");
+    let sources = stdout(&succeed(command(&["data", "audit", golden().to_str().unwrap()])));
+    assert!(sources.contains("evaluation in concept") || sources.contains("training in evaluation"), "{sources}");
+
+    // Stored rows and rows that are made train to the same bits.
+    let small = "h_cycles=1 l_cycles=1 n_layers=1 hidden_size=16 n_heads=2 inner_multiple=16 puzzle_emb_ndim=16 \
+                 puzzle_emb_len=1 batch_size=4 max_steps=3 halt_max_steps=2 checkpoint_interval=2 eval_puzzles=4";
+    let train = |data: &Path, augment: &str, run: &Path| {
+        let mut command = command(&["train", "--preset", "arc-1", "--threads", "2"]);
+        small.split_whitespace().for_each(|set| _ = command.args(["--set", set]));
+        command.args(["--set", &format!("augment={augment}")]).arg("--data").arg(data).arg("--out").arg(run);
+        succeed(command)
+    };
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    let said = stdout(&train(&whole, "stored", &a));
+    assert!(said.contains("demonstration 1") && said.contains("truth"), "{said}");
+    train(&online, "online", &b);
+    let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(&a), weights(&b));
+
+    let file = home.path().join("submission.json");
+    let mut eval = command(&["eval", b.to_str().unwrap(), "--json", "--limit", "3", "--submission"]);
+    eval.arg(&file);
+    let result: Value = serde_json::from_str(&stdout(&succeed(eval))).unwrap();
+    assert_eq!(result["arc"]["tasks"], 3);
+    assert!(result["arc"]["pass"]["pass@1000"].is_number(), "{result}");
+    let submission: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(submission.as_object().unwrap().len(), 3);
+    for id in ["blank", "shuffle"] {
+        let text = stdout(&succeed(command(&["eval", a.to_str().unwrap(), "--id", id, "--limit", "2"])));
+        assert!(text.contains("2 tasks, 2 with answers: pass@1 "), "{text}");
+    }
+    for from in [&whole, &golden()] {
+        let text = stdout(&succeed(command(&["show", from.to_str().unwrap(), "99fa7670"])));
+        assert!(text.contains("demonstration 4"), "{text}");
+    }
+    let message = fail(command(&["solve", b.to_str().unwrap(), "99fa7670"]), 2);
+    assert!(message.contains("no test input"), "{message}");
+    let solved = stdout(&succeed(command(&["solve", b.to_str().unwrap(), "bbb1b8b6", "--watch"])));
+    assert!(solved.contains("test 2") && solved.contains("step 2 of 2") && solved.contains("right"), "{solved}");
+    assert!(fail(command(&["solve", b.to_str().unwrap(), "bbb1b8b7"]), 2).contains("bbb1b8b6"));
+    let message = fail(command(&["show", whole.to_str().unwrap()]), 2);
+    assert!(message.contains("which task"), "{message}");
+}
+
+#[test]
+fn generated_tasks_are_trained_on_without_a_file() {
+    let home = tempfile::tempdir().unwrap();
+    let run = home.path().join("run");
+    let mut train = command(&["train", "--preset", "arc-small", "--threads", "2", "--out"]);
+    train.arg(&run);
+    for set in [
+        "hidden_size=16",
+        "n_heads=2",
+        "puzzle_emb_ndim=16",
+        "max_steps=2",
+        "batch_size=8",
+        "train_puzzles=56",
+        "test_puzzles=28",
+    ] {
+        train.args(["--set", set]);
+    }
+    succeed(train);
+    let text = stdout(&succeed(command(&["eval", run.to_str().unwrap()])));
+    assert!(text.contains("28 tasks, 28 with answers"), "{text}");
+    let set = home.path().join("set");
+    let mut build =
+        command(&["data", "build", "arc", "--tasks", "14", "--demonstrations", "3", "--tests", "1", "--out"]);
+    build.arg(&set);
+    assert!(stdout(&succeed(build)).contains("arc 6×6"));
+    assert!(stdout(&succeed(command(&["data", "audit", set.to_str().unwrap()]))).contains("none leaks"));
+}
