@@ -147,7 +147,7 @@ fn check_maze(folder: &Path) {
         let rows = theirs_train.group_examples(group);
         let source = theirs_train.inputs.row(rows.start).to_vec();
         for (id, row) in rows.clone().enumerate() {
-            let undone = |rows: &trm::dataset::Tokens| image(30, inverse[id], &rows.row(row).to_vec());
+            let undone = |rows: &trm::dataset::Tokens| image(30, inverse[id], &rows.row(row));
             assert_eq!(undone(&theirs_train.inputs), source, "group {group}, copy {id}");
             assert_eq!(undone(&theirs_train.labels), theirs_train.labels.row(rows.start).to_vec());
         }
@@ -167,7 +167,7 @@ fn check_maze(folder: &Path) {
 
 fn puzzle(split: &Split, row: usize) -> Puzzle {
     let grid = |tokens: &[u8]| Grid::from_tokens(Geometry::NINE, tokens).expect("a board");
-    Puzzle { question: grid(&split.inputs.row(row).to_vec()), answer: grid(&split.labels.row(row).to_vec()) }
+    Puzzle { question: grid(&split.inputs.row(row)), answer: grid(&split.labels.row(row)) }
 }
 
 fn between(from: &Puzzle, to: &Puzzle) -> Option<trm::puzzle::sudoku::Symmetry> {

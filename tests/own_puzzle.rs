@@ -73,7 +73,8 @@ proptest! {
         let pairs: Vec<_> = pairs.into_iter().filter(|(question, _)| seen.insert(question.clone())).collect();
         let text = |grid: &Vec<Vec<&str>>| grid.iter().map(|row| row.concat()).collect::<Vec<_>>().join("\n");
         // All forms say the same.
-        let forms: [fn(&Vec<Vec<&str>>) -> serde_json::Value; 3] = [
+        type Form = fn(&Vec<Vec<&str>>) -> serde_json::Value;
+        let forms: [Form; 3] = [
             |grid| serde_json::json!(grid.iter().map(|row| row.concat()).collect::<Vec<_>>().join("\n")),
             |grid| serde_json::json!(grid.iter().map(|row| row.concat()).collect::<Vec<_>>()),
             |grid| serde_json::json!(grid),
@@ -126,7 +127,7 @@ fn held_out_questions_stay_held_out_when_lines_are_added_and_equal_ones_stay_tog
         let set = import(text).unwrap();
         let board = set.board().unwrap();
         let rows = &set.split(split).unwrap().inputs;
-        rows.rows().into_iter().map(|row| board.text(&row.to_vec())).collect::<std::collections::BTreeSet<_>>()
+        rows.rows().map(|row| board.text(&row)).collect::<std::collections::BTreeSet<_>>()
     };
     let (test, more) = (questions(&short, "test"), questions(&long, "test"));
     assert!(test.is_subset(&more) && (25..80).contains(&test.len()), "{}", test.len());

@@ -114,8 +114,11 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
     Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle })
 }
 
+/// What is wrong, each with its line.
+type Faults = Vec<(usize, String)>;
+
 /// The lines that can be used by themselves, and what is wrong with the others.
-fn read(path: &Path) -> Result<(Vec<Row>, Vec<(usize, String)>)> {
+fn read(path: &Path) -> Result<(Vec<Row>, Faults)> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut ids: HashMap<String, usize> = HashMap::new();
@@ -126,9 +129,8 @@ fn read(path: &Path) -> Result<(Vec<Row>, Vec<(usize, String)>)> {
         }
         match parse(&text, line) {
             Ok((row, id)) => {
-                match id.and_then(|id| ids.insert(id, line)) {
-                    Some(first) => faults.push((line, format!("has the id of line {first} again"))),
-                    None => {}
+                if let Some(first) = id.and_then(|id| ids.insert(id, line)) {
+                    faults.push((line, format!("has the id of line {first} again")))
                 }
                 rows.push(row);
             }
@@ -160,7 +162,7 @@ fn parse(text: &[u8], line: usize) -> Result<(Row, Option<String>), String> {
 }
 
 /// What is wrong between lines.
-fn find_contradictions(rows: &[Row], faults: &mut Vec<(usize, String)>) {
+fn find_contradictions(rows: &[Row], faults: &mut Faults) {
     let mut seen: HashMap<&Cells, &Row> = HashMap::new();
     for row in rows {
         if row.split.is_some() != rows[0].split.is_some() {
@@ -177,7 +179,7 @@ fn find_contradictions(rows: &[Row], faults: &mut Vec<(usize, String)>) {
 }
 
 /// One error out of all faults.
-fn refuse(path: &Path, mut faults: Vec<(usize, String)>) -> Result<()> {
+fn refuse(path: &Path, mut faults: Faults) -> Result<()> {
     faults.sort_by_key(|(line, _)| *line);
     let listed: Vec<String> = faults.iter().take(LISTED).map(|(line, what)| format!("line {line} {what}")).collect();
     let more = match faults.len().saturating_sub(LISTED) {

@@ -47,8 +47,8 @@ pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
     let kind = Kind::of_name(&task.puzzle);
     let kind = kind.ok_or_else(|| Error::input(format!("task.puzzle = {:?} is unknown", task.puzzle)))?;
     let mut description = Description::of(kind, task.seq_len);
-    if task.width > 0 {
-        (description.height, description.width) = (task.seq_len / task.width, task.width);
+    if let Some(height) = task.seq_len.checked_div(task.width) {
+        (description.height, description.width) = (height, task.width);
     }
     if !task.symbols.is_empty() {
         let fault = |e| Error::input(format!("task.symbols is no JSON array of strings: {e}"));
