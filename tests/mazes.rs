@@ -71,9 +71,9 @@ fn an_audit_finds_wrong_paths_leaks_and_false_copies() {
     let test = set.splits.get_mut("test").unwrap();
     test.inputs.row_mut(2).copy_from_slice(&train.inputs.row(8 * 3 + 6));
     test.labels.row_mut(2).copy_from_slice(&train.labels.row(8 * 3 + 6));
-    let question = test.inputs.row(4).to_owned();
+    let question = test.inputs.row(4).into_owned();
     test.labels.row_mut(4).copy_from_slice(&question);
-    let (row, label) = (train.inputs.row(0).to_owned(), train.labels.row(0).to_owned());
+    let (row, label) = (train.inputs.row(0).into_owned(), train.labels.row(0).into_owned());
     let train = set.splits.get_mut("train").unwrap();
     train.inputs.row_mut(17).copy_from_slice(&row);
     train.labels.row_mut(17).copy_from_slice(&label);

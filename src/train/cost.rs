@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::lane::SHARD;
+use super::lane::shard;
 use crate::config::{Config, TrainConfig};
 use crate::model::{Block, Mix, Mlp, Model, update_flops};
 use crate::simd::Precision;
@@ -83,7 +83,7 @@ impl Footprint {
         let depth = groups.next_power_of_two().ilog2() as usize;
         let gradients = (1 + groups.min(threads + depth)) * n * F32;
         let sequence = recorded_elements(model, train) + working_elements(model);
-        let activations = threads.min(groups) * SHARD.min(train.batch_size) * sequence * F32;
+        let activations = threads.min(groups) * shard(model.len).min(train.batch_size) * sequence * F32;
         let state = model.len * model.hidden;
         let logits = model.embedding.seq_len * model.vocab_size();
         let carry =
@@ -131,7 +131,7 @@ fn block_elements(model: &Model, block: &Block) -> usize {
 
 /// What the operands that wait for the gradient of their weight take beyond the values whose place they take.
 fn gathered_elements(model: &Model, block: &Block) -> usize {
-    if SHARD * model.len >= ROWS_ENOUGH {
+    if shard(model.len) * model.len >= ROWS_ENOUGH {
         return 0;
     }
     let state = model.len * model.hidden;

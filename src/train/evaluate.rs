@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::lane::{SHARD, argmax, score};
+use super::lane::{argmax, score, shard};
 use super::{Group, HaltRule, Lanes, Weights};
 use crate::model::Model;
 use crate::puzzle::Board;
@@ -73,7 +73,7 @@ type Scored = (usize, Vec<Score>);
 
 /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
 ///
-/// Each lane works on a shard of [`SHARD`] puzzles; one that is done leaves, and the next that waits takes its slot.
+/// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
 /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
 /// so threads change nothing.
 ///
@@ -107,10 +107,11 @@ fn work(
 ) -> Option<Vec<Scored>> {
     let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
-    let mut group = Group::new(model, SHARD);
+    let shard = shard(model.len);
+    let mut group = Group::new(model, shard);
     let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
-        while live.len() < SHARD
+        while live.len() < shard
             && let Some(example) = next()
         {
             group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels));

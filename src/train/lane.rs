@@ -10,9 +10,12 @@ use crate::model::{MAX_STATES, Model, Pass, States};
 use crate::tape::ops::{self, IGNORE_LABEL, Likelihood};
 use crate::tape::{Grads, Memory, Tape, Var};
 
-/// Sequences a lane takes at a time. Four 97-token sequences give the products 388 rows, enough to keep the
-/// micro-kernels busy, while a lane's activations stay a few megabytes per recorded call.
-pub const SHARD: usize = 4;
+/// Sequences of `len` positions a lane takes at a time: four of 97 give the products 388 rows, enough to keep the
+/// micro-kernels busy, while a lane's activations stay a few megabytes per recorded call; one of 916 does so alone.
+pub fn shard(len: usize) -> usize {
+    const ROWS: usize = 400;
+    (ROWS / len).clamp(1, 4)
+}
 
 /// What the profile calls the copying between carry and tape.
 const CARRY: &str = "carry in and out";

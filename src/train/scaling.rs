@@ -37,11 +37,13 @@ pub struct Step {
     pub batch: usize,
     /// Gradient groups: no more cores than these can work at once.
     pub groups: usize,
+    /// Sequences a lane takes at a time.
+    pub shard: usize,
     /// Model FLOPs of one sequence (see [`model_flops`]).
     pub flops_per_sequence: f64,
     /// Dense weights.
     pub weights: usize,
-    /// Bytes of packed weights that a shard (the four sequences that a lane takes at a time) reads.
+    /// Bytes of packed weights that a shard reads.
     pub streamed_per_shard: f64,
     /// Bytes of one packed element, forward and transposed form each.
     pub packed_element: f64,
@@ -92,6 +94,7 @@ impl Step {
         Self {
             batch: train.batch_size,
             groups: super::trainer::gradient_groups(train),
+            shard: super::lane::shard(model.len),
             flops_per_sequence: model_flops(&model).total(),
             weights,
             streamed_per_shard: passes * weights as f64 * packed_element,
@@ -102,7 +105,7 @@ impl Step {
     /// Shards of an update.
     pub fn shards(&self) -> f64 {
         let per_group = self.batch as f64 / self.groups as f64;
-        self.groups as f64 * (per_group / super::lane::SHARD as f64).ceil()
+        self.groups as f64 * (per_group / self.shard as f64).ceil()
     }
 
     /// Bytes of packed weights that all calls of an update read.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::adam::{Adam, adam_coefficients, non_finite_tensor};
-use super::lane::SHARD;
+use super::lane::shard;
 use super::tree;
 use super::{Carry, Group, HaltRule, Lanes, PuzzleTable, Weights, learning_rate_factor};
 use crate::config::{Config, TrainConfig};
@@ -16,6 +16,9 @@ use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
 use crate::tape::Grads;
 use crate::tape::profile::Stopwatch;
+
+/// Slots of a gradient group, when their number is left to the engine.
+const GROUP_SLOTS: usize = 4;
 
 /// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
 const MAX_GROUPS: usize = 192;
@@ -130,7 +133,7 @@ pub struct TrainerState<'a> {
 /// Gradient groups of an experiment: the setting, or as many as let every shard be one of its own, up to 192.
 pub(super) fn gradient_groups(train: &TrainConfig) -> usize {
     match train.gradient_groups {
-        0 => train.batch_size.div_ceil(SHARD).min(MAX_GROUPS),
+        0 => train.batch_size.div_ceil(GROUP_SLOTS).min(MAX_GROUPS),
         groups => groups.min(train.batch_size),
     }
 }
@@ -291,8 +294,9 @@ impl Trainer {
     fn accumulate_all(&mut self, lanes: &Lanes) {
         let (model, weights, train) = (&self.model, &self.weights, &self.config.train);
         tree::accumulate(lanes, &mut self.groups, &mut self.sums, &self.total, |lane, group, grads| {
-            for first in (0..group.slots()).step_by(SHARD) {
-                let slots = first..group.slots().min(first + SHARD);
+            let shard = shard(model.len);
+            for first in (0..group.slots()).step_by(shard) {
+                let slots = first..group.slots().min(first + shard);
                 lane.train(model, weights, train, group, slots, grads);
             }
         });

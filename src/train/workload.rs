@@ -104,8 +104,9 @@ impl Workload {
 }
 
 fn infer_group(lanes: &Lanes, model: &Model, weights: &Weights, group: &mut Group) {
-    for first in (0..group.slots()).step_by(super::lane::SHARD) {
-        let slots = first..group.slots().min(first + super::lane::SHARD);
+    let shard = super::lane::shard(model.len);
+    for first in (0..group.slots()).step_by(shard) {
+        let slots = first..group.slots().min(first + shard);
         lanes.with_lane(|lane| lane.infer(model, weights, group, slots));
     }
 }
