@@ -88,8 +88,8 @@ impl Case {
 
     fn backward(&mut self) {
         match self.side {
-            Side::Cols => self.weight.backward_cols(&self.dy, &mut self.dx),
-            _ => self.weight.backward_rows(&self.dy, &mut self.dx),
+            Side::Cols => self.weight.backward_cols(&self.dy, &mut self.dx, true),
+            _ => self.weight.backward_rows(&self.dy, &mut self.dx, true),
         }
     }
 

@@ -13,7 +13,7 @@ use super::pack::{
     PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panel, pack_tiles, panel_width, per_unit,
 };
 use super::scratch::Scratch;
-use super::vector::{Kernel, Simd, dispatch_on};
+use super::vector::{Kernel, Simd, dispatch_on, sweep};
 use super::weight::Weight;
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
@@ -265,7 +265,8 @@ impl<T: Real> Cols<'_, T> {
                     if let Some(hidden) = self.hidden.as_deref_mut() {
                         for (rows, first) in [(g, gate), (u, inner + gate)] {
                             for (row, from) in rows.chunks_exact(panel).enumerate() {
-                                hidden[(first + row) * n + column..][..columns].copy_from_slice(&from[..columns]);
+                                let to = &mut hidden[(first + row) * n + column..][..columns];
+                                sweep!(S, columns, at => { at.store(s, to, s.load(&from[at.start()..])) });
                             }
                         }
                     }

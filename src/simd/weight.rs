@@ -120,12 +120,12 @@ impl<T: Real> Weight<T> {
         self.rows((m, k, n), 0, x, false, y);
     }
 
-    /// `dx ← dx + dy W`: dy is `[m, out]`, dx `[m, in]`.
-    pub fn backward_rows(&self, dy: &[T], dx: &mut [T]) {
+    /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
+    pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
-        self.rows((m, k, n), 1, dy, true, dx);
+        self.rows((m, k, n), 1, dy, accumulate, dx);
     }
 
     /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
@@ -137,12 +137,12 @@ impl<T: Real> Weight<T> {
         self.cols((m, k, n), 0, x, false, y);
     }
 
-    /// `dx ← dx + Wᵀ dy`: dy is `[out, n]`, dx `[in, n]`.
-    pub fn backward_cols(&self, dy: &[T], dx: &mut [T]) {
+    /// `dx ← dx + Wᵀ dy`, or without `accumulate` `dx ← Wᵀ dy`: dy is `[out, n]`, dx `[in, n]`.
+    pub fn backward_cols(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
         let (k, m) = self.shape();
         let n = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
-        self.cols((m, k, n), 1, dy, true, dx);
+        self.cols((m, k, n), 1, dy, accumulate, dx);
     }
 
     fn rows(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {

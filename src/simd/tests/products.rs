@@ -51,7 +51,7 @@ fn check_products<T: Real>(precision: Precision, n_out: usize, n_in: usize, m: u
 
     let before: Vec<T> = values(m * n_in, 4);
     let mut dx = before.clone();
-    weight.backward_rows(&dy, &mut dx);
+    weight.backward_rows(&dy, &mut dx, true);
     let want = naive((m, n_out, n_in), |i, p| f(&dy, i * n_out + p), |p, j| f(&w, p * n_in + j));
     close(&dx, &want, |i| before[i].to_f64(), "backward rows");
 
@@ -60,7 +60,7 @@ fn check_products<T: Real>(precision: Precision, n_out: usize, n_in: usize, m: u
     close(&y, &naive((n_out, n_in, m), |i, p| f(&w, i * n_in + p), |p, j| f(&x, p * m + j)), none, "forward cols");
 
     let mut dx = before.clone();
-    weight.backward_cols(&dy, &mut dx);
+    weight.backward_cols(&dy, &mut dx, true);
     let want = naive((n_in, n_out, m), |i, p| f(&w, p * n_in + i), |p, j| f(&dy, p * m + j));
     close(&dx, &want, |i| before[i].to_f64(), "backward cols");
 

@@ -51,7 +51,7 @@ impl Operation for Linear {
         let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
         if let Some(d_x) = pass.grad_in(self.x) {
             let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
-            pass.params.weight(self.weight).backward_rows(dy, dx);
+            pass.params.weight(self.weight).backward_rows(dy, dx, true);
             if input != T::ONE {
                 simd::scale(dx, input);
             }

@@ -53,12 +53,12 @@ impl Operation for SwiGlu {
         let (_, inner) = pass.params.shape(self.down);
         let d_out = pass.grad_out(self.out);
         let hidden = pass.value(self.hidden);
-        let activation = pass.memory.arena.alloc_zeroed(hidden.len() / 2);
+        let activation = pass.memory.arena.alloc(hidden.len() / 2);
         let (gate, up, input) = (pass.factor("gate"), pass.factor("up"), pass.factor("input"));
         let (scale_down, scale_gate_up) = (pass.factor("weight down"), pass.factor("weight gate_up"));
 
         let ([dy], [h, a]) = pass.memory.arena.split([d_out], [hidden, activation]);
-        pass.params.weight(self.down).backward_rows(dy, a);
+        pass.params.weight(self.down).backward_rows(dy, a, false);
         for (row, a) in h.chunks_exact_mut(2 * inner).zip(a.chunks_exact_mut(inner)) {
             let (g, u) = row.split_at_mut(inner);
             simd::silu_mul_backward(g, u, a, gate, up);
@@ -68,7 +68,7 @@ impl Operation for SwiGlu {
         pass.memory.arena.release(activation);
         if let Some(d_x) = pass.grad_in(self.x) {
             let ([dh], [dx]) = pass.memory.arena.split([hidden], [d_x]);
-            pass.params.weight(self.gate_up).backward_rows(dh, dx);
+            pass.params.weight(self.gate_up).backward_rows(dh, dx, true);
             if input != T::ONE {
                 simd::scale(dx, input);
             }

@@ -70,8 +70,7 @@ impl Operation for SwiGluOverPositions {
                 [d_out.part(i * tokens, tokens), x.part(i * tokens, tokens)],
                 [hidden.part(i * inners, inners), activation],
             );
-            a.fill(T::ZERO);
-            pass.params.weight(self.down).backward_cols(dy, a);
+            pass.params.weight(self.down).backward_cols(dy, a, false);
             let (g, u) = h.split_at_mut(inner * width);
             simd::silu_mul_backward(g, u, a, gate, up);
             simd::weight_grad_cols(precision, (len, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
@@ -79,7 +78,7 @@ impl Operation for SwiGluOverPositions {
             if let Some(d_x) = d_x {
                 let ([dh], [dx]) =
                     pass.memory.arena.split([hidden.part(i * inners, inners)], [d_x.part(i * tokens, tokens)]);
-                pass.params.weight(self.gate_up).backward_cols(dh, dx);
+                pass.params.weight(self.gate_up).backward_cols(dh, dx, true);
                 if input != T::ONE {
                     simd::scale(dx, input);
                 }
