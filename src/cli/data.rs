@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{print, print_json};
 use crate::dataset::{self, Dataset, check_target, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
+use crate::puzzle::maze::Wanted;
 
 /// Make, import, describe and audit data sets
 ///
@@ -102,6 +103,9 @@ enum Build {
         /// Cells on the shortest path at least, S and G included (Maze-Hard at 30×30: 110)
         #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 2)]
         min_path: usize,
+        /// Only mazes with a single shortest path
+        #[arg(long)]
+        unique_path: bool,
         /// Give training all eight rotations and reflections of each maze (`--set augment=online` draws them instead)
         #[arg(long)]
         dihedral: bool,
@@ -228,8 +232,8 @@ pub fn run(args: Args) -> Result<()> {
         Command::Build { what: Build::Sudoku { size, count, test, seed, extra_clues, out } } => {
             make(&out, || sudoku::build(size, count, test, extra_clues, seed))
         }
-        Command::Build { what: Build::Maze { size, count, test, min_path, dihedral, seed, out } } => {
-            make(&out, || maze::build(size, count, test, min_path, dihedral, seed))
+        Command::Build { what: Build::Maze { size, count, test, min_path, unique_path, dihedral, seed, out } } => {
+            make(&out, || maze::build(size, count, test, Wanted { min_path, unique_path }, dihedral, seed))
         }
         Command::Import { what: Import::Jsonl { file, test_share, seed, out } } => {
             make(&out, || jsonl::import(&file, test_share, seed))

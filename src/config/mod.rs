@@ -191,6 +191,8 @@ pub struct DataConfig {
     pub maze_size: usize,
     /// Cells that the shortest path of a generated maze has at least, S and G included.
     pub min_path: usize,
+    /// Generated mazes have one shortest path only.
+    pub unique_path: bool,
     /// Board of the generated ARC-like tasks: side of the square.
     pub arc_side: usize,
     /// Number of generated ARC-like tasks; they share `train_puzzles` demonstrations and `test_puzzles` test pairs.

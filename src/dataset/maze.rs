@@ -6,25 +6,28 @@ use std::path::Path;
 use super::csv_rows::{self, Form};
 use super::rows::{Rows, assemble, reserved};
 use super::{Dataset, Split};
-use crate::puzzle::maze::{Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, ends, generate_split, source};
+use crate::puzzle::maze::{
+    Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, Wanted, ends, generate_split, source,
+};
 use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
-/// Makes `count` training and `test` test mazes of side `side`, with shortest paths of at least `min_path` cells; none is
+/// Makes `count` training and `test` test mazes of side `side`, with shortest paths as wanted; none is
 /// another one rotated or reflected. With `dihedral`, training holds all eight images of each. The result depends on the
 /// arguments alone.
 ///
 /// ```
-/// let data = trm::dataset::maze::build(8, 30, 10, 12, false, 1)?;
+/// let like = trm::puzzle::maze::Wanted { min_path: 12, unique_path: true };
+/// let data = trm::dataset::maze::build(8, 30, 10, like, false, 1)?;
 /// assert!(!trm::dataset::audit(&data)?.leaks());
 /// # Ok::<(), trm::Error>(())
 /// ```
-pub fn build(side: usize, count: usize, test: usize, min_path: usize, dihedral: bool, seed: u64) -> Result<Dataset> {
+pub fn build(side: usize, count: usize, test: usize, like: Wanted, dihedral: bool, seed: u64) -> Result<Dataset> {
     if count == 0 {
         return Err(Error::input("a data set needs at least 1 training puzzle; raise the count"));
     }
-    let made = generate_split(side, count, test, min_path, seed)?;
+    let made = generate_split(side, count, test, like, seed)?;
     let rows = |mazes: &[Puzzle]| Rows {
         questions: mazes.iter().flat_map(|maze| maze.question.iter().copied()).collect(),
         answers: mazes.iter().flat_map(|maze| maze.answer.iter().copied()).collect(),

@@ -8,6 +8,7 @@ use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
 use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, arc, maze, sudoku, write_example};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::puzzle::maze::Wanted;
 use crate::puzzle::{Board, Description, Kind, Moves};
 use crate::rng::Rng;
 
@@ -68,7 +69,10 @@ impl TaskData {
             let (train, test) = (data.train_puzzles, data.test_puzzles);
             match data.generate {
                 Generate::Sudoku => sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?,
-                Generate::Maze => maze::build(data.maze_size, train, test, data.min_path, false, data.data_seed)?,
+                Generate::Maze => {
+                    let like = Wanted { min_path: data.min_path, unique_path: data.unique_path };
+                    maze::build(data.maze_size, train, test, like, false, data.data_seed)?
+                }
                 Generate::Arc => {
                     arc::build_small(data.arc_tasks, (train, test), data.arc_side, data.arc_copies, data.data_seed)?
                 }

@@ -27,9 +27,19 @@ pub struct Split {
     pub test: Vec<Puzzle>,
 }
 
-/// A maze whose shortest path has `min_path` cells or more (S and G counted; the published ones have 110 at side 30):
-/// walls at random, S a random cell from which some cell is that far, G one of those. `None` if none turns up.
-pub fn generate(side: usize, min_path: usize, rng: &mut Rng) -> Option<Puzzle> {
+/// What the shortest path of a generated maze must be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Cells on it at least, S and G counted (the published mazes have 110 at side 30).
+    pub min_path: usize,
+    /// No other path is as short, so that the answer is the only one (every published maze has several).
+    pub unique_path: bool,
+}
+
+/// A maze as wanted: walls at random, S a random cell from which some cell is far enough, G one of those. `None` if none
+/// turns up.
+pub fn generate(side: usize, wanted: Wanted, rng: &mut Rng) -> Option<Puzzle> {
+    let Wanted { min_path, unique_path } = wanted;
     (0..TRIES).find_map(|_| {
         let share = WALLS.start + (WALLS.end - WALLS.start) * rng.uniform();
         let mut question: Vec<u8> =
@@ -47,14 +57,14 @@ pub fn generate(side: usize, min_path: usize, rng: &mut Rng) -> Option<Puzzle> {
             reached.into_iter().skip(1).filter(|&cell| steps[cell] as usize + 1 >= min_path).collect();
         let goal = *far.get(rng.below(far.len().max(1)))?;
         (question[start], question[goal]) = (START, GOAL);
-        let answer = solve(side, &question)?.answer;
-        Some(Puzzle { question, answer })
+        let solution = solve(side, &question)?;
+        (solution.paths == 1 || !unique_path).then_some(Puzzle { question, answer: solution.answer })
     })
 }
 
 /// Makes a training and a test set of mazes that differ up to rotation and reflection; from the seed alone, whatever the
 /// number of threads.
-pub fn generate_split(side: usize, n_train: usize, n_test: usize, min_path: usize, seed: u64) -> Result<Split> {
+pub fn generate_split(side: usize, n_train: usize, n_test: usize, like: Wanted, seed: u64) -> Result<Split> {
     if !SIDES.contains(&side) {
         let (least, most) = (SIDES.start(), SIDES.end());
         return Err(Error::input(format!("cannot generate mazes of side {side}; choose {least} to {most}")));
@@ -68,7 +78,7 @@ pub fn generate_split(side: usize, n_train: usize, n_test: usize, min_path: usiz
         let mazes: Vec<Option<(Puzzle, Vec<u8>)>> = (drawn..drawn + round)
             .into_par_iter()
             .map(|number| {
-                let maze = generate(side, min_path, &mut Rng::stream(seed, number))?;
+                let maze = generate(side, like, &mut Rng::stream(seed, number))?;
                 let form = canonical(side, &maze.question);
                 Some((maze, form))
             })
@@ -78,8 +88,9 @@ pub fn generate_split(side: usize, n_train: usize, n_test: usize, min_path: usiz
         for maze in mazes {
             let Some((maze, form)) = maze else {
                 return Err(Error::input(format!(
-                    "no maze of side {side} with a shortest path of {min_path} cells turned up in {TRIES} tries; ask for a \
-                     shorter path or a larger side"
+                    "no maze of side {side} with a shortest path of {} cells turned up in {TRIES} tries; ask for a shorter \
+                     path or a larger side",
+                    like.min_path
                 )));
             };
             if found.len() < wanted && seen.insert(form) {

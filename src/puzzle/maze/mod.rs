@@ -20,7 +20,7 @@ pub mod symmetry;
 mod tests;
 
 pub use board::Board;
-pub use generator::{Split, generate, generate_split};
+pub use generator::{Split, Wanted, generate, generate_split};
 pub use solver::{MOST_PATHS, Solution, ends, is_solution, solve};
 pub use symmetry::{SYMMETRIES, canonical, image, source};
 

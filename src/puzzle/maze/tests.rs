@@ -103,7 +103,7 @@ proptest! {
 fn the_generator_keeps_its_promises_whatever_the_threads() -> crate::Result<()> {
     for (side, min_path) in [(6, 0), (8, 12), (12, 24), (30, 110)] {
         let (train, test) = if side == 30 { (6, 2) } else { (60, 20) };
-        let make = || generate_split(side, train, test, min_path, 7);
+        let make = || generate_split(side, train, test, Wanted { min_path, unique_path: side < 10 }, 7);
         let split = make()?;
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert_eq!(one.install(make)?, split);
@@ -114,6 +114,7 @@ fn the_generator_keeps_its_promises_whatever_the_threads() -> crate::Result<()> 
         for maze in all {
             let solved = solve(side, &maze.question).unwrap();
             assert!(solved.length >= min_path.max(2) && solved.answer == maze.answer, "{maze:?}");
+            assert!(solved.paths == 1 || side >= 10, "{maze:?}");
         }
     }
     Ok(())
@@ -121,7 +122,9 @@ fn the_generator_keeps_its_promises_whatever_the_threads() -> crate::Result<()> 
 
 #[test]
 fn what_cannot_be_made_is_refused() {
-    let refused = |side, count, min_path| generate_split(side, count, 1, min_path, 0).unwrap_err().to_string();
+    let refused = |side, count, min_path| {
+        generate_split(side, count, 1, Wanted { min_path, unique_path: false }, 0).unwrap_err().to_string()
+    };
     assert!(refused(5, 4, 26).contains("shorter path"));
     assert!(refused(3, 1 << 15, 2).contains("too few mazes"));
     assert!(refused(200, 1, 2).contains("choose 3 to 128"));

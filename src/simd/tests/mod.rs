@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod gathered;
 mod products;
 mod swiglu;
 

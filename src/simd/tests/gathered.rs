@@ -1,0 +1,64 @@
+//! Gradients of a weight's uses taken together, against one use after the other.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::{assert_close, values};
+
+fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
+    let (n_out, n_in) = shape;
+    let mut want: Vec<T> = values(n_out * n_in, 1);
+    let mut got = want.clone();
+    let mut packed = Vec::new();
+    for (i, &rows) in rows.iter().enumerate() {
+        let (dy, x): (Vec<T>, Vec<T>) = (values(rows * n_out, 2 + i as u64), values(rows * n_in, 7 + i as u64));
+        let scale = T::from_f64(1.0 / (1 + i) as f64);
+        weight_grad_rows(precision, shape, scale, &dy, &x, &mut want);
+        let (dy_len, x_len) = gathered_len::<T>(precision, shape, rows);
+        let (mut to_dy, mut to_x) = (vec![T::ZERO; dy_len], vec![T::ZERO; x_len]);
+        gather_rows(precision, shape, (&dy, &x), (&mut to_dy, &mut to_x));
+        packed.push((rows, scale, to_dy, to_x));
+    }
+    let gathered = |i: usize| {
+        let (rows, scale, dy, x): &(usize, T, Vec<T>, Vec<T>) = &packed[i];
+        Gathered { rows: *rows, scale: *scale, dy, x }
+    };
+    weight_grad_gathered(precision, shape, packed.len(), gathered, &mut got);
+    let want: Vec<f64> = want.iter().map(|x| x.to_f64()).collect();
+    assert_close(&got, &want, 1e-5, "gathered weight gradient");
+}
+
+fn check_everywhere(shape: (usize, usize), rows: &[usize]) {
+    for isa in Isa::available() {
+        isa.run(|| {
+            check::<f32>(Precision::F32, shape, rows);
+            check::<f32>(Precision::Bf16, shape, rows);
+        });
+    }
+    check::<f64>(Precision::F32, shape, rows);
+}
+
+#[test]
+fn uses_taken_together_equal_one_after_the_other_at_every_edge() {
+    for (shape, rows) in [
+        ((1, 1), &[1][..]),
+        ((13, 33), &[7, 1, 24]),
+        ((300, 20), &[31, 31]),
+        ((25, 700), &[30, 9]),
+        ((12, 32), &[300, 2, 1]),
+        ((5, 3), &[]),
+    ] {
+        check_everywhere(shape, rows);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn uses_taken_together_equal_one_after_the_other(
+        n_out in 1usize..60, n_in in 1usize..60, rows in prop::collection::vec(1usize..40, 0..5),
+    ) {
+        check_everywhere((n_out, n_in), &rows);
+    }
+}
