@@ -16,7 +16,7 @@ use crate::simd::{self, Precision};
 use crate::train::scaling::{Machine, Step, predict};
 use crate::train::{Cost, Lanes, Work, Workload};
 
-/// Sequences a lane gets in the measurement: one shard.
+/// Sequences a lane gets in the measurement: a gradient group of its own.
 const SEQUENCES_PER_THREAD: usize = 4;
 
 /// Updates timed after one to warm up, unless they take longer than this many seconds.
