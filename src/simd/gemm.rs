@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | registers | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
 //! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 32 KiB, AVX2 16 KiB |
-//! | L2 (≥ 512 KiB) | a block of left tiles, whole depth: [`LEFT_BLOCK`] units | 384 KiB |
+//! | L2 (≥ 512 KiB) | a block of left tiles, up to [`ROW_PASS`] deep where it is packed on the way: [`LEFT_BLOCK`] units | 448 KiB |
 //! | L3, memory | all right panels, read once per block of left tiles | weights: 7 MB |
 //!
-//! For each block of left tiles, for each right panel, for each depth block, for each tile. The parts into which the
+//! For each block of left tiles, for each right panel, for each depth block, for each tile (which asks for its share of the
+//! next block of the panel while it computes). The parts into which the
 //! depth is cut depend on the depth alone, so an element of the result is the same sum in the same order wherever its
 //! row lies and however many rows there are.
 
