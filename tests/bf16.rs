@@ -32,12 +32,14 @@ const BOUND: Distance = Distance { logits: 0.6, loss: 0.025, gradient: 0.15 };
 /// (`ARCHITECTURE.md`, "Orders of summation"), so 2⁻⁹ is no small one.
 const BOUND_MLP_T: Distance = Distance { logits: 2.2, loss: 0.07, gradient: 1.0 };
 
-/// Two paths without bf16 dot products: the same products of the same rounded numbers in nearly the same order.
+/// Two paths without bf16 dot products: the same products of the same rounded numbers; sums of a row's elements (norms,
+/// softmax) differ in order, by 2⁻²⁴ or so.
 const SAME_PRODUCTS: Distance = Distance { logits: 1e-5, loss: 1e-6, gradient: 1e-4 };
 
-/// Against bf16 dot products, which add two products at a time: that changes a sum by 2⁻²⁴ or so, and where it lies that
-/// close to the boundary between two bf16 numbers the next product sees the other one. Such a change is as large as a
-/// rounding but befalls few numbers: together they come to this share of what all roundings together do …
+/// Where a number lies that close to the boundary between two bf16 numbers, the next product sees the other one. Such a
+/// change is as large as a rounding but befalls few numbers: backward passes of most draws meet none and agree as above,
+/// others meet one that their recursion amplifies, to no more than this share of what all roundings together do. bf16 dot
+/// products, which add two products at a time, meet them in every draw …
 const OTHER_ORDER: f64 = 0.75;
 
 /// … and of a loss, in which roundings may cancel, to no more than this.
@@ -170,23 +172,34 @@ fn every_golden_case_agrees_in_bf16_as_far_as_its_rounding_lets_it() {
 
 #[test]
 fn bf16_is_the_same_model_on_every_instruction_set() {
-    let mut failed = Vec::new();
+    let (mut failed, mut gradients) = (Vec::new(), Vec::new());
     for (golden, config) in built() {
-        let step = |isa, precision| first_step(&golden, &config, isa, precision, None);
-        let portable = step(Isa::Portable, Precision::Bf16);
-        let rounding = portable.distance(&step(Isa::Portable, Precision::F32));
+        let step = |isa, precision, draw| first_step(&golden, &config, isa, precision, draw);
+        let draws: Vec<Option<u64>> = std::iter::once(None).chain((0..DRAWS).map(Some)).collect();
+        let portable: Vec<Step> = draws.iter().map(|&draw| step(Isa::Portable, Precision::Bf16, draw)).collect();
+        let rounding = portable[0].distance(&step(Isa::Portable, Precision::F32, None));
         show(&format!("{}: bf16 against f32", golden.name), rounding);
         for isa in Isa::available().filter(|&isa| isa != Isa::Portable) {
-            let found = step(isa, Precision::Bf16).distance(&portable);
-            show(&format!("{}: {isa} against portable", golden.name), found);
-            let bound = match isa {
-                Isa::Avx512Bf16 => Distance { loss: OTHER_ORDER_LOSS, ..rounding.times(OTHER_ORDER) },
-                _ => SAME_PRODUCTS,
-            };
-            if !found.is_within(bound) {
-                failed.push(format!("{} on {isa}: {found:?}, rounding {rounding:?}", golden.name));
+            let mut bound = Distance { loss: OTHER_ORDER_LOSS, ..rounding.times(OTHER_ORDER) };
+            if isa != Isa::Avx512Bf16 {
+                bound = Distance { gradient: bound.gradient, ..SAME_PRODUCTS };
+            }
+            // The bounds of dot products are those of the published weights.
+            let count = if isa == Isa::Avx512Bf16 { 1 } else { draws.len() };
+            for (&draw, portable) in draws.iter().zip(&portable).take(count) {
+                let found = step(isa, Precision::Bf16, draw).distance(portable);
+                show(&format!("{}: {isa} against portable", golden.name), found);
+                if !found.is_within(bound) {
+                    failed.push(format!("{} on {isa}, {draw:?}: {found:?}, rounding {rounding:?}", golden.name));
+                }
+                if isa != Isa::Avx512Bf16 {
+                    gradients.push(found.gradient);
+                }
             }
         }
     }
+    let same = gradients.iter().filter(|&&gradient| gradient <= SAME_PRODUCTS.gradient).count();
+    println!("{same} of {} gradients agree on paths without bf16 dot products", gradients.len());
+    assert!(2 * same >= gradients.len(), "{same} of {} gradients agree: {gradients:?}", gradients.len());
     assert!(failed.is_empty(), "{failed:#?}");
 }

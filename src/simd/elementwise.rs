@@ -1,7 +1,8 @@
 //! Loops over whole slices: sums, scalings and the SwiGLU activation.
 
 use super::Real;
-use super::math::{sigmoid, silu};
+use super::gemm;
+use super::math::{self, silu};
 use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// `out ← a + b`.
@@ -48,6 +49,30 @@ pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
 pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g: T, scale_u: T) {
     assert!(g.len() == d.len() && u.len() == d.len());
     dispatch(SiluMulBackward { g, u, d, scale_g, scale_u });
+}
+
+/// `to ← to + fromᵀ`: from is `[rows, columns]`.
+pub fn add_transposed<T: Real>(from: &[T], (rows, columns): (usize, usize), to: &mut [T]) {
+    assert!(from.len() == rows * columns && to.len() == from.len(), "shapes");
+    dispatch(AddTransposed { from, rows, columns, to });
+}
+
+struct AddTransposed<'a, T> {
+    from: &'a [T],
+    rows: usize,
+    columns: usize,
+    to: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for AddTransposed<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { from, rows, columns, to } = self;
+        if !to.is_empty() {
+            gemm::add_transposed(s, (columns, rows), from, columns, to, rows, true);
+        }
+    }
 }
 
 struct Add<'a, T> {
@@ -182,16 +207,12 @@ impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         let Self { g, u, d, scale_g, scale_u } = self;
-        let (one, scale_g, scale_u) = (s.splat(T::ONE), s.splat(scale_g), s.splat(scale_u));
+        let scales = [scale_g, scale_u].map(|scale| s.splat(scale));
         sweep!(S, d.len(), at => {
-            let (gv, uv, dv) = (at.load(s, g), at.load(s, u), at.load(s, d));
-            let sigma = sigmoid(s, gv);
-            let silu = s.mul(gv, sigma);
-            // silu' = σ + silu·(1 − σ)
-            let slope = s.fma(silu, s.sub(one, sigma), sigma);
-            at.store(s, g, s.mul(s.mul(scale_g, dv), s.mul(uv, slope)));
-            at.store(s, u, s.mul(s.mul(scale_u, dv), silu));
-            at.store(s, d, s.mul(silu, uv));
+            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d), scales);
+            at.store(s, g, dg);
+            at.store(s, u, du);
+            at.store(s, d, a);
         });
     }
 }

@@ -6,6 +6,7 @@
 //! (28 MB for the published model) goes through the cache once and not once per use.
 
 use super::Real;
+use super::elementwise::add_transposed;
 use super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::isa::isa;
 use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
@@ -51,7 +52,46 @@ pub fn weight_grad_gathered<'a, T: Real>(
     dw: &mut [T],
 ) {
     assert_eq!(dw.len(), n_out * n_in, "weight gradient shape");
-    dispatch_on(isa(), Sum { precision, n_out, n_in, count, gathered, dw });
+    dispatch_on(isa(), Sum { precision, n_out, n_in, count, gathered, accumulate: true, dw });
+}
+
+/// As [`gathered_len`], of a gate and up projection `[2·inner, in]`: its gradient is computed transposed, gates and ups
+/// apart, so that the gradients of g and u are right operands, which are rows as they come. The operands of each half are
+/// those of a weight `[in, inner]`: `dy` of a [`Gathered`] is x, and `x` the gradients of g, then those of u.
+pub fn gathered_gate_up_len<T: Real>(
+    precision: Precision,
+    (double, n_in): (usize, usize),
+    rows: usize,
+) -> (usize, usize) {
+    let (x, half) = gathered_len::<T>(precision, (n_in, double / 2), rows);
+    (x, 2 * half)
+}
+
+/// [`weight_grad_gathered`] of a gate and up projection `[2·inner, in]` from operands of [`gathered_gate_up_len`];
+/// `turned` is scratch for half of the weight.
+pub fn gate_up_grad_gathered<'a, T: Real>(
+    precision: Precision,
+    (double, n_in): (usize, usize),
+    count: usize,
+    gathered: impl Fn(usize) -> Gathered<'a, T>,
+    turned: &mut [T],
+    dw: &mut [T],
+) {
+    let inner = double / 2;
+    assert!(dw.len() == double * n_in && turned.len() == inner * n_in, "weight gradient shape");
+    if count == 0 {
+        return;
+    }
+    for (half, dw) in dw.chunks_exact_mut(inner * n_in).enumerate() {
+        let gathered = |i: usize| {
+            let Gathered { rows, scale, dy, x } = gathered(i);
+            Gathered { rows, scale, dy, x: &x[half * x.len() / 2..][..x.len() / 2] }
+        };
+        let dw_turned = &mut *turned;
+        let sum = Sum { precision, n_out: n_in, n_in: inner, count, gathered, accumulate: false, dw: dw_turned };
+        dispatch_on(isa(), sum);
+        add_transposed(turned, (n_in, inner), dw);
+    }
 }
 
 struct Len {
@@ -106,6 +146,8 @@ struct Sum<'a, T, F> {
     n_in: usize,
     count: usize,
     gathered: F,
+    /// Whether the first use is added to the gradient or overwrites it.
+    accumulate: bool,
     dw: &'a mut [T],
 }
 
@@ -141,7 +183,8 @@ impl<'a, T: Real, F: Fn(usize) -> Gathered<'a, T>> Sum<'_, T, F> {
                             stride: n_in,
                             columns: panel.min(n_in - column),
                             alpha: scale,
-                            accumulate: true,
+                            accumulate: self.accumulate || use_ > 0,
+                            ahead: &[],
                         };
                         multiply_panel::<S, FORMAT>(s, left, depth, &x[depth * column..], to);
                         column += panel;

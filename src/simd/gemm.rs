@@ -15,12 +15,12 @@
 use super::Real;
 use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
 use super::scratch::{Aligned, Scratch};
-use super::tile::{Strip, multiply};
+use super::tile::{Strip, asked_for, multiply};
 use super::vector::{Kernel, Simd};
 
 /// Units of the summed index per pass over a panel, at most.
 const DEPTH_BLOCK: usize = 256;
-/// Units of the summed index per pass over a panel. A depth of up to two halves is summed in halves, as the published
+/// Units of the summed index per pass over a panel, for an operand so deep. A depth of up to two halves is summed in halves, as the published
 /// code's library does: see "Orders of summation" in `ARCHITECTURE.md`.
 fn depth_block(depth: usize) -> usize {
     if depth <= DEPTH_BLOCK { DEPTH_BLOCK / 2 } else { DEPTH_BLOCK }
@@ -159,6 +159,7 @@ impl<T: Real> Product<'_, T> {
                     columns,
                     alpha: self.alpha,
                     accumulate: self.accumulate,
+                    ahead: &[],
                 };
                 multiply_panel::<S, FORMAT>(s, left, depth, right, to);
                 column += width;
@@ -197,6 +198,8 @@ pub struct PanelOutput<'a, T> {
     pub columns: usize,
     pub alpha: T,
     pub accumulate: bool,
+    /// What is read after this product: asked for meanwhile.
+    pub ahead: &'a [T],
 }
 
 /// The packed left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which
@@ -213,8 +216,15 @@ pub struct LeftTiles<'a, T> {
 
 impl<'a, T> LeftTiles<'a, T> {
     /// All tiles in their whole depth.
+    #[inline(always)]
     pub fn all(tiles: Tiles, depth: usize, panels: &'a [T]) -> Self {
-        Self { tiles, first: 0, last: tiles.count, panels, whole_depth: depth, from: 0 }
+        Self::some((tiles, 0, tiles.count), depth, panels)
+    }
+
+    /// The tiles `first..last` in their whole depth.
+    #[inline(always)]
+    pub fn some((tiles, first, last): (Tiles, usize, usize), depth: usize, panels: &'a [T]) -> Self {
+        Self { tiles, first, last, panels, whole_depth: depth, from: 0 }
     }
 }
 
@@ -236,7 +246,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
     assert!(from + depth <= whole_depth && panels.len() >= whole_depth * rows && right.len() >= depth * width);
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
-    let depths = Tiles::new(depth, depth_block(depth));
+    let depths = Tiles::new(depth, depth_block(whole_depth));
     for d in 0..depths.count {
         let d0 = depths.start(d);
         let mut tile = first;
@@ -248,6 +258,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
                 end += 1;
             }
             let row = tiles.start(tile) - row0;
+            let asked_for = asked_for::<S::T>((last - first) * d + tile - first, depths.height(0));
             // SAFETY: asserted above: `panels` holds the tiles and `right` the panel, whole depth each, and the output
             // every row of the tiles.
             unsafe {
@@ -262,6 +273,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
                     columns: to.columns,
                     alpha: to.alpha,
                     accumulate: to.accumulate || d > 0,
+                    ahead: [to.ahead.as_ptr().wrapping_add(asked_for), to.ahead.as_ptr_range().end],
                 };
                 multiply::<S, FORMAT>(s, height, width / S::LANES, strip);
             }

@@ -59,6 +59,16 @@ pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(c(s, 1.0), s.exp(s.sub(s.zero(), x))))
 }
 
+/// `(dg, du, a)` of `a = silu(g)·u` from da; dg and du are multiplied by the scales.
+#[inline(always)]
+pub fn silu_mul_backward<S: Simd>(s: S, (g, u): (S::V, S::V), d: S::V, scales: [S::V; 2]) -> (S::V, S::V, S::V) {
+    let sigma = sigmoid(s, g);
+    let silu = s.mul(g, sigma);
+    // silu' = σ + silu·(1 − σ)
+    let slope = s.fma(silu, s.sub(c(s, 1.0), sigma), sigma);
+    (s.mul(s.mul(scales[0], d), s.mul(u, slope)), s.mul(s.mul(scales[1], d), silu), s.mul(silu, u))
+}
+
 /// The angle of the point (x, y), x ≥ 0, within 4 ulp; 0 at the origin, and never beyond ±π/2.
 ///
 /// One division: the angle is turned by −π/4 or −π/2 first where that makes the quotient small (|q| ≤ tan π/8).

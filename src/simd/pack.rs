@@ -86,9 +86,10 @@ impl<'a, T: Real> Strided<'a, T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
     pub count: usize,
+    rows: usize,
     low: usize,
     higher: usize,
-    /// Rows of a tile for each row counted here: 2 where a tile holds gates and ups.
+    /// Rows of a tile for each row counted in `low`: 2 where rows stay together by twos.
     per_row: usize,
 }
 
@@ -96,21 +97,26 @@ impl Tiles {
     #[inline(always)]
     pub fn new(rows: usize, limit: usize) -> Self {
         let count = rows.div_ceil(limit).max(1);
-        Self { count, low: rows / count, higher: rows % count, per_row: 1 }
+        Self { count, rows, low: rows / count, higher: rows % count, per_row: 1 }
+    }
+    /// Tiles that start with an even row; the last row may be alone.
+    #[inline(always)]
+    pub fn even(rows: usize, limit: usize) -> Self {
+        Self { rows, per_row: 2, ..Self::new(rows.div_ceil(2), limit / 2) }
     }
     /// Tiles of `inner` gates and their ups, at most `limit` rows high: each holds some gates, then the ups of the same.
     #[inline(always)]
     pub fn gated(inner: usize, limit: usize) -> Self {
-        Self { per_row: 2, ..Self::new(inner, limit / 2) }
+        Self::even(2 * inner, limit)
     }
     #[inline(always)]
     pub fn height(&self, tile: usize) -> usize {
-        self.per_row * (self.low + usize::from(tile < self.higher))
+        self.start(tile + 1) - self.start(tile)
     }
-    /// First row of the tile.
+    /// First row of the tile; of the one behind the last, the number of rows.
     #[inline(always)]
     pub fn start(&self, tile: usize) -> usize {
-        self.per_row * (tile * self.low + tile.min(self.higher))
+        (self.per_row * (tile * self.low + tile.min(self.higher))).min(self.rows)
     }
 }
 
@@ -135,12 +141,13 @@ pub fn pack_panel<S: Simd, const FORMAT: u8>(
     steps: (usize, usize),
     panel: &mut [S::T],
 ) {
-    pack_part::<S, FORMAT>(s, from, (first, count, width), width, steps, panel);
+    pack_part::<S, FORMAT, false>(s, from, (first, count, width), width, steps, panel);
 }
 
-/// As [`pack_panel`], into the first `width` of every `pitch` elements: a part of a wider panel.
+/// As [`pack_panel`], into the first `width` of every `pitch` elements: a part of a wider panel. With `STREAM`, past the
+/// caches where vectors are the rows of the source: a fence must follow.
 #[inline(always)]
-pub fn pack_part<S: Simd, const FORMAT: u8>(
+pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
     s: S,
     from: Strided<S::T>,
     (first, count, width): (usize, usize, usize),
@@ -163,7 +170,7 @@ pub fn pack_part<S: Simd, const FORMAT: u8>(
         if from.across == 1 {
             copy_rows::<S, FORMAT>(s, source, from.along, (count, width), k, to);
         } else {
-            transpose_rows::<S, FORMAT>(s, source, from.across, (count, width), k, to);
+            transpose_rows::<S, FORMAT, STREAM>(s, source, from.across, (count, width), k, to);
         }
     }
 }
@@ -238,7 +245,7 @@ unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
 /// `count` rows of `k` elements are readable, one every `stride`; `depth` rows of `width` elements are writable, one
 /// every `pitch`.
 #[inline(always)]
-unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
+unsafe fn transpose_rows<S: Simd, const FORMAT: u8, const STREAM: bool>(
     s: S,
     source: *const S::T,
     stride: usize,
@@ -283,7 +290,7 @@ unsafe fn transpose_rows<S: Simd, const FORMAT: u8>(
                 let to = panel.add(unit * pitch + at);
                 if room == S::LANES && units == S::LANES {
                     for (u, &v) in block.as_ref().iter().enumerate() {
-                        s.store_ptr(to.add(u * pitch), v);
+                        if STREAM { s.stream_ptr(to.add(u * pitch), v) } else { s.store_ptr(to.add(u * pitch), v) }
                     }
                 } else {
                     for (u, &v) in block.as_ref().iter().enumerate() {
@@ -391,7 +398,13 @@ pub enum Panels {
     GatedLeft,
     /// Right panels of a gate and up projection: each holds a vector of gates and the vector of their ups.
     GatedRight,
+    /// Right panels whose steps are gates and ups: [`GATED_STEPS`] gates, then their ups.
+    GatedSteps,
 }
+
+/// Gates before their ups among the steps of a product with a gate and up projection: whole panels of every instruction
+/// set, so that all sum in one order.
+pub const GATED_STEPS: usize = 32;
 
 /// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
 pub struct PackAll<'a, T> {
@@ -435,8 +448,28 @@ impl<T: Real> PackAll<'_, T> {
                     let (first, gates) = (start / 2, height / 2);
                     for (half, first) in [first, inner + first].into_iter().enumerate() {
                         let to = &mut to[depth * start + half * gates..];
-                        pack_part::<S, FORMAT>(s, from, (first, gates, gates), height, (0, k), to);
+                        pack_part::<S, FORMAT, false>(s, from, (first, gates, gates), height, (0, k), to);
                     }
+                }
+            }
+            Panels::GatedSteps => {
+                let inner = k / 2;
+                let depth = 2 * inner.div_ceil(per_unit(FORMAT));
+                let to = self.to.at_least(depth * padded::<S>(vectors));
+                let mut column = 0;
+                while column < vectors {
+                    let width = panel_width::<S>(vectors, column);
+                    let panel = (column, width.min(vectors - column), width);
+                    let mut unit = 0;
+                    for gate in (0..inner).step_by(GATED_STEPS) {
+                        let gates = GATED_STEPS.min(inner - gate);
+                        for step in [gate, inner + gate] {
+                            let to = &mut to[depth * column + unit * width..];
+                            pack_panel::<S, FORMAT>(s, from, panel, (step, gates), to);
+                            unit += gates.div_ceil(per_unit(FORMAT));
+                        }
+                    }
+                    column += width;
                 }
             }
             Panels::GatedRight => {
@@ -446,7 +479,7 @@ impl<T: Real> PackAll<'_, T> {
                     let gates = S::LANES.min(inner - first);
                     for (half, at) in [first, inner + first].into_iter().enumerate() {
                         let to = &mut to[depth * 2 * first + half * S::LANES..];
-                        pack_part::<S, FORMAT>(s, from, (at, gates, S::LANES), width, (0, k), to);
+                        pack_part::<S, FORMAT, false>(s, from, (at, gates, S::LANES), width, (0, k), to);
                     }
                 }
             }

@@ -7,6 +7,11 @@ use super::vector::{Kernel, Simd};
 /// Steps of the summed index for each cache line asked for ahead: eight tiles fetch a whole panel of 12×32 tiles.
 const PREFETCH_STEPS: usize = 4;
 
+/// Elements that `tiles` tiles of `depth` steps ask for ahead.
+pub const fn asked_for<T>(tiles: usize, depth: usize) -> usize {
+    tiles * (depth / PREFETCH_STEPS) * line::<T>()
+}
+
 /// Elements of a cache line.
 const fn line<T>() -> usize {
     64 / size_of::<T>()
@@ -28,6 +33,8 @@ pub struct Strip<T> {
     pub alpha: T,
     /// Whether the output is added to or written.
     pub accumulate: bool,
+    /// Memory from here to there is wanted next; the first tiles ask for it.
+    pub ahead: [*const T; 2],
 }
 
 /// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
@@ -77,8 +84,10 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                 // What follows the panel is used next, by all tiles; each asks for its part of it while it computes.
                 let panel = strip.depth * VECTORS * S::LANES;
                 let share = strip.depth / PREFETCH_STEPS * line::<T>();
-                let ahead = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
-                let mut ahead = right.wrapping_add(ahead);
+                let next = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
+                let mut next = right.wrapping_add(next);
+                let [ahead, end] = strip.ahead;
+                let mut ahead = ahead.wrapping_add(tile * share);
                 let mut sums = [[s.zero(); VECTORS]; ROWS];
                 // A macro and not a closure, which would lose the instruction set.
                 macro_rules! steps {
@@ -100,8 +109,12 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                     };
                 }
                 for _ in 0..strip.depth / PREFETCH_STEPS {
-                    s.prefetch(ahead);
-                    ahead = ahead.wrapping_add(line::<T>());
+                    s.prefetch(next);
+                    next = next.wrapping_add(line::<T>());
+                    if ahead < end {
+                        s.prefetch_l2(ahead);
+                        ahead = ahead.wrapping_add(line::<T>());
+                    }
                     steps!(PREFETCH_STEPS);
                 }
                 steps!(strip.depth % PREFETCH_STEPS);

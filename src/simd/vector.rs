@@ -66,6 +66,23 @@ pub trait Simd: Copy {
     unsafe fn store_first_ptr(self, p: *mut Self::T, v: Self::V, n: usize);
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const Self::T);
+    /// The same, into the second level only.
+    #[inline(always)]
+    fn prefetch_l2(self, p: *const Self::T) {
+        self.prefetch(p);
+    }
+    /// Stores past the caches where the processor can and `p` starts a cache line; for what is read much later, after
+    /// [`Simd::fence`].
+    /// # Safety
+    /// `LANES` elements from `p` are writable.
+    #[inline(always)]
+    unsafe fn stream_ptr(self, p: *mut Self::T, v: Self::V) {
+        // SAFETY: the caller's contract.
+        unsafe { self.store_ptr(p, v) }
+    }
+    /// Makes what [`Simd::stream_ptr`] stored visible to all.
+    #[inline(always)]
+    fn fence(self) {}
 
     /// Zeros.
     fn block(self) -> Self::Block;
@@ -75,7 +92,7 @@ pub trait Simd: Copy {
     /// To the nearest bf16, ties to even; not-a-number stays so.
     fn round_bf16(self, a: Self::V) -> Self::V;
 
-    /// Whether the processor multiplies pairs of bf16; the next three are for such processors only.
+    /// Whether the processor multiplies pairs of bf16; the next four are for such processors only.
     const DOTS: bool = false;
     /// Rounds both to bf16; lane i of the result holds the pair (low i, high i).
     #[inline(always)]
@@ -85,6 +102,11 @@ pub trait Simd: Copy {
     /// Rounds 2·LANES consecutive numbers to bf16; lane i holds the numbers (2i, 2i + 1).
     #[inline(always)]
     fn narrow(self, _first: Self::V, _second: Self::V) -> Self::V {
+        unreachable!("no bf16 dot products")
+    }
+    /// The two vectors that [`Simd::pair`] rounded and joined.
+    #[inline(always)]
+    fn unpair(self, _pairs: Self::V) -> (Self::V, Self::V) {
         unreachable!("no bf16 dot products")
     }
     /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
@@ -105,6 +127,14 @@ pub trait Simd: Copy {
         assert!(to.len() >= Self::LANES);
         // SAFETY: the slice holds at least LANES elements.
         unsafe { self.store_ptr(to.as_mut_ptr(), v) }
+    }
+
+    /// [`Simd::stream_ptr`], bounds-checked.
+    #[inline(always)]
+    fn stream(self, to: &mut [Self::T], v: Self::V) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the slice holds at least LANES elements.
+        unsafe { self.stream_ptr(to.as_mut_ptr(), v) }
     }
 
     #[inline(always)]

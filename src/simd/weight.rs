@@ -67,28 +67,37 @@ impl<T: Real> Weight<T> {
         let pack = |from, vectors, k, panels, to: &mut Aligned<T>| {
             dispatch_on(isa, PackAll { from, vectors, k, panels, precision, to });
         };
-        let (right, left) =
-            if self.gated { (Panels::GatedRight, Panels::GatedLeft) } else { (Panels::Right, Panels::Left) };
         if self.side != Side::Cols {
-            pack(by_row, n_out, n_in, right, &mut self.rows[0]);
-            pack(by_column, n_in, n_out, Panels::Right, &mut self.rows[1]);
+            let [forward, backward] =
+                if self.gated { [Panels::GatedRight, Panels::GatedSteps] } else { [Panels::Right; 2] };
+            pack(by_row, n_out, n_in, forward, &mut self.rows[0]);
+            pack(by_column, n_in, n_out, backward, &mut self.rows[1]);
         }
         if self.side != Side::Rows {
-            pack(by_row, n_out, n_in, left, &mut self.cols[0]);
+            let forward = if self.gated { Panels::GatedLeft } else { Panels::Left };
+            pack(by_row, n_out, n_in, forward, &mut self.cols[0]);
             pack(by_column, n_in, n_out, Panels::Left, &mut self.cols[1]);
         }
     }
 
-    /// Right panels for the forward product with rows.
-    pub(super) fn row_panels(&self) -> &[T] {
-        assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
-        self.rows[0].as_slice()
+    /// Panels for the forward product with rows or columns.
+    pub(super) fn forward_panels(&self, side: Side) -> &[T] {
+        self.panels(side)[0].as_slice()
     }
 
-    /// Left tiles for the forward product with columns.
-    pub(super) fn col_tiles(&self) -> &[T] {
-        assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
-        self.cols[0].as_slice()
+    /// Panels for the backward product with rows or columns.
+    pub(super) fn backward_panels(&self, side: Side) -> &[T] {
+        self.panels(side)[1].as_slice()
+    }
+
+    fn panels(&self, side: Side) -> &[Aligned<T>; 2] {
+        if side == Side::Cols {
+            assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
+            &self.cols
+        } else {
+            assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
+            &self.rows
+        }
     }
 
     /// The instruction set the panels are laid out for.
@@ -97,7 +106,7 @@ impl<T: Real> Weight<T> {
     }
 
     /// Whether gates and ups stand side by side.
-    pub(super) fn is_gated(&self) -> bool {
+    pub fn is_gated(&self) -> bool {
         self.gated
     }
 
@@ -122,6 +131,7 @@ impl<T: Real> Weight<T> {
 
     /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
     pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
+        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
@@ -146,15 +156,13 @@ impl<T: Real> Weight<T> {
     }
 
     fn rows(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
-        assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
         let left = Operand::Strided(Strided::rows(x, k));
-        self.product((m, k, n), left, Operand::Packed(&self.rows[direction]), accumulate, out);
+        self.product((m, k, n), left, Operand::Packed(&self.panels(Side::Rows)[direction]), accumulate, out);
     }
 
     fn cols(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
-        assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
         let right = Operand::Strided(Strided::columns(x, n));
-        self.product((m, k, n), Operand::Packed(&self.cols[direction]), right, accumulate, out);
+        self.product((m, k, n), Operand::Packed(&self.panels(Side::Cols)[direction]), right, accumulate, out);
     }
 
     fn product(

@@ -5,8 +5,8 @@
 
 use crate::simd::{self, Real};
 
-/// A piece of an [`Arena`]: `len` elements from `offset`. Only an index; it owns nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A piece of an [`Arena`]: `len` elements from `offset`. Only an index; it owns nothing, and by default is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     offset: usize,
     len: usize,

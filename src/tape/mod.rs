@@ -52,6 +52,8 @@ pub struct Memory<T> {
     rope: Option<RopeTable<T>>,
     /// Uses of weights whose gradients are still to be added up.
     uses: Vec<gather::Use>,
+    /// Scratch of a gradient that is computed transposed.
+    turned: Vec<T>,
     /// Times operations while there is one.
     pub stopwatch: Option<Box<Stopwatch>>,
 }
@@ -59,14 +61,14 @@ pub struct Memory<T> {
 impl<T: Real> Default for Memory<T> {
     fn default() -> Self {
         let (slots, nodes, indices, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses, stopwatch: None }
+        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses, turned: Vec::new(), stopwatch: None }
     }
 }
 
 impl<T: Real> Memory<T> {
     /// Bytes of the arena.
     pub fn size_bytes(&self) -> usize {
-        self.arena.size_bytes()
+        self.arena.size_bytes() + self.turned.len() * size_of::<T>()
     }
 }
 

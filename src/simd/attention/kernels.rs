@@ -97,11 +97,25 @@ impl<T: Real> Forward<'_, T> {
                 let count = panel.min(len - start);
                 let from = Strided::rows(q, stride);
                 pack_panel::<S, FORMAT>(s, from, (start, count, panel), (0, head_dim), queries);
-                let to = PanelOutput { out: scores, stride: panel, columns: panel, alpha: factor, accumulate: false };
+                let to = PanelOutput {
+                    out: scores,
+                    stride: panel,
+                    columns: panel,
+                    alpha: factor,
+                    accumulate: false,
+                    ahead: &[],
+                };
                 multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                 let mut inverse = [T::ZERO; WIDEST];
                 softmax::<S, FORMAT>(s, len, panel, scores, &mut lse[start..start + count], &mut inverse);
-                let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
+                let to = PanelOutput {
+                    out: turned,
+                    stride: panel,
+                    columns: panel,
+                    alpha: T::ONE,
+                    accumulate: false,
+                    ahead: &[],
+                };
                 multiply_panel::<S, FORMAT>(s, LeftTiles::all(dim_tiles, key_depth, values), key_depth, scores, to);
                 for row in turned.chunks_exact_mut(panel).take(head_dim) {
                     for (row, inverse) in row.chunks_exact_mut(S::LANES).zip(inverse.chunks_exact(S::LANES)) {
@@ -236,9 +250,23 @@ impl<T: Real> Backward<'_, T> {
                     let ds = &mut ds[start * len..][..len * panel];
                     pack_panel::<S, FORMAT>(s, Strided::rows(q_rows, stride), vectors, (0, head_dim), queries);
                     pack_panel::<S, FORMAT>(s, Strided::rows(d_out_rows, width), vectors, (0, head_dim), d_rows);
-                    let to = PanelOutput { out: p, stride: panel, columns: panel, alpha: factor, accumulate: false };
+                    let to = PanelOutput {
+                        out: p,
+                        stride: panel,
+                        columns: panel,
+                        alpha: factor,
+                        accumulate: false,
+                        ahead: &[],
+                    };
                     multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
-                    let to = PanelOutput { out: ds, stride: panel, columns: panel, alpha: T::ONE, accumulate: false };
+                    let to = PanelOutput {
+                        out: ds,
+                        stride: panel,
+                        columns: panel,
+                        alpha: T::ONE,
+                        accumulate: false,
+                        ahead: &[],
+                    };
                     multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, values), dim_depth, d_rows, to);
                     let (minus_lse, delta) = (&minus_lse[start..], &delta[start..]);
                     score_gradients(s, panel, p, ds, minus_lse, delta);
@@ -250,7 +278,14 @@ impl<T: Real> Backward<'_, T> {
                         ds
                     };
                     let alpha = factor * scale_q;
-                    let to = PanelOutput { out: turned, stride: panel, columns: panel, alpha, accumulate: false };
+                    let to = PanelOutput {
+                        out: turned,
+                        stride: panel,
+                        columns: panel,
+                        alpha,
+                        accumulate: false,
+                        ahead: &[],
+                    };
                     multiply_panel::<S, FORMAT>(
                         s,
                         LeftTiles::all(dim_tiles, key_depth, keys_by_dim),
@@ -324,7 +359,8 @@ fn sum_over_queries<S: Simd, const FORMAT: u8>(
         let panel = panel_width::<S>(head_dim, column);
         let columns = panel.min(head_dim - column);
         pack_panel::<S, FORMAT>(s, rows, (column, columns, panel), (0, nq), right);
-        let to = PanelOutput { out: &mut out[column..], stride: out_stride, columns, alpha, accumulate: true };
+        let to =
+            PanelOutput { out: &mut out[column..], stride: out_stride, columns, alpha, accumulate: true, ahead: &[] };
         multiply_panel::<S, FORMAT>(s, LeftTiles::all(tiles, depth, left), depth, right, to);
         column += panel;
     }

@@ -142,6 +142,23 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn prefetch(self, p: *const f32) {
         intrinsics!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
+    #[inline(always)]
+    fn prefetch_l2(self, p: *const f32) {
+        intrinsics!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn stream_ptr(self, p: *mut f32, v: __m512) {
+        if (p as usize).is_multiple_of(64) {
+            intrinsics!(_mm512_stream_ps(p, v))
+        } else {
+            // SAFETY: the caller's contract.
+            unsafe { self.store_ptr(p, v) }
+        }
+    }
+    #[inline(always)]
+    fn fence(self) {
+        intrinsics!(_mm_sfence())
+    }
 
     #[inline(always)]
     fn block(self) -> Self::Block {
@@ -203,6 +220,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn narrow(self, first: __m512, second: __m512) -> __m512 {
         assert!(BF16, "a token without bf16");
         intrinsics!(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)))
+    }
+    #[inline(always)]
+    fn unpair(self, pairs: __m512) -> (__m512, __m512) {
+        intrinsics! {
+            let bits = _mm512_castps_si512(pairs);
+            let high = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(high))
+        }
     }
     #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {

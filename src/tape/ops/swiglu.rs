@@ -1,11 +1,11 @@
 //! SwiGLU over features: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` per row (SPEC "Block").
 //!
-//! x `[m, width]`, W_gate_up `[2·inner, width]`, W_down `[width, inner]`. The backward pass keeps `[g; u]` and
-//! recomputes the activation; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·silu(g)`.
+//! x `[m, width]`, W_gate_up `[2·inner, width]`, W_down `[width, inner]`. The backward pass finds g and u saved (in the
+//! kernel's own order, in bf16 rounded) and recomputes the activation; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·silu(g)`.
 
 use super::Operation;
 use crate::rng::Rng;
-use crate::simd::{self, Real};
+use crate::simd::{self, Real, Side, SwigluOperands};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
@@ -15,8 +15,8 @@ pub(crate) struct SwiGlu {
     x: SlotId,
     gate_up: ParamId,
     down: ParamId,
-    /// `[m, 2·inner]`: g and u before the activation.
-    hidden: SlotId,
+    /// g and u before the activation, as the kernel keeps them.
+    saved: SlotId,
     out: SlotId,
 }
 
@@ -24,21 +24,21 @@ pub(crate) struct SwiGlu {
 pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
     let (m, width) = tape.shape(x);
     let params = tape.params();
-    let (_, inner) = params.shape(down);
     let recorded = tape.records(&[x.0], true);
-    let hidden = tape.new_slot(if recorded { m } else { 0 }, 2 * inner);
+    let (gate_up_weight, down_weight) = (params.weight(gate_up), params.weight(down));
+    let saved_len = if recorded { simd::swiglu_saved_len(gate_up_weight, Side::Rows, m) } else { 0 };
+    let saved = tape.new_slot(1, saved_len);
     let out = tape.new_slot(m, width);
-    let [x_block, hidden_block, y_block] = [x.0, hidden, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [hidden_values, y]) = tape.memory.arena.split([x_block], [hidden_block, y_block]);
-    let kept = recorded.then_some(hidden_values);
-    simd::swiglu_rows(params.weight(gate_up), params.weight(down), x_values, kept, y);
+    let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
+    let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
+    simd::swiglu_rows(gate_up_weight, down_weight, x_values, recorded.then_some(saved_values), y);
     if recorded {
         tape.save(x.0);
-        tape.save(hidden);
+        tape.save(saved);
     } else {
-        tape.release_slot(hidden);
+        tape.release_slot(saved);
     }
-    tape.push(out, recorded, SwiGlu { x: x.0, gate_up, down, hidden, out })
+    tape.push(out, recorded, SwiGlu { x: x.0, gate_up, down, saved, out })
 }
 
 impl Operation for SwiGlu {
@@ -50,30 +50,27 @@ impl Operation for SwiGlu {
     }
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let (_, inner) = pass.params.shape(self.down);
-        let d_out = pass.grad_out(self.out);
-        let hidden = pass.value(self.hidden);
-        let activation = pass.memory.arena.alloc(hidden.len() / 2);
-        let (gate, up, input) = (pass.factor("gate"), pass.factor("up"), pass.factor("input"));
+        let rows = pass.slot(self.out).rows;
+        let d_x = pass.grad_in(self.x);
+        let [gate, up, input] = ["gate", "up", "input"].map(|term| pass.factor(term));
         let (scale_down, scale_gate_up) = (pass.factor("weight down"), pass.factor("weight gate_up"));
-
-        let ([dy], [h, a]) = pass.memory.arena.split([d_out], [hidden, activation]);
-        pass.params.weight(self.down).backward_rows(dy, a, false);
-        for (row, a) in h.chunks_exact_mut(2 * inner).zip(a.chunks_exact_mut(inner)) {
-            let (g, u) = row.split_at_mut(inner);
-            simd::silu_mul_backward(g, u, a, gate, up);
+        let down = pass.new_use(self.down, scale_down, rows);
+        let gate_up = pass.new_use(self.gate_up, scale_gate_up, rows);
+        let reads = [pass.grad_out(self.out), pass.value(self.saved), pass.value(self.x)];
+        let ([a, b], [c, d]) = (down.operands, gate_up.operands);
+        let ([dy, saved, x], [a, b, c, d, dx]) = pass.memory.arena.split(reads, [a, b, c, d, d_x.unwrap_or_default()]);
+        let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
+        let mut dx = d_x.is_some().then_some(dx);
+        let weights = (pass.params.weight(self.gate_up), pass.params.weight(self.down));
+        simd::swiglu_rows_backward(weights, [gate, up], dy, saved, x, operands, dx.as_deref_mut());
+        if let Some(dx) = dx
+            && input != T::ONE
+        {
+            simd::scale(dx, input);
         }
-        pass.weight_grad_rows(self.down, scale_down, d_out, activation);
-        pass.weight_grad_rows(self.gate_up, scale_gate_up, hidden, pass.value(self.x));
-        pass.memory.arena.release(activation);
-        if let Some(d_x) = pass.grad_in(self.x) {
-            let ([dh], [dx]) = pass.memory.arena.split([hidden], [d_x]);
-            pass.params.weight(self.gate_up).backward_rows(dh, dx, true);
-            if input != T::ONE {
-                simd::scale(dx, input);
-            }
-        }
-        pass.release_saved(self.hidden);
+        pass.gather(down);
+        pass.gather(gate_up);
+        pass.release_saved(self.saved);
     }
 
     fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {

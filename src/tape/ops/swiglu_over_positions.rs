@@ -6,18 +6,18 @@
 
 use super::Operation;
 use crate::rng::Rng;
-use crate::simd::{self, Real};
+use crate::simd::{self, Real, Side, SwigluOperands};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, Block, ParamId, SlotId, Tape, Use, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct SwiGluOverPositions {
     x: SlotId,
     gate_up: ParamId,
     down: ParamId,
-    /// `[sequences, 2·inner·width]`: G and U of each sequence.
-    hidden: SlotId,
+    /// G and U of each sequence before the activation, as the kernel keeps them.
+    saved: SlotId,
     out: SlotId,
 }
 
@@ -25,25 +25,26 @@ pub(crate) struct SwiGluOverPositions {
 pub fn swiglu_over_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
     let (rows, width) = tape.shape(x);
     let params = tape.params();
-    let (len, inner) = params.shape(down);
+    let (len, _) = params.shape(down);
     assert!(rows.is_multiple_of(len), "rows are whole sequences");
     let recorded = tape.records(&[x.0], true);
-    let per_sequence = if recorded { 2 * inner * width } else { 0 };
-    let hidden = tape.new_slot(rows / len, per_sequence);
+    let (gate_up_weight, down_weight) = (params.weight(gate_up), params.weight(down));
+    let saved_len = if recorded { simd::swiglu_saved_len(gate_up_weight, Side::Cols, width) } else { 0 };
+    let saved = tape.new_slot(rows / len, saved_len);
     let out = tape.new_slot(rows, width);
-    let [x_block, hidden_block, y_block] = [x.0, hidden, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [hidden_values, y]) = tape.memory.arena.split([x_block], [hidden_block, y_block]);
+    let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
+    let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
     for (i, (x, y)) in x_values.chunks_exact(len * width).zip(y.chunks_exact_mut(len * width)).enumerate() {
-        let kept = recorded.then_some(&mut hidden_values[i * per_sequence..(i + 1) * per_sequence]);
-        simd::swiglu_cols(params.weight(gate_up), params.weight(down), x, kept, y);
+        let kept = recorded.then_some(&mut saved_values[i * saved_len..(i + 1) * saved_len]);
+        simd::swiglu_cols(gate_up_weight, down_weight, x, kept, y);
     }
     if recorded {
         tape.save(x.0);
-        tape.save(hidden);
+        tape.save(saved);
     } else {
-        tape.release_slot(hidden);
+        tape.release_slot(saved);
     }
-    tape.push(out, recorded, SwiGluOverPositions { x: x.0, gate_up, down, hidden, out })
+    tape.push(out, recorded, SwiGluOverPositions { x: x.0, gate_up, down, saved, out })
 }
 
 impl Operation for SwiGluOverPositions {
@@ -55,37 +56,36 @@ impl Operation for SwiGluOverPositions {
     }
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let (len, inner) = pass.params.shape(self.down);
-        let precision = pass.params.precision();
+        let (len, _) = pass.params.shape(self.down);
         let width = pass.slot(self.x).cols;
         let sequences = pass.slot(self.x).rows / len;
-        let (d_out, hidden, x) = (pass.grad_out(self.out), pass.value(self.hidden), pass.value(self.x));
         let d_x = pass.grad_in(self.x);
-        let activation = pass.memory.arena.alloc(inner * width);
-        let (gate, up, input) = (pass.factor("gate"), pass.factor("up"), pass.factor("input"));
+        let (d_out, saved, x) = (pass.grad_out(self.out), pass.value(self.saved), pass.value(self.x));
+        let [gate, up, input] = ["gate", "up", "input"].map(|term| pass.factor(term));
         let (scale_down, scale_gate_up) = (pass.factor("weight down"), pass.factor("weight gate_up"));
-        let (tokens, inners) = (len * width, 2 * inner * width);
+        let weights = (pass.params.weight(self.gate_up), pass.params.weight(self.down));
         for i in 0..sequences {
-            let ([dy, x], [h, a]) = pass.memory.arena.split(
-                [d_out.part(i * tokens, tokens), x.part(i * tokens, tokens)],
-                [hidden.part(i * inners, inners), activation],
-            );
-            pass.params.weight(self.down).backward_cols(dy, a, false);
-            let (g, u) = h.split_at_mut(inner * width);
-            simd::silu_mul_backward(g, u, a, gate, up);
-            simd::weight_grad_cols(precision, (len, inner), scale_down, dy, a, pass.grads.get_mut(self.down));
-            simd::weight_grad_cols(precision, (2 * inner, len), scale_gate_up, h, x, pass.grads.get_mut(self.gate_up));
-            if let Some(d_x) = d_x {
-                let ([dh], [dx]) =
-                    pass.memory.arena.split([hidden.part(i * inners, inners)], [d_x.part(i * tokens, tokens)]);
-                pass.params.weight(self.gate_up).backward_cols(dh, dx, true);
-                if input != T::ONE {
-                    simd::scale(dx, input);
-                }
+            let part = |block: Block| block.part(i * (block.len() / sequences), block.len() / sequences);
+            let down = pass.new_use(self.down, scale_down, width);
+            let gate_up = pass.new_use(self.gate_up, scale_gate_up, width);
+            let ([a, b], [c, d]) = (down.operands, gate_up.operands);
+            let writes = [a, b, c, d, d_x.map(part).unwrap_or_default()];
+            let ([dy, saved, x], [a, b, c, d, dx]) = pass.memory.arena.split([d_out, saved, x].map(part), writes);
+            let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
+            let mut dx = d_x.is_some().then_some(dx);
+            simd::swiglu_cols_backward(weights, [gate, up], dy, saved, x, operands, dx.as_deref_mut());
+            if let Some(dx) = dx
+                && input != T::ONE
+            {
+                simd::scale(dx, input);
             }
+            pass.gather(down);
+            pass.gather(gate_up);
         }
-        pass.memory.arena.release(activation);
-        pass.release_saved(self.hidden);
+        // The sequences of one call are rows enough, and their operands still in the cache.
+        pass.sum_uses(self.down);
+        pass.sum_uses(self.gate_up);
+        pass.release_saved(self.saved);
     }
 
     fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {

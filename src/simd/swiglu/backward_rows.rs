@@ -1,0 +1,148 @@
+//! Backward over rows: gradients of g and u go from a strip in L1 straight into the three packed operands that want them.
+
+use super::super::Real;
+use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use super::super::math::silu_mul_backward;
+use super::super::pack::{
+    GATED_STEPS, PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit,
+};
+use super::super::scratch::Scratch;
+use super::super::vector::Simd;
+use super::{Backward, Shape, saved, saved_unit};
+
+/// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
+const ROW_BLOCK: usize = 128 << 10;
+/// Units of gates in a chunk: their gradients and those of the ups make one pass of the product with W_gate_up.
+const CHUNK: usize = 256;
+
+impl<T: Real> Backward<'_, T> {
+    #[inline(always)]
+    pub(super) fn rows<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+        let (Shape { width, inner, out }, m) = (self.shape, self.vectors);
+        if m == 0 {
+            return;
+        }
+        let per_unit = per_unit(FORMAT);
+        let rows_depth = m.div_ceil(per_unit);
+        let [packed_dy, packed_a] = self.operands.down;
+        let [packed_x, packed_dh] = self.operands.gate_up;
+        let half = rows_depth * padded::<S>(inner);
+        assert!(packed_a.len() == half && packed_dh.len() == 2 * half, "room for packed operands");
+        let (packed_dg, packed_du) = packed_dh.split_at_mut(half);
+        for (values, n, to) in [(self.dy, out, packed_dy), (self.x, width, packed_x)] {
+            let tiles = Tiles::new(n, S::TILE_ROWS);
+            pack_tiles::<S, FORMAT>(s, Strided::columns(values, n), (tiles, 0, tiles.count), (0, m), to);
+        }
+
+        let scales = self.scales.map(|scale| s.splat(scale));
+        let (dy_depth, inner_depth) = (out.div_ceil(per_unit), 2 * inner.div_ceil(per_unit));
+        let chunk = CHUNK * per_unit;
+        const { assert!(CHUNK.is_multiple_of(GATED_STEPS) && GATED_STEPS.is_multiple_of(2 * S::LANES)) };
+        let deepest = 2 * chunk.min(inner).div_ceil(per_unit);
+        let tiles = Tiles::even(m, S::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((dy_depth + deepest) * S::TILE_ROWS)).max(1));
+        let Scratch { left, right, out: strips } = self.scratch;
+        for block in 0..blocks.count {
+            let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
+            let (row, rows) = (tiles.start(first), tiles.start(last) - tiles.start(first));
+            let dy = left.at_least(dy_depth * rows);
+            let dh = right.at_least(deepest * rows);
+            let (dg, du) = strips.at_least(2 * rows * 2 * S::LANES).split_at_mut(rows * 2 * S::LANES);
+            let block = (tiles, first, last);
+            pack_tiles::<S, FORMAT>(s, Strided::rows(self.dy, out), block, (0, out), dy);
+            for start in (0..inner).step_by(chunk) {
+                let end = inner.min(start + chunk);
+                let depth = 2 * (end - start).div_ceil(per_unit);
+                for gate in (start..end).step_by(2 * S::LANES) {
+                    let panel = panel_width::<S>(inner, gate);
+                    let gates = panel.min(inner - gate);
+                    let (dg, du) = (&mut dg[..rows * panel], &mut du[..rows * panel]);
+                    let per_row = panel / S::LANES * saved_unit::<S>(FORMAT);
+                    let saved =
+                        &self.saved[gate / S::LANES * m * saved_unit::<S>(FORMAT)..][row * per_row..][..rows * per_row];
+                    let to = PanelOutput {
+                        out: &mut *dg,
+                        stride: panel,
+                        columns: panel,
+                        alpha: T::ONE,
+                        accumulate: false,
+                        ahead: saved,
+                    };
+                    let left = LeftTiles::some(block, dy_depth, dy);
+                    multiply_panel::<S, FORMAT>(s, left, dy_depth, &self.down[dy_depth * gate..], to);
+                    let steps = rows_depth * gate + row / per_unit * panel..;
+                    let operands = [&mut *packed_dg, &mut *packed_du, &mut *packed_a];
+                    activate::<S, FORMAT>(s, saved, panel, scales, [dg, du], operands.map(|to| &mut to[steps.clone()]));
+                    let (before, within) = ((gate - start) / GATED_STEPS * GATED_STEPS, (gate - start) % GATED_STEPS);
+                    let group = GATED_STEPS.min(inner - start - before);
+                    for (half, strip) in [&*dg, &*du].into_iter().enumerate() {
+                        let unit = 2 * before / per_unit + half * group.div_ceil(per_unit) + within / per_unit;
+                        for tile in first..last {
+                            let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
+                            let strip = Strided::rows(&strip[start * panel..], panel);
+                            let to = &mut dh[depth * start + unit * height..];
+                            pack_part::<S, FORMAT, false>(s, strip, (0, height, height), height, (0, gates), to);
+                        }
+                    }
+                }
+                let Some(dx) = self.dx.as_deref_mut() else { continue };
+                let mut column = 0;
+                while column < width {
+                    let panel = panel_width::<S>(width, column);
+                    let to = PanelOutput {
+                        out: &mut dx[row * width + column..],
+                        stride: width,
+                        columns: panel.min(width - column),
+                        alpha: T::ONE,
+                        accumulate: true,
+                        ahead: &[],
+                    };
+                    let steps = &self.gate_up[inner_depth * column + 2 * (start / per_unit) * panel..];
+                    multiply_panel::<S, FORMAT>(s, LeftTiles::some(block, depth, dh), depth, steps, to);
+                    column += panel;
+                }
+            }
+        }
+        s.fence();
+    }
+}
+
+/// The gradient of the activation `[rows, panel]` in `dg` becomes those of g and of u; these and the activation itself also
+/// become steps of right panels. `from` holds g and u as the forward pass saved them.
+#[inline(always)]
+fn activate<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: &[S::T],
+    panel: usize,
+    scales: [S::V; 2],
+    [dg, du]: [&mut [S::T]; 2],
+    [to_dg, to_du, to_a]: [&mut [S::T]; 3],
+) {
+    let (unit, steps) = (saved_unit::<S>(FORMAT), per_unit(FORMAT));
+    let vectors = panel / S::LANES;
+    let strips = dg.chunks_mut(steps * panel).zip(du.chunks_mut(steps * panel));
+    let operands = to_dg.chunks_exact_mut(panel).zip(to_du.chunks_exact_mut(panel)).zip(to_a.chunks_exact_mut(panel));
+    let saved_steps = from.chunks(steps * vectors * unit);
+    for (((dg, du), ((to_dg, to_du), to_a)), from) in strips.zip(operands).zip(saved_steps) {
+        for j in 0..vectors {
+            // The steps of a unit: rows of this vector; where the last one is missing, zeros.
+            let mut step = [[s.zero(); 2]; 3];
+            for i in 0..dg.len() / panel {
+                let at = i * panel + j * S::LANES;
+                let gu = saved::<S, FORMAT>(s, &from[(i * vectors + j) * unit..]);
+                let (g, u, a) = silu_mul_backward(s, gu, s.load(&dg[at..]), scales);
+                s.store(&mut dg[at..], g);
+                s.store(&mut du[at..], u);
+                (step[0][i], step[1][i], step[2][i]) = (g, u, a);
+            }
+            for (to, step) in [&mut *to_dg, &mut *to_du, &mut *to_a].into_iter().zip(step) {
+                let v = match FORMAT {
+                    PAIRS => s.pair(step[0], step[1]),
+                    ROUNDED => s.round_bf16(step[0]),
+                    _ => step[0],
+                };
+                s.stream(&mut to[j * S::LANES..], v);
+            }
+        }
+    }
+}

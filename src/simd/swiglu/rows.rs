@@ -1,0 +1,128 @@
+//! Forward over rows: a block of rows, packed once, goes through both products.
+
+use super::super::Real;
+use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use super::super::math::silu;
+use super::super::pack::{PAIRS, PLAIN, ROUNDED, Strided, Tiles, pack_tiles, panel_width, per_unit};
+use super::super::scratch::Scratch;
+use super::super::vector::Simd;
+use super::{Forward, Shape, save, saved_unit, vectors_beside};
+
+/// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
+const ROW_BLOCK: usize = 256 << 10;
+
+impl<T: Real> Forward<'_, T> {
+    #[inline(always)]
+    pub(super) fn rows<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+        let (Shape { width, inner, out }, m) = (self.shape, self.vectors);
+        if m == 0 {
+            return;
+        }
+        let (x_depth, a_depth) = (width.div_ceil(per_unit(FORMAT)), inner.div_ceil(per_unit(FORMAT)));
+        let tiles = Tiles::new(m, S::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * S::TILE_ROWS)).max(1));
+        let Scratch { left, right, out: strip } = self.scratch;
+        for block in 0..blocks.count {
+            let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
+            let (row, rows) = (tiles.start(first), tiles.start(last) - tiles.start(first));
+            let x = left.at_least(x_depth * rows);
+            let a = right.at_least(a_depth * rows);
+            let strip = &mut strip.at_least(rows * 2 * S::LANES)[..rows * 2 * S::LANES];
+            let block = (tiles, first, last);
+            pack_tiles::<S, FORMAT>(s, Strided::rows(self.x, width), block, (0, width), x);
+            for gate in (0..inner).step_by(S::LANES) {
+                let gates = S::LANES.min(inner - gate);
+                // The strip: rows of a vector of g and one of u; what is saved in full precision is the strip itself.
+                let (unit, beside) = (saved_unit::<S>(FORMAT), vectors_beside::<S>(inner, gate));
+                let at = gate / S::LANES % 2;
+                let saved = self.saved.as_deref_mut().map(|saved| {
+                    let from = ((gate / S::LANES - at) * m + row * beside + at) * unit;
+                    &mut saved[from..][..((rows - 1) * beside + 1) * unit]
+                });
+                let (strip, stride, saved) = match saved {
+                    Some(saved) if FORMAT == PLAIN => (saved, beside * unit, None),
+                    saved => (&mut *strip, 2 * S::LANES, saved),
+                };
+                let to = PanelOutput {
+                    out: &mut *strip,
+                    stride,
+                    columns: 2 * S::LANES,
+                    alpha: T::ONE,
+                    accumulate: false,
+                    ahead: &[],
+                };
+                let panel = &self.gate_up[x_depth * 2 * gate..];
+                multiply_panel::<S, FORMAT>(s, LeftTiles::some(block, x_depth, &*x), x_depth, panel, to);
+                for tile in first..last {
+                    let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
+                    let strip = &strip[start * stride..];
+                    let a = &mut a[a_depth * start + gate / per_unit(FORMAT) * height..];
+                    activate::<S, FORMAT>(s, strip, stride, (height, gates), a);
+                }
+                if let Some(saved) = saved {
+                    for (pair, saved) in strip.chunks_exact(2 * S::LANES).zip(saved.chunks_mut(beside * unit)) {
+                        save::<S, FORMAT>(s, (s.load(pair), s.load(&pair[S::LANES..])), saved);
+                    }
+                }
+            }
+            let mut column = 0;
+            while column < out {
+                let panel = panel_width::<S>(out, column);
+                let to = PanelOutput {
+                    out: &mut self.y[row * out + column..],
+                    stride: out,
+                    columns: panel.min(out - column),
+                    alpha: T::ONE,
+                    accumulate: false,
+                    ahead: &[],
+                };
+                multiply_panel::<S, FORMAT>(
+                    s,
+                    LeftTiles::some(block, a_depth, &*a),
+                    a_depth,
+                    &self.down[a_depth * column..],
+                    to,
+                );
+                column += panel;
+            }
+        }
+        s.fence();
+    }
+}
+
+/// One tile: `strip [height, vector of g | vector of u]`, rows `stride` apart, of which `gates` lanes count, becomes
+/// `silu(g)·u` as that many steps of a left tile.
+#[inline(always)]
+fn activate<S: Simd, const FORMAT: u8>(
+    s: S,
+    strip: &[S::T],
+    stride: usize,
+    (height, gates): (usize, usize),
+    to: &mut [S::T],
+) {
+    let units = gates.div_ceil(per_unit(FORMAT));
+    assert!(gates <= S::LANES && to.len() >= units * height);
+    let mut row = 0;
+    while row < height {
+        let rows = S::LANES.min(height - row);
+        let mut block = s.block();
+        for (r, v) in block.as_mut().iter_mut().enumerate().take(rows) {
+            let pair = &strip[(row + r) * stride..];
+            *v = s.mul(silu(s, s.load(pair)), s.load(&pair[S::LANES..]));
+        }
+        let block = s.transpose(block);
+        let block = block.as_ref();
+        for unit in 0..units {
+            let step = unit * per_unit(FORMAT);
+            let v = match FORMAT {
+                PAIRS => s.pair(block[step], if step + 1 < gates { block[step + 1] } else { s.zero() }),
+                ROUNDED => s.round_bf16(block[step]),
+                _ => block[step],
+            };
+            let to = &mut to[unit * height + row..][..rows];
+            // SAFETY: exactly the slice is written.
+            unsafe { s.store_first_ptr(to.as_mut_ptr(), v, rows) }
+        }
+        row += S::LANES;
+    }
+}
