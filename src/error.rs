@@ -62,3 +62,45 @@ impl Error {
         }
     }
 }
+
+/// The known word that `word` was most likely meant to be; `None` when it is like none of them: more than a third of the
+/// letters would have to change, and neither begins with the other.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored =
+        known.into_iter().map(|known| (strsim::osa_distance(word, known), known)).filter(|&(distance, known)| {
+            let letters = word.chars().count().max(known.chars().count());
+            let begins = !word.is_empty() && (known.starts_with(word) || word.starts_with(known));
+            distance <= (letters / 3).max(1) || begins
+        });
+    scored.min_by_key(|&(distance, _)| distance).map(|(_, known)| known)
+}
+
+/// The end of a message about an unknown word: the word that may have been meant, where there is one.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, known).map_or(String::new(), |known| format!("; did you mean `{known}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_suggested_only_where_it_is_like_what_was_written() {
+        let known = ["hidden_size", "h_cycles", "lr", "sudoku-6x6", "maze-8x8"];
+        for (word, suggested) in [
+            ("hiden_sise", Some("hidden_size")),
+            ("hcycles", Some("h_cycles")),
+            ("maze", Some("maze-8x8")),
+            ("sudoku-6x6-hard", Some("sudoku-6x6")),
+            ("sudoku-7x7", Some("sudoku-6x6")),
+            ("rl", Some("lr")),
+            ("nowhere", None),
+            ("temperature", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, known), suggested, "{word}");
+        }
+        assert_eq!(did_you_mean("lrr", known), "; did you mean `lr`?");
+        assert_eq!(did_you_mean("nowhere", known), "");
+    }
+}

@@ -187,6 +187,15 @@ fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
     assert!(result["arc"]["pass"]["pass@1000"].is_number(), "{result}");
     let submission: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!(submission.as_object().unwrap().len(), 3);
+    let voters = |copies: &str| {
+        let eval = command(&["eval", b.to_str().unwrap(), "--json", "--limit", "3", "--copies", copies]);
+        let result: Value = serde_json::from_str(&stdout(&succeed(eval))).unwrap();
+        assert_eq!(result["arc"]["answered"], 3);
+        result["puzzles"].as_u64().unwrap()
+    };
+    assert_eq!((voters("1"), voters("9")), (2 * voters("0"), 3 * voters("0")), "the set has two copies of each task");
+    let message = fail(command(&["eval", a.to_str().unwrap(), "--split", "train", "--copies", "1"]), 2);
+    assert!(message.contains("--copies is for the test split"), "{message}");
     for id in ["blank", "shuffle"] {
         let text = stdout(&succeed(command(&["eval", a.to_str().unwrap(), "--id", id, "--limit", "2"])));
         assert!(text.contains("2 tasks, 2 with answers: pass@1 "), "{text}");

@@ -211,6 +211,7 @@ fn bad_arguments_of_plan_and_info_are_refused_in_one_line() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["plan"], &["PRESET"]),
         (&["plan", "table1-tmr"], &["unknown preset", "did you mean `table1-trm`"]),
+        (&["plan", "nowhere"], &["unknown preset `nowhere` (`trm presets` lists them)"]),
         (&["plan", "table1-trm", "--all"], &["cannot be used with"]),
         (&["plan", "sudoku-4x4", "--cores", "0"], &["--cores 0"]),
         (&["plan", "sudoku-4x4", "--cores", "-3"], &["--cores"]),

@@ -80,6 +80,24 @@ fn signal(child: &Child, signal: &str) {
 }
 
 #[test]
+fn a_run_killed_in_its_last_evaluation_keeps_every_update_and_evaluates_when_it_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let run = home.path().join("run");
+    let settings = ["max_steps=3", "checkpoint_interval=0", "eval_interval=0", "test_puzzles=200", "halt_max_steps=64"];
+    let mut child = train(&run, &settings).spawn().unwrap();
+    wait_for_a_new_checkpoint(&run, &mut child);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let steps = || log(&run).iter().map(|record| (record["step"].as_u64(), record.get("eval").is_some())).collect();
+    let updates = [(Some(1), false), (Some(2), false), (Some(3), false)];
+    let before: Vec<(Option<u64>, bool)> = steps();
+    assert_eq!(before, updates, "the checkpoint came before the evaluation");
+    succeed(resume(&run));
+    let after: Vec<(Option<u64>, bool)> = steps();
+    assert_eq!((&after[..3], &after[3..]), (&updates[..], &[(Some(3), true)][..]));
+}
+
+#[test]
 fn two_equal_runs_give_byte_equal_files() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("twin");

@@ -9,8 +9,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
 use super::weights::NamedTensor;
-use crate::config::nearest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 
 /// The library's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -115,9 +114,12 @@ impl TensorFile {
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.metadata.info(name).ok_or_else(|| {
             let names = self.names();
-            let hint = nearest(name, names.iter().map(String::as_str));
-            let hint = hint.map_or("the file holds no tensors".to_owned(), |h| format!("the nearest is `{h}`"));
-            Error::input(format!("{}: no tensor `{name}`; {hint}", self.path.display()))
+            let hint = match (names.len(), nearest(name, names.iter().map(String::as_str))) {
+                (0, _) => "; the file holds no tensors".to_owned(),
+                (_, Some(nearest)) => format!("; the nearest is `{nearest}`"),
+                (_, None) => String::new(),
+            };
+            Error::input(format!("{}: no tensor `{name}`{hint}", self.path.display()))
         })
     }
 

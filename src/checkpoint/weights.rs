@@ -7,8 +7,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::{TensorFile, atomic};
-use crate::config::nearest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 
 /// Zeros shorter than this are written, longer ones skipped: the file then has a hole, which reads as zeros and, on file
 /// systems that know holes, takes no space.

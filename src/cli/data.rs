@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{print, print_json};
 use crate::dataset::{self, Dataset, check_target, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
+use crate::puzzle::Kind;
 use crate::puzzle::maze::Wanted;
 
 /// Make, import, describe and audit data sets
@@ -264,17 +265,17 @@ fn make(out: &Path, data: impl FnOnce() -> Result<Dataset>) -> Result<()> {
 
 /// `DIR: sudoku 9×9; train 1001000 rows (1000 puzzles, each with 1000 copies), test 500 rows; 162.2 MB`
 fn written(out: &Path, data: &Dataset) -> String {
-    let info = dataset::info(data);
-    let splits = info.splits.iter().map(|split| {
-        let copies = match (split.examples / split.groups.max(1)).saturating_sub(1) {
+    let splits = data.in_order().into_iter().map(|(name, split)| {
+        let copies = match (split.puzzles() / split.groups().max(1)).saturating_sub(1) {
             0 => String::new(),
-            copies => format!(" ({} puzzles, each with {copies} copies)", split.groups),
+            copies => format!(" ({} puzzles, each with {copies} copies)", split.groups()),
         };
-        format!("{} {} rows{copies}", split.name, split.examples)
+        format!("{name} {} rows{copies}", split.examples())
     });
     let splits: Vec<String> = splits.collect();
-    let megabytes = info.splits.iter().map(|split| split.bytes).sum::<usize>() as f64 / 1e6;
-    format!("{}: {}; {}; {megabytes:.1} MB", out.display(), info.puzzle, splits.join(", "))
+    let bytes: usize = data.splits.values().map(|split| split.inputs.nrows() * split.inputs.ncols() * 2).sum();
+    let puzzle = data.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
+    format!("{}: {puzzle}; {}; {:.1} MB", out.display(), splits.join(", "), bytes as f64 / 1e6)
 }
 
 /// What `--json` prints.

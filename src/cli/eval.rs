@@ -48,6 +48,9 @@ pub struct Args {
     /// Only the first N puzzles of the split; of ARC, the first N tasks with all their copies
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
+    /// ARC: let only the first N augmented copies of each task vote beside itself [default: all]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    copies: Option<usize>,
     /// What the model is told about whose puzzle it sees: its own identifier, none, or that of another task
     #[arg(long, value_name = "WHICH", default_value = "keep")]
     id: Id,
@@ -110,11 +113,15 @@ pub fn run(args: Args) -> Result<()> {
     let limit = args.limit.unwrap_or(0);
     let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
     let arc = data.dataset().is_arc() && args.split == arc::TEST;
+    if args.copies.is_some() && !arc {
+        return Err(Error::input("--copies is for the test split of an ARC set; leave it out"));
+    }
     if args.submission.is_some() && !arc {
         return Err(Error::input("--submission is for the test split of an ARC set; leave it out"));
     }
     let (result, score) = if arc {
-        let ArcEvaluation { rows, score, submission } = data.evaluate_arc(&lanes, stored, limit, told)?;
+        let ArcEvaluation { rows, score, submission } =
+            data.evaluate_arc(&lanes, stored, (limit, args.copies.unwrap_or(usize::MAX)), told)?;
         if let Some(file) = &args.submission {
             atomic::write_bytes(file, submission.to_string().as_bytes())?;
         }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::common::Threads;
 use super::schedule::{engineering, grouped};
 use super::{print, print_json};
-use crate::config::{Config, Preset, nearest, presets};
-use crate::error::{Error, Result};
+use crate::config::{Config, Preset, presets};
+use crate::error::{Error, Result, did_you_mean};
 use crate::report::Table;
 use crate::simd::{self, Precision};
 use crate::train::scaling::{Machine, Step, predict};
@@ -22,11 +22,6 @@ const SEQUENCES_PER_THREAD: usize = 4;
 /// Updates timed after one to warm up, unless they take longer than this many seconds.
 const UPDATES: usize = 3;
 const SECONDS: f64 = 3.0;
-
-/// Memory bandwidth of one core and a hand-over between two threads, for the scaling model: typical of servers, and
-/// together a few per cent of an update.
-const CORE_BANDWIDTH: f64 = 10e9;
-const HANDOVER_SECONDS: f64 = 2e-6;
 
 /// Estimate what an experiment takes: parameters, FLOPs, memory, hours, next to the published accuracy
 ///
@@ -114,10 +109,11 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::input(format!("--gflops {gflops}: not a speed; give a number above 0")));
     }
     let mut speeds = Speeds { lanes: &lanes, given: args.gflops, measured: Vec::new() };
+    let larger = Larger::measure(&lanes, &args.cores)?;
     let plan = |preset: &Preset, speeds: &mut Speeds<'_>| {
         let config = Config::resolve(Some(preset.name), None, &args.set)?;
         let speed = speeds.of(&config, args.all)?;
-        Plan::new(preset, &config, speed, &args.cores)
+        Plan::new(preset, &config, speed, &larger)
     };
     if let Some(name) = &args.preset {
         let plan = plan(&find(name)?, &mut speeds)?;
@@ -137,16 +133,16 @@ fn find(name: &str) -> Result<Preset> {
     if let Some(preset) = all.iter().find(|preset| preset.name == name) {
         return Ok(preset.clone());
     }
-    let hint = nearest(name, all.iter().map(|preset| preset.name)).unwrap_or_default();
-    let name = name.escape_debug();
-    Err(Error::input(format!("unknown preset `{name}`; did you mean `{hint}`? (`trm presets` lists them)")))
+    let hint = did_you_mean(name, all.iter().map(|preset| preset.name));
+    Err(Error::input(format!("unknown preset `{}`{hint} (`trm presets` lists them)", name.escape_debug())))
 }
 
 impl Plan {
-    fn new(preset: &Preset, config: &Config, speed: Speed, cores: &[usize]) -> Result<Self> {
+    fn new(preset: &Preset, config: &Config, speed: Speed, larger: &Larger<'_>) -> Result<Self> {
         let cost = Cost::new(config, speed.threads);
         let hours = cost.run_flops / (speed.gflops * 1e9) / 3600.0;
-        let on = cores.iter().map(|&cores| OnCores { cores, hours: hours_on(config, &cost, &speed, cores) });
+        let on = larger.cores.iter();
+        let on = on.map(|&cores| OnCores { cores, hours: larger.hours(config, &cost, &speed, cores) });
         Ok(Self {
             preset: preset.name,
             description: preset.description.clone(),
@@ -234,17 +230,35 @@ fn overview(plans: &[Plan]) -> Table {
     table
 }
 
-/// Hours of the run on so many cores, each as fast as one of this machine is now.
-fn hours_on(config: &Config, cost: &Cost, speed: &Speed, cores: usize) -> f64 {
-    let per_core = speed.gflops * 1e9 / speed.threads as f64;
-    let machine = Machine {
-        core_limit: speed.mfu.map_or(per_core, |mfu| per_core / mfu),
-        sequence_seconds: cost.flops_per_update / config.train.batch_size as f64 / per_core,
-        core_bandwidth: CORE_BANDWIDTH,
-        handover_seconds: HANDOVER_SECONDS,
-        serial_per_sequence: 0.0,
-    };
-    cost.updates as f64 * predict(&Step::new(config), &machine, cores).seconds() / 3600.0
+/// The machines that are asked about, made of this one's cores.
+struct Larger<'a> {
+    cores: &'a [usize],
+    core_bandwidth: f64,
+    handover_seconds: f64,
+}
+
+impl<'a> Larger<'a> {
+    /// Measures what the scaling model wants to know beside the speed, where there is anything to predict.
+    fn measure(lanes: &Lanes, cores: &'a [usize]) -> Result<Self> {
+        let (core_bandwidth, handover_seconds) = match cores {
+            [] => (f64::INFINITY, 0.0),
+            _ => (Machine::core_bandwidth(lanes), Machine::handover_seconds(lanes)?),
+        };
+        Ok(Self { cores, core_bandwidth, handover_seconds })
+    }
+
+    /// Hours of the run on so many cores, each as fast as one of this machine is now.
+    fn hours(&self, config: &Config, cost: &Cost, speed: &Speed, cores: usize) -> f64 {
+        let per_core = speed.gflops * 1e9 / speed.threads as f64;
+        let machine = Machine {
+            core_limit: speed.mfu.map_or(per_core, |mfu| per_core / mfu),
+            sequence_seconds: cost.flops_per_update / config.train.batch_size as f64 / per_core,
+            core_bandwidth: self.core_bandwidth,
+            handover_seconds: self.handover_seconds,
+            serial_per_sequence: 0.0,
+        };
+        cost.updates as f64 * predict(&Step::new(config), &machine, cores).seconds() / 3600.0
+    }
 }
 
 /// Speeds measured so far; a given one takes their place.

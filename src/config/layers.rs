@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{Config, check, presets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean, nearest};
 
 /// A settings file is short; anything longer is not one.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -63,12 +63,6 @@ impl Default for Config {
     fn default() -> Self {
         Self::preset(presets::DEFAULT_PRESET).expect("the default preset is valid")
     }
-}
-
-/// The known word most like `word`, to end an error message with.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.into_iter().map(|k| (strsim::jaro_winkler(word, k), k));
-    scored.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, k)| k)
 }
 
 fn leaves(config: &Config) -> BTreeMap<String, Value> {
@@ -127,9 +121,9 @@ impl Stack {
 
     fn preset(&mut self, name: &str, origin: &str) -> Result<()> {
         let Some(text) = presets::text(name) else {
-            let hint = nearest(name, presets::names()).unwrap_or_default();
+            let hint = did_you_mean(name, presets::names());
             return Err(Error::input(format!(
-                "{origin}: unknown preset {}; did you mean `{hint}`? (`trm presets` lists them)",
+                "{origin}: unknown preset {}{hint} (`trm presets` lists them)",
                 shown(name)
             )));
         };
@@ -275,9 +269,11 @@ impl Stack {
         }
         let leaf = key.rsplit('.').next().unwrap_or(key);
         let leaves = self.table.values().filter_map(Value::as_table).flat_map(Table::keys).map(String::as_str);
-        let hint = nearest(leaf, leaves).unwrap_or_default();
-        let section = self.find(hint).map_or(String::new(), |(section, _)| section);
-        format!("unknown setting {}; did you mean `{section}.{hint}`?", shown(key))
+        let hint = nearest(leaf, leaves).and_then(|leaf| self.find(leaf));
+        let hint = hint.map_or("; the config.toml of any run has all of them".to_owned(), |(section, leaf)| {
+            format!("; did you mean `{section}.{leaf}`?")
+        });
+        format!("unknown setting {}{hint}", shown(key))
     }
 
     fn not_a_section(&self, name: &str) -> String {
@@ -288,7 +284,11 @@ impl Stack {
             return format!("{leaf} belongs in the section [{section}]");
         }
         let words = self.table.keys().map(String::as_str).chain(TOP_KEYS);
-        format!("unknown section {}; did you mean `{}`?", shown(name), nearest(name, words).unwrap_or_default())
+        let hint = nearest(name, words).map_or_else(
+            || format!("; there are {}", self.table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+            |word| format!("; did you mean `{word}`?"),
+        );
+        format!("unknown section {}{hint}", shown(name))
     }
 }
 

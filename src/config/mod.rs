@@ -15,7 +15,6 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use layers::nearest;
 pub use presets::{DEFAULT_PRESET, Preset, presets};
 pub use resources::MachineMemory;
 pub use suggest::suggested;

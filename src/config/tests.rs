@@ -168,6 +168,12 @@ fn bad_files_are_refused_with_file_and_line() {
             assert!(line.contains(word), "{shown:?}: no {word:?} in: {line}");
         }
     }
+    for (text, start) in
+        [("preset = \"nowhere\"\n", "unknown preset"), ("[train]\ntemperature = 1\n", "unknown setting")]
+    {
+        let line = from_file(text.as_bytes(), None).expect_err("nothing is called so").to_string();
+        assert!(line.contains(start) && !line.contains("did you mean"), "{line}");
+    }
     assert!(from_file(b"preset = \"sudoku-4x4\"\n", Some("sudoku-9x9")).is_err());
     assert!(from_file(&vec![b'#'; 2 << 20], None).unwrap_err().to_string().contains("1 MiB"));
     assert!(Config::resolve(Some("sudoku-6x7"), None, &[]).unwrap_err().to_string().contains("sudoku-6x6"));

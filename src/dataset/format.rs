@@ -220,13 +220,8 @@ fn read_split(folder: &Path) -> Result<Split> {
     meta.check().map_err(|what| fault(&json, what))?;
     let mut sets = Vec::with_capacity(meta.sets.len());
     for set in &meta.sets {
-        let tokens = |part: Part| -> Result<Tokens> {
-            let path = part.path(folder, set);
-            let array = npy::read::<u8>(&path, 2)?;
-            let shape = (array.shape[0], array.shape[1]);
-            Ok(Array2::from_shape_vec(shape, array.values).map_err(|e| fault(&path, e))?.into())
-        };
-        let list = |part: Part| -> Result<Vec<u32>> { Ok(npy::read::<u32>(&part.path(folder, set), 1)?.values) };
+        let tokens = |part: Part| npy::read_tokens(&part.path(folder, set));
+        let list = |part: Part| -> Result<Vec<u32>> { npy::read_list::<u32>(&part.path(folder, set)) };
         let split = Split {
             meta: meta.clone(),
             inputs: tokens(Part::Inputs)?,
@@ -259,7 +254,8 @@ fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
         return Err(format!("its sets hold {rows} examples together; at most {} are supported", u32::MAX));
     }
     let stack = |pick: fn(&Split) -> &Tokens| {
-        let all: Vec<u8> = sets.iter().flat_map(|set| pick(set).in_memory().unwrap_or_default()).copied().collect();
+        let mut all = Vec::with_capacity(rows * meta.seq_len);
+        sets.iter().flat_map(|set| pick(set).rows()).for_each(|row| all.extend_from_slice(&row));
         let array = Array2::from_shape_vec((rows, meta.seq_len), all);
         array.map(Tokens::from).map_err(|e| format!("its sets do not fit together: {e}"))
     };
@@ -360,11 +356,9 @@ impl Split {
         for (part, tokens, also) in
             [(Part::Inputs, &self.inputs, None), (Part::Labels, &self.labels, meta.ignore_label_id)]
         {
-            // Rows that are made are not looked at: whoever makes them answers for them.
-            let kept = tokens.in_memory().unwrap_or_default();
-            let bad = kept.iter().position(|&token| usize::from(token) >= meta.vocab_size && Some(token) != also);
-            if let Some(at) = bad {
-                let (row, column, token) = (at / columns, at % columns, kept[at]);
+            let strange = |token: u8| usize::from(token) >= meta.vocab_size && Some(token) != also;
+            let bad = tokens.find(|row| row.iter().position(|&token| strange(token)).map(|at| (at, row[at])));
+            if let Some((row, (column, token))) = bad {
                 let size = meta.vocab_size;
                 return Err((
                     part,

@@ -129,9 +129,15 @@ impl Split {
         self.puzzle_indices[puzzles.start] as usize..self.puzzle_indices[puzzles.end] as usize
     }
 
-    /// The first puzzle with this identifier.
-    pub fn puzzle_with_identifier(&self, identifier: u32) -> Option<usize> {
-        self.puzzle_identifiers.iter().position(|&id| id == identifier)
+    /// The rows of the first puzzle and up to `copies` more of each of the first `groups` groups, in order.
+    pub fn rows_of_copies(&self, groups: usize, copies: usize) -> Vec<usize> {
+        let puzzles = (0..groups).flat_map(|group| self.group(group).take(copies.saturating_add(1)));
+        puzzles.flat_map(|puzzle| self.puzzle(puzzle)).collect()
+    }
+
+    /// The puzzles with this identifier.
+    pub fn puzzles_with_identifier(&self, identifier: u32) -> impl Iterator<Item = usize> {
+        (0..self.puzzles()).filter(move |&puzzle| self.puzzle_identifiers[puzzle] == identifier)
     }
 
     /// The puzzle an example belongs to.

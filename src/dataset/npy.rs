@@ -6,11 +6,14 @@
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::Tokens;
+use super::tokens::RowSource;
 use crate::{Error, Result};
 
 /// Element types the published builders produce (little endian).
@@ -58,14 +61,73 @@ struct Header {
     shape: Vec<usize>,
 }
 
-/// An array read from a file: its shape and its elements in C order.
-pub(super) struct Npy<T> {
-    pub shape: Vec<usize>,
-    pub values: Vec<T>,
+/// Reads a list whose elements all fit `T`.
+pub(super) fn read_list<T: TryFrom<i64>>(path: &Path) -> Result<Vec<T>> {
+    open(path, 1)?.values(path)
 }
 
-/// Reads an array of `dimensions` axes whose elements all fit `T`.
-pub(super) fn read<T: TryFrom<i64>>(path: &Path, dimensions: usize) -> Result<Npy<T>> {
+/// Bytes from which on an array of tokens stays in its file.
+const LARGE: usize = 256 << 20;
+
+/// Reads tokens `[rows, columns]`. From `LARGE` bytes on they stay where they are, a row being read when it is asked for;
+/// the page cache keeps those in memory that are used. (Wider integers are narrowed on the way, so they are always kept.)
+pub(super) fn read_tokens(path: &Path) -> Result<Tokens> {
+    read_tokens_from(path, LARGE)
+}
+
+fn read_tokens_from(path: &Path, large: usize) -> Result<Tokens> {
+    let mut array = open(path, 2)?;
+    let (rows, columns) = (array.header.shape[0], array.header.shape[1]);
+    if cfg!(unix) && array.header.dtype == Dtype::U8 && array.count >= large {
+        let source = FileRows { path: path.into(), file: array.file, offset: array.offset as u64 };
+        return Ok(Tokens::filed(rows, columns, Arc::new(source)));
+    }
+    let tokens = Array2::from_shape_vec((rows, columns), array.values(path)?);
+    tokens.map(Tokens::from).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+}
+
+/// Rows that stay in their file.
+#[derive(Debug)]
+struct FileRows {
+    path: PathBuf,
+    file: File,
+    /// Where the first row starts.
+    offset: u64,
+}
+
+impl RowSource for FileRows {
+    /// # Panics
+    /// When the file, whose size was right when it was opened, cannot be read any more.
+    fn write_row(&self, row: usize, out: &mut [u8]) {
+        let at = self.offset + row as u64 * out.len() as u64;
+        if let Err(e) = read_at(&self.file, out, at) {
+            panic!("{}: row {row} cannot be read any more: {e}", self.path.display());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, out: &mut [u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, at)
+}
+
+/// Elsewhere no array stays in its file.
+#[cfg(not(unix))]
+fn read_at(_: &File, _: &mut [u8], _: u64) -> std::io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// An array whose header agrees with its file's size, standing before its first element.
+struct Open {
+    file: File,
+    header: Header,
+    /// Elements.
+    count: usize,
+    /// Where the first element starts.
+    offset: usize,
+}
+
+fn open(path: &Path, dimensions: usize) -> Result<Open> {
     let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
     // Asked before opening: opening a pipe would wait for a writer.
     match std::fs::metadata(path) {
@@ -96,13 +158,19 @@ pub(super) fn read<T: TryFrom<i64>>(path: &Path, dimensions: usize) -> Result<Np
             header.dtype.descr()
         )));
     }
-    let values = read_values(&mut file, header.dtype, count).map_err(|e| match e {
-        ReadFault::Io(e) => Error::io(path, e),
-        ReadFault::Range { index, value } => {
-            bad(format!("element {index} is {value}, outside the range allowed here; rebuild the data set"))
-        }
-    })?;
-    Ok(Npy { shape: header.shape, values })
+    Ok(Open { file, header, count, offset })
+}
+
+impl Open {
+    fn values<T: TryFrom<i64>>(&mut self, path: &Path) -> Result<Vec<T>> {
+        read_values(&mut self.file, self.header.dtype, self.count).map_err(|e| match e {
+            ReadFault::Io(e) => Error::io(path, e),
+            ReadFault::Range { index, value } => Error::input(format!(
+                "{}: element {index} is {value}, outside the range allowed here; rebuild the data set",
+                path.display()
+            )),
+        })
+    }
 }
 
 enum ReadFault {
@@ -283,7 +351,7 @@ fn header_bytes(dtype: Dtype, shape: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::{Array1, Array2};
+    use ndarray::Array1;
     use ndarray_npy::{read_npy, write_npy};
 
     fn scratch() -> tempfile::TempDir {
@@ -307,13 +375,29 @@ mod tests {
         let dir = scratch();
         let path = dir.path().join("a.npy");
         write_npy(&path, &Array2::from_shape_fn((300, 81), |(r, c)| ((r + c) % 11) as i64)).unwrap();
-        let read_back: Npy<u8> = read(&path, 2).unwrap();
-        assert_eq!(read_back.shape, [300, 81]);
-        assert!(read_back.values.iter().enumerate().all(|(i, &v)| usize::from(v) == (i / 81 + i % 81) % 11));
+        let read_back = read_tokens(&path).unwrap();
+        assert_eq!(read_back.dim(), (300, 81));
+        let values = read_back.in_memory().unwrap();
+        assert!(values.iter().enumerate().all(|(i, &v)| usize::from(v) == (i / 81 + i % 81) % 11));
         write_npy(&path, &ndarray::arr1(&[0i32, 5, 1 << 30])).unwrap();
-        assert_eq!(read::<u32>(&path, 1).unwrap().values, [0, 5, 1 << 30]);
+        assert_eq!(read_list::<u32>(&path).unwrap(), [0, 5, 1 << 30]);
         write_npy(&path, &ndarray::arr1(&[3u8])).unwrap();
-        assert_eq!(read::<u32>(&path, 1).unwrap().values, [3]);
+        assert_eq!(read_list::<u32>(&path).unwrap(), [3]);
+    }
+
+    #[test]
+    fn rows_that_stay_in_their_file_are_those_that_are_read_whole() {
+        let dir = scratch();
+        let path = dir.path().join("a.npy");
+        let array = Array2::from_shape_fn((70, 31), |(r, c)| (r * 7 + c) as u8);
+        write_tokens(&path, &array.clone().into(), &|_| {}).unwrap();
+        let (kept, left) = (read_tokens(&path).unwrap(), read_tokens_from(&path, 70 * 31).unwrap());
+        assert!(kept.in_memory().is_some() && left.in_memory().is_none());
+        assert_eq!((&kept, &left), (&array.into(), &kept));
+        // Wider integers are narrowed, so they do not stay.
+        let wide = dir.path().join("wide.npy");
+        write_npy(&wide, &Array2::from_elem((3, 2), 5i64)).unwrap();
+        assert!(read_tokens_from(&wide, 1).unwrap().in_memory().is_some());
     }
 
     #[test]
@@ -330,7 +414,7 @@ mod tests {
         let path = dir.path().join("a.npy");
         for value in [-1i64, 256, i64::MAX, i64::MIN] {
             write_npy(&path, &ndarray::arr1(&[1, value])).unwrap();
-            let message = read::<u8>(&path, 1).err().map(|e| e.to_string()).unwrap_or_default();
+            let message = read_list::<u8>(&path).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(message.contains("element 1") && message.contains(&value.to_string()), "{message}");
         }
     }

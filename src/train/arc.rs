@@ -22,37 +22,38 @@ pub struct ArcEvaluation {
 }
 
 impl TaskData {
-    /// Answers all copies of the test inputs of the first `limit` tasks (0: all) of the split `test`, and counts the
-    /// votes in the order of the rows.
+    /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
+    /// and counts the votes in the order of the rows.
     pub fn evaluate_arc(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
-        limit: usize,
+        (limit, copies): (usize, usize),
         told: (Thinking, Identifiers),
     ) -> Result<ArcEvaluation> {
         let (dataset, split) = (self.dataset(), self.split(TEST)?);
         let tasks = dataset.arc_tasks(limit)?;
         let side = dataset.puzzle.width;
-        let rows = split.group_examples(tasks.len() - 1).end;
+        let rows = split.rows_of_copies(tasks.len(), copies);
         let names: Vec<(&str, Augmentation)> = split.puzzle_identifiers[..split.group(tasks.len() - 1).end]
             .iter()
             .map(|&id| Augmentation::of_name(&dataset.identifiers[id as usize]).map_err(Error::from))
             .collect::<Result<_>>()?;
         let undone = |example: usize, tokens: &[u8]| names[split.puzzle_of(example)].1.undo(&crop(tokens, side));
         let votes = Mutex::new(Vec::new());
-        let observer = |example: usize, tokens: &[u8], confidence: f64| {
+        let observer = |at: usize, tokens: &[u8], confidence: f64| {
+            let example = rows[at];
             let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
-        let evaluated = self.evaluate_with(lanes, stored, (split, rows), told, Some(&observer), || false)?;
-        let rows = evaluated.expect("nothing stops it");
+        let evaluated = self.evaluate_with(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
+        let by_row = evaluated.expect("nothing stops it");
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);
         let mut ballot = Ballot::new(&tasks);
         for (example, input, answer, confidence) in votes {
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
-        Ok(ArcEvaluation { rows, score: ballot.score(), submission: ballot.submission() })
+        Ok(ArcEvaluation { rows: by_row, score: ballot.score(), submission: ballot.submission() })
     }
 }

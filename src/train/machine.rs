@@ -22,10 +22,20 @@ impl Machine {
         Ok(Self {
             core_limit: lanes.fma_limit(precision, 0.2) * 1e9 / threads,
             sequence_seconds: profile.sequence_seconds(),
-            core_bandwidth: lanes.each(|_| copy_bandwidth()).into_iter().sum::<f64>() / threads,
-            handover_seconds: handover(lanes.threads().max(2))?,
+            core_bandwidth: Self::core_bandwidth(lanes),
+            handover_seconds: Self::handover_seconds(lanes)?,
             serial_per_sequence: profile.serial_per_sequence(),
         })
+    }
+
+    /// Bytes read and written per second by each of all lanes, which copy at once.
+    pub fn core_bandwidth(lanes: &Lanes) -> f64 {
+        lanes.each(|_| copy_bandwidth()).into_iter().sum::<f64>() / lanes.threads() as f64
+    }
+
+    /// Seconds of a hand-over between two threads.
+    pub fn handover_seconds(lanes: &Lanes) -> Result<f64> {
+        handover(lanes.threads().max(2))
     }
 }
 

@@ -193,6 +193,11 @@ impl<'a> Run<'a> {
             let finished = step == self.trainer.total_steps();
             let due = |interval: u64| finished || (interval > 0 && step.is_multiple_of(interval));
             if step > self.evaluated && due(train.eval_interval) && self.has_test() {
+                // The last evaluation may be the longest: what was trained does not wait for it.
+                if finished && step > self.saved {
+                    self.save()?;
+                    self.saved = step - 1;
+                }
                 last_evaluation = self.evaluate(progress, &stop)?;
                 window = Window::new();
             }

@@ -114,7 +114,8 @@ impl TaskData {
         for rows in [&split.inputs, &split.labels] {
             match rows.in_memory() {
                 Some(bytes) => hasher.update(bytes),
-                // Made rows are a function of what they are made from: a few of them say enough.
+                // Made rows are a function of what they are made from, and a file of gigabytes is not read for this: a few
+                // rows say enough, with the indices below.
                 None => (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)).for_each(|row| {
                     hasher.update(&rows.row(row));
                 }),
@@ -167,8 +168,8 @@ impl TaskData {
         Ok(Batches { split, sampler, online, draws: Vec::new() })
     }
 
-    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; `None` when
-    /// `stop` cut it short.
+    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
+    /// on those of the tasks themselves, without their copies. `None` when `stop` cut it short.
     pub fn evaluate(
         &self,
         lanes: &Lanes,
@@ -178,28 +179,32 @@ impl TaskData {
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let split = self.split(split)?;
-        let n = if limit == 0 { split.examples() } else { split.examples().min(limit) };
-        self.evaluate_with(lanes, stored, (split, n), told, None, stop)
+        let mut rows = match self.dataset.is_arc() {
+            true => split.rows_of_copies(split.groups(), 0),
+            false => (0..split.examples()).collect(),
+        };
+        rows.truncate(if limit == 0 { usize::MAX } else { limit });
+        self.evaluate_with(lanes, stored, (split, &rows), told, None, stop)
     }
 
-    /// The same on the first `n` examples, an observer being told of each answer.
+    /// The same on these rows, an observer being told of each answer.
     pub(super) fn evaluate_with(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
-        (split, n): (&Split, usize),
+        (split, rows): (&Split, &[usize]),
         (thinking, identifiers): (Thinking, Identifiers),
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let identifiers = identifiers.of(split)?;
-        let write = |example: usize, inputs: &mut [u8], labels: &mut [i32]| {
-            let draw = Draw { example: example as u32, augment_seed: 0 };
+        let write = |at: usize, inputs: &mut [u8], labels: &mut [i32]| {
+            let draw = Draw { example: rows[at] as u32, augment_seed: 0 };
             write_example(split, draw, None, inputs, labels);
-            identifiers[split.puzzle_of(example)]
+            identifiers[split.puzzle_of(rows[at])]
         };
         let board = self.board.has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (n, thinking), write, (board, observer), stop))
+        Ok(evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop))
     }
 }
 

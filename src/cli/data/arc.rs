@@ -88,12 +88,18 @@ struct Copies {
     out: PathBuf,
 }
 
+/// What a kind of set has when nothing is said.
+struct Usual {
+    aug: usize,
+    sheet: Option<usize>,
+}
+
 impl Copies {
     /// Builds, writes, and says what was written.
-    fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, aug: usize) -> Result<()> {
+    fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, usual: Usual) -> Result<()> {
         let stored = if self.online { Stored::Originals } else { Stored::All };
-        let data =
-            arc::build(subsets, test_set, Options { aug: self.aug.unwrap_or(aug), seed: self.seed, side, stored })?;
+        let (aug, sheet) = (self.aug.unwrap_or(usual.aug), usual.sheet);
+        let data = arc::build(subsets, test_set, Options { aug, seed: self.seed, side, stored, sheet })?;
         let mut more = vec![(arc::TEST_PUZZLES_FILE, arc::test_puzzles(&data)?)];
         if self.online {
             more.push((arc::ONLINE_FILE, arc::online_file(self.seed)));
@@ -123,14 +129,14 @@ pub fn import(args: &ImportArgs) -> Result<()> {
             }
         }
     }
-    args.copies.write(subsets, &args.test_set, arc::SIDE, 1000)
+    args.copies.write(subsets, &args.test_set, arc::SIDE, Usual { aug: 1000, sheet: None })
 }
 
 pub fn build(args: &BuildArgs) -> Result<()> {
     check_target(&args.copies.out)?;
     let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
     let subset = Subset { name: "generated".into(), tasks, solved: true };
-    args.copies.write(vec![subset], "generated", args.side, 0)
+    args.copies.write(vec![subset], "generated", args.side, Usual { aug: 0, sheet: Some(arc::GENERATED_SHEET) })
 }
 
 /// The prefix of the ARC files in a folder that holds such files and is no data set.

@@ -90,10 +90,13 @@ pub fn audit(dataset: &Dataset) -> Result<ArcAudit> {
         let groups: Vec<Group> =
             (0..split.groups()).into_par_iter().map(|group| look_at(dataset, split, name, group)).collect();
         let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        // A task may have several groups, each with a part of its pairs.
+        let tasks: HashSet<&str> = groups.iter().map(|group| group.task.as_str()).collect();
+        let identifiers: HashSet<u32> = split.puzzle_identifiers.iter().copied().collect();
         let mut found = ArcSplitAudit {
             name: name.into(),
-            tasks: split.groups(),
-            copies: split.puzzles() - split.groups(),
+            tasks: tasks.len(),
+            copies: identifiers.len() - tasks.len(),
             rows: split.examples(),
             ..ArcSplitAudit::default()
         };

@@ -42,7 +42,14 @@ pub struct Options {
     pub side: usize,
     /// Which rows the set has.
     pub stored: Stored,
+    /// Pairs that a puzzle of `train` holds at most; a task with more takes several groups, all under its identifiers.
+    /// `None`: one group, as published.
+    pub sheet: Option<usize>,
 }
+
+/// [`Options::sheet`] of generated tasks. Of a group, the sampler takes one puzzle's pairs together: tasks of many
+/// demonstrations would fill whole batches one by one, and each would unlearn the one before.
+pub const GENERATED_SHEET: usize = 1;
 
 /// Which rows a set has; identifiers are the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +105,9 @@ pub fn build(subsets: Vec<Subset>, test_set: &str, options: Options) -> Result<D
         identifier: planned.identifier,
         first_row: 0,
     };
+    let sheet = options.sheet.unwrap_or(usize::MAX);
+    let train = train
+        .flat_map(|(planned, pairs)| pairs.chunks(sheet).map(|pairs| (planned, pairs.to_vec())).collect::<Vec<_>>());
     let known = identifiers.len();
     let splits = BTreeMap::from([
         ("train".to_string(), split(train.map(source).collect(), Some(options.seed), options.side, known)?),
@@ -116,7 +126,7 @@ pub fn build_small(tasks: usize, (train, test): (usize, usize), side: usize, aug
     }
     let tasks = generate(tasks, train / tasks, test / tasks, side, seed)?;
     let subset = Subset { name: "generated".into(), tasks, solved: true };
-    build(vec![subset], "generated", Options { aug, seed, side, stored: Stored::All })
+    build(vec![subset], "generated", Options { aug, seed, side, stored: Stored::All, sheet: Some(GENERATED_SHEET) })
 }
 
 fn check(subsets: &[Subset], test_set: &str, options: Options) -> Result<()> {

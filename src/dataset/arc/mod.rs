@@ -27,12 +27,14 @@ mod tests;
 
 pub use audit::{ArcAudit, audit};
 pub use build::{
-    ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, online_file, test_puzzles,
+    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, online_file,
+    test_puzzles,
 };
 pub use overlap::{OverlapReport, disjoint, overlaps};
 pub use source::{Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
+use crate::error::did_you_mean;
 use crate::puzzle::Kind;
 use crate::puzzle::arc::{Augmentation, MAX_SIDE, Pair, Task, decode};
 use crate::{Error, Result};
@@ -67,21 +69,19 @@ impl Dataset {
     }
 
     /// A group of a split as a task: of `train`, all pairs as demonstrations; of another, with the demonstrations that
-    /// `train` has of it.
+    /// `train` has of it, in however many groups.
     fn arc_task(&self, split: &Split, group: usize) -> Result<Task> {
-        let original = split.group(group).start;
-        let identifier = split.puzzle_identifiers[original];
+        let identifier = split.puzzle_identifiers[split.group(group).start];
         let id = &self.identifiers[identifier as usize];
-        let pairs = |split: &Split, puzzle: usize| -> Result<Vec<Pair>> {
+        let pairs = |split: &Split| -> Result<Vec<Pair>> {
             let pair = |row| split.arc_pair(row).ok_or_else(|| no_pair(id, row));
-            split.puzzle(puzzle).map(pair).collect()
+            split.puzzles_with_identifier(identifier).flat_map(|puzzle| split.puzzle(puzzle)).map(pair).collect()
         };
-        let inside = pairs(split, original)?;
-        let Some(train) = self.splits.get("train").filter(|train| !std::ptr::eq(*train, split)) else {
-            return Ok(Task { id: id.clone(), train: inside, test: Vec::new() });
-        };
-        let shown = train.puzzle_with_identifier(identifier).map(|puzzle| pairs(train, puzzle)).transpose()?;
-        Ok(Task { id: id.clone(), train: shown.unwrap_or_default(), test: inside })
+        let inside = pairs(split)?;
+        match self.splits.get("train").filter(|train| !std::ptr::eq(*train, split)) {
+            Some(train) => Ok(Task { id: id.clone(), train: pairs(train)?, test: inside }),
+            None => Ok(Task { id: id.clone(), train: inside, test: Vec::new() }),
+        }
     }
 
     /// The task with this name, wherever it is.
@@ -94,9 +94,7 @@ impl Dataset {
             }
         }
         let originals = self.identifiers.iter().skip(1).filter(|id| !id.contains("|||")).map(String::as_str);
-        let likeness = |id: &str| strsim::jaro_winkler(id, name);
-        let nearest = originals.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
-        Err(Error::input(format!("the data set has no task {name:?}; the most like it is {nearest}")))
+        Err(Error::input(format!("the data set has no task {name:?}{}", did_you_mean(name, originals))))
     }
 }
 

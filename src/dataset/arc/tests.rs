@@ -15,7 +15,7 @@ fn subsets(seed: u64) -> Vec<Subset> {
 }
 
 fn options(aug: usize, stored: Stored) -> Options {
-    Options { aug, seed: 3, side: 10, stored }
+    Options { aug, seed: 3, side: 10, stored, sheet: None }
 }
 
 #[test]
@@ -38,6 +38,28 @@ fn a_build_has_the_published_layout_and_rows_that_lead_back_to_their_tasks() {
     assert_eq!(data.arc_tasks(2).unwrap(), tasks[..2]);
     assert_eq!(data.arc_task_named(&source[0].id).unwrap(), source[0]);
     assert!(data.arc_task_named("001-reflekt").unwrap_err().to_string().contains("001-reflect"));
+}
+
+#[test]
+fn demonstrations_that_are_dealt_out_one_by_one_are_still_one_task() {
+    let options = Options { sheet: Some(1), ..options(2, Stored::All) };
+    let data = build(subsets(1), "evaluation", options).unwrap();
+    let (train, test) = (data.split("train").unwrap(), data.split("test").unwrap());
+    assert_eq!((train.groups(), train.puzzles(), train.examples()), (4 * 5 + 3 * 3, 87, 87));
+    assert_eq!((test.groups(), test.puzzles(), test.examples()), (3, 9, 18));
+    assert_eq!(train.meta.mean_puzzle_examples, 1.0);
+    // A batch holds as many tasks as chance has it, not one.
+    let (mut sampler, mut batch) = (crate::dataset::Sampler::new(train, 8, 1), Vec::new());
+    sampler.next_batch(train, &mut batch);
+    let identifiers = batch.iter().map(|draw| train.puzzle_identifiers[train.puzzle_of(draw.example as usize)]);
+    assert!(identifiers.collect::<HashSet<_>>().len() > 4);
+    let source = &subsets(1)[1].tasks;
+    let tasks = data.arc_tasks(0).unwrap();
+    assert!(tasks.iter().all(|task| source.contains(task)) && tasks.len() == source.len());
+    let report = audit(&data).unwrap();
+    assert_eq!((report.leaks(), report.faults()), (0, 0), "{report}");
+    assert_eq!((report.splits[0].tasks, report.splits[0].copies), (7, 14));
+    assert_eq!((report.test_tasks, report.demonstrated), (3, 3));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use self::rules::{Rules, Verdict};
-use super::{Dataset, Split, TokenPair, Tokens};
+use super::{Dataset, Split, TokenPair};
 use crate::puzzle::sudoku::Geometry;
 use crate::puzzle::{Kind, maze};
 use crate::{Error, Result};
@@ -136,9 +136,9 @@ fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Vec<Represen
     let rows = split.group_examples(group);
     let original = rows.start;
     let mut found = vec![look_at_row(rules, split, original, false)];
-    let from = pair(split, original);
+    let from = Row::of(split, original);
     for row in rows.skip(1) {
-        if !rules.is_image(from, pair(split, row)) {
+        if !rules.is_image(from.pair(), Row::of(split, row).pair()) {
             found.push(look_at_row(rules, split, row, true));
         }
     }
@@ -146,7 +146,8 @@ fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Vec<Represen
 }
 
 fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> Representative {
-    let pair = pair(split, row);
+    let tokens = Row::of(split, row);
+    let pair = tokens.pair();
     Representative {
         row,
         is_copy,
@@ -157,14 +158,20 @@ fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> R
     }
 }
 
-fn pair(split: &Split, row: usize) -> TokenPair<'_> {
-    TokenPair { question: tokens(&split.inputs, row), answer: tokens(&split.labels, row) }
+/// Question and answer of a row, wherever they come from.
+struct Row<'a> {
+    question: Cow<'a, [u8]>,
+    answer: Cow<'a, [u8]>,
 }
 
-/// A row as a slice. Splits that were read, built or imported are kept; of another a row is no board.
-fn tokens(rows: &Tokens, row: usize) -> &[u8] {
-    let columns = rows.ncols();
-    rows.in_memory().and_then(|all| all.get(row * columns..(row + 1) * columns)).unwrap_or_default()
+impl<'a> Row<'a> {
+    fn of(split: &'a Split, row: usize) -> Self {
+        Self { question: split.inputs.row(row), answer: split.labels.row(row) }
+    }
+
+    fn pair(&self) -> TokenPair<'_> {
+        TokenPair { question: &self.question, answer: &self.answer }
+    }
 }
 
 fn key(tokens: Vec<u8>) -> Key {

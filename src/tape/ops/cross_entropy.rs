@@ -6,9 +6,9 @@
 //!
 //! The gradient per unit of loss is worked out in the forward pass, where the logits are at hand.
 
-use super::Operation;
+use super::{Operation, backward_of_losses};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
+use crate::simd::Real;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -110,16 +110,7 @@ impl Operation for CrossEntropy {
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let factor = pass.factor("logits");
-        let reads = [pass.grad_out(self.out), pass.value(self.unit_grad)];
-        let Some(d_logits) = pass.grad_in(self.logits) else { return };
-        let ([d_loss, unit], [d_logits]) = pass.memory.arena.split(reads, [d_logits]);
-        let per_sequence = unit.len() / d_loss.len();
-        for ((&d_loss, unit), d) in
-            d_loss.iter().zip(unit.chunks_exact(per_sequence)).zip(d_logits.chunks_exact_mut(per_sequence))
-        {
-            simd::axpy(d, factor * d_loss, unit);
-        }
-        pass.release_saved(self.unit_grad);
+        backward_of_losses(pass, factor, self.out, self.unit_grad, self.logits);
     }
 
     fn samples(rng: &mut Rng) -> Vec<Sample> {

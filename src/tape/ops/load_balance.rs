@@ -4,9 +4,9 @@
 //! softmax(logits)[e]. It is w when all experts are used evenly, and w·E when one takes everything.
 //! Backward: `da[r, e] = (w·E/len) · p[r, e] (f[e] − Σ f·p[r])`, worked out in the forward pass.
 
-use super::{Operation, Routing};
+use super::{Operation, Routing, backward_of_losses};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
+use crate::simd::Real;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -63,15 +63,7 @@ impl Operation for LoadBalance {
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
         let factor = pass.factor("logits");
-        let reads = [pass.grad_out(self.out), pass.value(self.unit_grad)];
-        let Some(d_logits) = pass.grad_in(self.logits) else { return };
-        let ([d_loss, unit], [d_logits]) = pass.memory.arena.split(reads, [d_logits]);
-        let per_sequence = unit.len() / d_loss.len();
-        let sequences = unit.chunks_exact(per_sequence).zip(d_logits.chunks_exact_mut(per_sequence));
-        for (&d_loss, (unit, d)) in d_loss.iter().zip(sequences) {
-            simd::axpy(d, factor * d_loss, unit);
-        }
-        pass.release_saved(self.unit_grad);
+        backward_of_losses(pass, factor, self.out, self.unit_grad, self.logits);
     }
 
     fn samples(rng: &mut Rng) -> Vec<Sample> {

@@ -44,7 +44,21 @@ use super::gradcheck::Sample;
 use super::profile::{Cost, Sizes};
 use super::{Backward, SlotId};
 use crate::rng::Rng;
-use crate::simd::Real;
+use crate::simd::{self, Real};
+
+/// Backward pass of a loss per sequence (slot `loss`) whose gradient at `input`, for a loss of weight 1, was worked out in
+/// the forward pass and saved in `unit_grad`: `d_input += factor · d_loss[sequence] · unit_grad`.
+fn backward_of_losses<T: Real>(pass: &mut Backward<'_, T>, factor: T, loss: SlotId, unit_grad: SlotId, input: SlotId) {
+    let reads = [pass.grad_out(loss), pass.value(unit_grad)];
+    let Some(d_input) = pass.grad_in(input) else { return };
+    let ([d_loss, unit], [d_input]) = pass.memory.arena.split(reads, [d_input]);
+    let per_sequence = unit.len() / d_loss.len();
+    let sequences = unit.chunks_exact(per_sequence).zip(d_input.chunks_exact_mut(per_sequence));
+    for (&d_loss, (unit, d)) in d_loss.iter().zip(sequences) {
+        simd::axpy(d, factor * d_loss, unit);
+    }
+    pass.release_saved(unit_grad);
+}
 
 /// What every recorded operation can do.
 pub(crate) trait Operation: Copy {
