@@ -136,7 +136,8 @@ impl<T: Real> Pack<'_, T> {
         let tiles = Tiles::new(self.n_out, S::TILE_ROWS);
         let (dy, x) = (Strided::columns(self.dy, self.n_out), Strided::columns(self.x, self.n_in));
         pack_tiles::<S, FORMAT>(s, dy, (tiles, 0, tiles.count), steps, self.packed_dy);
-        pack_panels::<S, FORMAT>(s, x, (0, self.n_in), steps, self.packed_x);
+        pack_panels::<S, FORMAT, true>(s, x, (0, self.n_in), steps, self.packed_x);
+        s.fence();
     }
 }
 

@@ -147,7 +147,7 @@ impl<T: Real> Product<'_, T> {
                         let to = if keep_panels { &mut to[depth * group_start..] } else { to };
                         if block == 0 && column == group_start {
                             let end = n.min(column + group);
-                            pack_panels::<S, FORMAT>(s, from, (column, end), steps, to);
+                            pack_panels::<S, FORMAT, false>(s, from, (column, end), steps, to);
                         }
                         &to[depth * (column - group_start)..]
                     }
@@ -200,6 +200,14 @@ pub struct PanelOutput<'a, T> {
     pub accumulate: bool,
     /// What is read after this product: asked for meanwhile.
     pub ahead: &'a [T],
+}
+
+impl<'a, T: Real> PanelOutput<'a, T> {
+    /// Overwrites a strip `[rows, panel]`.
+    #[inline(always)]
+    pub fn strip(out: &'a mut [T], panel: usize) -> Self {
+        Self { out, stride: panel, columns: panel, alpha: T::ONE, accumulate: false, ahead: &[] }
+    }
 }
 
 /// The packed left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which

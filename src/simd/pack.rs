@@ -179,7 +179,7 @@ pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
 /// # Safety
 /// `count` elements of the source rows are readable, `width` elements of the panel's row writable.
 #[inline(always)]
-unsafe fn copy_unit<S: Simd, const FORMAT: u8>(
+unsafe fn copy_unit<S: Simd, const FORMAT: u8, const STREAM: bool>(
     s: S,
     row: *const S::T,
     (stride, has_next): (usize, bool),
@@ -201,7 +201,7 @@ unsafe fn copy_unit<S: Simd, const FORMAT: u8>(
                     ROUNDED => s.round_bf16(v),
                     _ => v,
                 };
-                s.store_ptr(to.add(at), v);
+                if STREAM { s.stream_ptr(to.add(at), v) } else { s.store_ptr(to.add(at), v) }
             } else {
                 let v = s.load_first_ptr(p, valid);
                 let v = match FORMAT {
@@ -235,7 +235,7 @@ unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
         // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
         unsafe {
             let next = (stride, row + 1 < k);
-            copy_unit::<S, FORMAT>(s, source.add(row * stride), next, count, width, panel.add(unit * pitch));
+            copy_unit::<S, FORMAT, false>(s, source.add(row * stride), next, count, width, panel.add(unit * pitch));
         }
     }
 }
@@ -339,16 +339,17 @@ pub fn pack_tiles<S: Simd, const FORMAT: u8>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + row0 + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * rows);
-                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), rows, rows, to);
+                copy_unit::<S, FORMAT, false>(s, p, (from.along, row + 1 < k), rows, rows, to);
             }
             at += rows;
         }
     }
 }
 
-/// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`.
+/// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`. With
+/// `STREAM`, past the caches: a fence must follow.
 #[inline(always)]
-pub fn pack_panels<S: Simd, const FORMAT: u8>(
+pub fn pack_panels<S: Simd, const FORMAT: u8, const STREAM: bool>(
     s: S,
     from: Strided<S::T>,
     (first, end): (usize, usize),
@@ -363,7 +364,8 @@ pub fn pack_panels<S: Simd, const FORMAT: u8>(
         while at < n {
             let width = panel_width::<S>(n, at);
             let count = width.min(n - at);
-            pack_panel::<S, FORMAT>(s, from, (first + at, count, width), (k0, k), &mut to[depth * at..]);
+            let part = (first + at, count, width);
+            pack_part::<S, FORMAT, STREAM>(s, from, part, width, (k0, k), &mut to[depth * at..]);
             at += width;
         }
         return;
@@ -380,7 +382,7 @@ pub fn pack_panels<S: Simd, const FORMAT: u8>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + first + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * width);
-                copy_unit::<S, FORMAT>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
+                copy_unit::<S, FORMAT, STREAM>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
             }
             at += width;
         }
@@ -438,7 +440,7 @@ impl<T: Real> PackAll<'_, T> {
             }
             Panels::Right => {
                 let to = self.to.at_least(depth * padded::<S>(vectors));
-                pack_panels::<S, FORMAT>(s, from, (0, vectors), (0, k), to);
+                pack_panels::<S, FORMAT, false>(s, from, (0, vectors), (0, k), to);
             }
             Panels::GatedLeft => {
                 let tiles = Tiles::gated(inner, S::TILE_ROWS);

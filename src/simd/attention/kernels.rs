@@ -97,25 +97,11 @@ impl<T: Real> Forward<'_, T> {
                 let count = panel.min(len - start);
                 let from = Strided::rows(q, stride);
                 pack_panel::<S, FORMAT>(s, from, (start, count, panel), (0, head_dim), queries);
-                let to = PanelOutput {
-                    out: scores,
-                    stride: panel,
-                    columns: panel,
-                    alpha: factor,
-                    accumulate: false,
-                    ahead: &[],
-                };
+                let to = PanelOutput { alpha: factor, ..PanelOutput::strip(scores, panel) };
                 multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
                 let mut inverse = [T::ZERO; WIDEST];
                 softmax::<S, FORMAT>(s, len, panel, scores, &mut lse[start..start + count], &mut inverse);
-                let to = PanelOutput {
-                    out: turned,
-                    stride: panel,
-                    columns: panel,
-                    alpha: T::ONE,
-                    accumulate: false,
-                    ahead: &[],
-                };
+                let to = PanelOutput::strip(turned, panel);
                 multiply_panel::<S, FORMAT>(s, LeftTiles::all(dim_tiles, key_depth, values), key_depth, scores, to);
                 for row in turned.chunks_exact_mut(panel).take(head_dim) {
                     for (row, inverse) in row.chunks_exact_mut(S::LANES).zip(inverse.chunks_exact(S::LANES)) {
@@ -250,23 +236,9 @@ impl<T: Real> Backward<'_, T> {
                     let ds = &mut ds[start * len..][..len * panel];
                     pack_panel::<S, FORMAT>(s, Strided::rows(q_rows, stride), vectors, (0, head_dim), queries);
                     pack_panel::<S, FORMAT>(s, Strided::rows(d_out_rows, width), vectors, (0, head_dim), d_rows);
-                    let to = PanelOutput {
-                        out: p,
-                        stride: panel,
-                        columns: panel,
-                        alpha: factor,
-                        accumulate: false,
-                        ahead: &[],
-                    };
+                    let to = PanelOutput { alpha: factor, ..PanelOutput::strip(p, panel) };
                     multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, keys), dim_depth, queries, to);
-                    let to = PanelOutput {
-                        out: ds,
-                        stride: panel,
-                        columns: panel,
-                        alpha: T::ONE,
-                        accumulate: false,
-                        ahead: &[],
-                    };
+                    let to = PanelOutput::strip(ds, panel);
                     multiply_panel::<S, FORMAT>(s, LeftTiles::all(key_tiles, dim_depth, values), dim_depth, d_rows, to);
                     let (minus_lse, delta) = (&minus_lse[start..], &delta[start..]);
                     score_gradients(s, panel, p, ds, minus_lse, delta);
@@ -278,14 +250,7 @@ impl<T: Real> Backward<'_, T> {
                         ds
                     };
                     let alpha = factor * scale_q;
-                    let to = PanelOutput {
-                        out: turned,
-                        stride: panel,
-                        columns: panel,
-                        alpha,
-                        accumulate: false,
-                        ahead: &[],
-                    };
+                    let to = PanelOutput { alpha, ..PanelOutput::strip(turned, panel) };
                     multiply_panel::<S, FORMAT>(
                         s,
                         LeftTiles::all(dim_tiles, key_depth, keys_by_dim),

@@ -33,14 +33,7 @@ impl<T: Real> Backward<'_, T> {
             let columns = panel.min(n - column);
             let (a, dh) = (&mut a[..inner * panel], &mut dh[..2 * inner * panel]);
             pack_panel::<S, FORMAT>(s, Strided::columns(self.dy, n), (column, columns, panel), (0, out), dy);
-            let to = PanelOutput {
-                out: &mut *a,
-                stride: panel,
-                columns: panel,
-                alpha: T::ONE,
-                accumulate: false,
-                ahead: &[],
-            };
+            let to = PanelOutput::strip(&mut *a, panel);
             multiply_panel::<S, FORMAT>(s, LeftTiles::all(a_tiles, dy_depth, self.down), dy_depth, dy, to);
             let from = &self.saved[column / S::LANES * inner * saved_unit::<S>(FORMAT)..];
             activate::<S, FORMAT>(s, from, scales, a, dh);

@@ -60,14 +60,7 @@ impl<T: Real> Backward<'_, T> {
                     let per_row = panel / S::LANES * saved_unit::<S>(FORMAT);
                     let saved =
                         &self.saved[gate / S::LANES * m * saved_unit::<S>(FORMAT)..][row * per_row..][..rows * per_row];
-                    let to = PanelOutput {
-                        out: &mut *dg,
-                        stride: panel,
-                        columns: panel,
-                        alpha: T::ONE,
-                        accumulate: false,
-                        ahead: saved,
-                    };
+                    let to = PanelOutput { ahead: saved, ..PanelOutput::strip(&mut *dg, panel) };
                     let left = LeftTiles::some(block, dy_depth, dy);
                     multiply_panel::<S, FORMAT>(s, left, dy_depth, &self.down[dy_depth * gate..], to);
                     let steps = rows_depth * gate + row / per_unit * panel..;

@@ -41,14 +41,7 @@ impl<T: Real> Forward<'_, T> {
                     whole_depth: x_depth,
                     from: 0,
                 };
-                let to = PanelOutput {
-                    out: &mut *strip,
-                    stride: panel,
-                    columns: panel,
-                    alpha: T::ONE,
-                    accumulate: false,
-                    ahead: &[],
-                };
+                let to = PanelOutput::strip(&mut *strip, panel);
                 multiply_panel::<S, FORMAT>(s, left, x_depth, x, to);
                 for tile in first..last {
                     let at = tiles.start(tile) - tiles.start(first);
