@@ -255,6 +255,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
     let depths = Tiles::new(depth, depth_block(whole_depth));
+    let ends = [panels.as_ptr_range().end, right.as_ptr_range().end, to.out.as_ptr_range().end];
     for d in 0..depths.count {
         let d0 = depths.start(d);
         let mut tile = first;
@@ -281,6 +282,7 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
                     columns: to.columns,
                     alpha: to.alpha,
                     accumulate: to.accumulate || d > 0,
+                    ends,
                     ahead: [to.ahead.as_ptr().wrapping_add(asked_for), to.ahead.as_ptr_range().end],
                 };
                 multiply::<S, FORMAT>(s, height, width / S::LANES, strip);

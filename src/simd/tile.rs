@@ -33,6 +33,8 @@ pub struct Strip<T> {
     pub alpha: T,
     /// Whether the output is added to or written.
     pub accumulate: bool,
+    /// Ends of the left operand, the right one and the output, for debug builds to check.
+    pub ends: [*const T; 3],
     /// Memory from here to there is wanted next; the first tiles ask for it.
     pub ahead: [*const T; 2],
 }
@@ -70,6 +72,13 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
     fn run<S: Simd<T = T>>(self, s: S) {
         let strip = self.0;
         let alpha = s.splat(strip.alpha);
+        if cfg!(debug_assertions) && strip.tiles > 0 {
+            let rows = strip.tiles * ROWS;
+            let left = strip.left.wrapping_add((strip.tiles - 1) * strip.left_stride + strip.depth * ROWS);
+            let right = strip.right.wrapping_add(strip.depth * VECTORS * S::LANES);
+            let out = strip.out.cast_const().wrapping_add((rows - 1) * strip.out_stride + strip.columns);
+            assert!([left, right, out].iter().zip(&strip.ends).all(|(reach, end)| reach <= end), "tile out of bounds");
+        }
         for tile in 0..strip.tiles {
             // SAFETY: the contract of `multiply`.
             unsafe {
