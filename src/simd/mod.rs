@@ -24,6 +24,7 @@ mod math;
 mod norm;
 mod optimizer;
 mod pack;
+mod panels;
 mod real;
 mod scratch;
 mod swiglu;
@@ -43,6 +44,7 @@ pub use limit::fma_limit;
 pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows};
 pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Precision;
+pub use panels::update_weight;
 pub use real::Real;
 pub use scratch::{prefer_large_pages, reserve};
 pub use swiglu::{

@@ -7,8 +7,7 @@
 //! processors without bf16 dot products it holds one, rounded.
 
 use super::Real;
-use super::scratch::Aligned;
-use super::vector::{Kernel, Simd};
+use super::vector::Simd;
 
 /// Number format of packed operands. Sums are always f32; f64 ignores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -385,106 +384,6 @@ pub fn pack_panels<S: Simd, const FORMAT: u8, const STREAM: bool>(
                 copy_unit::<S, FORMAT, STREAM>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
             }
             at += width;
-        }
-    }
-}
-
-/// What a weight's panels are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Panels {
-    /// Left tiles.
-    Left,
-    /// Right panels.
-    Right,
-    /// Left tiles of a gate and up projection: [`Tiles::gated`].
-    GatedLeft,
-    /// Right panels of a gate and up projection: each holds a vector of gates and the vector of their ups.
-    GatedRight,
-    /// Right panels whose steps are gates and ups: [`GATED_STEPS`] gates, then their ups.
-    GatedSteps,
-}
-
-/// Gates before their ups among the steps of a product with a gate and up projection: whole panels of every instruction
-/// set, so that all sum in one order.
-pub const GATED_STEPS: usize = 32;
-
-/// All panels of an operand, one after the other: panel p starts at `depth · (its first vector)`.
-pub struct PackAll<'a, T> {
-    pub from: Strided<'a, T>,
-    pub vectors: usize,
-    pub k: usize,
-    pub panels: Panels,
-    pub precision: Precision,
-    pub to: &'a mut Aligned<T>,
-}
-
-impl<T: Real> Kernel<T> for PackAll<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        in_format!(self.precision, S, |FORMAT| self.pack::<S, FORMAT>(s))
-    }
-}
-
-impl<T: Real> PackAll<'_, T> {
-    #[inline(always)]
-    fn pack<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
-        let Self { from, vectors, k, .. } = self;
-        let depth = k.div_ceil(per_unit(FORMAT));
-        let inner = vectors / 2;
-        match self.panels {
-            Panels::Left => {
-                let tiles = Tiles::new(vectors, S::TILE_ROWS);
-                let to = self.to.at_least(depth * vectors);
-                pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, k), to);
-            }
-            Panels::Right => {
-                let to = self.to.at_least(depth * padded::<S>(vectors));
-                pack_panels::<S, FORMAT, false>(s, from, (0, vectors), (0, k), to);
-            }
-            Panels::GatedLeft => {
-                let tiles = Tiles::gated(inner, S::TILE_ROWS);
-                let to = self.to.at_least(depth * vectors);
-                for tile in 0..tiles.count {
-                    let (start, height) = (tiles.start(tile), tiles.height(tile));
-                    let (first, gates) = (start / 2, height / 2);
-                    for (half, first) in [first, inner + first].into_iter().enumerate() {
-                        let to = &mut to[depth * start + half * gates..];
-                        pack_part::<S, FORMAT, false>(s, from, (first, gates, gates), height, (0, k), to);
-                    }
-                }
-            }
-            Panels::GatedSteps => {
-                let inner = k / 2;
-                let depth = 2 * inner.div_ceil(per_unit(FORMAT));
-                let to = self.to.at_least(depth * padded::<S>(vectors));
-                let mut column = 0;
-                while column < vectors {
-                    let width = panel_width::<S>(vectors, column);
-                    let panel = (column, width.min(vectors - column), width);
-                    let mut unit = 0;
-                    for gate in (0..inner).step_by(GATED_STEPS) {
-                        let gates = GATED_STEPS.min(inner - gate);
-                        for step in [gate, inner + gate] {
-                            let to = &mut to[depth * column + unit * width..];
-                            pack_panel::<S, FORMAT>(s, from, panel, (step, gates), to);
-                            unit += gates.div_ceil(per_unit(FORMAT));
-                        }
-                    }
-                    column += width;
-                }
-            }
-            Panels::GatedRight => {
-                let width = 2 * S::LANES;
-                let to = self.to.at_least(depth * 2 * padded::<S>(inner));
-                for first in (0..inner).step_by(S::LANES) {
-                    let gates = S::LANES.min(inner - first);
-                    for (half, at) in [first, inner + first].into_iter().enumerate() {
-                        let to = &mut to[depth * 2 * first + half * S::LANES..];
-                        pack_part::<S, FORMAT, false>(s, from, (at, gates, S::LANES), width, (0, k), to);
-                    }
-                }
-            }
         }
     }
 }

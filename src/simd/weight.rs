@@ -3,7 +3,8 @@
 use super::Real;
 use super::gemm::{Operand, Product, gemm};
 use super::isa::{Isa, isa};
-use super::pack::{PackAll, Panels, Precision, Strided};
+use super::pack::{Precision, Strided};
+use super::panels::{Form, Panels, pack_all};
 use super::scratch::Aligned;
 use super::vector::dispatch_on;
 
@@ -21,16 +22,8 @@ pub enum Side {
 /// A weight matrix `[out, in]` in the form the products want it; packed once per update, read by every lane.
 #[derive(Clone, Debug)]
 pub struct Weight<T> {
-    n_out: usize,
-    n_in: usize,
-    side: Side,
-    /// Gates above, ups below: the forward panels hold them side by side.
-    gated: bool,
-    precision: Precision,
-    /// The panels' layout is this instruction set's; products run on it.
-    isa: Isa,
-    rows: [Aligned<T>; 2],
-    cols: [Aligned<T>; 2],
+    form: Form,
+    panels: Panels<T>,
 }
 
 impl<T: Real> Weight<T> {
@@ -41,88 +34,83 @@ impl<T: Real> Weight<T> {
 
     /// An all-zero weight of the given shape.
     pub fn with(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
-        Self::zeros((n_out, n_in), side, false, precision)
+        Self::zeros(Form { n_out, n_in, side, gated: false, precision, isa: isa() })
     }
 
     /// An all-zero gate and up projection `[2·inner, in]`, for [`swiglu_rows`](super::swiglu_rows) or
-    /// [`swiglu_cols`](super::swiglu_cols) and their backward products.
+    /// [`swiglu_cols`](super::swiglu_cols) and their backward passes.
     pub fn gate_up(inner: usize, n_in: usize, side: Side, precision: Precision) -> Self {
-        Self::zeros((2 * inner, n_in), side, true, precision)
+        Self::zeros(Form { n_out: 2 * inner, n_in, side, gated: true, precision, isa: isa() })
     }
 
-    fn zeros((n_out, n_in): (usize, usize), side: Side, gated: bool, precision: Precision) -> Self {
-        let empty = || [Aligned::new(), Aligned::new()];
-        let mut weight = Self { n_out, n_in, side, gated, precision, isa: isa(), rows: empty(), cols: empty() };
-        weight.pack(&vec![T::ZERO; n_out * n_in]);
-        weight
+    fn zeros(form: Form) -> Self {
+        Self { form, panels: form.panels() }
     }
 
     /// Takes over new values, row-major `[out, in]`.
     pub fn pack(&mut self, values: &[T]) {
-        let (n_out, n_in) = self.shape();
-        assert_eq!(values.len(), n_out * n_in, "weight shape");
-        let (by_row, by_column) = (Strided::rows(values, n_in), Strided::columns(values, n_in));
-        let isa = self.isa;
-        let precision = self.precision;
-        let pack = |from, vectors, k, panels, to: &mut Aligned<T>| {
-            dispatch_on(isa, PackAll { from, vectors, k, panels, precision, to });
-        };
-        if self.side != Side::Cols {
-            let [forward, backward] =
-                if self.gated { [Panels::GatedRight, Panels::GatedSteps] } else { [Panels::Right; 2] };
-            pack(by_row, n_out, n_in, forward, &mut self.rows[0]);
-            pack(by_column, n_in, n_out, backward, &mut self.rows[1]);
-        }
-        if self.side != Side::Rows {
-            let forward = if self.gated { Panels::GatedLeft } else { Panels::Left };
-            pack(by_row, n_out, n_in, forward, &mut self.cols[0]);
-            pack(by_column, n_in, n_out, Panels::Left, &mut self.cols[1]);
+        pack_all(&self.form, values, &mut self.panels);
+    }
+
+    pub(super) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    pub(super) fn panels_mut(&mut self) -> &mut Panels<T> {
+        &mut self.panels
+    }
+
+    /// Takes over the panels of a weight of the same form, into memory of its own.
+    pub(super) fn copy_panels(&mut self, from: &Self) {
+        assert_eq!(self.form, from.form, "copies of one weight");
+        for (to, from) in self.panels.as_flattened_mut().iter_mut().zip(from.panels.as_flattened()) {
+            to.at_least(0).copy_from_slice(from.as_slice());
         }
     }
 
     /// Panels for the forward product with rows or columns.
     pub(super) fn forward_panels(&self, side: Side) -> &[T] {
-        self.panels(side)[0].as_slice()
+        self.side(side)[0].as_slice()
     }
 
     /// Panels for the backward product with rows or columns.
     pub(super) fn backward_panels(&self, side: Side) -> &[T] {
-        self.panels(side)[1].as_slice()
+        self.side(side)[1].as_slice()
     }
 
-    fn panels(&self, side: Side) -> &[Aligned<T>; 2] {
+    fn side(&self, side: Side) -> &[Aligned<T>; 2] {
         if side == Side::Cols {
-            assert_ne!(self.side, Side::Rows, "the weight is packed for rows only");
-            &self.cols
+            assert_ne!(self.form.side, Side::Rows, "the weight is packed for rows only");
+            &self.panels[1]
         } else {
-            assert_ne!(self.side, Side::Cols, "the weight is packed for columns only");
-            &self.rows
+            assert_ne!(self.form.side, Side::Cols, "the weight is packed for columns only");
+            &self.panels[0]
         }
     }
 
     /// The instruction set the panels are laid out for.
     pub(super) fn isa(&self) -> Isa {
-        self.isa
+        self.form.isa
     }
 
     /// Whether gates and ups stand side by side.
     pub fn is_gated(&self) -> bool {
-        self.gated
+        self.form.gated
     }
 
     /// `(out, in)`.
     pub fn shape(&self) -> (usize, usize) {
-        (self.n_out, self.n_in)
+        (self.form.n_out, self.form.n_in)
     }
 
     /// Number format of the products.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.form.precision
     }
 
     /// `y ← x Wᵀ`: x is `[m, in]`, y `[m, out]`.
     pub fn forward_rows(&self, x: &[T], y: &mut [T]) {
-        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
+        assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
         let (n, k) = self.shape();
         let m = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
@@ -131,7 +119,7 @@ impl<T: Real> Weight<T> {
 
     /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
     pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
-        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
+        assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
@@ -140,7 +128,7 @@ impl<T: Real> Weight<T> {
 
     /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
     pub fn forward_cols(&self, x: &[T], y: &mut [T]) {
-        assert!(!self.gated, "a gate and up projection is used by SwiGLU");
+        assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
         let (m, k) = self.shape();
         let n = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
@@ -157,12 +145,12 @@ impl<T: Real> Weight<T> {
 
     fn rows(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
         let left = Operand::Strided(Strided::rows(x, k));
-        self.product((m, k, n), left, Operand::Packed(&self.panels(Side::Rows)[direction]), accumulate, out);
+        self.product((m, k, n), left, Operand::Packed(&self.side(Side::Rows)[direction]), accumulate, out);
     }
 
     fn cols(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
         let right = Operand::Strided(Strided::columns(x, n));
-        self.product((m, k, n), Operand::Packed(&self.panels(Side::Cols)[direction]), right, accumulate, out);
+        self.product((m, k, n), Operand::Packed(&self.side(Side::Cols)[direction]), right, accumulate, out);
     }
 
     fn product(
@@ -173,10 +161,10 @@ impl<T: Real> Weight<T> {
         accumulate: bool,
         out: &mut [T],
     ) {
-        let (alpha, precision, out_stride) = (T::ONE, self.precision, n);
+        let (alpha, precision, out_stride) = (T::ONE, self.form.precision, n);
         T::with_scratch(|scratch| {
             let p = Product { m, k, n, left, right, alpha, accumulate, precision, out, out_stride, scratch };
-            dispatch_on(self.isa, p);
+            dispatch_on(self.form.isa, p);
         });
     }
 }

@@ -5,9 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
-
-use crate::simd::{Precision, Real, Side, Weight, prefer_large_pages};
+use crate::simd::{self, Precision, Real, Side, Weight, prefer_large_pages};
 
 /// Index of a tensor in a [`Layout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,13 +125,14 @@ impl Layout {
 pub struct Params<T> {
     layout: Arc<Layout>,
     values: Vec<T>,
-    /// The packed matrices, once for each NUMA node.
-    packed: Vec<Packed<T>>,
+    /// Of each tensor that is a matrix, the packed form, once for each NUMA node; nothing of the others.
+    packed: Vec<Vec<Weight<T>>>,
+    nodes: usize,
     precision: Precision,
 }
 
-/// A packed matrix for each tensor that is one.
-type Packed<T> = Vec<Option<Weight<T>>>;
+/// Elements changed at a time where a tensor is not packed: large enough to pay for the hand-over, and whole cache lines.
+const PIECE: usize = 1 << 15;
 
 thread_local! {
     /// Which copy of the packed matrices the thread reads.
@@ -148,8 +147,9 @@ pub fn set_node(node: usize) {
 impl<T: Clone> Clone for Params<T> {
     /// The same weights, packed once.
     fn clone(&self) -> Self {
-        let (layout, values, packed) = (self.layout.clone(), self.values.clone(), vec![self.packed[0].clone()]);
-        Self { layout, values, packed, precision: self.precision }
+        let packed = self.packed.iter().map(|copies| copies.iter().take(1).cloned().collect()).collect();
+        let (layout, values) = (self.layout.clone(), self.values.clone());
+        Self { layout, values, packed, nodes: 1, precision: self.precision }
     }
 }
 
@@ -171,8 +171,8 @@ impl<T: Real> Params<T> {
                 Use::Table => None,
             }
         };
-        let packed = vec![layout.tensors().iter().map(pack).collect()];
-        Self { values: vec![T::ZERO; layout.len()], packed, layout, precision }
+        let packed = layout.tensors().iter().map(|tensor| pack(tensor).into_iter().collect()).collect();
+        Self { values: vec![T::ZERO; layout.len()], packed, nodes: 1, layout, precision }
     }
 
     /// Number format of the operands of products.
@@ -202,45 +202,109 @@ impl<T: Real> Params<T> {
 
     /// One matrix, packed for products; the copy of the calling thread's NUMA node.
     pub fn weight(&self, id: ParamId) -> &Weight<T> {
-        let packed = self.packed.get(NODE.get()).unwrap_or(&self.packed[0]);
-        packed[id.index()].as_ref().expect("the tensor was declared a matrix")
+        let copies = &self.packed[id.index()];
+        copies.get(NODE.get()).or(copies.first()).expect("the tensor was declared a matrix")
     }
 
     /// Number of copies of the packed matrices.
     pub fn nodes(&self) -> usize {
-        self.packed.len()
+        self.nodes
     }
 
     /// Keeps a copy of the packed matrices for each of so many NUMA nodes, each made by a thread of its node, whose
     /// memory it then lies in. To be called inside the pool whose threads have said where they are ([`set_node`]).
     pub fn replicate(&mut self, nodes: usize) {
-        let first = &self.packed[0];
+        let packed = &self.packed;
         let made: Vec<AtomicBool> = (0..nodes).map(|_| AtomicBool::new(false)).collect();
         let copies = rayon::broadcast(|_| {
             let node = NODE.get();
             let is_first = made.get(node).is_some_and(|made| !made.swap(true, Ordering::Relaxed));
-            is_first.then(|| (node, first.clone()))
+            let copy = || packed.iter().map(|copies| copies.first().cloned()).collect::<Vec<_>>();
+            is_first.then(|| (node, copy()))
         });
-        let mut copies: Vec<(usize, Packed<T>)> = copies.into_iter().flatten().collect();
+        let mut copies: Vec<(usize, Vec<Option<Weight<T>>>)> = copies.into_iter().flatten().collect();
         copies.sort_by_key(|&(node, _)| node);
         assert_eq!(copies.len(), nodes, "every node has a thread");
-        self.packed = copies.into_iter().map(|(_, packed)| packed).collect();
+        self.packed.iter_mut().for_each(Vec::clear);
+        for (_, copy) in copies {
+            for (all, weight) in self.packed.iter_mut().zip(copy) {
+                all.extend(weight);
+            }
+        }
+        self.nodes = nodes;
     }
 
     /// Changes the values, then packs the matrices again (in parallel; packing only moves data).
     pub fn update<R>(&mut self, change: impl FnOnce(&mut [T]) -> R) -> R {
         let result = change(&mut self.values);
-        let (values, layout) = (&self.values, &self.layout);
-        let pack = |packed: &mut Packed<T>| {
-            packed.par_iter_mut().zip(layout.tensors.par_iter()).for_each(|(packed, tensor)| {
-                if let Some(packed) = packed {
-                    packed.pack(&values[tensor.range()]);
-                }
-            });
-        };
-        self.packed.par_iter_mut().for_each(pack);
+        sweep(&self.layout.tensors, &mut self.packed, [&mut self.values], &|_, _, _| ());
         result
     }
+
+    /// Changes the values together with three arrays of the same shape, in one sweep over each tensor: `change` is given
+    /// elements of a tensor (their places in the flat vector) and of each array, and a matrix is packed part by part while
+    /// these are in the cache. In parallel.
+    pub fn sweep(&mut self, arrays: [&mut [T]; 3], change: impl Fn(&Tensor, Range<usize>, [&mut [T]; 4]) + Sync) {
+        let [a, b, c] = arrays;
+        sweep(&self.layout.tensors, &mut self.packed, [&mut self.values, a, b, c], &change);
+    }
+}
+
+/// [`Params::sweep`] over consecutive tensors; the arrays begin with the first one.
+fn sweep<T: Real, const N: usize>(
+    tensors: &[Tensor],
+    packed: &mut [Vec<Weight<T>>],
+    arrays: [&mut [T]; N],
+    change: &(impl Fn(&Tensor, Range<usize>, [&mut [T]; N]) + Sync),
+) {
+    let [tensor] = tensors else {
+        if let Some(first) = tensors.first() {
+            let middle = tensors.len() / 2;
+            let (left, right) = split(arrays, tensors[middle].range.start - first.range.start);
+            let (packed_left, packed_right) = packed.split_at_mut(middle);
+            rayon::join(
+                || sweep(&tensors[..middle], packed_left, left, change),
+                || sweep(&tensors[middle..], packed_right, right, change),
+            );
+        }
+        return;
+    };
+    let (arrays, _) = split(arrays, tensor.range.len());
+    let start = tensor.range.start;
+    let change = |range: Range<usize>, arrays: [&mut [T]; N]| {
+        change(tensor, start + range.start..start + range.end, arrays);
+    };
+    if packed[0].is_empty() {
+        change_in_pieces(0, arrays, &change);
+    } else {
+        simd::update_weight(&mut packed[0], arrays, change);
+    }
+}
+
+fn change_in_pieces<T: Real, const N: usize>(
+    start: usize,
+    arrays: [&mut [T]; N],
+    change: &(impl Fn(Range<usize>, [&mut [T]; N]) + Sync),
+) {
+    let len = arrays[0].len();
+    if len <= PIECE {
+        return change(start..start + len, arrays);
+    }
+    let middle = (len / 2).next_multiple_of(16);
+    let (left, right) = split(arrays, middle);
+    rayon::join(|| change_in_pieces(start, left, change), || change_in_pieces(start + middle, right, change));
+}
+
+/// Each array in two.
+fn split<T, const N: usize>(arrays: [&mut [T]; N], at: usize) -> ([&mut [T]; N], [&mut [T]; N]) {
+    let mut right: [&mut [T]; N] = std::array::from_fn(|_| Default::default());
+    let mut rights = right.iter_mut();
+    let left = arrays.map(|array| {
+        let (left, rest) = array.split_at_mut(at);
+        *rights.next().expect("as many as arrays") = rest;
+        left
+    });
+    (left, right)
 }
 
 /// Gradients of all tensors, in the same flat order.

@@ -1,13 +1,8 @@
-//! Adam over the flat weights: update and moving average, in pieces of one size whatever tensors they lie in.
-
-use rayon::prelude::*;
+//! Adam over the flat weights: update, moving average and packing in one sweep over each tensor.
 
 use crate::config::{Optimizer, TrainConfig};
 use crate::simd::{self, AdamCoefficients, Update};
 use crate::tape::{Grads, Layout, Params, Tensor};
-
-/// Elements per parallel piece: large enough to pay for the hand-over, and a whole number of cache lines.
-const PIECE: usize = 1 << 15;
 
 /// First and second moments, in the flat order of the weights.
 pub struct Adam {
@@ -23,26 +18,10 @@ impl Adam {
 
     /// One update of all trained tensors, and of their moving average `ema`; packs the weights again.
     pub fn update(&mut self, rule: &AdamCoefficients, params: &mut Params<f32>, ema: &mut [f32], grads: &Grads<f32>) {
-        let layout = params.layout().clone();
-        params.update(|values| {
-            let pieces = values
-                .par_chunks_mut(PIECE)
-                .zip(self.m.par_chunks_mut(PIECE))
-                .zip(self.v.par_chunks_mut(PIECE))
-                .zip(ema.par_chunks_mut(PIECE))
-                .zip(grads.values().par_chunks(PIECE));
-            pieces.enumerate().for_each(|(i, ((((p, m), v), e), g))| {
-                let (start, end) = (i * PIECE, i * PIECE + p.len());
-                for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
-                    let range = tensor.range();
-                    let (from, to) = (range.start.max(start), range.end.min(end));
-                    if from < to {
-                        let part = from - start..to - start;
-                        let (p, m) = (&mut p[part.clone()], &mut m[part.clone()]);
-                        simd::adam_step(rule, p, m, &mut v[part.clone()], &mut e[part.clone()], &g[part]);
-                    }
-                }
-            });
+        params.sweep([&mut self.m, &mut self.v, ema], |tensor, range, [p, m, v, e]| {
+            if tensor.trained {
+                simd::adam_step(rule, p, m, v, e, &grads.values()[range]);
+            }
         });
     }
 }

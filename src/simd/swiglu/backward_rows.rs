@@ -3,9 +3,8 @@
 use super::super::Real;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu_mul_backward;
-use super::super::pack::{
-    GATED_STEPS, PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit,
-};
+use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit};
+use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
 use super::{Backward, Shape, saved, saved_unit};

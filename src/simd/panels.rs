@@ -1,0 +1,290 @@
+//! The panels of a weight matrix, packed part by part. A part is a stretch of the weight's rows that is whole panels in
+//! every layout, so threads pack parts side by side, each while what the optimizer has made of it is in its cache.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Real;
+use super::isa::Isa;
+use super::pack::{
+    Precision, Strided, Tiles, in_format, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width, per_unit,
+};
+use super::scratch::Aligned;
+use super::vector::{Kernel, Simd, dispatch_on};
+use super::weight::{Side, Weight};
+
+/// Gates before their ups among the steps of a product with a gate and up projection, and rows of a part: whole panels on
+/// every instruction set, so that all sum in one order.
+pub const GATED_STEPS: usize = 32;
+
+/// What a weight `[out, in]` is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub n_out: usize,
+    pub n_in: usize,
+    pub side: Side,
+    /// Gates above, ups below.
+    pub gated: bool,
+    pub precision: Precision,
+    /// The panels' layout is this instruction set's.
+    pub isa: Isa,
+}
+
+/// Packed forms: for products with rows (forward, backward) and with columns.
+pub type Panels<T> = [[Aligned<T>; 2]; 2];
+
+impl Form {
+    /// Parts that can be packed by themselves: tiles of left operands are cut as rows fall, so a weight for columns is one.
+    pub fn parts(&self) -> usize {
+        if self.side == Side::Rows { self.half().div_ceil(GATED_STEPS).max(1) } else { 1 }
+    }
+
+    /// Rows of the weight, or of its gates.
+    fn half(&self) -> usize {
+        if self.gated { self.n_out / 2 } else { self.n_out }
+    }
+
+    /// Rows of a part among those of the weight, or among gates and ups.
+    fn rows(&self, part: usize) -> Range<usize> {
+        let half = self.half();
+        if self.parts() == 1 { 0..half } else { part * GATED_STEPS..half.min((part + 1) * GATED_STEPS) }
+    }
+
+    /// Elements of a part: its rows, or its gates' and its ups' rows. All of the weight is in one piece.
+    fn pieces(&self, part: usize) -> [Range<usize>; 2] {
+        let all = self.n_out * self.n_in;
+        if self.parts() == 1 {
+            return [0..all, all..all];
+        }
+        let Range { start, end } = self.rows(part);
+        let ups = if self.gated { self.half() + start..self.half() + end } else { self.n_out..self.n_out };
+        [start..end, ups].map(|rows| rows.start * self.n_in..rows.end * self.n_in)
+    }
+
+    /// Zeroed panels.
+    pub fn panels<T: Real>(&self) -> Panels<T> {
+        let lens = dispatch_on::<T, _>(self.isa, Lens { form: *self });
+        lens.map(|lens| {
+            lens.map(|len| {
+                let mut panels = Aligned::new();
+                panels.at_least(len);
+                panels
+            })
+        })
+    }
+}
+
+struct Lens {
+    form: Form,
+}
+
+impl<T: Real> Kernel<T> for Lens {
+    type Output = [[usize; 2]; 2];
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, _: S) -> Self::Output {
+        let Form { n_out, n_in, side, gated, precision, .. } = self.form;
+        let per_unit = in_format!(precision, S, |FORMAT| per_unit(FORMAT));
+        let (depth, half) = (n_in.div_ceil(per_unit), n_out / 2);
+        let back = if gated { 2 * half.div_ceil(per_unit) } else { n_out.div_ceil(per_unit) };
+        let columns = if gated { 2 * padded::<S>(half) } else { padded::<S>(n_out) };
+        let rows = if side == Side::Cols { [0, 0] } else { [depth * columns, back * padded::<S>(n_in)] };
+        let cols = if side == Side::Rows { [0, 0] } else { [depth * n_out, n_out.div_ceil(per_unit) * n_in] };
+        [rows, cols]
+    }
+}
+
+/// Packs all values, row-major `[out, in]`.
+pub fn pack_all<T: Real>(form: &Form, values: &[T], panels: &mut Panels<T>) {
+    assert_eq!(values.len(), form.n_out * form.n_in, "weight shape");
+    let destination = Destination::new(panels);
+    for part in 0..form.parts() {
+        let pieces = form.pieces(part).map(|range| &values[range]);
+        // SAFETY: one part after the other.
+        unsafe { destination.pack(form, part, pieces) };
+    }
+}
+
+/// Changes a weight's values, and arrays of the same shape that go with them, and packs the weight again, all copies of it:
+/// part by part, in parallel. `change` is given elements of the weight, by their places and, of each array, themselves.
+pub fn update_weight<T: Real, const N: usize>(
+    copies: &mut [Weight<T>],
+    arrays: [&mut [T]; N],
+    change: impl Fn(Range<usize>, [&mut [T]; N]) + Sync,
+) {
+    let Some(form) = copies.first().map(|weight| *weight.form()) else { return };
+    assert!(N > 0 && arrays.iter().all(|array| array.len() == form.n_out * form.n_in), "weight shape");
+    assert!(copies.iter().all(|copy| *copy.form() == form), "copies of one weight");
+    let arrays = arrays.map(|array| Shared::new(array));
+    // One copy is the rule; the others are packed when its parts are done.
+    let (first, others) = copies.split_at_mut(1);
+    let destination = Destination::new(first[0].panels_mut());
+    (0..form.parts()).into_par_iter().for_each(|part| {
+        let pieces = form.pieces(part);
+        for range in pieces.clone().into_iter().filter(|range| !range.is_empty()) {
+            // SAFETY: the pieces of all parts are disjoint, and each part is worked on once.
+            let elements = arrays.each_ref().map(|array| unsafe { array.slice(range.clone()) });
+            change(range, elements);
+        }
+        // SAFETY: as above; the exclusive slices of before are gone.
+        let pieces = pieces.map(|range| unsafe { &*arrays[0].slice(range) });
+        // SAFETY: each part is packed once.
+        unsafe { destination.pack(&form, part, pieces) };
+    });
+    for copy in others {
+        copy.copy_panels(&first[0]);
+    }
+}
+
+/// Memory that threads write disjoint stretches of.
+struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it is an exclusive borrow, and whoever slices it promises that slices are disjoint.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    fn new(memory: &'a mut [T]) -> Self {
+        Self { start: memory.as_mut_ptr(), len: memory.len(), memory: PhantomData }
+    }
+
+    /// # Safety
+    /// No other slice of these elements is in use.
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "stretch out of bounds");
+        // SAFETY: inside the memory that is borrowed for 'a; the caller promises that nobody else has it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+/// Panels whose parts threads write.
+struct Destination<'a, T>([[Shared<'a, T>; 2]; 2]);
+
+impl<'a, T: Real> Destination<'a, T> {
+    fn new(panels: &'a mut Panels<T>) -> Self {
+        Self(panels.each_mut().map(|side| side.each_mut().map(|panels| Shared::new(panels.at_least(0)))))
+    }
+
+    /// Packs one part from its pieces.
+    /// # Safety
+    /// Nobody else packs this part at the same time.
+    unsafe fn pack(&self, form: &Form, part: usize, pieces: [&[T]; 2]) {
+        dispatch_on(form.isa, PackPart { form, part, pieces, to: self });
+    }
+}
+
+/// Made by [`Destination::pack`] only, whose contract makes its stretches of the panels its own.
+struct PackPart<'a, T> {
+    form: &'a Form,
+    part: usize,
+    pieces: [&'a [T]; 2],
+    to: &'a Destination<'a, T>,
+}
+
+impl<T: Real> Kernel<T> for PackPart<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.form.precision, S, |FORMAT| {
+            if self.form.side != Side::Cols {
+                self.rows::<S, FORMAT>(s);
+            }
+            if self.form.side != Side::Rows {
+                self.cols::<S, FORMAT>(s);
+            }
+        })
+    }
+}
+
+impl<T: Real> PackPart<'_, T> {
+    /// The part's gates and ups; of another weight its rows, and nothing.
+    #[inline(always)]
+    fn halves(&self) -> [&[T]; 2] {
+        match self.pieces {
+            [all, []] if self.form.gated => all.split_at(all.len() / 2).into(),
+            pieces => pieces,
+        }
+    }
+
+    /// Right panels of the part's rows, and the part's steps of the transposed weight's.
+    #[inline(always)]
+    fn rows<S: Simd<T = T>, const FORMAT: u8>(&self, s: S) {
+        let &Form { n_out, n_in, gated, .. } = self.form;
+        let per_unit = per_unit(FORMAT);
+        let depth = n_in.div_ceil(per_unit);
+        let Range { start, end } = self.form.rows(self.part);
+        let rows = end - start;
+        let [forward, backward] = &self.to.0[0];
+        let [gates, ups] = self.halves();
+        if gated {
+            for first in (start..end).step_by(S::LANES) {
+                let gates_here = S::LANES.min(end - first);
+                // SAFETY: the panel of the part's own rows.
+                let to = unsafe { forward.slice(2 * depth * first..2 * depth * (first + S::LANES)) };
+                for (half, piece) in [gates, ups].into_iter().enumerate() {
+                    let (from, to) = (Strided::rows(piece, n_in), &mut to[half * S::LANES..]);
+                    let vectors = (first - start, gates_here, S::LANES);
+                    pack_part::<S, FORMAT, false>(s, from, vectors, 2 * S::LANES, (0, n_in), to);
+                }
+            }
+        } else {
+            // SAFETY: the panels of the part's own rows.
+            let to = unsafe { forward.slice(depth * start..depth * (start + padded::<S>(rows))) };
+            pack_panels::<S, FORMAT, false>(s, Strided::rows(gates, n_in), (0, rows), (0, n_in), to);
+        }
+        let whole = if gated { 2 * (n_out / 2).div_ceil(per_unit) } else { n_out.div_ceil(per_unit) };
+        let mut column = 0;
+        while column < n_in {
+            let width = panel_width::<S>(n_in, column);
+            let vectors = (column, width.min(n_in - column), width);
+            // Gates and ups take turns; other rows are one run.
+            let (run, halves) = if gated { (GATED_STEPS, 2) } else { (rows.max(1), 1) };
+            for first in (0..rows).step_by(run) {
+                let steps = run.min(rows - first);
+                let units = steps.div_ceil(per_unit);
+                let at = whole * column + halves * (start + first) / per_unit * width;
+                // SAFETY: the steps of the part's own rows.
+                let to = unsafe { backward.slice(at..at + halves * units * width) };
+                for (piece, to) in [gates, ups].into_iter().zip(to.chunks_exact_mut(units * width)) {
+                    pack_panel::<S, FORMAT>(s, Strided::columns(piece, n_in), vectors, (first, steps), to);
+                }
+            }
+            column += width;
+        }
+    }
+
+    /// Left tiles of the weight and of the transposed one; the part is all of it.
+    #[inline(always)]
+    fn cols<S: Simd<T = T>, const FORMAT: u8>(&self, s: S) {
+        let &Form { n_out, n_in, gated, .. } = self.form;
+        let (depth, back) = (n_in.div_ceil(per_unit(FORMAT)), n_out.div_ceil(per_unit(FORMAT)));
+        let [forward, backward] = &self.to.0[1];
+        // SAFETY: the part is all of the weight.
+        let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
+        if gated {
+            let tiles = Tiles::gated(n_out / 2, S::TILE_ROWS);
+            for tile in 0..tiles.count {
+                let (start, height) = (tiles.start(tile), tiles.height(tile));
+                for (half, piece) in self.halves().into_iter().enumerate() {
+                    let (vectors, to) = ((start / 2, height / 2, height / 2), half * height / 2 + depth * start);
+                    let from = Strided::rows(piece, n_in);
+                    pack_part::<S, FORMAT, false>(s, from, vectors, height, (0, n_in), &mut forward[to..]);
+                }
+            }
+        } else {
+            let tiles = Tiles::new(n_out, S::TILE_ROWS);
+            let from = Strided::rows(self.pieces[0], n_in);
+            pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
+        }
+        let (from, tiles) = (Strided::columns(self.pieces[0], n_in), Tiles::new(n_in, S::TILE_ROWS));
+        pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, n_out), backward);
+    }
+}
