@@ -13,9 +13,10 @@ use criterion::{Criterion, Throughput};
 use gemm::Parallelism;
 use serde_json::json;
 use trm::simd::{
-    AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, Update, Weight, adam_step,
-    add_rmsnorm_cols, add_rmsnorm_rows, attention_backward, attention_forward, choose_isa, fma_limit, silu_mul,
-    silu_mul_backward, weight_grad_cols, weight_grad_rows,
+    AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, SwigluOperands, Update, Weight,
+    adam_step, add_rmsnorm_cols, add_rmsnorm_rows, attention_backward, attention_forward, choose_isa, fma_limit,
+    gathered_gate_up_len, gathered_len, swiglu_cols, swiglu_cols_backward, swiglu_rows, swiglu_rows_backward,
+    swiglu_saved_len, weight_grad_rows,
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20).
@@ -95,10 +96,7 @@ impl Case {
 
     fn gradient(&mut self) {
         let shape = self.weight.shape();
-        match self.side {
-            Side::Cols => weight_grad_cols(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
-            _ => weight_grad_rows(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw),
-        }
+        weight_grad_rows(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw);
     }
 
     /// The forward product by another crate.
@@ -214,14 +212,81 @@ fn table(precision: Precision) {
     }
 }
 
+/// Memory on cache lines, as the arena has it.
+struct Lines(Vec<[f32; 16]>);
+
+impl Lines {
+    fn new(n: usize) -> Self {
+        let mut lines = Vec::new();
+        trm::simd::reserve(&mut lines, n.div_ceil(16) + 4);
+        lines.resize(n.div_ceil(16) + 4, [0.25; 16]);
+        Self(lines)
+    }
+
+    fn first(&mut self, n: usize) -> &mut [f32] {
+        let lines = self.0.as_flattened_mut();
+        let before = lines.as_ptr().align_offset(64);
+        &mut lines[before..before + n]
+    }
+}
+
+/// SwiGLU of D 512, L 97, four sequences: as the detached calls run it, as the recorded ones do, and backwards up to the
+/// packed operands of the weights' gradients. What is saved and packed belongs to one of 14 uses (seven calls of two
+/// blocks), so that it comes from memory and goes there, as in a step.
+fn swiglu(precision: Precision) {
+    const USES: usize = 14;
+    let limit = fma_limit(precision, 0.5);
+    println!("\n{} {precision:?}, SwiGLU of 4 sequences, share of the FMA limit", trm::simd::isa());
+    println!("| over | detached | recorded | backward without weight gradients |\n|---|---|---|---|");
+    // One product of so many rows, or of so many columns four times.
+    let sides = [("features", Side::Rows, 512, 1536, 388, 1), ("positions", Side::Cols, 97, 512, 512, 4)];
+    for (name, side, width, inner, vectors, times) in sides {
+        let mut gate_up = Weight::gate_up(inner, width, side, precision);
+        let mut down = Weight::with(width, inner, side, precision);
+        gate_up.pack(&values(2 * inner * width));
+        down.pack(&values(inner * width));
+        let saved_len = swiglu_saved_len(&gate_up, side, vectors);
+        let [(dy_len, a_len), (x_len, dh_len)] = [
+            gathered_len::<f32>(precision, (width, inner), vectors),
+            gathered_gate_up_len::<f32>(precision, (2 * inner, width), vectors),
+        ];
+        let (x, dy) = (values(vectors * width), values(vectors * width));
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let mut saved: Vec<Lines> = (0..USES * times).map(|_| Lines::new(saved_len)).collect();
+        let lens = [dy_len, a_len, x_len, dh_len];
+        let mut operands: Vec<[Lines; 4]> = (0..USES * times).map(|_| lens.map(Lines::new)).collect();
+        let forward = if side == Side::Rows { swiglu_rows } else { swiglu_cols };
+        let backward = if side == Side::Rows { swiglu_rows_backward } else { swiglu_cols_backward };
+        let mut next = 0;
+        let mut turn = || {
+            next = (next + 1) % USES;
+            next * times..(next + 1) * times
+        };
+        let detached = best(|| (0..times).for_each(|_| forward(&gate_up, &down, &x, None, &mut y)));
+        let recorded = best(|| {
+            for i in turn() {
+                forward(&gate_up, &down, &x, Some(saved[i].first(saved_len)), &mut y);
+            }
+        });
+        let back = best(|| {
+            for i in turn() {
+                let [a, b, c, d] = &mut operands[i];
+                let down_to = [a.first(dy_len), b.first(a_len)];
+                let to = SwigluOperands { down: down_to, gate_up: [c.first(x_len), d.first(dh_len)] };
+                let saved = saved[i].first(saved_len);
+                backward((&gate_up, &down), [1.0, 1.0], &dy, saved, &x, to, Some(&mut dx));
+            }
+        });
+        let gflop = 6.0 * (vectors * width * inner * times) as f64 / 1e9;
+        let share = |seconds: f64| format!("{:.1} %", 100.0 * gflop / seconds / limit);
+        println!("| {name} | {} | {} | {} |", share(detached), share(recorded), share(back));
+    }
+}
+
 fn elementwise() {
     println!("\n{}, nanoseconds an element\n| kernel | ns |\n|---|---|", trm::simd::isa());
-    let n = 388 * 1536;
-    let (mut g, mut u, mut d) = (values(n), values(n), values(n));
-    let report = |name: &str, n: usize, time: f64| println!("| {name} | {:.3} |", time * 1e9 / n as f64);
-    report("silu_mul", n, best(|| silu_mul(&g, &u, &mut d)));
-    report("silu_mul_backward", n, best(|| silu_mul_backward(&mut g, &mut u, &mut d, 1.0, 1.0)));
     let n = 388 * 512;
+    let report = |name: &str, n: usize, time: f64| println!("| {name} | {:.3} |", time * 1e9 / n as f64);
     let (h, mut x) = (values(n), values(n));
     report("add_rmsnorm_rows", n, best(|| add_rmsnorm_rows(512, &h, &mut x, &mut [0.0; 388])));
     report("add_rmsnorm_cols", n, best(|| add_rmsnorm_cols(97, 512, &h, &mut x, &mut [0.0; 4 * 512])));
@@ -297,8 +362,10 @@ fn main() {
     };
     for &isa in &paths {
         isa.run(|| {
-            table(Precision::F32);
-            table(Precision::Bf16);
+            for precision in [Precision::F32, Precision::Bf16] {
+                table(precision);
+                swiglu(precision);
+            }
             elementwise();
         });
     }

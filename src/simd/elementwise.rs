@@ -2,7 +2,6 @@
 
 use super::Real;
 use super::gemm;
-use super::math::{self, silu};
 use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// `out ← a + b`.
@@ -36,19 +35,6 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 /// `Σ a²` in f64, in a fixed order.
 pub fn sum_squares<T: Real>(a: &[T]) -> f64 {
     dispatch(SumSquares { a })
-}
-
-/// `out ← silu(g) ⊙ u`, silu(g) = g·σ(g).
-pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
-    assert!(g.len() == out.len() && u.len() == out.len());
-    dispatch(SiluMul { g, u, out });
-}
-
-/// The backward pass of [`silu_mul`], in place: `g → scale_g·dg`, `u → scale_u·du`, and the output gradient `d` is
-/// replaced by the recomputed output `silu(g) ⊙ u`, which the next weight gradient needs.
-pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g: T, scale_u: T) {
-    assert!(g.len() == d.len() && u.len() == d.len());
-    dispatch(SiluMulBackward { g, u, d, scale_g, scale_u });
 }
 
 /// `to ← to + fromᵀ`: from is `[rows, columns]`.
@@ -172,47 +158,5 @@ impl<T: Real> Kernel<T> for SumSquares<'_, T> {
             *sum += a.to_f64() * a.to_f64();
         }
         sums.iter().sum()
-    }
-}
-
-struct SiluMul<'a, T> {
-    g: &'a [T],
-    u: &'a [T],
-    out: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for SiluMul<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        let Self { g, u, out } = self;
-        sweep!(S, out.len(), at => {
-            let g = at.load(s, g);
-            let silu = silu(s, g);
-            at.store(s, out, s.mul(silu, at.load(s, u)));
-        });
-    }
-}
-
-struct SiluMulBackward<'a, T> {
-    g: &'a mut [T],
-    u: &'a mut [T],
-    d: &'a mut [T],
-    scale_g: T,
-    scale_u: T,
-}
-
-impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        let Self { g, u, d, scale_g, scale_u } = self;
-        let scales = [scale_g, scale_u].map(|scale| s.splat(scale));
-        sweep!(S, d.len(), at => {
-            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d), scales);
-            at.store(s, g, dg);
-            at.store(s, u, du);
-            at.store(s, d, a);
-        });
     }
 }

@@ -94,6 +94,33 @@ pub fn gate_up_grad_gathered<'a, T: Real>(
     }
 }
 
+/// `dw ← dw + scale · dyᵀ x` of one use, dy and x rounded to the precision: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
+pub fn weight_grad_rows<T: Real>(
+    precision: Precision,
+    (n_out, n_in): (usize, usize),
+    scale: T,
+    dy: &[T],
+    x: &[T],
+    dw: &mut [T],
+) {
+    let m = dy.len() / n_out;
+    assert!(dy.len() == m * n_out && x.len() == m * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
+    let Some(library) = T::LIBRARY_GEMM else {
+        return T::with_scratch(|scratch| {
+            let (dy_len, x_len) = gathered_len::<T>(precision, (n_out, n_in), m);
+            let packed_dy = &mut scratch.left.at_least(dy_len)[..dy_len];
+            let packed_x = &mut scratch.right.at_least(x_len)[..x_len];
+            gather_rows(precision, (n_out, n_in), (dy, x), (packed_dy, packed_x));
+            let gathered = |_| Gathered { rows: m, scale, dy: packed_dy, x: packed_x };
+            weight_grad_gathered(precision, (n_out, n_in), 1, gathered, dw);
+        });
+    };
+    let (rows, columns) = (n_out as isize, n_in as isize);
+    let (a, b, c) = (dy.as_ptr(), x.as_ptr(), dw.as_mut_ptr());
+    // SAFETY: the slices were checked to be the three matrices these shapes and strides describe; `dw` is exclusive.
+    unsafe { library(n_out, m, n_in, scale, a, 1, rows, b, columns, 1, T::ONE, c, columns, 1) }
+}
+
 struct Len {
     precision: Precision,
     n_out: usize,

@@ -33,8 +33,6 @@ const LEFT_BLOCK: usize = 112 << 10;
 const ROW_PASS: usize = 512;
 /// Right panels packed at a time: a stretch of a source row that the processor's prefetchers follow.
 const GROUP: usize = 4;
-/// Units of the summed index packed at a time when neither operand is packed beforehand.
-const DEPTH_PASS: usize = 1024;
 
 /// One operand: packed beforehand (whole depth), or to be packed on the way.
 #[derive(Clone, Copy, Debug)]
@@ -83,16 +81,8 @@ impl<T: Real> Product<'_, T> {
             }
             return;
         }
-        if let (Operand::Strided(left), Operand::Strided(right)) = (self.left, self.right) {
-            // A ragged n wastes the lanes of a last panel; rows are never wasted. Then the transposed product pays.
-            if 16 * padded::<S>(n) * m > 17 * padded::<S>(m) * n {
-                self.multiply_transposed::<S, FORMAT>(s, left, right);
-                return;
-            }
-        }
         // Operands packed on the way are packed a stretch of the depth at a time.
         let limit = match (self.left, self.right) {
-            (Operand::Strided(_), Operand::Strided(_)) => DEPTH_PASS,
             (Operand::Packed(_), Operand::Strided(_)) => DEPTH_BLOCK,
             (Operand::Strided(_), Operand::Packed(_)) => ROW_PASS,
             _ => usize::MAX,
@@ -165,29 +155,6 @@ impl<T: Real> Product<'_, T> {
                 column += width;
             }
         }
-    }
-
-    /// Computes the transposed product aside and turns it.
-    #[inline(always)]
-    fn multiply_transposed<S: Simd<T = T>, const FORMAT: u8>(self, s: S, left: Strided<'_, T>, right: Strided<'_, T>) {
-        let (m, k, n) = (self.m, self.k, self.n);
-        let mut turned = std::mem::replace(&mut self.scratch.out, Aligned::new());
-        let swapped = Product {
-            m: n,
-            k,
-            n: m,
-            left: Operand::Strided(right),
-            right: Operand::Strided(left),
-            alpha: self.alpha,
-            accumulate: false,
-            precision: self.precision,
-            out: turned.at_least(n * m),
-            out_stride: m,
-            scratch: &mut *self.scratch,
-        };
-        s.call(swapped);
-        add_transposed(s, (m, n), turned.as_slice(), m, self.out, self.out_stride, self.accumulate);
-        self.scratch.out = turned;
     }
 }
 
@@ -329,49 +296,4 @@ pub fn add_transposed<S: Simd>(
         }
         i += S::LANES;
     }
-}
-
-/// Bounds-checked product of two operands that are not packed, on the active instruction set.
-#[allow(clippy::too_many_arguments)]
-pub fn gemm<T: Real>(
-    (m, k, n): (usize, usize, usize),
-    alpha: T,
-    left: Strided<'_, T>,
-    right: Strided<'_, T>,
-    accumulate: bool,
-    precision: Precision,
-    out: &mut [T],
-    out_stride: usize,
-) {
-    if let Some(library) = T::LIBRARY_GEMM {
-        left.check(k, m);
-        right.check(k, n);
-        assert!(m == 0 || n == 0 || (m - 1) * out_stride + n <= out.len(), "result out of bounds");
-        let beta = if accumulate { T::ONE } else { T::ZERO };
-        let [(ar, ac), (br, bc)] = [(left.across, left.along), (right.along, right.across)]
-            .map(|(rows, columns)| (rows as isize, columns as isize));
-        // SAFETY: `check` saw that k elements of every vector lie inside the operands, the assertion that every row
-        // lies inside the result, and `out` is borrowed exclusively.
-        unsafe {
-            let (a, b, c) = (left.data.as_ptr(), right.data.as_ptr(), out.as_mut_ptr());
-            library(m, k, n, alpha, a, ar, ac, b, br, bc, beta, c, out_stride as isize, 1);
-        }
-        return;
-    }
-    let (left, right) = (Operand::Strided(left), Operand::Strided(right));
-    T::with_scratch(|scratch| {
-        super::vector::dispatch(Product {
-            m,
-            k,
-            n,
-            left,
-            right,
-            alpha,
-            accumulate,
-            precision,
-            out,
-            out_stride,
-            scratch,
-        });
-    });
 }

@@ -35,9 +35,10 @@ mod weight;
 mod x86;
 
 pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
-pub use elementwise::{add, add_assign, add_transposed, axpy, dot, scale, silu_mul, silu_mul_backward, sum_squares};
+pub use elementwise::{add, add_assign, axpy, dot, scale, sum_squares};
 pub use gathered::{
     Gathered, gate_up_grad_gathered, gather_rows, gathered_gate_up_len, gathered_len, weight_grad_gathered,
+    weight_grad_rows,
 };
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;
@@ -50,7 +51,7 @@ pub use scratch::{prefer_large_pages, reserve};
 pub use swiglu::{
     SwigluOperands, swiglu_cols, swiglu_cols_backward, swiglu_rows, swiglu_rows_backward, swiglu_saved_len,
 };
-pub use weight::{Side, Weight, weight_grad_cols, weight_grad_rows};
+pub use weight::{Side, Weight};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Products with weights, in the two orientations the model needs, and the gradients of those weights.
 
 use super::Real;
-use super::gemm::{Operand, Product, gemm};
+use super::gemm::{Operand, Product};
 use super::isa::{Isa, isa};
 use super::pack::{Precision, Strided};
 use super::panels::{Form, Panels, pack_all};
@@ -167,36 +167,6 @@ impl<T: Real> Weight<T> {
             dispatch_on(self.form.isa, p);
         });
     }
-}
-
-/// `dw ← dw + scale · dyᵀ x`, dy and x rounded to the precision: dy is `[m, out]`, x `[m, in]`, dw `[out, in]`.
-pub fn weight_grad_rows<T: Real>(
-    precision: Precision,
-    (n_out, n_in): (usize, usize),
-    scale: T,
-    dy: &[T],
-    x: &[T],
-    dw: &mut [T],
-) {
-    let m = rows_of(dy.len(), n_out);
-    assert!(x.len() == m * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
-    let (dy, x) = (Strided::columns(dy, n_out), Strided::columns(x, n_in));
-    gemm((n_out, m, n_in), scale, dy, x, true, precision, dw, n_in);
-}
-
-/// `dw ← dw + scale · dy xᵀ`, dy and x rounded to the precision: dy is `[out, n]`, x `[in, n]`, dw `[out, in]`.
-pub fn weight_grad_cols<T: Real>(
-    precision: Precision,
-    (n_out, n_in): (usize, usize),
-    scale: T,
-    dy: &[T],
-    x: &[T],
-    dw: &mut [T],
-) {
-    let n = rows_of(dy.len(), n_out);
-    assert!(x.len() == n * n_in && dw.len() == n_out * n_in, "weight gradient shapes");
-    let (dy, x) = (Strided::rows(dy, n), Strided::rows(x, n));
-    gemm((n_out, n, n_in), scale, dy, x, true, precision, dw, n_in);
 }
 
 fn rows_of(len: usize, width: usize) -> usize {

@@ -82,7 +82,8 @@ impl Footprint {
         let groups = super::trainer::gradient_groups(train);
         let depth = groups.next_power_of_two().ilog2() as usize;
         let gradients = (1 + groups.min(threads + depth)) * n * F32;
-        let sequence = recorded_elements(model, train) + working_elements(model);
+        let halves = Precision::from(train.precision) == Precision::Bf16;
+        let sequence = recorded_elements(model, train, halves) + working_elements(model, halves);
         let activations = threads.min(groups) * shard(model.len).min(train.batch_size) * sequence * F32;
         let state = model.len * model.hidden;
         let logits = model.embedding.seq_len * model.vocab_size();
@@ -94,10 +95,10 @@ impl Footprint {
     }
 }
 
-/// Numbers that one sequence leaves behind for the backward pass.
-fn recorded_elements(model: &Model, train: &TrainConfig) -> usize {
+/// Numbers that one sequence leaves behind for the backward pass. In bf16, what SwiGLU saves and packs takes half (`halves`).
+fn recorded_elements(model: &Model, train: &TrainConfig, halves: bool) -> usize {
     let recorded = model.schedule.calls.iter().filter(|call| call.recorded);
-    let calls: usize = recorded.map(|call| call_elements(model, call.net)).sum();
+    let calls: usize = recorded.map(|call| call_elements(model, call.net, halves)).sum();
     // Logits, their gradient and that of the loss; with the continue loss, copies of the states.
     let heads = 3 * model.embedding.seq_len * model.vocab_size();
     let copies = if train.continue_loss { model.schedule.states.len() } else { 0 };
@@ -105,28 +106,29 @@ fn recorded_elements(model: &Model, train: &TrainConfig) -> usize {
 }
 
 /// Of one recorded call: the sum it starts from, and what each block keeps.
-fn call_elements(model: &Model, net: usize) -> usize {
+fn call_elements(model: &Model, net: usize, halves: bool) -> usize {
     let state = model.len * model.hidden;
-    state + model.nets[net].blocks.iter().map(|block| block_elements(model, block)).sum::<usize>()
+    state + model.nets[net].blocks.iter().map(|block| block_elements(model, block, halves)).sum::<usize>()
 }
 
-fn block_elements(model: &Model, block: &Block) -> usize {
+fn block_elements(model: &Model, block: &Block, halves: bool) -> usize {
     let state = model.len * model.hidden;
+    let packed = |elements: usize| if halves { elements / 2 } else { elements };
     let mix = match &block.mix {
         // q, k, v; the mixture; the normalised sum.
         Mix::Attention { .. } => 5 * state,
-        Mix::Positions(weights) => rows(model, weights.gate_up) * model.hidden + state,
+        Mix::Positions(weights) => packed(rows(model, weights.gate_up) * model.hidden) + state,
     };
     let mlp = match &block.mlp {
-        Mlp::SwiGlu(weights) => rows(model, weights.gate_up) * model.len + state,
+        Mlp::SwiGlu(weights) => packed(rows(model, weights.gate_up) * model.len) + state,
         Mlp::Experts(experts) => {
-            let own = rows(model, experts.weights[0].gate_up) * model.len + 2 * state;
+            let own = packed(rows(model, experts.weights[0].gate_up) * model.len) + 2 * state;
             // Gathered rows are filled up to the next eighth of all.
             let routed = 8 * experts.per_token + experts.weights.len();
             routed * own / 8 + 3 * experts.weights.len() * model.len + state
         }
     };
-    mix + mlp + gathered_elements(model, block)
+    mix + mlp + packed(gathered_elements(model, block))
 }
 
 /// What the operands that wait for the gradient of their weight take beyond the values whose place they take.
@@ -145,12 +147,19 @@ fn gathered_elements(model: &Model, block: &Block) -> usize {
     mix + mlp
 }
 
-/// Numbers of one sequence in flight: gradients of the widest operation of a block, and the states of a detached call.
-fn working_elements(model: &Model) -> usize {
+/// Numbers of one sequence in flight: gradients and packed operands of the widest operation of a block, and the states of
+/// a detached call.
+fn working_elements(model: &Model, halves: bool) -> usize {
     let state = model.len * model.hidden;
-    let widest = model.nets.iter().flat_map(|net| &net.blocks).map(|block| block_elements(model, block)).max();
+    let blocks = || model.nets.iter().flat_map(|net| &net.blocks);
+    let widest = blocks().map(|block| block_elements(model, block, halves)).max();
+    let operands = blocks().map(|block| match &block.mix {
+        Mix::Positions(weights) => 3 * rows(model, weights.gate_up) / 2 * model.hidden + 2 * state,
+        Mix::Attention { .. } => 0,
+    });
+    let operands = operands.max().unwrap_or(0) / if halves { 2 } else { 1 };
     let past = if model.schedule.iteration.is_some() { 10 * model.schedule.states.len() * state } else { 0 };
-    widest.unwrap_or(0) + 6 * state + past
+    widest.unwrap_or(0) + operands + 6 * state + past
 }
 
 fn rows(model: &Model, id: ParamId) -> usize {

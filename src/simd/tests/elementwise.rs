@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
+use super::silu::{silu_mul, silu_mul_backward};
 use super::{assert_close, values};
 
 fn to_f64<T: Real>(v: &[T]) -> Vec<f64> {

@@ -4,6 +4,7 @@ mod attention;
 mod elementwise;
 mod gathered;
 mod products;
+mod silu;
 mod swiglu;
 
 use super::Real;

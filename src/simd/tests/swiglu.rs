@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
+use super::silu::{silu_mul, silu_mul_backward};
 use super::{assert_close, values};
 
 /// One SwiGLU, fused and in parts. Columns are `[width, vectors]` where rows are `[vectors, width]`.

@@ -1,0 +1,58 @@
+//! SiLU·up and its backward pass by themselves, as the fused kernels apply them.
+
+use super::super::Real;
+use super::super::math;
+use super::super::vector::{Kernel, Simd, dispatch, sweep};
+
+/// `out ← silu(g) ⊙ u`, silu(g) = g·σ(g).
+pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
+    dispatch(SiluMul { g, u, out });
+}
+
+/// The backward pass of [`silu_mul`], in place: `g → scale_g·dg`, `u → scale_u·du`, and the output gradient `d` is replaced
+/// by the recomputed output.
+pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g: T, scale_u: T) {
+    dispatch(SiluMulBackward { g, u, d, scale_g, scale_u });
+}
+
+struct SiluMul<'a, T> {
+    g: &'a [T],
+    u: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for SiluMul<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { g, u, out } = self;
+        sweep!(S, out.len(), at => {
+            let g = at.load(s, g);
+            let silu = math::silu(s, g);
+            at.store(s, out, s.mul(silu, at.load(s, u)));
+        });
+    }
+}
+
+struct SiluMulBackward<'a, T> {
+    g: &'a mut [T],
+    u: &'a mut [T],
+    d: &'a mut [T],
+    scale_g: T,
+    scale_u: T,
+}
+
+impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        let Self { g, u, d, scale_g, scale_u } = self;
+        let scales = [scale_g, scale_u].map(|scale| s.splat(scale));
+        sweep!(S, d.len(), at => {
+            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d), scales);
+            at.store(s, g, dg);
+            at.store(s, u, du);
+            at.store(s, d, a);
+        });
+    }
+}
