@@ -5,12 +5,14 @@
 //! | registers | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
 //! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 32 KiB, AVX2 16 KiB |
 //! | L2 (≥ 512 KiB) | a block of left tiles, up to [`ROW_PASS`] deep where it is packed on the way: [`LEFT_BLOCK`] units | 448 KiB |
+//! | L3 (4 MiB a core) | a lane's shard: 400 rows or so (`shard` in `train/lane.rs`), three or four such matrices | 0.8 MB each at D 512 |
 //! | L3, memory | all right panels, read once per block of left tiles | weights: 7 MB |
 //!
 //! For each block of left tiles, for each right panel, for each depth block, for each tile (which asks for its share of the
-//! next block of the panel while it computes). The parts into which the
-//! depth is cut depend on the depth alone, so an element of the result is the same sum in the same order wherever its
-//! row lies and however many rows there are.
+//! next block of the panel while it computes, and for what is read after the product). The parts into which the depth is cut
+//! depend on the depth alone, so an element of the result is the same sum in the same order wherever its row lies and
+//! however many rows there are. A shard is as large as it is for the sake of weight panels from L3, which serve all of its
+//! rows' blocks, and no larger, so that its states stay in a core's share of it.
 
 use super::Real;
 use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
@@ -20,8 +22,8 @@ use super::vector::{Kernel, Simd};
 
 /// Units of the summed index per pass over a panel, at most.
 const DEPTH_BLOCK: usize = 256;
-/// Units of the summed index per pass over a panel, for an operand so deep. A depth of up to two halves is summed in halves, as the published
-/// code's library does: see "Orders of summation" in `ARCHITECTURE.md`.
+/// Units of the summed index per pass over a panel, for an operand so deep. A depth of up to two halves is summed in
+/// halves, as the published code's library does: see "Orders of summation" in `ARCHITECTURE.md`.
 fn depth_block(depth: usize) -> usize {
     if depth <= DEPTH_BLOCK { DEPTH_BLOCK / 2 } else { DEPTH_BLOCK }
 }
