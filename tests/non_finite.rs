@@ -65,6 +65,13 @@ fn a_gradient_that_is_not_finite_names_its_tensor_though_the_loss_is_finite() {
     assert!(tensor.contains("inner."), "{error}");
 }
 
+#[test]
+fn a_gradient_whose_square_is_not_finite_stops_the_step_before_adam_makes_weights_of_it() {
+    let error = third_step_of(|trainer| trainer.config.train.halt_loss_weight = 1e25);
+    let Error::NonFinite { step: 3, tensor, .. } = &error else { panic!("{error}") };
+    assert!(tensor.contains("the square of the gradient of inner."), "{error}");
+}
+
 /// Every file of a run whose bytes must not change; the log's clock is its own.
 fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();

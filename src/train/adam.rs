@@ -50,3 +50,11 @@ pub fn non_finite_tensor(grads: &Grads<f32>) -> String {
     let tensor = grads.layout().tensors().iter().find(|tensor| !is_finite(tensor));
     format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
 }
+
+/// The tensor with the largest gradient, for a message.
+pub fn largest_gradient(grads: &Grads<f32>) -> String {
+    let size = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]);
+    let tensors = grads.layout().tensors().iter();
+    let tensor = tensors.max_by(|a, b| size(a).total_cmp(&size(b)));
+    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
+}

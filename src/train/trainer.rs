@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::adam::{Adam, adam_coefficients, non_finite_tensor};
+use super::adam::{Adam, adam_coefficients, largest_gradient, non_finite_tensor};
 use super::lane::shard;
 use super::tree;
 use super::{Carry, Group, HaltRule, Lanes, PuzzleTable, Weights, learning_rate_factor};
@@ -249,6 +249,10 @@ impl Trainer {
         }
         let clip = self.config.train.grad_clip;
         let grad_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        // Adam squares it: twice infinity is a weight that is no number, which the next step would be the first to see.
+        if (grad_norm * grad_scale).powi(2) > f64::from(f32::MAX) {
+            return Err(self.non_finite(format!("the square of {}", largest_gradient(&self.total))));
+        }
 
         let skipped = self.calls_planned() - report.calls;
         self.calls_skipped += skipped;
