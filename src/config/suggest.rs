@@ -5,7 +5,7 @@
 ///
 /// | a row has | mixing | width | T, n | updates |
 /// |---|---|---|---|---|
-/// | up to 40 tokens | MLP over positions | 96 | 2, 3 | 1,100: the quick start |
+/// | up to 40 tokens | MLP over positions | 96 | 2, 3 | 1,100 |
 /// | up to 128 | MLP over positions | 128 | 2, 4 | 2,500 |
 /// | more (weights of an MLP over positions would grow with the square) | attention, rotary positions | 128 | 2, 4 | 4,000 |
 ///
