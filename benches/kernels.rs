@@ -15,8 +15,7 @@ use serde_json::json;
 use trm::simd::{
     AdamCoefficients, AttentionShape, ISA_VARIABLE, Isa, Precision, RopeTable, Side, SwigluOperands, Update, Weight,
     adam_step, add_rmsnorm_cols, add_rmsnorm_rows, attention_backward, attention_forward, choose_isa, fma_limit,
-    gathered_gate_up_len, gathered_len, swiglu_cols, swiglu_cols_backward, swiglu_rows, swiglu_rows_backward,
-    swiglu_saved_len, weight_grad_rows,
+    gathered_gate_up_len, gathered_len, swiglu, swiglu_backward, swiglu_saved_len, weight_grad_rows,
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20).
@@ -233,7 +232,7 @@ impl Lines {
 /// SwiGLU of D 512, L 97, four sequences: as the detached calls run it, as the recorded ones do, and backwards up to the
 /// packed operands of the weights' gradients. What is saved and packed belongs to one of 14 uses (seven calls of two
 /// blocks), so that it comes from memory and goes there, as in a step.
-fn swiglu(precision: Precision) {
+fn swiglu_table(precision: Precision) {
     const USES: usize = 14;
     let limit = fma_limit(precision, 0.5);
     println!("\n{} {precision:?}, SwiGLU of 4 sequences, share of the FMA limit", trm::simd::isa());
@@ -255,17 +254,15 @@ fn swiglu(precision: Precision) {
         let mut saved: Vec<Lines> = (0..USES * times).map(|_| Lines::new(saved_len)).collect();
         let lens = [dy_len, a_len, x_len, dh_len];
         let mut operands: Vec<[Lines; 4]> = (0..USES * times).map(|_| lens.map(Lines::new)).collect();
-        let forward = if side == Side::Rows { swiglu_rows } else { swiglu_cols };
-        let backward = if side == Side::Rows { swiglu_rows_backward } else { swiglu_cols_backward };
         let mut next = 0;
         let mut turn = || {
             next = (next + 1) % USES;
             next * times..(next + 1) * times
         };
-        let detached = best(|| (0..times).for_each(|_| forward(&gate_up, &down, &x, None, &mut y)));
+        let detached = best(|| (0..times).for_each(|_| swiglu(side, &gate_up, &down, &x, None, &mut y)));
         let recorded = best(|| {
             for i in turn() {
-                forward(&gate_up, &down, &x, Some(saved[i].first(saved_len)), &mut y);
+                swiglu(side, &gate_up, &down, &x, Some(saved[i].first(saved_len)), &mut y);
             }
         });
         let back = best(|| {
@@ -274,7 +271,7 @@ fn swiglu(precision: Precision) {
                 let down_to = [a.first(dy_len), b.first(a_len)];
                 let to = SwigluOperands { down: down_to, gate_up: [c.first(x_len), d.first(dh_len)] };
                 let saved = saved[i].first(saved_len);
-                backward((&gate_up, &down), [1.0, 1.0], &dy, saved, &x, to, Some(&mut dx));
+                swiglu_backward(side, (&gate_up, &down), [1.0, 1.0], (&dy, saved, &x), to, Some(&mut dx));
             }
         });
         let gflop = 6.0 * (vectors * width * inner * times) as f64 / 1e9;
@@ -364,7 +361,7 @@ fn main() {
         isa.run(|| {
             for precision in [Precision::F32, Precision::Bf16] {
                 table(precision);
-                swiglu(precision);
+                swiglu_table(precision);
             }
             elementwise();
         });

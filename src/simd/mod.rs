@@ -48,9 +48,7 @@ pub use pack::Precision;
 pub use panels::update_weight;
 pub use real::Real;
 pub use scratch::{prefer_large_pages, reserve};
-pub use swiglu::{
-    SwigluOperands, swiglu_cols, swiglu_cols_backward, swiglu_rows, swiglu_rows_backward, swiglu_saved_len,
-};
+pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
 pub use weight::{Side, Weight};
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ impl<T: Real> Weight<T> {
         Self::zeros(Form { n_out, n_in, side, gated: false, precision, isa: isa() })
     }
 
-    /// An all-zero gate and up projection `[2·inner, in]`, for [`swiglu_rows`](super::swiglu_rows) or
-    /// [`swiglu_cols`](super::swiglu_cols) and their backward passes.
+    /// An all-zero gate and up projection `[2·inner, in]`, for [`swiglu`](super::swiglu()) and its backward
+    /// pass.
     pub fn gate_up(inner: usize, n_in: usize, side: Side, precision: Precision) -> Self {
         Self::zeros(Form { n_out: 2 * inner, n_in, side, gated: true, precision, isa: isa() })
     }

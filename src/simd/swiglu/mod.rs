@@ -20,15 +20,27 @@ use super::scratch::Scratch;
 use super::vector::{Kernel, Simd, dispatch_on};
 use super::weight::{Side, Weight};
 
-/// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` for each row: x is `[m, width]`, y `[m, out]`. `saved`, of
-/// [`swiglu_saved_len`] elements, receives g and u.
-pub fn swiglu_rows<T: Real>(gate_up: &Weight<T>, down: &Weight<T>, x: &[T], saved: Option<&mut [T]>, y: &mut [T]) {
-    forward(Side::Rows, gate_up, down, x, saved, y);
-}
-
-/// The same for each column of one sequence: x is `[width, n]`, y `[out, n]`.
-pub fn swiglu_cols<T: Real>(gate_up: &Weight<T>, down: &Weight<T>, x: &[T], saved: Option<&mut [T]>, y: &mut [T]) {
-    forward(Side::Cols, gate_up, down, x, saved, y);
+/// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`: for each row of x `[m, width]`, y `[m, out]`, or for each column of
+/// one sequence, x `[width, n]`, y `[out, n]`, as the side says. `saved`, of [`swiglu_saved_len`] elements, receives g and u.
+pub fn swiglu<T: Real>(
+    side: Side,
+    gate_up: &Weight<T>,
+    down: &Weight<T>,
+    x: &[T],
+    saved: Option<&mut [T]>,
+    y: &mut [T],
+) {
+    let shape = Shape::of(gate_up, down);
+    let vectors = x.len() / shape.width;
+    assert_eq!(x.len(), vectors * shape.width, "input shape");
+    assert_eq!(y.len(), vectors * shape.out, "output shape");
+    let saved_len = swiglu_saved_len(gate_up, side, vectors);
+    assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
+    let (isa, precision) = (gate_up.isa(), gate_up.precision());
+    let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels(side));
+    T::with_scratch(|scratch| {
+        dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, scratch });
+    });
 }
 
 /// Room for the packed operands of one use's weight gradients: the `dy` and `x` of a [`Gathered`](super::Gathered) each,
@@ -39,31 +51,29 @@ pub struct SwigluOperands<'a, T> {
     pub gate_up: [&'a mut [T]; 2],
 }
 
-/// The backward pass of [`swiglu_rows`] for dy `[m, out]`: fills the operands of the weights' gradients, and adds the
-/// gradient of x `[m, width]` to `dx`, if it is wanted. The gradients of g and u are multiplied by `scales`.
-pub fn swiglu_rows_backward<T: Real>(
-    weights: (&Weight<T>, &Weight<T>),
+/// The backward pass of [`swiglu`] from dy, of y's shape, for what the forward pass saved and its x: fills the operands of the
+/// weights' gradients, and adds the gradient of x to `dx`, if it is wanted. The gradients of g and u are multiplied by
+/// `scales`.
+pub fn swiglu_backward<T: Real>(
+    side: Side,
+    (gate_up, down): (&Weight<T>, &Weight<T>),
     scales: [T; 2],
-    dy: &[T],
-    saved: &[T],
-    x: &[T],
+    (dy, saved, x): (&[T], &[T], &[T]),
     operands: SwigluOperands<'_, T>,
     dx: Option<&mut [T]>,
 ) {
-    backward(Side::Rows, weights, scales, (dy, saved, x), operands, dx);
-}
-
-/// The backward pass of [`swiglu_cols`] for dy `[out, n]`, in the same way.
-pub fn swiglu_cols_backward<T: Real>(
-    weights: (&Weight<T>, &Weight<T>),
-    scales: [T; 2],
-    dy: &[T],
-    saved: &[T],
-    x: &[T],
-    operands: SwigluOperands<'_, T>,
-    dx: Option<&mut [T]>,
-) {
-    backward(Side::Cols, weights, scales, (dy, saved, x), operands, dx);
+    let shape = Shape::of(gate_up, down);
+    let vectors = dy.len() / shape.out;
+    assert!(dy.len() == vectors * shape.out && x.len() == vectors * shape.width, "shapes of output gradient and input");
+    assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "input gradient shape");
+    assert_eq!(saved.len(), swiglu_saved_len(gate_up, side, vectors), "g and u");
+    let (isa, precision) = (gate_up.isa(), gate_up.precision());
+    let [gate_up, down] = [gate_up, down].map(|weight| weight.backward_panels(side));
+    T::with_scratch(|scratch| {
+        let pass =
+            Backward { side, shape, vectors, precision, scales, gate_up, down, dy, saved, x, operands, dx, scratch };
+        dispatch_on(isa, pass);
+    });
 }
 
 /// Elements in which the forward pass saves g and u of `vectors` rows or columns.
@@ -90,20 +100,6 @@ impl Shape {
     }
 }
 
-fn forward<T: Real>(side: Side, gate_up: &Weight<T>, down: &Weight<T>, x: &[T], saved: Option<&mut [T]>, y: &mut [T]) {
-    let shape = Shape::of(gate_up, down);
-    let vectors = x.len() / shape.width;
-    assert_eq!(x.len(), vectors * shape.width, "input shape");
-    assert_eq!(y.len(), vectors * shape.out, "output shape");
-    let saved_len = swiglu_saved_len(gate_up, side, vectors);
-    assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
-    let [gate_up_panels, down_panels] = [gate_up, down].map(|weight| weight.forward_panels(side));
-    T::with_scratch(|scratch| {
-        let (isa, precision, gate_up, down) = (gate_up.isa(), gate_up.precision(), gate_up_panels, down_panels);
-        dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, scratch });
-    });
-}
-
 /// A forward pass over rows (`rows.rs`) or columns (`cols.rs`).
 struct Forward<'a, T> {
     side: Side,
@@ -127,28 +123,6 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
             _ => in_format!(self.precision, S, |FORMAT| self.rows::<S, FORMAT>(s)),
         }
     }
-}
-
-fn backward<T: Real>(
-    side: Side,
-    (gate_up, down): (&Weight<T>, &Weight<T>),
-    scales: [T; 2],
-    (dy, saved, x): (&[T], &[T], &[T]),
-    operands: SwigluOperands<'_, T>,
-    dx: Option<&mut [T]>,
-) {
-    let shape = Shape::of(gate_up, down);
-    let vectors = dy.len() / shape.out;
-    assert!(dy.len() == vectors * shape.out && x.len() == vectors * shape.width, "shapes of output gradient and input");
-    assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "input gradient shape");
-    assert_eq!(saved.len(), swiglu_saved_len(gate_up, side, vectors), "g and u");
-    let (isa, precision) = (gate_up.isa(), gate_up.precision());
-    let [gate_up, down] = [gate_up, down].map(|weight| weight.backward_panels(side));
-    T::with_scratch(|scratch| {
-        let pass =
-            Backward { side, shape, vectors, precision, scales, gate_up, down, dy, saved, x, operands, dx, scratch };
-        dispatch_on(isa, pass);
-    });
 }
 
 /// A backward pass over rows (`backward_rows.rs`) or columns (`backward_cols.rs`).

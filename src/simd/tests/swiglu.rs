@@ -66,8 +66,7 @@ impl<T: Real> Case<T> {
 
     fn forward(&self, saved: Option<&mut [T]>) -> Vec<T> {
         let mut y = vec![T::ZERO; self.vectors * self.out];
-        let forward = if self.side == Side::Rows { swiglu_rows } else { swiglu_cols };
-        forward(&self.gate_up, &self.down, &self.x, saved, &mut y);
+        swiglu(self.side, &self.gate_up, &self.down, &self.x, saved, &mut y);
         y
     }
 
@@ -149,9 +148,9 @@ impl<T: Real> Case<T> {
             let mut operands = lens.map(|(dy, x)| [dy, x].map(|len| vec![T::from_f64(f64::NAN); len]));
             let mut got = before.clone();
             let [[a, b], [c, d]] = &mut operands;
-            let backward = if self.side == Side::Rows { swiglu_rows_backward } else { swiglu_cols_backward };
             let (to, dx_to) = (SwigluOperands { down: [a, b], gate_up: [c, d] }, wanted.then_some(&mut got[..]));
-            backward((&self.gate_up, &self.down), scales, &dy, &saved, &self.x, to, dx_to);
+            let weights = (&self.gate_up, &self.down);
+            swiglu_backward(self.side, weights, scales, (&dy, &saved, &self.x), to, dx_to);
             for (i, (shape, want)) in shapes.into_iter().zip(&wants).enumerate() {
                 let [dy, x] = &operands[i];
                 let gathered = |_| Gathered { rows: self.vectors, scale: T::ONE, dy, x };

@@ -31,7 +31,7 @@ pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: 
     let out = tape.new_slot(m, width);
     let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
     let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
-    simd::swiglu_rows(gate_up_weight, down_weight, x_values, recorded.then_some(saved_values), y);
+    simd::swiglu(Side::Rows, gate_up_weight, down_weight, x_values, recorded.then_some(saved_values), y);
     if recorded {
         tape.save(x.0);
         tape.save(saved);
@@ -62,7 +62,7 @@ impl Operation for SwiGlu {
         let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
         let mut dx = d_x.is_some().then_some(dx);
         let weights = (pass.params.weight(self.gate_up), pass.params.weight(self.down));
-        simd::swiglu_rows_backward(weights, [gate, up], dy, saved, x, operands, dx.as_deref_mut());
+        simd::swiglu_backward(Side::Rows, weights, [gate, up], (dy, saved, x), operands, dx.as_deref_mut());
         if let Some(dx) = dx
             && input != T::ONE
         {

@@ -36,7 +36,7 @@ pub fn swiglu_over_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: 
     let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
     for (i, (x, y)) in x_values.chunks_exact(len * width).zip(y.chunks_exact_mut(len * width)).enumerate() {
         let kept = recorded.then_some(&mut saved_values[i * saved_len..(i + 1) * saved_len]);
-        simd::swiglu_cols(gate_up_weight, down_weight, x, kept, y);
+        simd::swiglu(Side::Cols, gate_up_weight, down_weight, x, kept, y);
     }
     if recorded {
         tape.save(x.0);
@@ -73,7 +73,7 @@ impl Operation for SwiGluOverPositions {
             let ([dy, saved, x], [a, b, c, d, dx]) = pass.memory.arena.split([d_out, saved, x].map(part), writes);
             let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
             let mut dx = d_x.is_some().then_some(dx);
-            simd::swiglu_cols_backward(weights, [gate, up], dy, saved, x, operands, dx.as_deref_mut());
+            simd::swiglu_backward(Side::Cols, weights, [gate, up], (dy, saved, x), operands, dx.as_deref_mut());
             if let Some(dx) = dx
                 && input != T::ONE
             {
