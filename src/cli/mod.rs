@@ -62,7 +62,17 @@ pub fn main() -> ExitCode {
             return refuse(&error);
         }
     };
-    let result = match cli.command {
+    match std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| Err(Error::carried_by(panic))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("trm: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Solve(args) => solve::run(args),
@@ -78,13 +88,6 @@ pub fn main() -> ExitCode {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trm", &mut script);
             print(&String::from_utf8_lossy(&script))
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("trm: {error}"));
-            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -279,9 +279,10 @@ fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) ->
     split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, "all"), what))?;
     fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
     let path = |part: Part| part.path(folder, "all");
-    for (part, tokens) in [(Part::Inputs, &split.inputs), (Part::Labels, &split.labels)] {
-        npy::write_tokens(&path(part), tokens, progress)?;
-    }
+    // Both at once: a file is written by one thread, which costs as much as making its rows.
+    let write = |part, tokens| npy::write_tokens(&path(part), tokens, progress);
+    let (inputs, labels) = rayon::join(|| write(Part::Inputs, &split.inputs), || write(Part::Labels, &split.labels));
+    inputs.and(labels)?;
     npy::write_i32(&path(Part::PuzzleIdentifiers), &split.puzzle_identifiers)?;
     npy::write_i32(&path(Part::PuzzleIndices), &split.puzzle_indices)?;
     npy::write_i32(&path(Part::GroupIndices), &split.group_indices)?;

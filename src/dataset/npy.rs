@@ -97,11 +97,14 @@ struct FileRows {
 
 impl RowSource for FileRows {
     /// # Panics
-    /// When the file, whose size was right when it was opened, cannot be read any more.
+    /// With [`Error::end_the_work`] when the file, whose size was right when it was opened, cannot be read any more.
     fn write_row(&self, row: usize, out: &mut [u8]) {
         let at = self.offset + row as u64 * out.len() as u64;
         if let Err(e) = read_at(&self.file, out, at) {
-            panic!("{}: row {row} cannot be read any more: {e}", self.path.display());
+            let path = self.path.display();
+            let error =
+                Error::input(format!("{path}: row {row} cannot be read any more ({e}); rebuild or copy the data set"));
+            error.end_the_work();
         }
     }
 }
@@ -398,6 +401,22 @@ mod tests {
         let wide = dir.path().join("wide.npy");
         write_npy(&wide, &Array2::from_elem((3, 2), 5i64)).unwrap();
         assert!(read_tokens_from(&wide, 1).unwrap().in_memory().is_some());
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_in_use_ends_the_work_with_one_error() {
+        let dir = scratch();
+        let path = dir.path().join("a.npy");
+        write_tokens(&path, &Array2::from_elem((70, 31), 3u8).into(), &|_| {}).unwrap();
+        let left = read_tokens_from(&path, 1).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(128 + 31).unwrap();
+        assert_eq!(*left.row(0), [3; 31]);
+        // As in a step: on a thread of the pool.
+        let looked = std::panic::catch_unwind(|| left.find(|row| (row[0] == 4).then_some(())));
+        let error = Error::carried_by(looked.expect_err("most rows are gone"));
+        let message = error.to_string();
+        assert!(message.contains("a.npy: row ") && message.contains("cannot be read any more"), "{message}");
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]
