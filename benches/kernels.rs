@@ -196,16 +196,16 @@ fn table(precision: Precision) {
         let rope = RopeTable::new(shape.len, shape.head_dim);
         let (mut qkv, mut out, d_out) = (values(3 * n), vec![0.0; n], values(n));
         let mut lse = vec![0.0; shape.sequences * shape.heads * shape.len];
-        let (mut scratch, mut d_qkv) = (vec![0.0; shape.scratch()], vec![0.0; 3 * n]);
+        let mut d_qkv = vec![0.0; 3 * n];
         // Counted: two products forward, four backward; the scores computed again are not.
         let gflop = 4.0 * (n * shape.len) as f64 / 1e9;
         let forward = best(|| {
-            attention_forward(precision, &shape, Some(&rope), &mut qkv, &mut out, &mut lse, &mut scratch);
+            attention_forward(precision, &shape, Some(&rope), &mut qkv, &mut out, &mut lse);
         });
         let backward = best(|| {
             d_qkv.fill(0.0);
             let (rope, ones) = (Some(&rope), [1.0; 3]);
-            attention_backward(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, &mut scratch, ones);
+            attention_backward(precision, &shape, rope, &qkv, &out, &lse, &d_out, &mut d_qkv, ones);
         });
         println!("| {name} | {} | {} | | | |", figure(gflop, forward), figure(2.0 * gflop, backward));
     }

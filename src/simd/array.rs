@@ -1,6 +1,6 @@
 //! The portable vectors: arrays that the compiler vectorises for whatever function they are inlined into.
 //!
-//! They are the portable path of f32, and all of f64 (checking), whose `exp` and `atan2` are libm's.
+//! They are the portable path of f32, and all of f64 (checking), whose `exp`, `exp2` and `atan2` are libm's.
 
 use super::vector::{Kernel, Simd};
 use super::{Real, math};
@@ -120,6 +120,10 @@ impl<T: Real> Simd for Array<T> {
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {
         if size_of::<T>() == 4 { math::exp(self, x) } else { lanes!(|x| x.exp()) }
+    }
+    #[inline(always)]
+    fn exp2(self, x: Self::V) -> Self::V {
+        if size_of::<T>() == 4 { math::exp2(self, x) } else { lanes!(|x| x.exp2()) }
     }
     #[inline(always)]
     fn atan2(self, y: Self::V, x: Self::V) -> Self::V {

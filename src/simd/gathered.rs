@@ -202,7 +202,7 @@ impl<'a, T: Real, F: Fn(usize) -> Gathered<'a, T>> Sum<'_, T, F> {
                     let Gathered { rows, scale, dy, x } = (self.gathered)(use_);
                     let depth = rows.div_ceil(per_unit(FORMAT));
                     let panels = &dy[depth * row..];
-                    let left = LeftTiles { tiles, first, last, panels, whole_depth: depth, from: 0 };
+                    let left = LeftTiles::some((tiles, first, last), depth, panels);
                     let mut column = start;
                     while column < end {
                         let panel = panel_width::<S>(n_in, column);

@@ -119,12 +119,12 @@ impl<T: Real> Product<'_, T> {
             let left = match self.left {
                 Operand::Packed(panels) => {
                     let panels = &panels.as_slice()[whole_depth * row..whole_depth * end];
-                    LeftTiles { tiles, first, last, panels, whole_depth, from: d0 }
+                    LeftTiles { whole_depth, from: d0, ..LeftTiles::some((tiles, first, last), depth, panels) }
                 }
                 Operand::Strided(from) => {
                     let to = left_scratch.at_least(depth * (end - row));
                     pack_tiles::<S, FORMAT>(s, from, (tiles, first, last), steps, to);
-                    LeftTiles { tiles, first, last, panels: to, whole_depth: depth, from: 0 }
+                    LeftTiles::some((tiles, first, last), depth, to)
                 }
             };
             let mut column = 0;
@@ -179,8 +179,8 @@ impl<'a, T: Real> PanelOutput<'a, T> {
     }
 }
 
-/// The packed left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which
-/// those from `from` on are used.
+/// The left tiles `first..last`; the slice starts with tile `first`. Tiles hold `whole_depth` units, of which those from
+/// `from` on are used.
 #[derive(Clone, Copy)]
 pub struct LeftTiles<'a, T> {
     pub tiles: Tiles,
@@ -189,6 +189,16 @@ pub struct LeftTiles<'a, T> {
     pub panels: &'a [T],
     pub whole_depth: usize,
     pub from: usize,
+    pub layout: Layout,
+}
+
+/// How the units of left tiles lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Tile by tile, a tile's rows interleaved.
+    Packed,
+    /// This far apart: those of a row, and those of a step of the sum.
+    Strided { step: usize, pitch: usize },
 }
 
 impl<'a, T> LeftTiles<'a, T> {
@@ -201,7 +211,19 @@ impl<'a, T> LeftTiles<'a, T> {
     /// The tiles `first..last` in their whole depth.
     #[inline(always)]
     pub fn some((tiles, first, last): (Tiles, usize, usize), depth: usize, panels: &'a [T]) -> Self {
-        Self { tiles, first, last, panels, whole_depth: depth, from: 0 }
+        Self { tiles, first, last, panels, whole_depth: depth, from: 0, layout: Layout::Packed }
+    }
+
+    /// Tiles of an operand that lies as a matrix: its rows `pitch` apart.
+    #[inline(always)]
+    pub fn rows(some: (Tiles, usize, usize), depth: usize, matrix: &'a [T], pitch: usize) -> Self {
+        Self { layout: Layout::Strided { step: 1, pitch }, ..Self::some(some, depth, matrix) }
+    }
+
+    /// Tiles of an operand that lies as a matrix, transposed: the rows of that matrix, `step` apart, are steps of the sum.
+    #[inline(always)]
+    pub fn columns(some: (Tiles, usize, usize), depth: usize, matrix: &'a [T], step: usize) -> Self {
+        Self { layout: Layout::Strided { step, pitch: 1 }, ..Self::some(some, depth, matrix) }
     }
 }
 
@@ -215,12 +237,16 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
     right: &[S::T],
     to: PanelOutput<'_, S::T>,
 ) {
-    let LeftTiles { tiles, first, last, panels, whole_depth, from } = left;
+    let LeftTiles { tiles, first, last, panels, whole_depth, from, layout } = left;
     let row0 = tiles.start(first);
     let rows = tiles.start(last) - row0;
     let width = if to.columns <= S::LANES { S::LANES } else { 2 * S::LANES };
     assert!(first < last && last <= tiles.count && tiles.height(0) <= S::TILE_ROWS);
-    assert!(from + depth <= whole_depth && panels.len() >= whole_depth * rows && right.len() >= depth * width);
+    let reach = match layout {
+        Layout::Packed => whole_depth * rows,
+        Layout::Strided { step, pitch } => (whole_depth.max(1) - 1) * step + (rows - 1) * pitch + 1,
+    };
+    assert!(from + depth <= whole_depth && panels.len() >= reach && right.len() >= depth * width);
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
     let depths = Tiles::new(depth, depth_block(whole_depth));
@@ -236,6 +262,10 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
                 end += 1;
             }
             let row = tiles.start(tile) - row0;
+            let (start, left_stride, left_steps) = match layout {
+                Layout::Packed => (whole_depth * row + (from + d0) * height, whole_depth * height, (height, 1)),
+                Layout::Strided { step, pitch } => ((from + d0) * step + row * pitch, height * pitch, (step, pitch)),
+            };
             let asked_for = asked_for::<S::T>((last - first) * d + tile - first, depths.height(0));
             // SAFETY: asserted above: `panels` holds the tiles and `right` the panel, whole depth each, and the output
             // every row of the tiles.
@@ -243,8 +273,9 @@ pub fn multiply_panel<S: Simd, const FORMAT: u8>(
                 let strip = Strip {
                     tiles: end - tile,
                     depth: depths.height(d),
-                    left: panels.as_ptr().add(whole_depth * row + (from + d0) * height),
-                    left_stride: whole_depth * height,
+                    left: panels.as_ptr().add(start),
+                    left_stride,
+                    left_steps,
                     right: right.as_ptr().add(d0 * width),
                     out: to.out.as_mut_ptr().add(row * to.stride),
                     out_stride: to.stride,

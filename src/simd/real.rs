@@ -39,7 +39,8 @@ pub trait Real:
     fn to_f64(self) -> f64;
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
-    fn ln(self) -> Self;
+    fn exp2(self) -> Self;
+    fn log2(self) -> Self;
     fn atan2(self, x: Self) -> Self;
     /// `self·a + b`; in f32 the product is never rounded, so that every instruction set sums alike.
     fn mul_add(self, a: Self, b: Self) -> Self;
@@ -83,8 +84,11 @@ macro_rules! real {
             fn exp(self) -> Self {
                 $t::exp(self)
             }
-            fn ln(self) -> Self {
-                $t::ln(self)
+            fn exp2(self) -> Self {
+                $t::exp2(self)
+            }
+            fn log2(self) -> Self {
+                $t::log2(self)
             }
             fn atan2(self, x: Self) -> Self {
                 $t::atan2(self, x)

@@ -18,13 +18,15 @@ const fn line<T>() -> usize {
 }
 
 /// Where the micro-kernel finds and leaves its numbers. `tiles` tiles of one height lie one after the other, in the
-/// packed left operand (`left_stride` apart) and in the output.
+/// left operand (`left_stride` apart) and in the output.
 #[derive(Clone, Copy)]
 pub struct Strip<T> {
     pub tiles: usize,
     pub depth: usize,
     pub left: *const T,
     pub left_stride: usize,
+    /// From a step of the sum to the next in the left operand, and from a row to the next: (rows, 1) in a packed tile.
+    pub left_steps: (usize, usize),
     pub right: *const T,
     pub out: *mut T,
     pub out_stride: usize,
@@ -41,7 +43,7 @@ pub struct Strip<T> {
 
 /// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
 /// # Safety
-/// Left tiles hold `depth × rows` elements, the right panel `depth × vectors·LANES`, and `columns ≤ vectors·LANES`
+/// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤ vectors·LANES`
 /// elements of every output row of the tiles are writable.
 #[inline(always)]
 pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
@@ -72,9 +74,11 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
     fn run<S: Simd<T = T>>(self, s: S) {
         let strip = self.0;
         let alpha = s.splat(strip.alpha);
-        if cfg!(debug_assertions) && strip.tiles > 0 {
+        let (step, pitch) = strip.left_steps;
+        if cfg!(debug_assertions) && strip.tiles > 0 && strip.depth > 0 {
             let rows = strip.tiles * ROWS;
-            let left = strip.left.wrapping_add((strip.tiles - 1) * strip.left_stride + strip.depth * ROWS);
+            let within = (strip.depth - 1) * step + (ROWS - 1) * pitch + 1;
+            let left = strip.left.wrapping_add((strip.tiles - 1) * strip.left_stride + within);
             let right = strip.right.wrapping_add(strip.depth * VECTORS * S::LANES);
             let out = strip.out.cast_const().wrapping_add((rows - 1) * strip.out_stride + strip.columns);
             assert!([left, right, out].iter().zip(&strip.ends).all(|(reach, end)| reach <= end), "tile out of bounds");
@@ -82,7 +86,11 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
         for tile in 0..strip.tiles {
             // SAFETY: the contract of `multiply`.
             unsafe {
-                let mut left = strip.left.add(tile * strip.left_stride);
+                // A pointer for every three rows, so that each row is one of them, it and a pitch, or it and two.
+                let mut left = [strip.left.add(tile * strip.left_stride); 4];
+                for (group, left) in left.iter_mut().enumerate() {
+                    *left = left.wrapping_add(3 * group * pitch);
+                }
                 let mut right = strip.right;
                 let out = strip.out.add(tile * ROWS * strip.out_stride);
                 for i in 0..ROWS {
@@ -107,12 +115,14 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                                 *b = s.load_ptr(right.add(j * S::LANES));
                             }
                             for (i, sums) in sums.iter_mut().enumerate() {
-                                let a = s.splat(left.add(i).read());
+                                let a = s.splat(left[i / 3].add(i % 3 * pitch).read());
                                 for (j, sum) in sums.iter_mut().enumerate() {
                                     *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
                                 }
                             }
-                            left = left.add(ROWS);
+                            for left in &mut left {
+                                *left = left.wrapping_add(step);
+                            }
                             right = right.add(VECTORS * S::LANES);
                         }
                     };

@@ -48,6 +48,8 @@ pub trait Simd: Copy {
     fn maximum(self, a: Self::V) -> Self::T;
     /// `eˣ`: at most 2 ulp in f32, exact libm in f64.
     fn exp(self, x: Self::V) -> Self::V;
+    /// `2ˣ`: at most 2 ulp in f32, exact libm in f64; two thirds of the work of `exp`.
+    fn exp2(self, x: Self::V) -> Self::V;
     /// The angle of the point `(x, y)` for `x ≥ 0`: at most 4 ulp in f32, exact libm in f64.
     fn atan2(self, y: Self::V, x: Self::V) -> Self::V;
 

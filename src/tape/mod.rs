@@ -330,6 +330,17 @@ impl<T: Real> Backward<'_, T> {
         slot.grad
     }
 
+    /// The gradient of an input that the operation has used up, to be overwritten: nothing that ran later read it, so nothing
+    /// has added to it. `None` when the input needs none.
+    fn first_grad_in(&mut self, id: SlotId) -> Option<Block> {
+        let slot = &mut self.memory.slots[id.0 as usize];
+        assert!(slot.grad.is_none(), "an input that was used up has no gradient yet");
+        if slot.needs_grad {
+            slot.grad = Some(self.memory.arena.alloc(slot.rows * slot.cols));
+        }
+        slot.grad
+    }
+
     /// Gives up what the forward pass saved in a slot of the operation's own.
     fn release_saved(&mut self, id: SlotId) {
         if let Some(block) = self.memory.slots[id.0 as usize].value.take() {

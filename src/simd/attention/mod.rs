@@ -1,12 +1,15 @@
-//! Multi-head self-attention with rotary positions. No L×L matrix exists, forward or backward (probabilities are
-//! recomputed from the saved row statistics); the products and the softmax are in [`kernels`].
+//! Multi-head self-attention with rotary positions. No L×L matrix exists: forward is an online softmax over blocks of
+//! keys, backward recomputes probabilities from the saved row statistics.
 
-mod kernels;
+mod backward;
+mod forward;
+mod operands;
 
 use super::Real;
 use super::pack::Precision;
-use super::vector::{Kernel, Simd, dispatch, sweep};
-use kernels::{Backward, Forward};
+use super::vector::{Simd, dispatch, sweep};
+use backward::Backward;
+use forward::Forward;
 
 /// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +24,6 @@ impl AttentionShape {
     /// Feature width of the output: `heads · head_dim`.
     pub fn width(&self) -> usize {
         self.heads * self.head_dim
-    }
-
-    /// Scratch the kernels need, in elements.
-    pub fn scratch(&self) -> usize {
-        kernels::scratch(self)
     }
 
     /// Elements from one position of `qkv` to the next.
@@ -59,33 +57,15 @@ impl<T: Real> RopeTable<T> {
         2 * self.half == shape.head_dim && self.cos.len() >= shape.len * self.half
     }
 
-    /// Rotates q and k of every head in place; `inverse` turns back.
-    fn rotate(&self, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
-        assert!(self.fits(shape), "the table of angles fits the shape");
-        dispatch(Rotate { table: self, shape, qkv, inverse });
-    }
-}
-
-struct Rotate<'a, T> {
-    table: &'a RopeTable<T>,
-    shape: &'a AttentionShape,
-    qkv: &'a mut [T],
-    inverse: bool,
-}
-
-impl<T: Real> Kernel<T> for Rotate<'_, T> {
-    type Output = ();
+    /// Rotates q and k of one head in place, or turns them back: the slice starts with the first position's q.
     #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        let Self { table, shape, qkv, inverse } = self;
-        let half = table.half;
+    fn rotate_head<S: Simd<T = T>>(&self, s: S, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
         let turn = s.splat(if inverse { -T::ONE } else { T::ONE });
-        for (row, values) in qkv.chunks_exact_mut(shape.row_stride()).enumerate() {
-            let at = (row % shape.len) * half;
-            let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
-            for head in values[..2 * shape.width()].chunks_exact_mut(shape.head_dim) {
-                let (low, high) = head.split_at_mut(half);
-                sweep!(S, half, at => {
+        let angles = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half));
+        for ((cos, sin), qkv) in angles.zip(qkv.chunks_mut(shape.row_stride())).take(shape.len) {
+            for part in [0, shape.width()] {
+                let (low, high) = qkv[part..part + shape.head_dim].split_at_mut(self.half);
+                sweep!(S, low.len(), at => {
                     let (l, h) = (at.load(s, low), at.load(s, high));
                     let (c, sine) = (at.load(s, cos), s.mul(turn, at.load(s, sin)));
                     at.store(s, low, s.sub(s.mul(l, c), s.mul(h, sine)));
@@ -97,7 +77,8 @@ impl<T: Real> Kernel<T> for Rotate<'_, T> {
 }
 
 /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal. `qkv` is rotated in place when `rope` is given.
-/// `lse` `[sequences, heads, len]` receives the log-sum-exp of each score row, for the backward pass. Operands of the products
+/// `lse` `[sequences, heads, len]` receives the logarithm, to the base 2, of each score row's sum of exponentials, for the
+/// backward pass. Operands of the products
 /// are rounded to the precision; the softmax is not.
 pub fn attention_forward<T: Real>(
     precision: Precision,
@@ -106,24 +87,20 @@ pub fn attention_forward<T: Real>(
     qkv: &mut [T],
     out: &mut [T],
     lse: &mut [T],
-    scratch: &mut [T],
 ) {
     let &AttentionShape { sequences, len, heads, .. } = shape;
     assert_eq!(qkv.len(), sequences * len * shape.row_stride(), "qkv shape");
     assert!(out.len() == sequences * len * shape.width() && lse.len() == sequences * heads * len, "output shapes");
-    assert!(scratch.len() >= shape.scratch(), "scratch");
+    assert!(rope.is_none_or(|rope| rope.fits(shape)), "the table of angles fits the shape");
     if out.is_empty() {
         return;
     }
-    if let Some(rope) = rope {
-        rope.rotate(shape, qkv, false);
-    }
-    dispatch(Forward { precision, shape, qkv, out, lse, scratch });
+    T::with_scratch(|scratch| dispatch(Forward { precision, shape, rope, qkv, out, lse, scratch }));
 }
 
 /// The backward pass of [`attention_forward`]: from the rotated `qkv`, `out`, `lse` and the output gradient `d_out`,
-/// adds to `d_qkv` (with respect to the unrotated q and k) `faults`-scaled gradients; factors are 1 outside fault
-/// injection. `d_qkv` must hold zeros on entry.
+/// overwrites `d_qkv` (with respect to the unrotated q and k) with `faults`-scaled gradients; factors are 1 outside fault
+/// injection.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
     precision: Precision,
@@ -134,19 +111,17 @@ pub fn attention_backward<T: Real>(
     lse: &[T],
     d_out: &[T],
     d_qkv: &mut [T],
-    scratch: &mut [T],
     faults: [T; 3],
 ) {
     let &AttentionShape { sequences, len, heads, .. } = shape;
     assert!(qkv.len() == sequences * len * shape.row_stride() && d_qkv.len() == qkv.len(), "qkv shapes");
     assert!(out.len() == sequences * len * shape.width() && d_out.len() == out.len(), "output shapes");
     assert_eq!(lse.len(), sequences * heads * len, "row statistics shape");
-    assert!(scratch.len() >= shape.scratch(), "scratch");
+    assert!(rope.is_none_or(|rope| rope.fits(shape)), "the table of angles fits the shape");
     if out.is_empty() {
         return;
     }
-    dispatch(Backward { precision, shape, qkv, out, lse, d_out, d_qkv: &mut *d_qkv, scratch, faults });
-    if let Some(rope) = rope {
-        rope.rotate(shape, d_qkv, true);
-    }
+    T::with_scratch(|scratch| {
+        dispatch(Backward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch, faults });
+    });
 }

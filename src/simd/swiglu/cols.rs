@@ -33,14 +33,8 @@ impl<T: Real> Forward<'_, T> {
             let mut even = [s.zero(); 2];
             for block in 0..strips.count {
                 let (first, last) = (strips.start(block), strips.start(block) + strips.height(block));
-                let left = LeftTiles {
-                    tiles,
-                    first,
-                    last,
-                    panels: &self.gate_up[x_depth * tiles.start(first)..],
-                    whole_depth: x_depth,
-                    from: 0,
-                };
+                let left =
+                    LeftTiles::some((tiles, first, last), x_depth, &self.gate_up[x_depth * tiles.start(first)..]);
                 let to = PanelOutput::strip(&mut *strip, panel);
                 multiply_panel::<S, FORMAT>(s, left, x_depth, x, to);
                 for tile in first..last {

@@ -131,6 +131,10 @@ impl Simd for Avx2 {
         math::exp(self, x)
     }
     #[inline(always)]
+    fn exp2(self, x: __m256) -> __m256 {
+        math::exp2(self, x)
+    }
+    #[inline(always)]
     fn atan2(self, y: __m256, x: __m256) -> __m256 {
         math::atan2(self, y, x)
     }

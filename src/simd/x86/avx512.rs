@@ -116,6 +116,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         math::exp(self, x)
     }
     #[inline(always)]
+    fn exp2(self, x: __m512) -> __m512 {
+        math::exp2(self, x)
+    }
+    #[inline(always)]
     fn atan2(self, y: __m512, x: __m512) -> __m512 {
         math::atan2(self, y, x)
     }

@@ -33,13 +33,10 @@ pub fn attention<T: Real>(tape: &mut Tape<'_, T>, qkv: Var, heads: usize, len: u
     }
     let out = tape.new_slot(rows, width);
     let lse = tape.new_slot(shape.sequences * heads, len);
-    let scratch = tape.memory.arena.alloc(shape.scratch());
     let blocks = [qkv_slot, out, lse].map(|slot| tape.value_block(slot));
-    let ([], [qkv_values, out_values, lse_values, scratch_values]) =
-        tape.memory.arena.split([], [blocks[0], blocks[1], blocks[2], scratch]);
+    let ([], [qkv_values, out_values, lse_values]) = tape.memory.arena.split([], blocks);
     let table = tape.memory.rope.as_ref().filter(|_| rope);
-    simd::attention_forward(tape.params.precision(), &shape, table, qkv_values, out_values, lse_values, scratch_values);
-    tape.memory.arena.release(scratch);
+    simd::attention_forward(tape.params.precision(), &shape, table, qkv_values, out_values, lse_values);
     if recorded {
         for slot in [qkv_slot, out, lse] {
             tape.save(slot);
@@ -60,25 +57,13 @@ impl Operation for Attention {
     }
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let Some(d_qkv) = pass.grad_in(self.qkv) else { return };
-        let scratch = pass.memory.arena.alloc(self.shape.scratch());
+        let Some(d_qkv) = pass.first_grad_in(self.qkv) else { return };
         let reads = [pass.value(self.qkv), pass.value(self.out), pass.value(self.lse), pass.grad_out(self.out)];
         let faults = [pass.factor("query"), pass.factor("key"), pass.factor("value")];
-        let ([qkv, out, lse, dy], [d_qkv, scratch_values]) = pass.memory.arena.split(reads, [d_qkv, scratch]);
+        let ([qkv, out, lse, dy], [d_qkv]) = pass.memory.arena.split(reads, [d_qkv]);
         let table = pass.memory.rope.as_ref().filter(|_| self.rope);
-        simd::attention_backward(
-            pass.params.precision(),
-            &self.shape,
-            table,
-            qkv,
-            out,
-            lse,
-            dy,
-            d_qkv,
-            scratch_values,
-            faults,
-        );
-        pass.memory.arena.release(scratch);
+        let precision = pass.params.precision();
+        simd::attention_backward(precision, &self.shape, table, qkv, out, lse, dy, d_qkv, faults);
         pass.release_saved(self.lse);
     }
 

@@ -1,0 +1,183 @@
+//! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
+
+use super::operands::{
+    KEYS, Matrix, Pieces, QUERIES, ask_for, nothing_behind, pack_rows, pitch, product, rows_of, scores,
+};
+use super::{AttentionShape, RopeTable};
+use crate::simd::Real;
+use crate::simd::elementwise::dot_product;
+use crate::simd::gemm::LeftTiles;
+use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
+use crate::simd::scratch::Scratch;
+use crate::simd::vector::{Kernel, Simd};
+
+/// Queries over which the products of the gradients of k and v sum at a time.
+const QUERY_BLOCK: usize = 132;
+
+pub struct Backward<'a, T> {
+    pub precision: Precision,
+    pub shape: &'a AttentionShape,
+    pub rope: Option<&'a RopeTable<T>>,
+    /// Rotated.
+    pub qkv: &'a [T],
+    pub out: &'a [T],
+    pub lse: &'a [T],
+    pub d_out: &'a [T],
+    pub d_qkv: &'a mut [T],
+    pub scratch: &'a mut Scratch<T>,
+    pub faults: [T; 3],
+}
+
+impl<T: Real> Kernel<T> for Backward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.precision, S, |FORMAT| self.backward::<S, FORMAT>(s))
+    }
+}
+
+impl<T: Real> Backward<'_, T> {
+    #[inline(always)]
+    fn backward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+        let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
+        let (width, stride) = (self.shape.width(), self.shape.row_stride());
+        let factor = T::from_f64(1.0 / (head_dim as f64).sqrt());
+        let factor_2 = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
+        let [scale_q, scale_k, scale_v] = self.faults;
+        let per_unit = per_unit(FORMAT);
+        let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
+        // Two queries that share a unit stay together.
+        let tiles = Tiles::even(len, S::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, QUERY_BLOCK / S::TILE_ROWS);
+        let most = tiles.start(blocks.height(0));
+        let (pitch, most_units) = (pitch::<S>(len), most.div_ceil(per_unit));
+        let (dims, strip) = (padded::<S>(head_dim), pitch * (QUERIES + 1));
+        let sizes = [dim_depth * padded::<S>(len), dim_depth * padded::<S>(len), key_depth * dims];
+        let [keys, values, keys_over] = Pieces::new(&mut self.scratch.left, sizes);
+        let (rows, over, both) = (dim_depth * most, most_units * dims, most_units * pitch);
+        let [queries, d_rows, queries_over, d_over, p_over, ds_over, minus_lse, delta] =
+            Pieces::new(&mut self.scratch.right, [rows, rows, over, over, both, both, most, most]);
+        let [p_strip, ds_strip] = Pieces::new(&mut self.scratch.out, [strip; 2]);
+        for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+            let at = sequence * len * stride + head * head_dim;
+            let (q, k, v) = (&self.qkv[at..], &self.qkv[at + width..], &self.qkv[at + 2 * width..]);
+            let o_at = sequence * len * width + head * head_dim;
+            let (out, d_out) = (&self.out[o_at..], &self.d_out[o_at..]);
+            let lse = &self.lse[(sequence * heads + head) * len..][..len];
+            pack_panels::<S, FORMAT, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
+            pack_panels::<S, FORMAT, false>(s, Strided::rows(v, stride), (0, len), (0, head_dim), values);
+            pack_panels::<S, FORMAT, false>(s, Strided::columns(k, stride), (0, head_dim), (0, len), keys_over);
+            for block in 0..blocks.count {
+                let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
+                let (q0, nq) = rows_of(tiles, first, last);
+                let (q, d_out) = (&q[q0 * stride..], &d_out[q0 * width..]);
+                for i in 0..nq {
+                    let row = i * width..i * width + head_dim;
+                    delta[i] = dot_product(s, &out[q0 * width..][row.clone()], &d_out[row]);
+                    minus_lse[i] = -lse[q0 + i];
+                }
+                pack_rows::<S, FORMAT>(s, Matrix { values: q, stride }, (nq, head_dim), queries);
+                pack_rows::<S, FORMAT>(s, Matrix { values: d_out, stride: width }, (nq, head_dim), d_rows);
+                let all = ((0, head_dim), (0, nq));
+                pack_panels::<S, FORMAT, false>(s, Strided::columns(q, stride), all.0, all.1, queries_over);
+                pack_panels::<S, FORMAT, false>(s, Strided::columns(d_out, width), all.0, all.1, d_over);
+                for k0 in (0..len).step_by(KEYS) {
+                    let count = KEYS.min(len - k0);
+                    let rest = nothing_behind(s, count);
+                    for tile in (first..last).step_by(QUERIES / S::TILE_ROWS) {
+                        let end = last.min(tile + QUERIES / S::TILE_ROWS);
+                        let (row, rows) = rows_of(tiles, tile, end);
+                        if k0 == 0 {
+                            // The next head, as in the forward pass.
+                            for part in 0..3 {
+                                let next = at + head_dim + part * width;
+                                ask_for(s, self.qkv, next, row..row + rows, stride, head_dim);
+                                ask_for(s, self.d_qkv, next, row..row + rows, stride, head_dim);
+                            }
+                            ask_for(s, self.out, o_at + head_dim, row..row + rows, width, head_dim);
+                            ask_for(s, self.d_out, o_at + head_dim, row..row + rows, width, head_dim);
+                        }
+                        let (row, here) = (row - q0, (tiles, tile, end));
+                        let left = LeftTiles::rows(here, dim_depth, &queries[row * dim_depth..], dim_depth);
+                        scores::<S, FORMAT>(s, left, keys, (k0, count), factor_2, (p_strip, pitch));
+                        let left = LeftTiles::rows(here, dim_depth, &d_rows[row * dim_depth..], dim_depth);
+                        scores::<S, FORMAT>(s, left, values, (k0, count), T::ONE, (ds_strip, pitch));
+                        let unit = row / per_unit * pitch;
+                        let over = [&mut p_over[unit..], &mut ds_over[unit..]];
+                        let vectors = (padded::<S>(count) / S::LANES, rest);
+                        let statistics = [&minus_lse[row..row + rows], &delta[row..row + rows]];
+                        score_gradients::<S, FORMAT>(s, (vectors, pitch), statistics, [p_strip, ds_strip], over);
+                        let ds = if FORMAT == PAIRS { &*ds_strip } else { &ds_over[unit..] };
+                        let left = LeftTiles::rows(here, count.div_ceil(per_unit), ds, pitch);
+                        let d_q = &mut self.d_qkv[at + (q0 + row) * stride..];
+                        let right = (&*keys_over, key_depth, k0 / per_unit);
+                        product::<S, FORMAT>(s, left, right, head_dim, factor * scale_q, k0 > 0, (d_q, stride));
+                    }
+                    let key_tiles = Tiles::new(count, S::TILE_ROWS);
+                    let units = nq.div_ceil(per_unit);
+                    for (part, left, right, alpha) in
+                        [(1, &*ds_over, &*queries_over, factor * scale_k), (2, &*p_over, &*d_over, scale_v)]
+                    {
+                        let left = LeftTiles::columns((key_tiles, 0, key_tiles.count), units, left, pitch);
+                        let to = &mut self.d_qkv[at + part * width + k0 * stride..];
+                        product::<S, FORMAT>(s, left, (right, units, 0), head_dim, alpha, block > 0, (to, stride));
+                    }
+                }
+            }
+            if let Some(rope) = self.rope {
+                rope.rotate_head(s, self.shape, &mut self.d_qkv[at..], true);
+            }
+        }
+    }
+}
+
+/// From scores and products with dO, both `[queries, keys]`: `p = 2^(score − lse)` and `ds = p·(dp − delta)`, `[queries /
+/// steps of a unit, keys]`, to `over`; where a unit holds two, also ds as rows in the strip it came from.
+#[inline(always)]
+fn score_gradients<S: Simd, const FORMAT: u8>(
+    s: S,
+    ((vectors, rest), pitch): ((usize, S::V), usize),
+    [minus_lse, delta]: [&[S::T]; 2],
+    [p_strip, ds_strip]: [&mut [S::T]; 2],
+    [p_over, ds_over]: [&mut [S::T]; 2],
+) {
+    let steps = per_unit(FORMAT);
+    let rows = minus_lse.len();
+    let over = p_over.chunks_mut(pitch).zip(ds_over.chunks_mut(pitch));
+    let strips = p_strip.chunks(steps * pitch).zip(ds_strip.chunks_mut(steps * pitch));
+    for (unit, ((p_over, ds_over), (p_strip, ds_strip))) in over.zip(strips).enumerate().take(rows.div_ceil(steps)) {
+        let row = unit * steps;
+        let here = steps.min(rows - row);
+        let mut statistics = [[s.zero(); 2]; 2];
+        for i in 0..here {
+            statistics[i] = [s.splat(minus_lse[row + i]), s.splat(delta[row + i])];
+        }
+        for j in (0..vectors).step_by(steps) {
+            // The block of the unit's queries and as many vectors of keys; what does not exist is zero.
+            let (mut p, mut ds) = ([[s.zero(); 2]; 2], [[s.zero(); 2]; 2]);
+            let beside = steps.min(vectors - j);
+            for i in 0..here {
+                for c in 0..beside {
+                    let at = i * pitch + (j + c) * S::LANES;
+                    let score = s.add(s.load(&p_strip[at..]), statistics[i][0]);
+                    let score = if j + c + 1 == vectors { s.add(score, rest) } else { score };
+                    p[i][c] = s.exp2(score);
+                    ds[i][c] = s.mul(p[i][c], s.sub(s.load(&ds_strip[at..]), statistics[i][1]));
+                }
+                if FORMAT == PAIRS {
+                    s.store(&mut ds_strip[i * pitch + j / 2 * S::LANES..], s.narrow(ds[i][0], ds[i][1]));
+                }
+            }
+            for c in 0..beside {
+                for (to, of) in [(&mut *p_over, &p), (&mut *ds_over, &ds)] {
+                    let v = match FORMAT {
+                        PAIRS => s.pair(of[0][c], of[1][c]),
+                        ROUNDED => s.round_bf16(of[0][c]),
+                        _ => of[0][c],
+                    };
+                    s.store(&mut to[(j + c) * S::LANES..], v);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Forward: a block of queries meets the keys block by block (online softmax); what it has collected so far is rescaled
+//! when a larger score turns up.
+
+use super::operands::{
+    KEYS, Matrix, Pieces, QUERIES, ask_for, nothing_behind, pack_rows, pitch, product, rows_of, scores,
+};
+use super::{AttentionShape, RopeTable};
+use crate::simd::Real;
+use crate::simd::gemm::LeftTiles;
+use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
+use crate::simd::scratch::Scratch;
+use crate::simd::vector::{Kernel, Simd, sweep};
+
+pub struct Forward<'a, T> {
+    pub precision: Precision,
+    pub shape: &'a AttentionShape,
+    pub rope: Option<&'a RopeTable<T>>,
+    /// Rotated on the way.
+    pub qkv: &'a mut [T],
+    pub out: &'a mut [T],
+    /// To the base 2.
+    pub lse: &'a mut [T],
+    pub scratch: &'a mut Scratch<T>,
+}
+
+impl<T: Real> Kernel<T> for Forward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.precision, S, |FORMAT| self.forward::<S, FORMAT>(s))
+    }
+}
+
+impl<T: Real> Forward<'_, T> {
+    #[inline(always)]
+    fn forward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+        let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
+        let (width, stride) = (self.shape.width(), self.shape.row_stride());
+        // Scores are logarithms to the base 2: powers of 2 cost less than those of e.
+        let factor = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
+        let per_unit = per_unit(FORMAT);
+        let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
+        let tiles = Tiles::new(len, S::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, QUERIES / S::TILE_ROWS);
+        let (pitch, most) = (pitch::<S>(len), tiles.start(blocks.height(0)));
+        let dims = padded::<S>(head_dim);
+        let sizes = [dim_depth * padded::<S>(len), key_depth * dims, dim_depth * most, pitch * most, dims * most];
+        let [keys, values, queries, strip, collected] = Pieces::new(&mut self.scratch.left, sizes);
+        let [largest, total] = Pieces::new(&mut self.scratch.right, [most; 2]);
+        for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+            let (at, out_at) = (sequence * len * stride + head * head_dim, sequence * len * width + head * head_dim);
+            // Where the next head lies: not in this sequence after its last one, and then little is lost.
+            let (next, next_out) = (at + head_dim, out_at + head_dim);
+            if let Some(rope) = self.rope {
+                rope.rotate_head(s, self.shape, &mut self.qkv[at..], false);
+            }
+            let qkv = &self.qkv[at..];
+            let (q, k, v) = (&qkv[..], &qkv[width..], &qkv[2 * width..]);
+            pack_panels::<S, FORMAT, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
+            pack_panels::<S, FORMAT, false>(s, Strided::columns(v, stride), (0, head_dim), (0, len), values);
+            let lse = &mut self.lse[(sequence * heads + head) * len..][..len];
+            for block in 0..blocks.count {
+                let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
+                let (row, rows) = rows_of(tiles, first, last);
+                for part in 0..3 {
+                    ask_for(s, self.qkv, next + part * width, row..row + rows, stride, head_dim);
+                }
+                ask_for(s, self.out, next_out, row..row + rows, width, head_dim);
+                let from = Matrix { values: &q[row * stride..], stride };
+                pack_rows::<S, FORMAT>(s, from, (rows, head_dim), queries);
+                largest[..rows].fill(-T::ONE / T::ZERO);
+                total[..rows].fill(T::ZERO);
+                for k0 in (0..len).step_by(KEYS) {
+                    let count = KEYS.min(len - k0);
+                    let left = LeftTiles::rows((tiles, first, last), dim_depth, queries, dim_depth);
+                    scores::<S, FORMAT>(s, left, keys, (k0, count), factor, (strip, pitch));
+                    let rest = nothing_behind(s, count);
+                    for (row, strip) in strip.chunks_exact_mut(pitch).take(rows).enumerate() {
+                        let strip = &mut strip[..padded::<S>(count)];
+                        let before = largest[row];
+                        let (max, sum) = exponentials::<S, FORMAT>(s, strip, before, rest);
+                        largest[row] = max;
+                        if k0 > 0 {
+                            let factor = (before - max).exp2();
+                            total[row] *= factor;
+                            let (sums, factor) = (&mut collected[row * dims..][..dims], s.splat(factor));
+                            sweep!(S, dims, at => { at.store(s, sums, s.mul(at.load(s, sums), factor)) });
+                        }
+                        total[row] += sum;
+                    }
+                    let left = LeftTiles::rows((tiles, first, last), count.div_ceil(per_unit), strip, pitch);
+                    let right = (&*values, key_depth, k0 / per_unit);
+                    product::<S, FORMAT>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
+                }
+                let out = self.out[out_at + row * width..].chunks_mut(width);
+                let lse = &mut lse[row..row + rows];
+                for (i, ((sums, out), lse)) in collected.chunks_exact(dims).zip(out).zip(lse).enumerate() {
+                    let (inverse, out) = (s.splat(T::ONE / total[i]), &mut out[..head_dim]);
+                    sweep!(S, head_dim, at => { at.store(s, out, s.mul(at.load(s, &sums[..head_dim]), inverse)) });
+                    *lse = largest[i] + total[i].log2();
+                }
+            }
+        }
+    }
+}
+
+/// Partial sums of a row of exponentials.
+const SUMS: usize = 16;
+
+/// `row ← 2^(row − max)` in the format, max being the largest score so far; returns max and the sum. `rest` goes to the
+/// last vector first.
+#[inline(always)]
+fn exponentials<S: Simd, const FORMAT: u8>(s: S, row: &mut [S::T], largest: S::T, rest: S::V) -> (S::T, S::T) {
+    let mut most = s.splat(largest);
+    for scores in row.chunks_exact(S::LANES) {
+        most = s.max(s.load(scores), most);
+    }
+    let largest = s.maximum(most);
+    let max = s.splat(largest);
+    // Sixteen sums side by side, whatever the width of a vector: every instruction set rounds alike.
+    let side_by_side = SUMS / S::LANES;
+    let mut sums = [s.zero(); 4];
+    let vectors = row.len() / S::LANES;
+    for j in (0..vectors).step_by(2) {
+        let mut e = [s.zero(); 2];
+        for (i, e) in e.iter_mut().enumerate().take(vectors - j) {
+            let score = s.load(&row[(j + i) * S::LANES..]);
+            let score = if j + i + 1 == vectors { s.add(score, rest) } else { score };
+            *e = s.exp2(s.sub(score, max));
+            let sum = &mut sums[(j + i) % side_by_side];
+            *sum = s.add(*sum, *e);
+        }
+        if FORMAT == PAIRS {
+            s.store(&mut row[j / 2 * S::LANES..], s.narrow(e[0], e[1]));
+        } else {
+            for (i, &e) in e.iter().enumerate().take(vectors - j) {
+                s.store(&mut row[(j + i) * S::LANES..], if FORMAT == ROUNDED { s.round_bf16(e) } else { e });
+            }
+        }
+    }
+    let mut left = side_by_side;
+    while left > 1 {
+        left /= 2;
+        for i in 0..left {
+            sums[i] = s.add(sums[i], sums[i + left]);
+        }
+    }
+    (largest, s.sum(sums[0]))
+}

@@ -1,0 +1,149 @@
+//! What both passes of attention share: blocks, operands that lie as matrices, rotation.
+//!
+//! Nothing of the size of the scores is ever transposed. Scores are `[queries, keys]`; as rows of numbers they are the left
+//! operand of products that sum over keys (`O = P V`, `dQ = dS K`), and with two queries to a unit, `[queries / 2, keys]`,
+//! the left operand, read by columns, of those that sum over queries (`dV = Pᵀ dO`, `dK = dSᵀ Q`). Right operands are the
+//! rows of v, k, q and dO as they come; only k and v, for the scores and for dP, are packed transposed.
+
+use std::ops::Range;
+
+use crate::simd::Real;
+use crate::simd::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use crate::simd::pack::{PAIRS, ROUNDED, Tiles, padded, panel_width, per_unit};
+use crate::simd::scratch::Aligned;
+use crate::simd::vector::{Simd, sweep};
+
+/// Keys whose scores are computed at a time: with a few dozen queries they stay in L1 or little beyond.
+pub const KEYS: usize = 256;
+
+/// Queries whose scores are computed at a time.
+pub const QUERIES: usize = 72;
+
+/// Elements from one row of scores to the next: an odd number of vectors, so that rows do not fall into the same L1 sets.
+#[inline(always)]
+pub fn pitch<S: Simd>(len: usize) -> usize {
+    (len.min(KEYS).div_ceil(S::LANES) | 1) * S::LANES
+}
+
+/// Numbers that follow each other in rows `stride` apart.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, T> {
+    pub values: &'a [T],
+    pub stride: usize,
+}
+
+/// Asks for `rows` of a matrix whose rows, `columns` long, lie `stride` apart from element `at` on; they need not exist.
+#[inline(always)]
+pub fn ask_for<S: Simd>(s: S, matrix: &[S::T], at: usize, rows: Range<usize>, stride: usize, columns: usize) {
+    let start = matrix.as_ptr().wrapping_add(at);
+    for row in rows {
+        for column in (0..columns).step_by(64 / size_of::<S::T>()) {
+            s.prefetch_l2(start.wrapping_add(row * stride + column));
+        }
+    }
+}
+
+/// `rows` rows of `columns` numbers as a left operand that lies as a matrix: in the format, one row after the other.
+#[inline(always)]
+pub fn pack_rows<S: Simd, const FORMAT: u8>(
+    s: S,
+    from: Matrix<'_, S::T>,
+    (rows, columns): (usize, usize),
+    to: &mut [S::T],
+) {
+    let units = columns.div_ceil(per_unit(FORMAT));
+    for (row, to) in to.chunks_exact_mut(units).enumerate().take(rows) {
+        let from = &from.values[row * from.stride..][..columns];
+        sweep!(S, units, at => {
+            let v = if FORMAT == PAIRS {
+                let from = &from[2 * at.start()..];
+                let first = from.len().min(S::LANES);
+                let second = (from.len() - first).min(S::LANES);
+                // SAFETY: as many elements as the slice has.
+                unsafe {
+                    s.narrow(s.load_first_ptr(from.as_ptr(), first), s.load_first_ptr(from.as_ptr().add(first), second))
+                }
+            } else {
+                let v = at.load(s, from);
+                if FORMAT == ROUNDED { s.round_bf16(v) } else { v }
+            };
+            at.store(s, to, v);
+        });
+    }
+}
+
+/// `out ← alpha·left·right (+ out)`: `right` is all panels of `columns` columns, `whole` units deep, of which those from
+/// `from` on, `left`'s depth, are used; rows of `out` lie `stride` apart.
+#[inline(always)]
+pub fn product<S: Simd, const FORMAT: u8>(
+    s: S,
+    left: LeftTiles<'_, S::T>,
+    (right, whole, from): (&[S::T], usize, usize),
+    columns: usize,
+    alpha: S::T,
+    accumulate: bool,
+    (out, stride): (&mut [S::T], usize),
+) {
+    let mut column = 0;
+    while column < columns {
+        let panel = panel_width::<S>(columns, column);
+        let to = PanelOutput {
+            out: &mut out[column..],
+            stride,
+            columns: panel.min(columns - column),
+            alpha,
+            accumulate,
+            ahead: &[],
+        };
+        multiply_panel::<S, FORMAT>(s, left, left.whole_depth, &right[whole * column + from * panel..], to);
+        column += panel;
+    }
+}
+
+/// Scores of a block of queries with the keys `k0..k0 + count`, lanes behind the last key included (they repeat it).
+#[inline(always)]
+pub fn scores<S: Simd, const FORMAT: u8>(
+    s: S,
+    queries: LeftTiles<'_, S::T>,
+    keys: &[S::T],
+    (k0, count): (usize, usize),
+    alpha: S::T,
+    (out, pitch): (&mut [S::T], usize),
+) {
+    let depth = queries.whole_depth;
+    product::<S, FORMAT>(s, queries, (&keys[depth * k0..], depth, 0), padded::<S>(count), alpha, false, (out, pitch));
+}
+
+/// 0 in lanes that hold one of `count` keys of the last vector of scores, minus infinity behind: to be added.
+#[inline(always)]
+pub fn nothing_behind<S: Simd>(s: S, count: usize) -> S::V {
+    let last = count - (count.div_ceil(S::LANES) - 1) * S::LANES;
+    let mut lanes = [-S::T::ONE / S::T::ZERO; 16];
+    lanes[..last].fill(S::T::ZERO);
+    s.load(&lanes)
+}
+
+/// The tiles `first..last` of `tiles`: their first row and how many rows they have.
+#[inline(always)]
+pub fn rows_of(tiles: Tiles, first: usize, last: usize) -> (usize, usize) {
+    (tiles.start(first), tiles.start(last) - tiles.start(first))
+}
+
+/// Cuts pieces that start on cache lines.
+pub struct Pieces<'a, T>(&'a mut [T]);
+
+impl<'a, T: Real> Pieces<'a, T> {
+    /// Of memory for pieces of the given sizes.
+    #[inline(always)]
+    pub fn new<const N: usize>(memory: &'a mut Aligned<T>, sizes: [usize; N]) -> [&'a mut [T]; N] {
+        let mut rest = Self(memory.at_least(sizes.iter().map(|size| size.next_multiple_of(16)).sum()));
+        sizes.map(|size| rest.take(size))
+    }
+
+    #[inline(always)]
+    fn take(&mut self, len: usize) -> &'a mut [T] {
+        let (piece, rest) = std::mem::take(&mut self.0).split_at_mut(len.next_multiple_of(16));
+        self.0 = rest;
+        &mut piece[..len]
+    }
+}
