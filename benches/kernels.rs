@@ -82,7 +82,7 @@ impl Case {
     fn forward(&mut self) {
         match self.side {
             Side::Cols => self.weight.forward_cols(&self.x, &mut self.y),
-            _ => self.weight.forward_rows(&self.x, &mut self.y),
+            _ => self.weight.forward_rows(&self.x, &mut self.y, None),
         }
     }
 
@@ -259,10 +259,10 @@ fn swiglu_table(precision: Precision) {
             next = (next + 1) % USES;
             next * times..(next + 1) * times
         };
-        let detached = best(|| (0..times).for_each(|_| swiglu(side, &gate_up, &down, &x, None, &mut y)));
+        let detached = best(|| (0..times).for_each(|_| swiglu(side, &gate_up, &down, &x, None, &mut y, None)));
         let recorded = best(|| {
             for i in turn() {
-                swiglu(side, &gate_up, &down, &x, Some(saved[i].first(saved_len)), &mut y);
+                swiglu(side, &gate_up, &down, &x, Some(saved[i].first(saved_len)), &mut y, None);
             }
         });
         let back = best(|| {

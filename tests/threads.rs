@@ -127,7 +127,7 @@ fn each_node_reads_its_own_copy_and_an_update_packs_them_all() {
     let (n_out, n_in) = params.shape(id);
     let read = |_| {
         let mut y = vec![0.0; n_out];
-        params.weight(id).forward_rows(&vec![1.0; n_in], &mut y);
+        params.weight(id).forward_rows(&vec![1.0; n_in], &mut y, None);
         (std::ptr::from_ref(params.weight(id)) as usize, y)
     };
     let seen = lanes.each(read);

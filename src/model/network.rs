@@ -109,25 +109,23 @@ impl Network {
 impl Block {
     /// One block: mix over positions, then over features; post-norm.
     pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, balance: &mut Balance) -> Var {
-        let len = self.len;
         let h = match self.mix {
             Mix::Attention { qkv, out, heads, rope } => {
                 let qkv = ops::linear(tape, &h, qkv, None);
-                let attended = ops::attention(tape, qkv, heads, len, rope);
-                let mixed = ops::linear(tape, &attended, out, None);
+                let attended = ops::attention(tape, qkv, heads, self.len, rope);
+                let h = ops::linear_add_rmsnorm(tape, &attended, out, h);
                 tape.release(attended);
-                ops::add_rmsnorm(tape, h, mixed)
+                h
             }
-            Mix::Positions(mlp_t) => {
-                let mixed = ops::swiglu_over_positions(tape, &h, mlp_t.gate_up, mlp_t.down);
-                ops::add_rmsnorm_over_positions(tape, h, mixed, len)
+            Mix::Positions(mlp_t) => ops::swiglu_add_rmsnorm_over_positions(tape, h, mlp_t.gate_up, mlp_t.down),
+        };
+        match &self.mlp {
+            Mlp::SwiGlu(mlp) => ops::swiglu_add_rmsnorm(tape, h, mlp.gate_up, mlp.down),
+            Mlp::Experts(experts) => {
+                let wide = experts.forward(tape, &h, balance);
+                ops::add_rmsnorm(tape, h, wide)
             }
-        };
-        let wide = match &self.mlp {
-            Mlp::SwiGlu(mlp) => ops::swiglu(tape, &h, mlp.gate_up, mlp.down),
-            Mlp::Experts(experts) => experts.forward(tape, &h, balance),
-        };
-        ops::add_rmsnorm(tape, h, wide)
+        }
     }
 }
 

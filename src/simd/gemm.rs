@@ -15,6 +15,7 @@
 //! rows' blocks, and no larger, so that its states stay in a core's share of it.
 
 use super::Real;
+use super::norm::AddRmsNorm;
 use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
 use super::scratch::{Aligned, Scratch};
 use super::tile::{Strip, asked_for, multiply};
@@ -55,6 +56,8 @@ pub struct Product<'a, T> {
     pub precision: Precision,
     pub out: &'a mut [T],
     pub out_stride: usize,
+    /// What becomes of rows of `out`, which follow each other then, as soon as they are whole.
+    pub then: Option<AddRmsNorm<'a, T>>,
     pub scratch: &'a mut Scratch<T>,
 }
 
@@ -75,11 +78,18 @@ impl<T: Real> Product<'_, T> {
         }
         assert!(n <= self.out_stride || m == 1, "rows of the result overlap");
         assert!((m - 1) * self.out_stride + n <= self.out.len(), "result out of bounds");
+        if let Some(then) = &self.then {
+            assert_eq!(n, self.out_stride, "rows follow each other");
+            then.check(Some(m), n, m * n);
+        }
         if k == 0 {
             if !self.accumulate {
                 for row in 0..m {
                     self.out[row * self.out_stride..][..n].fill(T::ZERO);
                 }
+            }
+            if let Some(then) = &mut self.then {
+                then.rows(s, n, 0, &mut self.out[..m * n]);
             }
             return;
         }
@@ -155,6 +165,11 @@ impl<T: Real> Product<'_, T> {
                 };
                 multiply_panel::<S, FORMAT>(s, left, depth, right, to);
                 column += width;
+            }
+            if let Some(then) = &mut self.then
+                && d0 + depth == whole_depth
+            {
+                then.rows(s, n, row, &mut self.out[row * n..end * n]);
             }
         }
     }

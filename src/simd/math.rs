@@ -61,7 +61,7 @@ pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
             9.618_437_357_674_64e-3,
             5.550_332_471_162_809e-2,
             2.402_264_791_363_012e-1,
-            6.931_472_028_550_421e-1,
+            0.693_147_202_855_042,
             1.0,
         ],
     );
@@ -131,7 +131,7 @@ mod tests {
         function: Function,
     }
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     enum Function {
         Exp,
         Exp2,
@@ -180,8 +180,9 @@ mod tests {
 
     #[test]
     fn powers_are_within_2_ulp_over_all_exponents() {
-        let functions: [(_, fn(f64) -> f64); 2] = [(Function::Exp, f64::exp), (Function::Exp2, f64::exp2)];
-        for (isa, (function, exact)) in Isa::available().into_iter().flat_map(|isa| functions.map(|f| (isa, f))) {
+        let exact = |function, x: f64| if function == Function::Exp { x.exp() } else { x.exp2() };
+        let functions = [Function::Exp, Function::Exp2];
+        for (isa, function) in Isa::available().flat_map(|isa| functions.map(|function| (isa, function))) {
             let mut worst = (0.0, 0.0);
             for chunk in 0..64u32 {
                 let x: Vec<f32> = (0..1 << 14).map(|i| f32::from_bits((chunk << 26) + i * 4093)).collect();
@@ -190,7 +191,7 @@ mod tests {
                         assert!(got.is_nan(), "{isa}: of {x}: {got}");
                         continue;
                     }
-                    let error = ulps(got, exact(f64::from(x)));
+                    let error = ulps(got, exact(function, f64::from(x)));
                     if error > worst.0 {
                         worst = (error, x);
                     }
@@ -205,7 +206,7 @@ mod tests {
         let common = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
         let exp = (Function::Exp, [88.72283, 88.722_84, -87.4, -103.9, -104.1]);
         let exp2 = (Function::Exp2, [127.99999, 128.0, -126.5, -149.9, -150.1]);
-        for (isa, (function, own)) in Isa::available().into_iter().flat_map(|isa| [(isa, exp), (isa, exp2)]) {
+        for (isa, (function, own)) in Isa::available().flat_map(|isa| [(isa, exp), (isa, exp2)]) {
             let x = [common, own].concat();
             let y = isa.run(|| all(function, &x, &x));
             assert!(y[0] == 1.0 && y[1] == 1.0, "{isa}");

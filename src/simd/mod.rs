@@ -42,7 +42,9 @@ pub use gathered::{
 };
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;
-pub use norm::{NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows};
+pub use norm::{
+    AddRmsNorm, NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows,
+};
 pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Precision;
 pub use panels::update_weight;

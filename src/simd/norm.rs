@@ -58,15 +58,49 @@ impl<T: Real> Kernel<T> for Rows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        let epsilon = T::from_f64(NORM_EPSILON);
-        let count = T::from_f64(self.width as f64);
-        for ((x, h), inv) in self.x.chunks_exact_mut(self.width).zip(self.h.chunks_exact(self.width)).zip(self.inv_rms)
-        {
-            sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
-            *inv = T::ONE / Real::sqrt(sum_of_squares(s, x) / count + epsilon);
-            let factor = s.splat(*inv);
-            sweep!(S, x.len(), at => { at.store(s, x, s.mul(at.load(s, x), factor)) });
-        }
+        rows(s, self.width, self.h, self.x, self.inv_rms);
+    }
+}
+
+/// [`add_rmsnorm_rows`].
+#[inline(always)]
+fn rows<S: Simd>(s: S, width: usize, h: &[S::T], x: &mut [S::T], inv_rms: &mut [S::T]) {
+    let epsilon = S::T::from_f64(NORM_EPSILON);
+    let count = S::T::from_f64(width as f64);
+    for ((x, h), inv) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(inv_rms) {
+        sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
+        *inv = S::T::ONE / Real::sqrt(sum_of_squares(s, x) / count + epsilon);
+        let factor = s.splat(*inv);
+        sweep!(S, x.len(), at => { at.store(s, x, s.mul(at.load(s, x), factor)) });
+    }
+}
+
+/// Residual and norm as the end of a kernel that has just made `x`: `x ← rmsnorm(h + x)`, rows or sequence while they are in
+/// the cache.
+pub struct AddRmsNorm<'a, T> {
+    pub h: &'a [T],
+    /// One element a row, or per column of the sequence.
+    pub inv_rms: &'a mut [T],
+}
+
+impl<T: Real> AddRmsNorm<'_, T> {
+    /// Panics unless this goes with `rows` rows of `width` (`None`: with a sequence's columns).
+    pub fn check(&self, rows: Option<usize>, width: usize, len: usize) {
+        assert!(self.h.len() == len && self.inv_rms.len() == rows.unwrap_or(width), "shapes of residual and norm");
+    }
+
+    /// Of the rows from `first` on, which `x` holds.
+    #[inline(always)]
+    pub fn rows<S: Simd<T = T>>(&mut self, s: S, width: usize, first: usize, x: &mut [T]) {
+        let count = x.len() / width;
+        let (h, inv_rms) = (&self.h[first * width..][..x.len()], &mut self.inv_rms[first..first + count]);
+        rows(s, width, h, x, inv_rms);
+    }
+
+    /// Of a sequence `[positions, width]`.
+    #[inline(always)]
+    pub fn sequence<S: Simd<T = T>>(&mut self, s: S, width: usize, x: &mut [T]) {
+        sequence(s, width, self.h, x, self.inv_rms);
     }
 }
 
@@ -128,28 +162,35 @@ impl<T: Real> Kernel<T> for Cols<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         let Self { positions, width, .. } = self;
-        let epsilon = s.splat(T::from_f64(NORM_EPSILON));
-        let count = s.splat(T::from_f64(positions as f64));
-        let one = s.splat(T::ONE);
         let per_sequence = positions * width;
         let sequences = self.x.chunks_exact_mut(per_sequence).zip(self.h.chunks_exact(per_sequence));
         for ((x, h), inv) in sequences.zip(self.inv_rms.chunks_exact_mut(width)) {
-            sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
-            sweep!(S, width, at => {
-                let mut sums = [s.zero(); 4];
-                let whole = positions - positions % 4;
-                for (position, x) in x.chunks_exact(width).enumerate() {
-                    let value = at.load(s, x);
-                    let sum = &mut sums[if position < whole { position % 4 } else { 0 }];
-                    *sum = s.add(*sum, s.mul(value, value));
-                }
-                let squares = s.add(s.add(s.add(sums[0], sums[1]), sums[2]), sums[3]);
-                at.store(s, inv, s.div(one, s.sqrt(s.add(s.div(squares, count), epsilon))));
-            });
-            for x in x.chunks_exact_mut(width) {
-                sweep!(S, width, at => { at.store(s, x, s.mul(at.load(s, x), at.load(s, inv))) });
-            }
+            sequence(s, width, h, x, inv);
         }
+    }
+}
+
+/// [`add_rmsnorm_cols`] of one sequence.
+#[inline(always)]
+fn sequence<S: Simd>(s: S, width: usize, h: &[S::T], x: &mut [S::T], inv: &mut [S::T]) {
+    let positions = x.len() / width;
+    let epsilon = s.splat(S::T::from_f64(NORM_EPSILON));
+    let count = s.splat(S::T::from_f64(positions as f64));
+    let one = s.splat(S::T::ONE);
+    sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
+    sweep!(S, width, at => {
+        let mut sums = [s.zero(); 4];
+        let whole = positions - positions % 4;
+        for (position, x) in x.chunks_exact(width).enumerate() {
+            let value = at.load(s, x);
+            let sum = &mut sums[if position < whole { position % 4 } else { 0 }];
+            *sum = s.add(*sum, s.mul(value, value));
+        }
+        let squares = s.add(s.add(s.add(sums[0], sums[1]), sums[2]), sums[3]);
+        at.store(s, inv, s.div(one, s.sqrt(s.add(s.div(squares, count), epsilon))));
+    });
+    for x in x.chunks_exact_mut(width) {
+        sweep!(S, width, at => { at.store(s, x, s.mul(at.load(s, x), at.load(s, inv))) });
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Real;
 use super::gemm::{Operand, Product};
 use super::isa::{Isa, isa};
+use super::norm::AddRmsNorm;
 use super::pack::{Precision, Strided};
 use super::panels::{Form, Panels, pack_all};
 use super::scratch::Aligned;
@@ -108,13 +109,13 @@ impl<T: Real> Weight<T> {
         self.form.precision
     }
 
-    /// `y ← x Wᵀ`: x is `[m, in]`, y `[m, out]`.
-    pub fn forward_rows(&self, x: &[T], y: &mut [T]) {
+    /// `y ← x Wᵀ`, then residual and norm if there are any: x is `[m, in]`, y `[m, out]`.
+    pub fn forward_rows(&self, x: &[T], y: &mut [T], then: Option<AddRmsNorm<'_, T>>) {
         assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
         let (n, k) = self.shape();
         let m = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
-        self.rows((m, k, n), 0, x, false, y);
+        self.rows((m, k, n), 0, x, false, then, y);
     }
 
     /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
@@ -123,7 +124,7 @@ impl<T: Real> Weight<T> {
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
-        self.rows((m, k, n), 1, dy, accumulate, dx);
+        self.rows((m, k, n), 1, dy, accumulate, None, dx);
     }
 
     /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
@@ -143,14 +144,22 @@ impl<T: Real> Weight<T> {
         self.cols((m, k, n), 1, dy, accumulate, dx);
     }
 
-    fn rows(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
+    fn rows(
+        &self,
+        (m, k, n): (usize, usize, usize),
+        direction: usize,
+        x: &[T],
+        accumulate: bool,
+        then: Option<AddRmsNorm<'_, T>>,
+        out: &mut [T],
+    ) {
         let left = Operand::Strided(Strided::rows(x, k));
-        self.product((m, k, n), left, Operand::Packed(&self.side(Side::Rows)[direction]), accumulate, out);
+        self.product((m, k, n), left, Operand::Packed(&self.side(Side::Rows)[direction]), accumulate, then, out);
     }
 
     fn cols(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
         let right = Operand::Strided(Strided::columns(x, n));
-        self.product((m, k, n), Operand::Packed(&self.side(Side::Cols)[direction]), right, accumulate, out);
+        self.product((m, k, n), Operand::Packed(&self.side(Side::Cols)[direction]), right, accumulate, None, out);
     }
 
     fn product(
@@ -159,11 +168,12 @@ impl<T: Real> Weight<T> {
         left: Operand<'_, T>,
         right: Operand<'_, T>,
         accumulate: bool,
+        then: Option<AddRmsNorm<'_, T>>,
         out: &mut [T],
     ) {
         let (alpha, precision, out_stride) = (T::ONE, self.form.precision, n);
         T::with_scratch(|scratch| {
-            let p = Product { m, k, n, left, right, alpha, accumulate, precision, out, out_stride, scratch };
+            let p = Product { m, k, n, left, right, alpha, accumulate, precision, out, out_stride, then, scratch };
             dispatch_on(self.form.isa, p);
         });
     }

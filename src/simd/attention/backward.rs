@@ -1,7 +1,7 @@
 //! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
 
 use super::operands::{
-    KEYS, Matrix, Pieces, QUERIES, ask_for, nothing_behind, pack_rows, pitch, product, rows_of, scores,
+    KEYS, Matrix, QUERIES, ask_for, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores,
 };
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
@@ -53,11 +53,11 @@ impl<T: Real> Backward<'_, T> {
         let (pitch, most_units) = (pitch::<S>(len), most.div_ceil(per_unit));
         let (dims, strip) = (padded::<S>(head_dim), pitch * (QUERIES + 1));
         let sizes = [dim_depth * padded::<S>(len), dim_depth * padded::<S>(len), key_depth * dims];
-        let [keys, values, keys_over] = Pieces::new(&mut self.scratch.left, sizes);
+        let [keys, values, keys_over] = pieces(&mut self.scratch.left, sizes);
         let (rows, over, both) = (dim_depth * most, most_units * dims, most_units * pitch);
         let [queries, d_rows, queries_over, d_over, p_over, ds_over, minus_lse, delta] =
-            Pieces::new(&mut self.scratch.right, [rows, rows, over, over, both, both, most, most]);
-        let [p_strip, ds_strip] = Pieces::new(&mut self.scratch.out, [strip; 2]);
+            pieces(&mut self.scratch.right, [rows, rows, over, over, both, both, most, most]);
+        let [p_strip, ds_strip] = pieces(&mut self.scratch.out, [strip; 2]);
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
             let at = sequence * len * stride + head * head_dim;
             let (q, k, v) = (&self.qkv[at..], &self.qkv[at + width..], &self.qkv[at + 2 * width..]);

@@ -2,7 +2,7 @@
 //! when a larger score turns up.
 
 use super::operands::{
-    KEYS, Matrix, Pieces, QUERIES, ask_for, nothing_behind, pack_rows, pitch, product, rows_of, scores,
+    KEYS, Matrix, QUERIES, ask_for, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores,
 };
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
@@ -45,8 +45,8 @@ impl<T: Real> Forward<'_, T> {
         let (pitch, most) = (pitch::<S>(len), tiles.start(blocks.height(0)));
         let dims = padded::<S>(head_dim);
         let sizes = [dim_depth * padded::<S>(len), key_depth * dims, dim_depth * most, pitch * most, dims * most];
-        let [keys, values, queries, strip, collected] = Pieces::new(&mut self.scratch.left, sizes);
-        let [largest, total] = Pieces::new(&mut self.scratch.right, [most; 2]);
+        let [keys, values, queries, strip, collected] = pieces(&mut self.scratch.left, sizes);
+        let [largest, total] = pieces(&mut self.scratch.right, [most; 2]);
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
             let (at, out_at) = (sequence * len * stride + head * head_dim, sequence * len * width + head * head_dim);
             // Where the next head lies: not in this sequence after its last one, and then little is lost.
@@ -55,7 +55,7 @@ impl<T: Real> Forward<'_, T> {
                 rope.rotate_head(s, self.shape, &mut self.qkv[at..], false);
             }
             let qkv = &self.qkv[at..];
-            let (q, k, v) = (&qkv[..], &qkv[width..], &qkv[2 * width..]);
+            let (q, k, v) = (qkv, &qkv[width..], &qkv[2 * width..]);
             pack_panels::<S, FORMAT, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
             pack_panels::<S, FORMAT, false>(s, Strided::columns(v, stride), (0, head_dim), (0, len), values);
             let lse = &mut self.lse[(sequence * heads + head) * len..][..len];

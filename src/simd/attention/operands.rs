@@ -129,21 +129,13 @@ pub fn rows_of(tiles: Tiles, first: usize, last: usize) -> (usize, usize) {
     (tiles.start(first), tiles.start(last) - tiles.start(first))
 }
 
-/// Cuts pieces that start on cache lines.
-pub struct Pieces<'a, T>(&'a mut [T]);
-
-impl<'a, T: Real> Pieces<'a, T> {
-    /// Of memory for pieces of the given sizes.
-    #[inline(always)]
-    pub fn new<const N: usize>(memory: &'a mut Aligned<T>, sizes: [usize; N]) -> [&'a mut [T]; N] {
-        let mut rest = Self(memory.at_least(sizes.iter().map(|size| size.next_multiple_of(16)).sum()));
-        sizes.map(|size| rest.take(size))
-    }
-
-    #[inline(always)]
-    fn take(&mut self, len: usize) -> &'a mut [T] {
-        let (piece, rest) = std::mem::take(&mut self.0).split_at_mut(len.next_multiple_of(16));
-        self.0 = rest;
-        &mut piece[..len]
-    }
+/// Pieces of memory of the given sizes, each of which starts on a cache line.
+#[inline(always)]
+pub fn pieces<T: Real, const N: usize>(memory: &mut Aligned<T>, sizes: [usize; N]) -> [&mut [T]; N] {
+    let mut rest = memory.at_least(sizes.iter().map(|size| size.next_multiple_of(16)).sum());
+    sizes.map(|size| {
+        let (piece, after) = std::mem::take(&mut rest).split_at_mut(size.next_multiple_of(16));
+        rest = after;
+        &mut piece[..size]
+    })
 }

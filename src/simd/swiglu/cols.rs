@@ -65,6 +65,9 @@ impl<T: Real> Forward<'_, T> {
             multiply_panel::<S, FORMAT>(s, LeftTiles::all(out_tiles, a_depth, self.down), a_depth, a, to);
             column += panel;
         }
+        if let Some(then) = &mut self.then {
+            then.sequence(s, n, self.y);
+        }
         s.fence();
     }
 }

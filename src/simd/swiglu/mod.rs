@@ -15,13 +15,15 @@ mod cols;
 mod rows;
 
 use super::Real;
+use super::norm::AddRmsNorm;
 use super::pack::{PAIRS, Precision, ROUNDED, in_format, panel_width};
 use super::scratch::Scratch;
 use super::vector::{Kernel, Simd, dispatch_on};
 use super::weight::{Side, Weight};
 
 /// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`: for each row of x `[m, width]`, y `[m, out]`, or for each column of
-/// one sequence, x `[width, n]`, y `[out, n]`, as the side says. `saved`, of [`swiglu_saved_len`] elements, receives g and u.
+/// one sequence, x `[width, n]`, y `[out, n]`, as the side says; then residual and norm, if there are any. `saved`, of
+/// [`swiglu_saved_len`] elements, receives g and u.
 pub fn swiglu<T: Real>(
     side: Side,
     gate_up: &Weight<T>,
@@ -29,6 +31,7 @@ pub fn swiglu<T: Real>(
     x: &[T],
     saved: Option<&mut [T]>,
     y: &mut [T],
+    then: Option<AddRmsNorm<'_, T>>,
 ) {
     let shape = Shape::of(gate_up, down);
     let vectors = x.len() / shape.width;
@@ -36,10 +39,16 @@ pub fn swiglu<T: Real>(
     assert_eq!(y.len(), vectors * shape.out, "output shape");
     let saved_len = swiglu_saved_len(gate_up, side, vectors);
     assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
+    if let Some(then) = &then {
+        match side {
+            Side::Cols => then.check(None, vectors, y.len()),
+            _ => then.check(Some(vectors), shape.out, y.len()),
+        }
+    }
     let (isa, precision) = (gate_up.isa(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels(side));
     T::with_scratch(|scratch| {
-        dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, scratch });
+        dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, then, scratch });
     });
 }
 
@@ -111,6 +120,7 @@ struct Forward<'a, T> {
     x: &'a [T],
     saved: Option<&'a mut [T]>,
     y: &'a mut [T],
+    then: Option<AddRmsNorm<'a, T>>,
     scratch: &'a mut Scratch<T>,
 }
 

@@ -85,6 +85,9 @@ impl<T: Real> Forward<'_, T> {
                 );
                 column += panel;
             }
+            if let Some(then) = &mut self.then {
+                then.rows(s, out, row, &mut self.y[row * out..][..rows * out]);
+            }
         }
         s.fence();
     }

@@ -46,7 +46,7 @@ fn check_products<T: Real>(precision: Precision, n_out: usize, n_in: usize, m: u
     let none = |_: usize| 0.0;
 
     let mut y = vec![T::from_f64(7.0); m * n_out];
-    weight.forward_rows(&x, &mut y);
+    weight.forward_rows(&x, &mut y, None);
     close(&y, &naive((m, n_in, n_out), |i, p| f(&x, i * n_in + p), |p, j| f(&w, j * n_in + p)), none, "forward rows");
 
     let before: Vec<T> = values(m * n_in, 4);
@@ -121,8 +121,8 @@ proptest! {
                     weight.pack(&values::<f32>(n_out * n_in, 1));
                     let x = values::<f32>(m * n_in, 2);
                     let (mut all, mut one) = (vec![0.0; m * n_out], vec![0.0; n_out]);
-                    weight.forward_rows(&x, &mut all);
-                    weight.forward_rows(&x[row * n_in..][..n_in], &mut one);
+                    weight.forward_rows(&x, &mut all, None);
+                    weight.forward_rows(&x[row * n_in..][..n_in], &mut one, None);
                     assert!(all[row * n_out..][..n_out] == one[..], "{isa} {precision:?}");
                 });
             }
@@ -133,5 +133,5 @@ proptest! {
 #[test]
 #[should_panic(expected = "packed for columns only")]
 fn a_weight_packed_for_columns_refuses_rows() {
-    Weight::<f32>::with(2, 2, Side::Cols, Precision::F32).forward_rows(&[0.0; 2], &mut [0.0; 2]);
+    Weight::<f32>::with(2, 2, Side::Cols, Precision::F32).forward_rows(&[0.0; 2], &mut [0.0; 2], None);
 }

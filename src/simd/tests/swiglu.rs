@@ -37,7 +37,7 @@ impl<T: Real> Case<T> {
     fn product(&self, weight: &Weight<T>, x: &[T], n_out: usize) -> Vec<T> {
         let mut y = vec![T::ZERO; self.vectors * n_out];
         if self.side == Side::Rows {
-            weight.forward_rows(x, &mut y)
+            weight.forward_rows(x, &mut y, None)
         } else {
             weight.forward_cols(x, &mut y)
         }
@@ -66,7 +66,7 @@ impl<T: Real> Case<T> {
 
     fn forward(&self, saved: Option<&mut [T]>) -> Vec<T> {
         let mut y = vec![T::ZERO; self.vectors * self.out];
-        swiglu(self.side, &self.gate_up, &self.down, &self.x, saved, &mut y);
+        swiglu(self.side, &self.gate_up, &self.down, &self.x, saved, &mut y, None);
         y
     }
 

@@ -31,19 +31,31 @@ pub fn add_rmsnorm_over_positions<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Va
 }
 
 fn normalize<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var, positions: Option<usize>) -> Var {
-    let (rows, width) = tape.shape(&x);
-    assert_eq!(tape.shape(&h), (rows, width), "both summands have one shape");
+    let (_, width) = tape.shape(&x);
     let slot = tape.overwrite(&x);
-    let inv_rms = match positions {
-        None => tape.new_slot(rows, 1),
-        Some(len) => tape.new_slot(rows / len, width),
-    };
+    let inv_rms = new_inv_rms(tape, &x, positions);
     let (h_block, x_block, inv_block) = (tape.value_block(h.0), tape.value_block(slot), tape.value_block(inv_rms));
     let ([h_values], [x_values, inv]) = tape.memory.arena.split([h_block], [x_block, inv_block]);
     match positions {
         None => simd::add_rmsnorm_rows(width, h_values, x_values, inv),
         Some(len) => simd::add_rmsnorm_cols(len, width, h_values, x_values, inv),
     }
+    push(tape, h, x, inv_rms, positions)
+}
+
+/// Room for the factors of x, or of what has its shape.
+pub(super) fn new_inv_rms<T: Real>(tape: &mut Tape<'_, T>, x: &Var, positions: Option<usize>) -> SlotId {
+    let (rows, width) = tape.shape(x);
+    match positions {
+        None => tape.new_slot(rows, 1),
+        Some(len) => tape.new_slot(rows / len, width),
+    }
+}
+
+/// Remembers that x has become `rmsnorm(h + x)`, by whatever kernel; uses up both.
+pub(super) fn push<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var, inv_rms: SlotId, positions: Option<usize>) -> Var {
+    assert_eq!(tape.shape(&h), tape.shape(&x), "both summands have one shape");
+    let slot = x.0;
     let recorded = tape.records(&[h.0, slot], false);
     let op = AddRmsNorm { h: h.0, x: slot, inv_rms, positions };
     tape.release(h);
@@ -109,5 +121,102 @@ impl Operation for AddRmsNorm {
                 })
             })
             .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::*;
+    use super::{add_rmsnorm, add_rmsnorm_over_positions};
+    use crate::rng::Rng;
+    use crate::simd::{Isa, Precision};
+    use crate::tape::{Grads, Layout, Memory, ParamId, Params, Tape, Use, Var};
+
+    const LEN: usize = 19;
+    const WIDTH: usize = 45;
+    const INNER: usize = 40;
+
+    /// What a block of the network computes, and its gradients, to the bit; recorded or not.
+    fn run(
+        precision: Precision,
+        recorded: bool,
+        block: impl Fn(&mut Tape<'_, f32>, Var, [ParamId; 5]) -> Var,
+    ) -> (Vec<u32>, Vec<u32>) {
+        let mut layout = Layout::default();
+        let weights = [
+            layout.push("linear", WIDTH, WIDTH, Use::Rows),
+            layout.push("gate_up", 2 * INNER, WIDTH, Use::GateUpRows),
+            layout.push("down", WIDTH, INNER, Use::Rows),
+            layout.push("mlp_t.gate_up", 2 * INNER, LEN, Use::GateUpCols),
+            layout.push("mlp_t.down", LEN, INNER, Use::Cols),
+        ];
+        let mut rng = Rng::new(5);
+        let mut draw = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<_>>();
+        let mut params = Params::<f32>::with_precision(Arc::new(layout), precision);
+        params.update(|values| values.copy_from_slice(&draw(values.len())));
+        let rows = 3 * LEN;
+        let (x, d) = (draw(rows * WIDTH), draw(rows * WIDTH));
+        let mut memory = Memory::default();
+        let mut tape = Tape::new(&mut memory, &params);
+        let leaf = tape.leaf(rows, WIDTH, &x);
+        let h = add(&mut tape, &[&leaf]);
+        tape.set_recording(recorded);
+        let y = block(&mut tape, h, weights);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let value = bits(tape.value(&y));
+        let mut grads = Grads::new(params.layout().clone());
+        if recorded {
+            tape.backward(&[(&y, &d)], &mut grads);
+        }
+        let mut all = bits(grads.values());
+        all.extend(tape.grad(&leaf).map(bits).unwrap_or_default());
+        (value, all)
+    }
+
+    #[test]
+    fn one_kernel_is_the_operation_and_then_the_norm_to_the_bit() {
+        type Block = fn(&mut Tape<'_, f32>, Var, [ParamId; 5]) -> Var;
+        let pairs: [(Block, Block); 3] = [
+            (
+                |tape, h, [w, ..]| {
+                    let x = add(tape, &[&h]);
+                    let y = linear(tape, &x, w, None);
+                    add_rmsnorm(tape, h, y)
+                },
+                |tape, h, [w, ..]| {
+                    let x = add(tape, &[&h]);
+                    linear_add_rmsnorm(tape, &x, w, h)
+                },
+            ),
+            (
+                |tape, h, [_, gate_up, down, ..]| {
+                    let y = swiglu(tape, &h, gate_up, down);
+                    add_rmsnorm(tape, h, y)
+                },
+                |tape, h, [_, gate_up, down, ..]| swiglu_add_rmsnorm(tape, h, gate_up, down),
+            ),
+            (
+                |tape, h, [.., gate_up, down]| {
+                    let y = swiglu_over_positions(tape, &h, gate_up, down);
+                    add_rmsnorm_over_positions(tape, h, y, LEN)
+                },
+                |tape, h, [.., gate_up, down]| swiglu_add_rmsnorm_over_positions(tape, h, gate_up, down),
+            ),
+        ];
+        for isa in Isa::available() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                for recorded in [false, true] {
+                    for (i, (apart, together)) in pairs.iter().enumerate() {
+                        isa.run(|| {
+                            let (apart, together) =
+                                (run(precision, recorded, apart), run(precision, recorded, together));
+                            assert!(apart == together, "{isa}, {precision:?}, recorded {recorded}, pair {i}");
+                        });
+                    }
+                }
+            }
+        }
     }
 }

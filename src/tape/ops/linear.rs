@@ -2,9 +2,9 @@
 //!
 //! Backward: `dx = dy W`, `dW = dyᵀ x`, `db = Σ rows dy`.
 
-use super::Operation;
+use super::{Operation, add_rmsnorm};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
+use crate::simd::{self, AddRmsNorm, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
@@ -19,12 +19,34 @@ pub(crate) struct Linear {
 
 /// `y = x Wᵀ (+ b)`: x is `[m, in]`, y `[m, out]`.
 pub fn linear<T: Real>(tape: &mut Tape<'_, T>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+    forward(tape, x, weight, bias, None)
+}
+
+/// `rmsnorm(h + x Wᵀ)`: [`linear`] and [`add_rmsnorm`](super::add_rmsnorm()) in one go, each block of rows while it is in
+/// the cache; uses up h `[m, out]`.
+pub fn linear_add_rmsnorm<T: Real>(tape: &mut Tape<'_, T>, x: &Var, weight: ParamId, h: Var) -> Var {
+    let inv_rms = add_rmsnorm::new_inv_rms(tape, &h, None);
+    let y = forward(tape, x, weight, None, Some((&h, inv_rms)));
+    add_rmsnorm::push(tape, h, y, inv_rms, None)
+}
+
+/// With h and the slot of its factors, residual and norm follow.
+fn forward<T: Real>(
+    tape: &mut Tape<'_, T>,
+    x: &Var,
+    weight: ParamId,
+    bias: Option<ParamId>,
+    then: Option<(&Var, SlotId)>,
+) -> Var {
     let (m, _) = tape.shape(x);
     let params = tape.params();
     let (n_out, _) = params.shape(weight);
     let out = tape.new_slot(m, n_out);
-    let ([x_values], [y]) = tape.memory.arena.split([tape.value_block(x.0)], [tape.value_block(out)]);
-    params.weight(weight).forward_rows(x_values, y);
+    let [h_block, inv_block] = then.map_or_else(Default::default, |(h, inv)| [h.0, inv].map(|id| tape.value_block(id)));
+    let reads = [tape.value_block(x.0), h_block];
+    let ([x_values, h], [y, inv]) = tape.memory.arena.split(reads, [tape.value_block(out), inv_block]);
+    let then = then.map(|_| AddRmsNorm { h, inv_rms: inv });
+    params.weight(weight).forward_rows(x_values, y, then);
     if let Some(bias) = bias {
         for row in y.chunks_exact_mut(n_out) {
             simd::add_assign(row, params.get(bias));

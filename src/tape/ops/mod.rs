@@ -31,13 +31,13 @@ pub use attention::attention;
 pub use bce_with_logits::bce_with_logits;
 pub use cross_entropy::{IGNORE_LABEL, Likelihood, cross_entropy};
 pub use gather_rows::gather_rows;
-pub use linear::linear;
+pub use linear::{linear, linear_add_rmsnorm};
 pub use load_balance::load_balance;
 pub use puzzle_prefix::puzzle_prefix;
 pub use route::{Routing, route};
 pub use select_positions::select_positions;
-pub use swiglu::swiglu;
-pub use swiglu_over_positions::swiglu_over_positions;
+pub use swiglu::{swiglu, swiglu_add_rmsnorm};
+pub use swiglu_over_positions::{swiglu_add_rmsnorm_over_positions, swiglu_over_positions};
 pub use token_embedding::token_embedding;
 
 use super::gradcheck::Sample;

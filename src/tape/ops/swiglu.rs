@@ -3,12 +3,12 @@
 //! x `[m, width]`, W_gate_up `[2·inner, width]`, W_down `[width, inner]`. The backward pass finds g and u saved (in the
 //! kernel's own order, in bf16 rounded) and recomputes the activation; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·silu(g)`.
 
-use super::Operation;
+use super::{Operation, add_rmsnorm};
 use crate::rng::Rng;
-use crate::simd::{self, Real, Side, SwigluOperands};
+use crate::simd::{self, AddRmsNorm, Real, Side, SwigluOperands};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, Block, ParamId, SlotId, Tape, Use, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct SwiGlu {
@@ -22,6 +22,19 @@ pub(crate) struct SwiGlu {
 
 /// `y = W_down (silu(g) ⊙ u)` for each row of x `[m, width]`.
 pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
+    forward(tape, x, gate_up, down, None)
+}
+
+/// `rmsnorm(h + swiglu(h))`: [`swiglu`] and [`add_rmsnorm`](super::add_rmsnorm()) in one go, each block of rows while it is
+/// in the cache; uses up h.
+pub fn swiglu_add_rmsnorm<T: Real>(tape: &mut Tape<'_, T>, h: Var, gate_up: ParamId, down: ParamId) -> Var {
+    let inv_rms = add_rmsnorm::new_inv_rms(tape, &h, None);
+    let y = forward(tape, &h, gate_up, down, Some(inv_rms));
+    add_rmsnorm::push(tape, h, y, inv_rms, None)
+}
+
+/// With the slot of its factors, residual and norm follow.
+fn forward<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId, inv_rms: Option<SlotId>) -> Var {
     let (m, width) = tape.shape(x);
     let params = tape.params();
     let recorded = tape.records(&[x.0], true);
@@ -30,8 +43,10 @@ pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: 
     let saved = tape.new_slot(1, saved_len);
     let out = tape.new_slot(m, width);
     let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
-    simd::swiglu(Side::Rows, gate_up_weight, down_weight, x_values, recorded.then_some(saved_values), y);
+    let inv_block = inv_rms.map_or_else(Block::default, |slot| tape.value_block(slot));
+    let ([h], [saved_values, y, inv]) = tape.memory.arena.split([x_block], [saved_block, y_block, inv_block]);
+    let then = inv_rms.map(|_| AddRmsNorm { h, inv_rms: inv });
+    simd::swiglu(Side::Rows, gate_up_weight, down_weight, h, recorded.then_some(saved_values), y, then);
     if recorded {
         tape.save(x.0);
         tape.save(saved);

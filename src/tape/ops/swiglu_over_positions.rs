@@ -4,9 +4,9 @@
 //! x is `[sequences·len, width]`; for one sequence X `[len, width]`: `[G; U] = W_gate_up X`, `Y = W_down (silu(G) ⊙ U)`,
 //! W_gate_up `[2·inner, len]`, W_down `[len, inner]`. The weights stand on the left, so nothing is transposed.
 
-use super::Operation;
+use super::{Operation, add_rmsnorm};
 use crate::rng::Rng;
-use crate::simd::{self, Real, Side, SwigluOperands};
+use crate::simd::{self, AddRmsNorm, Real, Side, SwigluOperands};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, Block, ParamId, SlotId, Tape, Use, Var};
@@ -23,6 +23,25 @@ pub(crate) struct SwiGluOverPositions {
 
 /// `Y = W_down (silu(G) ⊙ U)` for each sequence of x `[sequences·len, width]`; len is the weights' width.
 pub fn swiglu_over_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
+    forward(tape, x, gate_up, down, None)
+}
+
+/// `rmsnorm(h + swiglu_over_positions(h))`, the norm over positions:
+/// [`add_rmsnorm_over_positions`](super::add_rmsnorm_over_positions) of each sequence while it is in the cache; uses up h.
+pub fn swiglu_add_rmsnorm_over_positions<T: Real>(
+    tape: &mut Tape<'_, T>,
+    h: Var,
+    gate_up: ParamId,
+    down: ParamId,
+) -> Var {
+    let positions = Some(tape.params().shape(down).0);
+    let inv_rms = add_rmsnorm::new_inv_rms(tape, &h, positions);
+    let y = forward(tape, &h, gate_up, down, Some(inv_rms));
+    add_rmsnorm::push(tape, h, y, inv_rms, positions)
+}
+
+/// With the slot of its factors, residual and norm follow.
+fn forward<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId, inv_rms: Option<SlotId>) -> Var {
     let (rows, width) = tape.shape(x);
     let params = tape.params();
     let (len, _) = params.shape(down);
@@ -33,10 +52,12 @@ pub fn swiglu_over_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: 
     let saved = tape.new_slot(rows / len, saved_len);
     let out = tape.new_slot(rows, width);
     let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
-    let ([x_values], [saved_values, y]) = tape.memory.arena.split([x_block], [saved_block, y_block]);
+    let inv_block = inv_rms.map_or_else(Block::default, |slot| tape.value_block(slot));
+    let ([x_values], [saved_values, y, inv]) = tape.memory.arena.split([x_block], [saved_block, y_block, inv_block]);
     for (i, (x, y)) in x_values.chunks_exact(len * width).zip(y.chunks_exact_mut(len * width)).enumerate() {
         let kept = recorded.then_some(&mut saved_values[i * saved_len..(i + 1) * saved_len]);
-        simd::swiglu(Side::Cols, gate_up_weight, down_weight, x, kept, y);
+        let then = inv_rms.map(|_| AddRmsNorm { h: x, inv_rms: &mut inv[i * width..(i + 1) * width] });
+        simd::swiglu(Side::Cols, gate_up_weight, down_weight, x, kept, y, then);
     }
     if recorded {
         tape.save(x.0);
