@@ -78,13 +78,6 @@ impl<T: Real> Arena<T> {
         block
     }
 
-    /// A block of zeros.
-    pub fn alloc_zeroed(&mut self, len: usize) -> Block {
-        let block = self.alloc(len);
-        self.get_mut(block).fill(T::ZERO);
-        block
-    }
-
     /// Takes a block back for reuse.
     pub fn release(&mut self, block: Block) {
         debug_assert!(!self.free.iter().any(|free| free.overlaps(block)), "a block was released twice");

@@ -38,7 +38,7 @@ pub use params::{Grads, Layout, ParamId, Params, Tensor, Use, set_node};
 
 use std::ops::Range;
 
-use crate::simd::{Real, RopeTable};
+use crate::simd::{self, Real, RopeTable};
 use ops::Op;
 use profile::{Phase, Stopwatch};
 
@@ -296,6 +296,14 @@ impl<'a, T: Real> Tape<'a, T> {
     }
 }
 
+/// Where the gradient of an input goes.
+#[derive(Clone, Copy)]
+struct GradIn {
+    block: Block,
+    /// Nothing has been added yet: the contents are arbitrary.
+    is_new: bool,
+}
+
 /// What an operation's backward pass works with.
 pub struct Backward<'a, T> {
     memory: &'a mut Memory<T>,
@@ -320,25 +328,36 @@ impl<T: Real> Backward<'_, T> {
 
     /// The gradient of an input, to be added to; zeros at first. `None` when the input needs none.
     fn grad_in(&mut self, id: SlotId) -> Option<Block> {
+        let grad = self.grad_in_or_new(id)?;
+        if grad.is_new {
+            self.memory.arena.get_mut(grad.block).fill(T::ZERO);
+        }
+        Some(grad.block)
+    }
+
+    /// The gradient of an input, to be added to or, where it is new, overwritten. `None` when the input needs none.
+    fn grad_in_or_new(&mut self, id: SlotId) -> Option<GradIn> {
         let slot = &mut self.memory.slots[id.0 as usize];
         if !slot.needs_grad {
             return None;
         }
-        if slot.grad.is_none() {
-            slot.grad = Some(self.memory.arena.alloc_zeroed(slot.rows * slot.cols));
-        }
-        slot.grad
+        let is_new = slot.grad.is_none();
+        let block = *slot.grad.get_or_insert_with(|| self.memory.arena.alloc(slot.rows * slot.cols));
+        Some(GradIn { block, is_new })
     }
 
-    /// The gradient of an input that the operation has used up, to be overwritten: nothing that ran later read it, so nothing
-    /// has added to it. `None` when the input needs none.
-    fn first_grad_in(&mut self, id: SlotId) -> Option<Block> {
-        let slot = &mut self.memory.slots[id.0 as usize];
-        assert!(slot.grad.is_none(), "an input that was used up has no gradient yet");
-        if slot.needs_grad {
-            slot.grad = Some(self.memory.arena.alloc(slot.rows * slot.cols));
+    /// Adds `factor` times an output's gradient to an input's.
+    fn pass_on(&mut self, factor: T, d_out: Block, input: SlotId) {
+        let Some(GradIn { block, is_new }) = self.grad_in_or_new(input) else { return };
+        let ([d], [d_in]) = self.memory.arena.split([d_out], [block]);
+        if !is_new {
+            simd::axpy(d_in, factor, d);
+            return;
         }
-        slot.grad
+        d_in.copy_from_slice(d);
+        if factor != T::ONE {
+            simd::scale(d_in, factor);
+        }
     }
 
     /// Gives up what the forward pass saved in a slot of the operation's own.

@@ -54,10 +54,7 @@ impl Operation for Add {
         let d_out = pass.grad_out(self.out);
         let factor = pass.factor("summand");
         for &summand in &self.summands[..self.count] {
-            if let Some(d) = pass.grad_in(summand) {
-                let ([dy], [d]) = pass.memory.arena.split([d_out], [d]);
-                simd::axpy(d, factor, dy);
-            }
+            pass.pass_on(factor, d_out, summand);
         }
     }
 

@@ -89,14 +89,7 @@ impl Operation for AddRmsNorm {
             Some(len) => simd::rmsnorm_backward_cols(len, width, y, inv, d, mean_values, projection),
         }
         pass.memory.arena.release(mean);
-        if let Some(d_h) = pass.grad_in(self.h) {
-            let ([d], [d_h]) = pass.memory.arena.split([grad], [d_h]);
-            if residual == T::ONE {
-                simd::add_assign(d_h, d);
-            } else {
-                simd::axpy(d_h, residual, d);
-            }
-        }
+        pass.pass_on(residual, grad, self.h);
         if branch != T::ONE {
             simd::scale(pass.memory.arena.get_mut(grad), branch);
         }

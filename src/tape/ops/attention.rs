@@ -8,7 +8,7 @@ use crate::rng::Rng;
 use crate::simd::{self, AttentionShape, Real, RopeTable};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, SlotId, Tape, Var};
+use crate::tape::{Backward, GradIn, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Attention {
@@ -57,7 +57,8 @@ impl Operation for Attention {
     }
 
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let Some(d_qkv) = pass.first_grad_in(self.qkv) else { return };
+        let Some(GradIn { block: d_qkv, is_new }) = pass.grad_in_or_new(self.qkv) else { return };
+        assert!(is_new, "qkv was used up: nothing that ran later has added to its gradient");
         let reads = [pass.value(self.qkv), pass.value(self.out), pass.value(self.lse), pass.grad_out(self.out)];
         let faults = [pass.factor("query"), pass.factor("key"), pass.factor("value")];
         let ([qkv, out, lse, dy], [d_qkv]) = pass.memory.arena.split(reads, [d_qkv]);

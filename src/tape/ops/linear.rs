@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::simd::{self, AddRmsNorm, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, GradIn, ParamId, SlotId, Tape, Use, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Linear {
@@ -71,9 +71,9 @@ impl Operation for Linear {
         let d_out = pass.grad_out(self.out);
         let shape = pass.params.shape(self.weight);
         let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
-        if let Some(d_x) = pass.grad_in(self.x) {
-            let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
-            pass.params.weight(self.weight).backward_rows(dy, dx, true);
+        if let Some(GradIn { block, is_new }) = pass.grad_in_or_new(self.x) {
+            let ([dy], [dx]) = pass.memory.arena.split([d_out], [block]);
+            pass.params.weight(self.weight).backward_rows(dy, dx, !is_new);
             if input != T::ONE {
                 simd::scale(dx, input);
             }
