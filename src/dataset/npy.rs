@@ -412,7 +412,8 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(128 + 31).unwrap();
         assert_eq!(*left.row(0), [3; 31]);
         // As in a step: on a thread of the pool.
-        let looked = std::panic::catch_unwind(|| left.find(|row| (row[0] == 4).then_some(())));
+        let look = || left.find(|row| (row[0] == 4).then_some(()));
+        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
         let error = Error::carried_by(looked.expect_err("most rows are gone"));
         let message = error.to_string();
         assert!(message.contains("a.npy: row ") && message.contains("cannot be read any more"), "{message}");
