@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{print, print_json, written};
-use crate::cli::note;
+use crate::cli::complain;
 use crate::dataset::arc::{self, Options, Stored, Subset};
 use crate::dataset::check_target;
 use crate::error::Result;
@@ -118,14 +118,14 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     for name in &args.subsets {
         let subset = arc::read_subset(&args.dir, &args.prefix, name)?;
         if !subset.solved {
-            note(&format!("trm: {name} has no solutions: answers to its test inputs become one cell of background"));
+            complain(&format!("{name} has no solutions: answers to its test inputs become one cell of background"));
         }
         subsets.push(subset);
     }
     if args.disjoint {
         for (subset, left_out) in arc::disjoint(&mut subsets, &args.test_set) {
             if !left_out.is_empty() {
-                note(&format!("trm: {subset}: {} tasks left out: {}", left_out.len(), left_out.join(" ")));
+                complain(&format!("{subset}: {} tasks left out: {}", left_out.len(), left_out.join(" ")));
             }
         }
     }

@@ -176,7 +176,7 @@ fn task_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn task(path: &Path, id: &str, raw: RawTask, solved: &mut bool) -> Result<Task> {
     let bad = |what: String| fault(path, format!("task {id}{what}"));
     if id.is_empty() || id.contains("|||") || id.chars().any(char::is_control) {
-        return Err(bad(" has a name that identifiers cannot carry; rename it".into()));
+        return Err(fault(path, format!("task {id:?} has a name that identifiers cannot carry; rename it")));
     }
     let pairs = |list: Vec<RawPair>, name: &str, solved: &mut bool| {
         if !(1..=MOST_PAIRS).contains(&list.len()) {
