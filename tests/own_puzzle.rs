@@ -150,6 +150,7 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
         (vec![good, &deep], vec!["line 2 ", "recursion limit"]),
         (vec![good, r#"{"question": "ab"}"#], vec!["line 2 ", "missing field `answer`"]),
         (vec![r#"{"question": "a", "answer": "b", "hint": 1}"#], vec!["line 1 ", "unknown field `hint`"]),
+        (vec![r#"{"question": "a", "answer": "b", "x\ny": 1}"#], vec!["line 1 ", "unknown field `x\\ny`"]),
         (
             vec![r#"{"question": "ab\nc", "answer": "b"}"#],
             vec!["line 1 question is ragged: row 2 has 1 cells, row 1 has 2"],
@@ -174,7 +175,26 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
             ],
             vec!["line 2 has the question of line 1 in another split", "line 3 has no split, unlike line 1"],
         ),
-        (vec!["x"; 25], vec!["25 faults: line 1 ", "line 10 ", "; and 15 more"]),
+        (vec!["x"; 25], vec!["25 faults: lines 1–25: each is not {", ": expected value"]),
+        (
+            ["x", "x", good, "x", "{}", "x", "x", "x", "{}"].into(),
+            vec!["8 faults: lines 1–2, 4, 6–8: each is not {", "; lines 5, 9: each is not {", "`question`"],
+        ),
+        (
+            vec![good, r#"{"question": "ab", "answer": "aa"}"#, r#"{"question": "ab", "answer": "bb"}"#],
+            vec!["2 faults: lines 2–3: each has the question of line 1 with another answer"],
+        ),
+        (
+            vec![
+                r#"{"question": "a", "answer": "b"}"#,
+                r#"{"question": "c", "answer": "b"}"#,
+                r#"{"question": "a", "answer": "a"}"#,
+                r#"{"question": "c", "answer": "c"}"#,
+            ],
+            vec!["2 faults: lines 3 (1), 4 (2): each has the question of the line in brackets with another answer"],
+        ),
+        (vec![r#"{"question": "a\tb", "answer": "b"}"#], vec![r#"line 1 question has the cell "\t"; a symbol is"#]),
+        (vec![r#"{"question": ["a\u001b"], "answer": "b"}"#], vec!["line 1 question has the cell ", "u001b"]),
     ] {
         fs::write(&file, lines.join("\n")).unwrap();
         let mut command = trm();
@@ -190,6 +210,12 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
     let mut command = trm();
     command.args(["data", "import", "jsonl"]).arg(&file).arg("--out").arg(home.path().join("set"));
     assert!(fail(command, 2).contains("line 1 "));
+}
+
+#[test]
+fn a_byte_order_mark_in_front_is_no_part_of_the_first_line() {
+    let line = "{\"question\": \"ab\", \"answer\": \"ba\", \"split\": \"train\"}\n";
+    assert_eq!(import(&format!("\u{feff}{line}")).unwrap(), import(line).unwrap());
 }
 
 #[test]
