@@ -51,7 +51,9 @@ const MALFORMED: &[(&str, Option<&str>, &[&str])] = &[
     (r#"{"t1": {"train": [{"input": [[-1]], "output": [[1]]}], "test": []}}"#, None, &["is -1"]),
     (r#"{"t1": {"train": [{"input": [[1.5]], "output": [[1]]}], "test": []}}"#, None, &["floating point"]),
     (r#"{"t1": {"train": [{"input": [[]], "output": [[1]]}], "test": []}}"#, None, &["the grid is empty"]),
-    (r#"{"a|||b": {"train": [], "test": []}}"#, None, &["name that identifiers cannot carry"]),
+    (r#"{"a|||b": {"train": [], "test": []}}"#, None, &["task \"a|||b\" has a name that identifiers cannot carry"]),
+    (r#"{"": {"train": [], "test": []}}"#, None, &["task \"\" has a name that identifiers cannot carry"]),
+    (r#"{"a\nb": {"train": [], "test": []}}"#, None, &["task \"a\\nb\" has a name that identifiers cannot carry"]),
     (
         r#"{"t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]},
             "t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]}}"#,
@@ -63,6 +65,7 @@ const MALFORMED: &[(&str, Option<&str>, &[&str])] = &[
     (TASK, Some(r#"{"t1": []}"#), &["0 outputs for the 1 test inputs of task t1"]),
     (TASK, Some(r#"{"t1": [[[1]]], "t2": [[[1]]]}"#), &["solves task t2"]),
     (TASK, Some(r#"{"t1": [[[1]]], "t1": [[[1]]]}"#), &["has task t1 twice"]),
+    (TASK, Some(r#"{"t1": [[[1]]], "t\n\u001b[2J": [[[1]]]}"#), &["solves task t\\n\\u{1b}[2J, which"]),
     (TASK, Some(r#"{"t1": [[[1], [1, 2]]]}"#), &["task t1, output 1", "row 2 has 2"]),
 ];
 
@@ -211,6 +214,88 @@ fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
     assert!(fail(command(&["solve", b.to_str().unwrap(), "bbb1b8b7"]), 2).contains("bbb1b8b6"));
     let message = fail(command(&["show", whole.to_str().unwrap()]), 2);
     assert!(message.contains("which task"), "{message}");
+}
+
+/// Small generated sets: all copies stored, and originals that stand for the same.
+fn small_sets(home: &Path) -> [PathBuf; 2] {
+    ["stored", "online"].map(|form| {
+        let out = home.join(form);
+        let mut build = command(&["data", "build", "arc", "--tasks", "4", "--demonstrations", "3", "--tests", "1"]);
+        build.args(["--side", "5", "--aug", "2", "--out"]).arg(&out);
+        if form == "online" {
+            build.arg("--online");
+        }
+        succeed(build);
+        out
+    })
+}
+
+#[test]
+fn a_set_alone_chooses_a_puzzle_table_and_its_way_of_augmentation_and_eval_takes_either_form() {
+    let home = tempfile::tempdir().unwrap();
+    let sets = small_sets(home.path());
+    let runs = [home.path().join("a"), home.path().join("b")];
+    for ((set, run), form) in sets.iter().zip(&runs).zip(["stored", "online"]) {
+        let mut train = command(&["train", "--max-steps", "2", "--threads", "2", "--data"]);
+        train.arg(set).arg("--out").arg(run);
+        let said = common::stderr(&succeed(train));
+        for part in ["settings for arc 5×5 by its size", &format!("augment={form} "), "puzzle_emb_ndim=96"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+    let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(&runs[0]), weights(&runs[1]), "the rows are the same");
+    for (run, set) in [(&runs[0], &sets[1]), (&runs[1], &sets[0])] {
+        let mut eval = command(&["eval", "--data", set.to_str().unwrap()]);
+        eval.arg(run);
+        assert!(stdout(&succeed(eval)).contains("12 puzzles exact"), "four tasks, each with two copies");
+    }
+}
+
+#[test]
+fn a_presets_augmentation_gives_way_to_the_sets_and_its_puzzle_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let sets = small_sets(home.path());
+    let small = ["hidden_size=16", "n_heads=2", "puzzle_emb_ndim=16", "max_steps=1", "batch_size=4", "eval_puzzles=2"];
+    let train = |preset: &str, set: &Path, more: &[&str], run: &str| {
+        let mut command = command(&["train", "--preset", preset, "--threads", "2", "--data"]);
+        command.arg(set).arg("--out").arg(home.path().join(run));
+        small.iter().chain(more).for_each(|set| _ = command.args(["--set", set]));
+        command
+    };
+    // The preset's own board is 6×6; only a file, which is somebody's own experiment, may put it on another.
+    let message = fail(train("arc-small", &sets[1], &[], "a"), 2);
+    for part in ["preset arc-small is made for arc 6×6, but ", "online holds arc 5×5; ", "`trm train --data DIR`"] {
+        assert!(message.contains(part) && message.lines().count() == 1, "{message}");
+    }
+    let file = home.path().join("mine.toml");
+    fs::write(&file, "preset = \"arc-small\"\n").unwrap();
+    let with_file = |set: &Path, more: &[&str], run: &str| {
+        let mut command = command(&["train", "--threads", "2", "--config", file.to_str().unwrap(), "--data"]);
+        command.arg(set).arg("--out").arg(home.path().join(run));
+        small.iter().chain(more).for_each(|set| _ = command.args(["--set", set]));
+        command
+    };
+    let said = common::stderr(&succeed(with_file(&sets[1], &[], "b")));
+    assert!(said.contains("trains on those alone"), "{said}");
+    let said = common::stderr(&succeed(with_file(&sets[0], &[], "c")));
+    assert!(!said.contains("copies"), "{said}");
+
+    let six = home.path().join("six");
+    let mut build = command(&["data", "build", "arc", "--tasks", "4", "--demonstrations", "3", "--tests", "1"]);
+    build.args(["--aug", "2", "--online", "--out"]).arg(&six);
+    succeed(build);
+    let said = common::stderr(&succeed(train("arc-small", &six, &[], "d")));
+    assert!(said.contains("data.augment is \"online\", which makes them, in place of the preset's"), "{said}");
+    let said = common::stderr(&succeed(train("arc-small", &six, &["augment=stored"], "e")));
+    assert!(said.contains("trains on those alone"), "{said}");
+    for (preset, own) in [("table1-trm", "sudoku 9×9"), ("maze-8x8", "maze 8×8"), ("table5-arc1-trm-att", "arc 30×30")]
+    {
+        let mut train = command(&["train", "--preset", preset, "--data", six.to_str().unwrap(), "--out"]);
+        train.arg(home.path().join("f"));
+        let message = fail(train, 2);
+        assert!(message.contains(&format!("{preset} is made for {own}, but")), "{message}");
+    }
 }
 
 #[test]

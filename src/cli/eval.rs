@@ -88,10 +88,14 @@ pub fn run(args: Args) -> Result<()> {
     let StoredModel { config, model, mut weights } = StoredModel::load(&args.run, args.config.as_deref())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
-    if let Some(dir) = &args.data {
-        source.dir = dir.display().to_string();
-    }
-    let data = TaskData::load(&source)?;
+    let data = match &args.data {
+        // Whichever form the set has, its rows are the same: that of the run's own set need not be its.
+        Some(dir) => {
+            source.dir = dir.display().to_string();
+            TaskData::load_fitting(&mut source)?
+        }
+        None => TaskData::load(&source)?,
+    };
     if *data.task() != config.task {
         return Err(Error::input(format!(
             "the data set has {} tokens per puzzle, {} in the vocabulary and {} puzzle identifiers, the model {}, {} and \

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use presets::{DEFAULT_PRESET, Preset, presets};
 pub use resources::MachineMemory;
-pub use suggest::suggested;
+pub use suggest::{SetShape, suggested};
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

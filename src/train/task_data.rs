@@ -65,6 +65,16 @@ pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
 impl TaskData {
     /// Reads `data.dir`, or generates the set that `data` describes.
     pub fn load(data: &DataConfig) -> Result<Self> {
+        Self::load_with(&mut data.clone(), false)
+    }
+
+    /// The same, but a stored ARC set decides `data.augment`: one of originals stands for its copies, which are made, and
+    /// one that holds its copies has nothing left to make.
+    pub fn load_fitting(data: &mut DataConfig) -> Result<Self> {
+        Self::load_with(data, true)
+    }
+
+    fn load_with(data: &mut DataConfig, fitting: bool) -> Result<Self> {
         let dataset = if data.dir.is_empty() {
             let (train, test) = (data.train_puzzles, data.test_puzzles);
             match data.generate {
@@ -79,6 +89,9 @@ impl TaskData {
             }
         } else {
             let stored = Dataset::read(&data.dir)?;
+            if fitting && stored.is_arc() {
+                data.augment = if arc::is_online(Path::new(&data.dir)) { Augment::Online } else { Augment::Stored };
+            }
             let copies = data.augment == Augment::Online && stored.is_arc();
             if copies { arc::expand(Path::new(&data.dir), &stored)? } else { stored }
         };

@@ -27,8 +27,8 @@ mod tests;
 
 pub use audit::{ArcAudit, audit};
 pub use build::{
-    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, online_file,
-    test_puzzles,
+    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, is_online,
+    online_file, test_puzzles,
 };
 pub use overlap::{OverlapReport, disjoint, overlaps};
 pub use source::{Subset, read_subset, read_task, subsets_in};
