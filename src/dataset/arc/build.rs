@@ -271,8 +271,8 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
     }
     let OnlineFile { seed } = format::read_json(&path)?;
     let bad = |what: String| Error::input(format!("{}: {what}; import the set again", root.display()));
-    if !originals.is_arc() {
-        return Err(bad("is no ARC set".into()));
+    if let Some(why) = originals.why_not_arc() {
+        return Err(bad(format!("is no ARC set ({why})")));
     }
     let side = originals.puzzle.width;
     let names = &originals.identifiers;
