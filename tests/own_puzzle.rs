@@ -119,6 +119,47 @@ fn numbers_of_several_digits_are_symbols_in_numerical_order_and_are_typed_as_wor
 }
 
 #[test]
+fn what_does_not_fit_the_settings_of_a_set_is_one_line() {
+    let home = tempfile::tempdir().unwrap();
+    let set = home.path().join("set");
+    import("{\"question\": \"ab\", \"answer\": \"ba\", \"split\": \"train\"}\n").unwrap().write(&set).unwrap();
+    for (more, expected) in [
+        (["--set", "hidden_sise=16", "run"], "did you mean `model.hidden_size`?"),
+        (["--set", "n_heads=5", "run"], "does not divide"),
+        (["--seed", "1", "set"], "not empty"),
+    ] {
+        let mut train = trm();
+        train.args(["train", "--data"]).arg(&set).args(&more[..2]).arg("--out").arg(home.path().join(more[2]));
+        let said = fail(train, 2);
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn a_smaller_grid_is_taken_only_where_the_set_has_such_grids() {
+    let line =
+        |question: &str| format!("{{\"question\": {question:?}, \"answer\": {question:?}, \"split\": \"train\"}}\n");
+    let (one_size, padded) = (line("ab\nba"), line("ab\nba") + &line("a"));
+    for (text, padded) in [(one_size, false), (padded, true)] {
+        let home = tempfile::tempdir().unwrap();
+        let (set, run) = (home.path().join("set"), home.path().join("run"));
+        import(&text).unwrap().write(&set).unwrap();
+        assert_eq!(Dataset::read(&set).unwrap().puzzle.padded, padded);
+        let mut train = trm();
+        train.args(["train", "--max-steps", "1", "--threads", "1", "--set", "hidden_size=16", "--data"]);
+        train.arg(&set).arg("--out").arg(&run);
+        // Without a split to test on, the run ends after its updates.
+        let _ = train.output().unwrap();
+        let mut solve = trm();
+        solve.arg("solve").arg(&run).arg("a");
+        match padded {
+            true => _ = succeed(solve),
+            false => assert!(fail(solve, 2).contains("the puzzle is 1×1; all of its data set are 2×2")),
+        }
+    }
+}
+
+#[test]
 fn held_out_questions_stay_held_out_when_lines_are_added_and_equal_ones_stay_together() {
     let line = |i: usize| format!("{{\"question\": \"{i:04}\", \"answer\": \"{:04}\"}}\n", i * 7 % 10_000);
     let short: String = (0..200).map(line).collect();

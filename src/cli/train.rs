@@ -82,7 +82,7 @@ fn on_interrupt() {
         if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
             std::process::exit(INTERRUPTED.into());
         }
-        note("\nsaving … (press again to end at once, without saving)");
+        note("\nfinishing this update, then saving … (press again to end at once, without saving)");
     });
 }
 
@@ -98,11 +98,20 @@ fn shorthands(args: &Args) -> Vec<String> {
 }
 
 fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
-    let mut config = args.experiment.resolve(&shorthands(args))?;
+    let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
+    // Of a set without a preset, settings need only fit those that the set suggests: to read it, its own are enough.
+    let (mut config, misfit) = match args.experiment.resolve(&shorthands(args)) {
+        Err(misfit) if !named && args.data.is_some() => {
+            let about_data =
+                |set: &&String| set.trim_start().starts_with("data.") || set.trim_start().starts_with("augment");
+            let sets = args.experiment.set.iter().filter(about_data).cloned().chain(shorthands(args));
+            (Config::resolve(None, None, &sets.collect::<Vec<_>>())?, Some(misfit))
+        }
+        config => (config?, None),
+    };
     let asked = config.data.augment;
     let data = load(args, &mut config)?;
-    let mut name = args.experiment.name();
-    let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
+    let (mut name, mut chosen) = (args.experiment.name(), None);
     let (wanted, found, stored) = (&config.task, data.task(), !config.data.dir.is_empty());
     if named {
         let preset = args.experiment.preset.as_ref().filter(|_| args.experiment.config.is_none() && stored);
@@ -119,12 +128,13 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
             },
         };
         let sets = suggested(set);
-        note(&format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
+        chosen = Some(format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
         config = Config::resolve(None, None, &[sets, args.experiment.set.clone(), shorthands(args)].concat())?;
         let folder = Path::new(&config.data.dir).file_name();
         name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
+    } else if let Some(misfit) = misfit {
+        return Err(misfit);
     }
-    tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
     config.train.precision = Precision::from(config.train.precision).into();
@@ -135,6 +145,8 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
         folder.discard();
         return Err(error);
     }
+    chosen.iter().for_each(|chosen| note(chosen));
+    tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
     Ok((folder, config, data))
 }
 

@@ -162,6 +162,8 @@ pub struct TaskConfig {
     pub width: usize,
     /// What each token is called, a JSON array of strings; empty: as the kind of puzzle has it.
     pub symbols: String,
+    /// Whether a grid may be smaller than the board, on padding.
+    pub padded: bool,
     /// S: tokens per puzzle.
     pub seq_len: usize,
     /// V: tokens in the vocabulary.

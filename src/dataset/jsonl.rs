@@ -88,7 +88,8 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
             path.display()
         )));
     }
-    let puzzle = Description { kind: Kind::Grid, height, width, symbols };
+    let padded = grids().any(|cells| cells.shape() != (height, width));
+    let puzzle = Description { kind: Kind::Grid, height, width, symbols, padded };
     let board = Symbols::new(&puzzle, puzzle.symbols.len())?;
     let mut tokens: BTreeMap<String, Rows> = BTreeMap::new();
     for row in &rows {
