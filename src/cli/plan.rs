@@ -10,7 +10,7 @@ use super::common::Threads;
 use super::schedule::{engineering, grouped};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, Result};
 use crate::report::Table;
 use crate::simd::{self, Precision};
 use crate::train::scaling::{Machine, Step, predict};
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<()> {
         Plan::new(preset, &config, speed, &larger)
     };
     if let Some(name) = &args.preset {
-        let plan = plan(&find(name)?, &mut speeds)?;
+        let plan = plan(&Preset::named(name)?, &mut speeds)?;
         return if args.json { print_json(&plan) } else { print(&plan.table().to_string()) };
     }
     let rows = presets().into_iter().filter(Preset::is_of_the_paper);
@@ -133,15 +133,6 @@ pub fn run(args: Args) -> Result<()> {
         (_, true) => print(&markdown::document(&plans)),
         _ => print(&overview(&plans).to_string()),
     }
-}
-
-fn find(name: &str) -> Result<Preset> {
-    let all = presets();
-    if let Some(preset) = all.iter().find(|preset| preset.name == name) {
-        return Ok(preset.clone());
-    }
-    let hint = did_you_mean(name, all.iter().map(|preset| preset.name));
-    Err(Error::input(format!("unknown preset `{}`{hint} (`trm presets` lists them)", name.escape_debug())))
 }
 
 impl Plan {
