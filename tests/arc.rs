@@ -425,6 +425,10 @@ fn a_presets_augmentation_gives_way_to_the_sets_and_its_puzzle_does_not() {
     succeed(build);
     let said = common::stderr(&succeed(train("arc-small", &six, &[], "d")));
     assert!(said.contains("data.augment is \"online\", which makes them, in place of the preset's"), "{said}");
+    // Going on with the same arguments is no change of settings.
+    let mut resume = train("arc-small", &six, &[], "d");
+    resume.arg("--resume");
+    succeed(resume);
     let said = common::stderr(&succeed(train("arc-small", &six, &["augment=stored"], "e")));
     assert!(said.contains("trains on those alone"), "{said}");
     for (preset, own) in [("table1-trm", "sudoku 9×9"), ("maze-8x8", "maze 8×8"), ("table5-arc1-trm-att", "arc 30×30")]

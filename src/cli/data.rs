@@ -180,7 +180,7 @@ docs/your-own-puzzle.md goes all the way from an empty file to a trained model."
     /// Mazes from published CSV files
     ///
     /// The columns are source,question,answer,rating; a maze is a square of any side, row by row: `#` wall, space, `S`,
-    /// `G`, and in the answer `o` on the path. (The published `.npy` folder needs no import: name it with --data.)
+    /// `G`, and in the answer `o` on the path, which has to be one of the shortest. (The published `.npy` folder needs no import: name it with --data.)
     #[command(after_help = "Examples:
   trm data import maze --csv train.csv --test-csv test.csv --out data/maze-hard
   trm data import maze --csv train.csv --test-csv test.csv --dihedral --out data/maze-hard-8")]

@@ -152,9 +152,16 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
 
 /// The data of a new run. Unless somebody has said which, an ARC set on disk is augmented in the way it is made for.
 fn load(args: &Args, config: &mut Config) -> Result<TaskData> {
+    match augmentation_is_said(args) {
+        true => TaskData::load(&config.data),
+        false => TaskData::load_fitting(&mut config.data),
+    }
+}
+
+/// Whether somebody has chosen the augmentation, in a file or an argument; a preset's is only what its own set needs.
+fn augmentation_is_said(args: &Args) -> bool {
     let mut keys = args.experiment.set.iter().filter_map(|set| set.split_once('='));
-    let said = args.experiment.config.is_some() || keys.any(|(key, _)| key.trim().ends_with("augment"));
-    if said { TaskData::load(&config.data) } else { TaskData::load_fitting(&mut config.data) }
+    args.experiment.config.is_some() || keys.any(|(key, _)| key.trim().ends_with("augment"))
 }
 
 /// Says where a run on an ARC set has another augmentation than its `preset`, or none though the set is made for it.
@@ -212,6 +219,9 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     }
     let mut wanted = asked.resolve(&shorthands(args))?;
     wanted.task = stored.task.clone();
+    if stored.task.puzzle == Kind::Arc.name() && !augmentation_is_said(args) {
+        wanted.data.augment = stored.data.augment;
+    }
     if wanted.train.precision == config::Precision::Auto {
         wanted.train.precision = stored.train.precision;
     }
