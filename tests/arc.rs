@@ -51,7 +51,9 @@ const MALFORMED: &[(&str, Option<&str>, &[&str])] = &[
     (r#"{"t1": {"train": [{"input": [[-1]], "output": [[1]]}], "test": []}}"#, None, &["is -1"]),
     (r#"{"t1": {"train": [{"input": [[1.5]], "output": [[1]]}], "test": []}}"#, None, &["floating point"]),
     (r#"{"t1": {"train": [{"input": [[]], "output": [[1]]}], "test": []}}"#, None, &["the grid is empty"]),
-    (r#"{"a|||b": {"train": [], "test": []}}"#, None, &["name that identifiers cannot carry"]),
+    (r#"{"a|||b": {"train": [], "test": []}}"#, None, &["task \"a|||b\" has a name that identifiers cannot carry"]),
+    (r#"{"": {"train": [], "test": []}}"#, None, &["task \"\" has a name that identifiers cannot carry"]),
+    (r#"{"a\nb": {"train": [], "test": []}}"#, None, &["task \"a\\nb\" has a name that identifiers cannot carry"]),
     (
         r#"{"t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]},
             "t1": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]}}"#,
@@ -63,6 +65,7 @@ const MALFORMED: &[(&str, Option<&str>, &[&str])] = &[
     (TASK, Some(r#"{"t1": []}"#), &["0 outputs for the 1 test inputs of task t1"]),
     (TASK, Some(r#"{"t1": [[[1]]], "t2": [[[1]]]}"#), &["solves task t2"]),
     (TASK, Some(r#"{"t1": [[[1]]], "t1": [[[1]]]}"#), &["has task t1 twice"]),
+    (TASK, Some(r#"{"t1": [[[1]]], "t\n\u001b[2J": [[[1]]]}"#), &["solves task t\\n\\u{1b}[2J, which"]),
     (TASK, Some(r#"{"t1": [[[1], [1, 2]]]}"#), &["task t1, output 1", "row 2 has 2"]),
 ];
 
@@ -120,6 +123,33 @@ fn arguments_that_fit_no_file_say_what_there_is() {
 }
 
 #[test]
+fn where_no_answer_is_known_none_is_drawn_and_none_is_judged() {
+    let home = tempfile::tempdir().unwrap();
+    let (set, run) = (home.path().join("set"), home.path().join("run"));
+    fs::write(home.path().join("arc-agi_x_challenges.json"), TASK).unwrap();
+    succeed(import(home.path(), "x", "x", &set));
+    let shown = stdout(&succeed(command(&["show", set.to_str().unwrap(), "t1"])));
+    assert!(shown.contains("test 1, answer not known\n3\n"), "{shown}");
+    let mut train = command(&["train", "--preset", "arc-1", "--threads", "2", "--max-steps", "1"]);
+    SMALL.split_whitespace().for_each(|set| _ = train.args(["--set", set]));
+    train.arg("--data").arg(&set).arg("--out").arg(&run);
+    let sample = stdout(&succeed(train));
+    let solved = stdout(&succeed(command(&["solve", run.to_str().unwrap(), "t1"])));
+    for text in [sample, solved] {
+        assert!(text.contains("the right answer is not known, confidence") && !text.contains("truth"), "{text}");
+    }
+    let submission = home.path().join("submission.json");
+    let mut eval = command(&["eval", run.to_str().unwrap(), "--submission"]);
+    eval.arg(&submission);
+    let said = stdout(&succeed(eval));
+    assert!(said.contains("1 task, 1 with answers: the set has no solutions") && !said.contains('%'), "{said}");
+    assert!(submission.exists());
+    let json = stdout(&succeed(command(&["eval", run.to_str().unwrap(), "--json"])));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json["exact_accuracy"].is_null() && json["arc"]["pass"].is_null() && json["arc"]["unknown"] == 1, "{json}");
+}
+
+#[test]
 fn one_file_per_task_is_read_as_the_kaggle_form_is() {
     let home = tempfile::tempdir().unwrap();
     let kaggle = home.path().join("kaggle");
@@ -148,10 +178,65 @@ fn one_file_per_task_is_read_as_the_kaggle_form_is() {
         names
     };
     assert_eq!(names(&kaggle), names(&files));
+    let folder = home.path().join("files");
+    let shown = |from: &Path| stdout(&succeed(command(&["show", from.to_str().unwrap(), "99fa7670"])));
+    assert_eq!(shown(&folder), shown(&golden()));
+    let audit = stdout(&succeed(command(&["data", "audit", folder.to_str().unwrap()])));
+    assert!(audit.contains("training in evaluation"), "{audit}");
+    let one = folder.join("training/nested");
+    let audit = stdout(&succeed(command(&["data", "audit", one.to_str().unwrap()])));
+    assert!(audit.contains("nested twice in itself"), "{audit}");
+    let nothing = home.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    for args in [&["data", "audit"][..], &["show"]] {
+        let mut command = command(args);
+        command.arg(&nothing);
+        if args == ["show"] {
+            command.arg("99fa7670");
+        }
+        assert!(fail(command, 2).contains("no data set here"));
+    }
 }
 
 #[test]
-fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
+fn tasks_left_out_are_counted_some_named_and_all_in_a_file_of_the_set() {
+    let home = tempfile::tempdir().unwrap();
+    let of = |prefix: &str| {
+        let task = |n: usize| {
+            let pair = |input: usize| format!(r#"{{"input": [[{n}, {input}, 1]], "output": [[{n}]]}}"#);
+            format!(r#""{prefix}{n}": {{"train": [{}], "test": [{}]}}"#, pair(2), pair(3))
+        };
+        format!("{{{}}}", (0..9).map(task).collect::<Vec<_>>().join(", "))
+    };
+    fs::write(home.path().join("arc-agi_a_challenges.json"), of("t")).unwrap();
+    fs::write(home.path().join("arc-agi_b_challenges.json"), of("t")).unwrap();
+    let out = home.path().join("out");
+    let mut import = import(home.path(), "a,b", "b", &out);
+    import.arg("--disjoint");
+    // The test set gives up those of its own tasks only that are each other's images; the other subset, everything.
+    let message = common::stderr(&import.output().unwrap());
+    assert!(message.contains("a: 9 tasks left out: t0 t1 t2 t3 t4 and 4 more (all in "), "{message}");
+    let file: Value = serde_json::from_str(&fs::read_to_string(out.join("left_out.json")).unwrap()).unwrap();
+    assert_eq!(file["a"].as_array().unwrap().len(), 9, "{file}");
+}
+
+#[test]
+fn a_set_cannot_be_built_of_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    for argument in ["--tasks", "--demonstrations", "--tests"] {
+        let mut build = command(&["data", "build", "arc", argument, "0", "--out"]);
+        build.arg(home.path().join("out"));
+        let message = fail(build, 2);
+        assert!(message.starts_with(&format!("trm: {argument} 0: ")) && message.lines().count() == 1, "{message}");
+    }
+}
+
+/// Settings over `arc-1` whose updates take milliseconds.
+const SMALL: &str = "h_cycles=1 l_cycles=1 n_layers=1 hidden_size=16 n_heads=2 inner_multiple=16 puzzle_emb_ndim=16 \
+                     puzzle_emb_len=1 batch_size=4 max_steps=3 halt_max_steps=2 checkpoint_interval=2 eval_puzzles=4";
+
+#[test]
+fn a_set_is_imported_audited_trained_on_scored_and_shown() {
     let home = tempfile::tempdir().unwrap();
     let (whole, online) = (home.path().join("whole"), home.path().join("online"));
     succeed(import(&golden(), "training,evaluation,concept", "evaluation", &whole));
@@ -164,11 +249,9 @@ fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
     assert!(sources.contains("evaluation in concept") || sources.contains("training in evaluation"), "{sources}");
 
     // Stored rows and rows that are made train to the same bits.
-    let small = "h_cycles=1 l_cycles=1 n_layers=1 hidden_size=16 n_heads=2 inner_multiple=16 puzzle_emb_ndim=16 \
-                 puzzle_emb_len=1 batch_size=4 max_steps=3 halt_max_steps=2 checkpoint_interval=2 eval_puzzles=4";
     let train = |data: &Path, augment: &str, run: &Path| {
         let mut command = command(&["train", "--preset", "arc-1", "--threads", "2"]);
-        small.split_whitespace().for_each(|set| _ = command.args(["--set", set]));
+        SMALL.split_whitespace().for_each(|set| _ = command.args(["--set", set]));
         command.args(["--set", &format!("augment={augment}")]).arg("--data").arg(data).arg("--out").arg(run);
         succeed(command)
     };
@@ -194,6 +277,16 @@ fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
         result["puzzles"].as_u64().unwrap()
     };
     assert_eq!((voters("1"), voters("9")), (2 * voters("0"), 3 * voters("0")), "the set has two copies of each task");
+    let message = fail(command(&["eval", a.to_str().unwrap(), "--limit", "0"]), 2);
+    assert!(message.contains("--limit 0: ") && message.contains("leave it out for all"), "{message}");
+    for file in ["none/submission.json", "a"] {
+        let mut eval = command(&["eval", a.to_str().unwrap(), "--submission"]);
+        eval.arg(home.path().join(file));
+        let output = eval.output().unwrap();
+        let message = common::stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{message}");
+        assert!(message.contains(file) && message.lines().count() == 1, "{message}");
+    }
     let message = fail(command(&["eval", a.to_str().unwrap(), "--split", "train", "--copies", "1"]), 2);
     assert!(message.contains("--copies is for the test split"), "{message}");
     for id in ["blank", "shuffle"] {
@@ -211,6 +304,140 @@ fn a_set_is_imported_audited_trained_on_resumed_scored_and_shown() {
     assert!(fail(command(&["solve", b.to_str().unwrap(), "bbb1b8b7"]), 2).contains("bbb1b8b6"));
     let message = fail(command(&["show", whole.to_str().unwrap()]), 2);
     assert!(message.contains("which task"), "{message}");
+    let names = online.join("identifiers.json");
+    let damaged = fs::read_to_string(&names).unwrap().replacen("|||", "||", 1);
+    fs::write(&names, damaged).unwrap();
+    let mut train = command(&["train", "--data", online.to_str().unwrap(), "--out"]);
+    train.arg(home.path().join("c"));
+    for command in [
+        command(&["show", online.to_str().unwrap(), "99fa7670"]),
+        command(&["data", "audit", online.to_str().unwrap()]),
+        train,
+    ] {
+        let message = fail(command, 2);
+        assert!(message.contains("is no ARC set (identifiers.json: name 2, \""), "{message}");
+    }
+}
+
+/// Small generated sets: all copies stored, and originals that stand for the same.
+fn small_sets(home: &Path) -> [PathBuf; 2] {
+    ["stored", "online"].map(|form| {
+        let out = home.join(form);
+        let mut build = command(&["data", "build", "arc", "--tasks", "4", "--demonstrations", "3", "--tests", "1"]);
+        build.args(["--side", "5", "--aug", "2", "--out"]).arg(&out);
+        if form == "online" {
+            build.arg("--online");
+        }
+        succeed(build);
+        out
+    })
+}
+
+#[test]
+fn a_set_alone_chooses_a_puzzle_table_and_its_way_of_augmentation_and_eval_takes_either_form() {
+    let home = tempfile::tempdir().unwrap();
+    let sets = small_sets(home.path());
+    let runs = [home.path().join("a"), home.path().join("b")];
+    for ((set, run), form) in sets.iter().zip(&runs).zip(["stored", "online"]) {
+        let mut train = command(&["train", "--max-steps", "2", "--threads", "2", "--data"]);
+        train.arg(set).arg("--out").arg(run);
+        let said = common::stderr(&succeed(train));
+        for part in ["settings for arc 5×5 by its size", &format!("augment={form} "), "puzzle_emb_ndim=96"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+    let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(&runs[0]), weights(&runs[1]), "the rows are the same");
+    for (run, set) in [(&runs[0], &sets[1]), (&runs[1], &sets[0])] {
+        let mut eval = command(&["eval", "--data", set.to_str().unwrap()]);
+        eval.arg(run);
+        assert!(stdout(&succeed(eval)).contains("12 puzzles exact"), "four tasks, each with two copies");
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_and_resumed_ends_with_the_bits_of_one_that_never_stopped() {
+    let home = tempfile::tempdir().unwrap();
+    let [_, online] = small_sets(home.path());
+    let train = |run: &Path| {
+        let mut command = command(&["train", "--threads", "2", "--max-steps", "300", "--data"]);
+        command.arg(&online).arg("--out").arg(run);
+        for set in ["hidden_size=16", "n_heads=2", "puzzle_emb_ndim=16", "checkpoint_interval=3", "eval_interval=0"] {
+            command.args(["--set", set]);
+        }
+        command
+    };
+    let (whole, run) = (home.path().join("whole"), home.path().join("run"));
+    succeed(train(&whole));
+    let mut child = train(&run).spawn().unwrap();
+    for kill in 0..2 {
+        let newest = || {
+            let files = fs::read_dir(run.join("checkpoint")).into_iter().flatten().flatten();
+            files.map(|file| file.file_name()).filter(|name| name.to_string_lossy().starts_with("state-")).max()
+        };
+        let before = newest();
+        while newest() == before {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended too soon, before kill {kill}");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        child = common::resume(&run).spawn().unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    // The puzzle table is one of the tensors.
+    let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
+    assert_eq!(weights(&whole), weights(&run));
+}
+
+#[test]
+fn a_presets_augmentation_gives_way_to_the_sets_and_its_puzzle_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let sets = small_sets(home.path());
+    let small = ["hidden_size=16", "n_heads=2", "puzzle_emb_ndim=16", "max_steps=1", "batch_size=4", "eval_puzzles=2"];
+    let train = |preset: &str, set: &Path, more: &[&str], run: &str| {
+        let mut command = command(&["train", "--preset", preset, "--threads", "2", "--data"]);
+        command.arg(set).arg("--out").arg(home.path().join(run));
+        small.iter().chain(more).for_each(|set| _ = command.args(["--set", set]));
+        command
+    };
+    // The preset's own board is 6×6; only a file, which is somebody's own experiment, may put it on another.
+    let message = fail(train("arc-small", &sets[1], &[], "a"), 2);
+    for part in ["preset arc-small is made for arc 6×6, but ", "online holds arc 5×5; ", "`trm train --data DIR`"] {
+        assert!(message.contains(part) && message.lines().count() == 1, "{message}");
+    }
+    let file = home.path().join("mine.toml");
+    fs::write(&file, "preset = \"arc-small\"\n").unwrap();
+    let with_file = |set: &Path, more: &[&str], run: &str| {
+        let mut command = command(&["train", "--threads", "2", "--config", file.to_str().unwrap(), "--data"]);
+        command.arg(set).arg("--out").arg(home.path().join(run));
+        small.iter().chain(more).for_each(|set| _ = command.args(["--set", set]));
+        command
+    };
+    let said = common::stderr(&succeed(with_file(&sets[1], &[], "b")));
+    assert!(said.contains("trains on those alone"), "{said}");
+    let said = common::stderr(&succeed(with_file(&sets[0], &[], "c")));
+    assert!(!said.contains("copies"), "{said}");
+
+    let six = home.path().join("six");
+    let mut build = command(&["data", "build", "arc", "--tasks", "4", "--demonstrations", "3", "--tests", "1"]);
+    build.args(["--aug", "2", "--online", "--out"]).arg(&six);
+    succeed(build);
+    let said = common::stderr(&succeed(train("arc-small", &six, &[], "d")));
+    assert!(said.contains("data.augment is \"online\", which makes them, in place of the preset's"), "{said}");
+    // Going on with the same arguments is no change of settings.
+    let mut resume = train("arc-small", &six, &[], "d");
+    resume.arg("--resume");
+    succeed(resume);
+    let said = common::stderr(&succeed(train("arc-small", &six, &["augment=stored"], "e")));
+    assert!(said.contains("trains on those alone"), "{said}");
+    for (preset, own) in [("table1-trm", "sudoku 9×9"), ("maze-8x8", "maze 8×8"), ("table5-arc1-trm-att", "arc 30×30")]
+    {
+        let mut train = command(&["train", "--preset", preset, "--data", six.to_str().unwrap(), "--out"]);
+        train.arg(home.path().join("f"));
+        let message = fail(train, 2);
+        assert!(message.contains(&format!("{preset} is made for {own}, but")), "{message}");
+    }
 }
 
 #[test]

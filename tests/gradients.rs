@@ -181,6 +181,7 @@ impl Shape {
             puzzle: "tokens".into(),
             width: 0,
             symbols: String::new(),
+            padded: true,
             seq_len: self.seq_len,
             vocab_size: VOCAB,
             num_puzzle_identifiers: 1,

@@ -117,6 +117,11 @@ fn malformed_maze_files_are_refused_in_one_line_and_nothing_is_written() {
         (format!("{header}\nown,        G,Soo  o  G,1"), ":2: question has no S"),
         (format!("{header}\nown,SS      G,Soo  o  G,1"), ":2: question has 2 Ss"),
         (format!("{header}\nown,So      G,Soo  o  G,1"), ":2: question holds something else"),
+        (format!("{header}\nown,S# ##   G,S# ##   G,1"), ":2: question has no way from S to G"),
+        (format!("{header}\nown,S       G,S       G,1"), ":2: answer has no path; a shortest one is 3 `o`s"),
+        (format!("{header}\nown,S       G,So     oG,1"), ":2: answer's 2 `o`s are no shortest path; one is 3"),
+        (format!("{header}\nown,S       G,Soo o ooG,1"), ":2: answer's 5 `o`s are no shortest path"),
+        (format!("{header}\nown,S       G,Sooo    G,1"), ":2: answer's 3 `o`s are no shortest path"),
         (format!("{header}\nown,S       G"), ":2: has 2 fields, the header has 4"),
     ] {
         fs::write(&csv, text).unwrap();
@@ -125,6 +130,26 @@ fn malformed_maze_files_are_refused_in_one_line_and_nothing_is_written() {
         let said = fail(command, 2);
         assert!(said.contains(expected) && said.lines().count() == 1 && !out.exists(), "{expected:?} in {said}");
     }
+    // A row of a file may be wrong in a second place; and of two files with other sides, the one for testing gives way.
+    let good = format!("\u{feff}{header}\nown,S       G,Soo  o  G,1\n");
+    fs::write(&csv, &good).unwrap();
+    let other = home.path().join("test.csv");
+    let import = |test: &str| {
+        fs::write(&other, test).unwrap();
+        let mut command = trm();
+        command
+            .args(["data", "import", "maze", "--csv"])
+            .arg(&csv)
+            .arg("--test-csv")
+            .arg(&other)
+            .arg("--out")
+            .arg(&out);
+        command
+    };
+    let said = fail(import(&format!("{header}\nown,S  G,SooG,1")), 2);
+    assert!(said.contains("test.csv:2: question has 4 characters, expected 9"), "{said}");
+    succeed(import(&good));
+    fs::remove_dir_all(&out).unwrap();
     let mut command = trm();
     command.args(["data", "build", "maze", "--size", "5", "--count", "4", "--test", "1", "--min-path", "26", "--out"]);
     command.arg(&out);

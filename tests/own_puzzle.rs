@@ -119,6 +119,47 @@ fn numbers_of_several_digits_are_symbols_in_numerical_order_and_are_typed_as_wor
 }
 
 #[test]
+fn what_does_not_fit_the_settings_of_a_set_is_one_line() {
+    let home = tempfile::tempdir().unwrap();
+    let set = home.path().join("set");
+    import("{\"question\": \"ab\", \"answer\": \"ba\", \"split\": \"train\"}\n").unwrap().write(&set).unwrap();
+    for (more, expected) in [
+        (["--set", "hidden_sise=16", "run"], "did you mean `model.hidden_size`?"),
+        (["--set", "n_heads=5", "run"], "does not divide"),
+        (["--seed", "1", "set"], "not empty"),
+    ] {
+        let mut train = trm();
+        train.args(["train", "--data"]).arg(&set).args(&more[..2]).arg("--out").arg(home.path().join(more[2]));
+        let said = fail(train, 2);
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn a_smaller_grid_is_taken_only_where_the_set_has_such_grids() {
+    let line =
+        |question: &str| format!("{{\"question\": {question:?}, \"answer\": {question:?}, \"split\": \"train\"}}\n");
+    let (one_size, padded) = (line("ab\nba"), line("ab\nba") + &line("a"));
+    for (text, padded) in [(one_size, false), (padded, true)] {
+        let home = tempfile::tempdir().unwrap();
+        let (set, run) = (home.path().join("set"), home.path().join("run"));
+        import(&text).unwrap().write(&set).unwrap();
+        assert_eq!(Dataset::read(&set).unwrap().puzzle.padded, padded);
+        let mut train = trm();
+        train.args(["train", "--max-steps", "1", "--threads", "1", "--set", "hidden_size=16", "--data"]);
+        train.arg(&set).arg("--out").arg(&run);
+        // Without a split to test on, the run ends after its updates.
+        let _ = train.output().unwrap();
+        let mut solve = trm();
+        solve.arg("solve").arg(&run).arg("a");
+        match padded {
+            true => _ = succeed(solve),
+            false => assert!(fail(solve, 2).contains("the puzzle is 1×1; all of its data set are 2×2")),
+        }
+    }
+}
+
+#[test]
 fn held_out_questions_stay_held_out_when_lines_are_added_and_equal_ones_stay_together() {
     let line = |i: usize| format!("{{\"question\": \"{i:04}\", \"answer\": \"{:04}\"}}\n", i * 7 % 10_000);
     let short: String = (0..200).map(line).collect();
@@ -150,6 +191,7 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
         (vec![good, &deep], vec!["line 2 ", "recursion limit"]),
         (vec![good, r#"{"question": "ab"}"#], vec!["line 2 ", "missing field `answer`"]),
         (vec![r#"{"question": "a", "answer": "b", "hint": 1}"#], vec!["line 1 ", "unknown field `hint`"]),
+        (vec![r#"{"question": "a", "answer": "b", "x\ny": 1}"#], vec!["line 1 ", "unknown field `x\\ny`"]),
         (
             vec![r#"{"question": "ab\nc", "answer": "b"}"#],
             vec!["line 1 question is ragged: row 2 has 1 cells, row 1 has 2"],
@@ -174,7 +216,26 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
             ],
             vec!["line 2 has the question of line 1 in another split", "line 3 has no split, unlike line 1"],
         ),
-        (vec!["x"; 25], vec!["25 faults: line 1 ", "line 10 ", "; and 15 more"]),
+        (vec!["x"; 25], vec!["25 faults: lines 1–25: each is not {", ": expected value"]),
+        (
+            ["x", "x", good, "x", "{}", "x", "x", "x", "{}"].into(),
+            vec!["8 faults: lines 1–2, 4, 6–8: each is not {", "; lines 5, 9: each is not {", "`question`"],
+        ),
+        (
+            vec![good, r#"{"question": "ab", "answer": "aa"}"#, r#"{"question": "ab", "answer": "bb"}"#],
+            vec!["2 faults: lines 2–3: each has the question of line 1 with another answer"],
+        ),
+        (
+            vec![
+                r#"{"question": "a", "answer": "b"}"#,
+                r#"{"question": "c", "answer": "b"}"#,
+                r#"{"question": "a", "answer": "a"}"#,
+                r#"{"question": "c", "answer": "c"}"#,
+            ],
+            vec!["2 faults: lines 3 (1), 4 (2): each has the question of the line in brackets with another answer"],
+        ),
+        (vec![r#"{"question": "a\tb", "answer": "b"}"#], vec![r#"line 1 question has the cell "\t"; a symbol is"#]),
+        (vec![r#"{"question": ["a\u001b"], "answer": "b"}"#], vec!["line 1 question has the cell ", "u001b"]),
     ] {
         fs::write(&file, lines.join("\n")).unwrap();
         let mut command = trm();
@@ -190,6 +251,12 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
     let mut command = trm();
     command.args(["data", "import", "jsonl"]).arg(&file).arg("--out").arg(home.path().join("set"));
     assert!(fail(command, 2).contains("line 1 "));
+}
+
+#[test]
+fn a_byte_order_mark_in_front_is_no_part_of_the_first_line() {
+    let line = "{\"question\": \"ab\", \"answer\": \"ba\", \"split\": \"train\"}\n";
+    assert_eq!(import(&format!("\u{feff}{line}")).unwrap(), import(line).unwrap());
 }
 
 #[test]

@@ -138,6 +138,48 @@ fn presets_are_listed_in_groups_with_what_was_published() {
 }
 
 #[test]
+fn the_drawing_of_every_preset_costs_what_its_plan_says() {
+    let json = |args: &[&str]| -> serde_json::Value {
+        let mut command = trm();
+        command.args(args).arg("--json");
+        serde_json::from_str(&stdout(&succeed(command))).unwrap()
+    };
+    for preset in presets() {
+        let plan = json(&["plan", preset.name, "--gflops", "1", "--threads", "1"]);
+        let drawing = json(&["info", "--model", preset.name]);
+        let number = |value: &serde_json::Value, key: &str| value[key].as_f64().unwrap();
+        let step = number(&drawing, "forward_flops") + number(&drawing, "backward_flops");
+        let (drawn, planned) = (step * number(&plan, "batch_size"), number(&plan, "flops_per_update"));
+        assert!((drawn / planned - 1.0).abs() < 1e-12, "{}: {drawn:e} drawn, {planned:e} planned", preset.name);
+        let lines = drawing["calls"].as_array().unwrap().iter();
+        let calls: f64 = lines.map(|line| number(line, "forward_flops")).sum();
+        let parts = calls + number(&drawing, "heads_flops") + number(&drawing, "further_flops");
+        assert!((parts / number(&drawing, "forward_flops") - 1.0).abs() < 1e-12, "{}", preset.name);
+    }
+}
+
+#[test]
+fn what_was_published_is_said_in_the_same_words_everywhere() {
+    let plan = |preset: &str| {
+        let mut command = trm();
+        command.args(["plan", preset, "--gflops", "100", "--threads", "1"]);
+        stdout(&succeed(command))
+    };
+    assert!(plan("table3-trm-t6-k6").contains("out of memory (arXiv 2510.04871v1, Table 3"));
+    for (preset, row) in
+        [("arc-1", "table5-arc1-trm-att"), ("arc-2", "table5-arc2-trm-att"), ("maze-30x30-hard", "table4-maze-trm-att")]
+    {
+        let all = presets();
+        let find = |name: &str| all.iter().find(|preset| preset.name == name).unwrap();
+        assert_eq!(find(preset).published_accuracy, find(row).published_accuracy, "{preset}");
+        assert_eq!(find(preset).source, find(row).source, "{preset}");
+        assert!(find(preset).description.contains(&format!("{} %", find(preset).published_accuracy.unwrap())));
+    }
+    let short = plan("sudoku-4x4");
+    assert!(short.contains("no figure: not from a paper") && short.contains("time here     1.3 min\n"), "{short}");
+}
+
+#[test]
 fn a_plan_measures_the_speed_and_says_so() {
     let plan = |more: &[&str]| {
         let mut command = trm();

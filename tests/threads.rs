@@ -6,9 +6,11 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{RandomExamples, config};
-use trm::config::Mixing;
+use trm::config::{Arch, Augment, Config, Gradient, Mixing};
+use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::model::Model;
-use trm::train::{Carry, Lanes, PuzzleTable, StepReport, Topology, Trainer, Weights};
+use trm::puzzle::arc::generator::generate;
+use trm::train::{Carry, Examples, Lanes, PuzzleTable, StepReport, TaskData, Topology, Trainer, Weights};
 
 /// Everything a few updates leave behind, as bits.
 #[derive(PartialEq)]
@@ -27,11 +29,15 @@ fn train(mixing: Mixing, batch_size: usize, groups: usize, threads: usize) -> Le
 fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> Left {
     let mut config = config(mixing, batch_size);
     config.train.gradient_groups = groups;
-    let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
+    left_by(lanes, config, &mut examples)
+}
+
+fn left_by(lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
+    let model = Model::new(&config.model, &config.task);
     let weights = Weights::new(&model, &config);
     let mut trainer = Trainer::new(config, weights, 100);
-    let reports = (0..9).map(|_| trainer.step(lanes, &mut examples).unwrap()).collect();
+    let reports = (0..9).map(|_| trainer.step(lanes, examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {
         weights: bits(trainer.weights.params.values()),
@@ -79,6 +85,61 @@ fn one_thread_equals_others_when_the_batch_is_no_multiple_of_four() {
 fn one_thread_equals_others_with_any_number_of_gradient_groups() {
     for groups in [1, 2, 3, 11, 30] {
         assert_threads_change_nothing(Mixing::MlpT, 30, groups);
+    }
+}
+
+#[test]
+fn one_thread_equals_others_whatever_the_model() {
+    type Change = fn(&mut Config);
+    let models: [(&str, Change); 7] = [
+        ("hrm", |c| (c.model.arch, c.model.gradient) = (Arch::Hrm, Gradient::OneStep)),
+        ("singlez", |c| c.model.arch = Arch::Singlez),
+        ("hier6", |c| c.model.arch = Arch::Hier6),
+        ("transformer", |c| c.model.arch = Arch::Transformer),
+        ("separate nets", |c| c.model.separate_nets = true),
+        ("without the continue loss", |c| c.train.continue_loss = false),
+        ("direct", |c| {
+            c.model.arch = Arch::Direct;
+            (c.train.halt_max_steps, c.train.continue_loss) = (1, false);
+        }),
+    ];
+    for (name, change) in models {
+        let left = |threads: usize| {
+            let mut config = config(Mixing::Attention, 10);
+            change(&mut config);
+            config.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+            let mut examples = RandomExamples::new(&config);
+            left_by(&Lanes::new(threads).unwrap(), config, &mut examples)
+        };
+        let one = left(1);
+        assert!(one.reports.iter().all(|r| r.loss.is_finite()), "{name}");
+        for threads in [2, 3] {
+            assert!(one == left(threads), "{name}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn one_thread_equals_others_on_arc_copies_that_are_made_when_they_are_drawn() {
+    let home = tempfile::tempdir().unwrap();
+    let subset = Subset { name: "all".into(), tasks: generate(4, 3, 1, 4, 0).unwrap(), solved: true };
+    let options = Options { aug: 5, seed: 0, side: 4, stored: Stored::Originals, sheet: None };
+    let set = home.path().join("set");
+    let more = [(ONLINE_FILE, online_file(0))];
+    build(vec![subset], "all", options).unwrap().write_with(&set, &more, &|_| {}).unwrap();
+    let left = |threads: usize| {
+        let mut config = config(Mixing::Attention, 10);
+        (config.data.dir, config.data.augment) = (set.display().to_string(), Augment::Online);
+        let data = TaskData::load(&config.data).unwrap();
+        assert!(data.task().num_puzzle_identifiers > 20, "the copies have identifiers of their own");
+        config.task = data.task().clone();
+        config.validate().unwrap();
+        let mut batches = data.batches(&config, None).unwrap();
+        left_by(&Lanes::new(threads).unwrap(), config, &mut batches)
+    };
+    let one = left(1);
+    for threads in [2, 3] {
+        assert!(one == left(threads), "{threads} threads");
     }
 }
 

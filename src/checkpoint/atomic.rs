@@ -30,6 +30,15 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |file| file.write_all(bytes))
 }
 
+/// Finds out whether a file can be written to `path`, before the work whose result it is to hold.
+pub fn check_target(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::input(format!("{}: is a folder; name a file", path.display())));
+    }
+    let temporary = temporary_of(path)?;
+    File::create(&temporary).and_then(|_| fs::remove_file(&temporary)).map_err(|e| explained(path, e))
+}
+
 /// Removes the temporaries that processes which died left in `folder`. Only the owner of the folder may call it.
 pub fn remove_leftovers(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {

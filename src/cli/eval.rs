@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::common::{StoredModel, Threads};
 use crate::checkpoint::atomic;
 use crate::dataset::arc;
 use crate::error::{Error, Result};
 use crate::puzzle::arc::vote::{PASS_AT, Score};
-use crate::report::{Table, wilson_95};
+use crate::report::{RowBar, Table, wilson_95};
 use crate::train::{ArcEvaluation, HaltRule, Identifiers, TaskData, Thinking};
 
 /// Evaluate a trained model: accuracy after each supervision step
@@ -88,10 +90,14 @@ pub fn run(args: Args) -> Result<()> {
     let StoredModel { config, model, mut weights } = StoredModel::load(&args.run, args.config.as_deref())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
-    if let Some(dir) = &args.data {
-        source.dir = dir.display().to_string();
-    }
-    let data = TaskData::load(&source)?;
+    let data = match &args.data {
+        // Whichever form the set has, its rows are the same: that of the run's own set need not be its.
+        Some(dir) => {
+            source.dir = dir.display().to_string();
+            TaskData::load_fitting(&mut source)?
+        }
+        None => TaskData::load(&source)?,
+    };
     if *data.task() != config.task {
         return Err(Error::input(format!(
             "the data set has {} tokens per puzzle, {} in the vocabulary and {} puzzle identifiers, the model {}, {} and \
@@ -110,35 +116,55 @@ pub fn run(args: Args) -> Result<()> {
         None => config.train.halt_max_steps,
     };
     let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
-    let limit = args.limit.unwrap_or(0);
+    let limit = match args.limit {
+        Some(0) => {
+            return Err(Error::input("--limit 0: nothing would be evaluated; give 1 or more, or leave it out for all"));
+        }
+        limit => limit.unwrap_or(0),
+    };
     let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
     let arc = data.dataset().is_arc() && args.split == arc::TEST;
-    if args.copies.is_some() && !arc {
-        return Err(Error::input("--copies is for the test split of an ARC set; leave it out"));
-    }
-    if args.submission.is_some() && !arc {
-        return Err(Error::input("--submission is for the test split of an ARC set; leave it out"));
-    }
-    let (result, score) = if arc {
-        let ArcEvaluation { rows, score, submission } =
-            data.evaluate_arc(&lanes, stored, (limit, args.copies.unwrap_or(usize::MAX)), told)?;
-        if let Some(file) = &args.submission {
-            atomic::write_bytes(file, submission.to_string().as_bytes())?;
+    for (argument, given) in [("--copies", args.copies.is_some()), ("--submission", args.submission.is_some())] {
+        if given && !arc {
+            let why = data.dataset().why_not_arc().map_or_else(String::new, |why| format!(" ({why})"));
+            return Err(Error::input(format!("{argument} is for the test split of an ARC set{why}; leave it out")));
         }
-        (rows, Some(score))
+    }
+    if let Some(file) = &args.submission {
+        atomic::check_target(file)?;
+    }
+    let copies = args.copies.unwrap_or(usize::MAX);
+    let rows = if arc { data.arc_rows(limit, copies)? } else { data.rows(&args.split, limit)? };
+    let bar = RowBar::new(rows.len() as u64);
+    let (result, arc) = if arc {
+        let evaluated = data.evaluate_arc(&lanes, stored, (limit, copies), told, &|| bar.add(1))?;
+        if let Some(file) = &args.submission {
+            atomic::write_bytes(file, evaluated.submission.to_string().as_bytes())?;
+        }
+        (evaluated.rows.clone(), Some(evaluated))
     } else {
-        let evaluation = data.evaluate(&lanes, stored, (&args.split, limit), told, || false)?;
-        (evaluation.expect("nothing stops it"), None)
+        (data.evaluate_observed(&lanes, stored, (&args.split, limit), told, &|_, _, _| bar.add(1))?, None)
     };
+    bar.finish();
+    let nothing_known = arc.as_ref().is_some_and(|arc| arc.unknown == arc.score.tasks);
     let right = (result.exact_accuracy * result.puzzles as f64).round() as u64;
     let (low, high) = wilson_95(right, result.puzzles as u64);
     if args.json {
         let mut value = serde_json::to_value(&result).expect("reports serialize");
         value["exact_accuracy_95"] = serde_json::json!([low, high]);
-        if let Some(score) = &score {
+        if let Some(ArcEvaluation { score, unknown, .. }) = &arc {
             value["arc"] = serde_json::to_value(score).expect("scores serialize");
+            value["arc"]["unknown"] = (*unknown).into();
+        }
+        if nothing_known {
+            let judged = ["exact_accuracy", "exact_accuracy_95", "token_accuracy", "halt_accuracy", "by_step"];
+            judged.into_iter().for_each(|key| value[key] = Value::Null);
+            value["arc"]["pass"] = Value::Null;
         }
         return super::print_json(&value);
+    }
+    if let Some(arc) = arc.as_ref().filter(|_| nothing_known) {
+        return super::print(&by_tasks(arc));
     }
     let valid = result.valid.map(|_| "valid %");
     let mut table = Table::new(["step", "exact %", "tokens %", "halting %"].into_iter().chain(valid));
@@ -162,12 +188,22 @@ pub fn run(args: Args) -> Result<()> {
         100.0 * low,
         100.0 * high
     ))?;
-    score.map_or(Ok(()), |score| super::print(&by_tasks(&score)))
+    arc.map_or(Ok(()), |arc| super::print(&by_tasks(&arc)))
 }
 
-/// pass@k, a line.
-fn by_tasks(score: &Score) -> String {
-    let shares = PASS_AT.iter().zip(score.pass).map(|(k, share)| format!("pass@{k} {:.2} %", 100.0 * share));
-    let (tasks, answered) = (score.tasks, score.answered);
-    format!("{tasks} tasks, {answered} with answers: {}\n", shares.collect::<Vec<_>>().join(", "))
+/// pass@k, a line; where no answer is known, that.
+fn by_tasks(arc: &ArcEvaluation) -> String {
+    let Score { tasks, answered, pass } = &arc.score;
+    let counted = format!("{tasks} task{}, {answered} with answers", if *tasks == 1 { "" } else { "s" });
+    if arc.unknown == *tasks {
+        return format!(
+            "{counted}: the set has no solutions, so none of them can be scored (--submission writes them)\n"
+        );
+    }
+    let shares = PASS_AT.iter().zip(pass).map(|(k, share)| format!("pass@{k} {:.2} %", 100.0 * share));
+    let unknown = match arc.unknown {
+        0 => String::new(),
+        unknown => format!(" ({unknown} without a known answer counted as wrong)"),
+    };
+    format!("{counted}: {}{unknown}\n", shares.collect::<Vec<_>>().join(", "))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::schedule::Drawing;
 use super::{print, print_json};
-use crate::config::{Config, MachineMemory};
+use crate::config::{Config, MachineMemory, Preset};
 use crate::error::Result;
 use crate::report::Table;
 use crate::simd;
@@ -50,8 +50,8 @@ struct Machine {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    if let Some(preset) = &args.model {
-        let drawing = Drawing::new(&Config::resolve(Some(preset), None, &args.set)?);
+    if let Some(name) = &args.model {
+        let drawing = Drawing::new(&Config::resolve(Some(Preset::named(name)?.name), None, &args.set)?);
         return if args.json { print_json(&drawing) } else { print(&drawing.to_string()) };
     }
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| Err(Error::carried_by(panic))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note(&format!("trm: {error}"));
+            complain(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -110,8 +110,15 @@ fn refuse(error: &clap::Error) -> ExitCode {
         .filter(|line| !line.is_empty())
         .collect();
     let said = said.join(" ");
-    note(&format!("trm: {} (see `trm help`)", said.strip_prefix("error: ").unwrap_or(&said)));
+    complain(&format!("{} (see `trm help`)", said.strip_prefix("error: ").unwrap_or(&said)));
     ExitCode::from(2)
+}
+
+/// Says on standard error what is wrong, in one line whatever it quotes: a control character of somebody's file or name is
+/// escaped, so that it neither ends the line nor moves a terminal's cursor.
+fn complain(text: &str) {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    note(&format!("trm: {}", text.chars().map(shown).collect::<String>()));
 }
 
 /// Writes a line to standard error; a reader that has gone away is no reason to stop.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::common::Threads;
 use super::schedule::{engineering, grouped};
 use super::{print, print_json};
-use crate::config::{Config, Preset, presets};
-use crate::error::{Error, Result, did_you_mean};
+use crate::config::{Arch, Config, Mixing, Preset, presets};
+use crate::error::{Error, Result};
 use crate::report::Table;
 use crate::simd::{self, Precision};
 use crate::train::scaling::{Machine, Step, predict};
@@ -18,6 +18,9 @@ use crate::train::{Cost, Lanes, Work, Workload};
 
 /// Sequences a lane gets in the measurement: a gradient group of its own.
 const SEQUENCES_PER_THREAD: usize = 4;
+
+/// With `--all`, rows longer than this are timed with one sequence a thread, which is what a lane takes of them at a time.
+const LONG_ROWS: usize = 400;
 
 /// Updates timed after one to warm up, unless they take longer than this many seconds.
 const UPDATES: usize = 3;
@@ -39,7 +42,7 @@ pub struct Args {
     /// The preset to plan (see `trm presets`)
     #[arg(value_name = "PRESET", required_unless_present = "all", conflicts_with = "all")]
     preset: Option<String>,
-    /// Every row of the paper's tables; the speed is measured once for each number format and sequence length
+    /// Every row of the paper's tables; the speed is measured on the first row of each sequence length, recursion and mixing
     #[arg(long)]
     all: bool,
     /// Change one setting, e.g. --set l_cycles=12; may be repeated
@@ -69,6 +72,8 @@ struct Speed {
     mfu: Option<f64>,
     /// Sequences in the batch that was timed; `None` when the speed was given.
     measured_with_batch: Option<usize>,
+    /// The preset that was timed.
+    measured_on: Option<&'static str>,
     threads: usize,
     precision: &'static str,
     simd: &'static str,
@@ -82,6 +87,8 @@ struct Plan {
     #[serde(flatten)]
     cost: Cost,
     batch_size: usize,
+    /// Of a row, without what stands in front of it.
+    tokens: usize,
     speed: Speed,
     hours: f64,
     /// On more cores.
@@ -112,11 +119,11 @@ pub fn run(args: Args) -> Result<()> {
     let larger = Larger::measure(&lanes, &args.cores)?;
     let plan = |preset: &Preset, speeds: &mut Speeds<'_>| {
         let config = Config::resolve(Some(preset.name), None, &args.set)?;
-        let speed = speeds.of(&config, args.all)?;
+        let speed = speeds.of(preset.name, &config, args.all)?;
         Plan::new(preset, &config, speed, &larger)
     };
     if let Some(name) = &args.preset {
-        let plan = plan(&find(name)?, &mut speeds)?;
+        let plan = plan(&Preset::named(name)?, &mut speeds)?;
         return if args.json { print_json(&plan) } else { print(&plan.table().to_string()) };
     }
     let rows = presets().into_iter().filter(Preset::is_of_the_paper);
@@ -126,15 +133,6 @@ pub fn run(args: Args) -> Result<()> {
         (_, true) => print(&markdown::document(&plans)),
         _ => print(&overview(&plans).to_string()),
     }
-}
-
-fn find(name: &str) -> Result<Preset> {
-    let all = presets();
-    if let Some(preset) = all.iter().find(|preset| preset.name == name) {
-        return Ok(preset.clone());
-    }
-    let hint = did_you_mean(name, all.iter().map(|preset| preset.name));
-    Err(Error::input(format!("unknown preset `{}`{hint} (`trm presets` lists them)", name.escape_debug())))
 }
 
 impl Plan {
@@ -147,6 +145,7 @@ impl Plan {
             preset: preset.name,
             description: preset.description.clone(),
             batch_size: config.train.batch_size,
+            tokens: config.task.seq_len,
             hours,
             cores: on.collect(),
             published_accuracy: preset.published_accuracy,
@@ -156,9 +155,22 @@ impl Plan {
         })
     }
 
+    /// The published accuracy in per cent, or why there is none: the rows without a figure are those that the paper could
+    /// not run.
+    fn figure(&self) -> String {
+        match (self.published_accuracy, &self.source) {
+            (Some(percent), _) => format!("{percent:.1}"),
+            (None, Some(_)) => "out of memory".into(),
+            (None, None) => "–".into(),
+        }
+    }
+
     fn published(&self) -> String {
-        let figure = self.published_accuracy.map_or("no figure".to_owned(), |percent| format!("{percent:.1} %"));
-        format!("{figure} ({})", self.source.as_deref().unwrap_or("not from a paper"))
+        let unit = if self.published_accuracy.is_some() { " %" } else { "" };
+        match &self.source {
+            Some(source) => format!("{}{unit} ({source})", self.figure()),
+            None => "no figure: not from a paper".into(),
+        }
     }
 
     fn table(&self) -> Table {
@@ -185,9 +197,9 @@ impl Plan {
             .row(["memory", &format!("{} on {} threads", mb(memory.total), memory.threads)])
             .row(["", &parts.join(", ")])
             .row(["speed", &speed.to_string()])
-            .row(["hours here", &hours(self.hours)]);
+            .row(["time here", &duration(self.hours)]);
         for on in &self.cores {
-            table.row([format!("on {} cores", on.cores), hours(on.hours)]);
+            table.row([format!("on {} cores", on.cores), duration(on.hours)]);
         }
         table.row(["published", &self.published()]);
         table
@@ -207,9 +219,11 @@ impl std::fmt::Display for Speed {
     }
 }
 
-/// 123.4 h with days behind.
-fn hours(hours: f64) -> String {
+/// Hours with days behind, or minutes, or seconds.
+fn duration(hours: f64) -> String {
     match hours {
+        h if h < 1.0 / 60.0 => format!("{:.1} s", h * 3600.0),
+        h if h < 1.0 => format!("{:.1} min", h * 60.0),
         h if h < 48.0 => format!("{h:.1} h"),
         h => format!("{h:.0} h ({:.1} days)", h / 24.0),
     }
@@ -224,7 +238,7 @@ fn overview(plans: &[Plan]) -> Table {
             engineering(plan.cost.run_flops),
             format!("{:.0} MB", plan.cost.memory.total as f64 / 1e6),
             format!("{:.0}", plan.hours),
-            plan.published_accuracy.map_or("–".to_owned(), |percent| format!("{percent:.1}")),
+            plan.figure(),
         ]);
     }
     table
@@ -261,30 +275,43 @@ impl<'a> Larger<'a> {
     }
 }
 
+/// What makes the speed of rows differ: number format, sequence length, mixing, recursion.
+type Class = (&'static str, usize, Mixing, Arch);
+
 /// Speeds measured so far; a given one takes their place.
 struct Speeds<'a> {
     lanes: &'a Lanes,
     given: Option<f64>,
-    measured: Vec<((&'static str, usize), Speed)>,
+    measured: Vec<(Class, Speed)>,
 }
 
 impl Speeds<'_> {
-    /// The speed of an experiment; with `shared`, that of the first one of the same number format and sequence length.
-    fn of(&mut self, config: &Config, shared: bool) -> Result<Speed> {
+    /// The speed of an experiment; with `shared`, that of the first one of its class.
+    fn of(&mut self, preset: &'static str, config: &Config, shared: bool) -> Result<Speed> {
         let precision = Precision::from(config.train.precision);
         let name = if precision == Precision::F32 { "f32" } else { "bf16" };
         let (threads, simd) = (self.lanes.threads(), simd::isa().name());
-        if let Some(gflops) = self.given {
-            return Ok(Speed { gflops, mfu: None, measured_with_batch: None, threads, precision: name, simd });
+        let known = Speed {
+            gflops: self.given.unwrap_or(0.0),
+            mfu: None,
+            measured_with_batch: None,
+            measured_on: None,
+            threads,
+            precision: name,
+            simd,
+        };
+        if self.given.is_some() {
+            return Ok(known);
         }
-        let class = (name, config.task.seq_len);
+        let class = (name, config.task.seq_len, config.model.mixing, config.model.arch);
         if let Some((_, speed)) = self.measured.iter().find(|(known, _)| shared && *known == class) {
             return Ok(speed.clone());
         }
-        let batch = config.train.batch_size.min(SEQUENCES_PER_THREAD * threads);
+        let per_thread = if shared && config.task.seq_len > LONG_ROWS { 1 } else { SEQUENCES_PER_THREAD };
+        let batch = config.train.batch_size.min(per_thread * threads);
         let gflops = measure(self.lanes, config, batch)?;
         let mfu = Some(gflops / self.lanes.fma_limit(precision, 0.2));
-        let speed = Speed { gflops, mfu, measured_with_batch: Some(batch), threads, precision: name, simd };
+        let speed = Speed { gflops, mfu, measured_with_batch: Some(batch), measured_on: Some(preset), ..known };
         self.measured.push((class, speed.clone()));
         Ok(speed)
     }
@@ -294,7 +321,7 @@ impl Speeds<'_> {
 fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     let mut config = config.clone();
     config.train.batch_size = batch;
-    config.train.gradient_groups = 0;
+    config.train.gradient_groups = batch.min(lanes.threads());
     // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
     let mut workload = Workload::new(config);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::model::{Call, Method, Model, Source, model_flops, network_flops};
+use crate::model::{Call, Method, Model, Source, further_flops, model_flops, network_flops};
 use crate::report::Table;
 
 /// What `trm info --model` prints.
@@ -20,7 +20,11 @@ pub struct Drawing {
     pub parameters: usize,
     pub puzzle_table_parameters: usize,
     pub calls: Vec<Line>,
-    /// Model FLOPs of one sequence's supervision step.
+    /// Model FLOPs of the heads, forward.
+    pub heads_flops: f64,
+    /// Model FLOPs of the second forward pass, which the continue loss needs.
+    pub further_flops: f64,
+    /// Model FLOPs of one sequence's supervision step, all of these together.
     pub forward_flops: f64,
     pub backward_flops: f64,
     /// What stops the detached cycles early.
@@ -78,6 +82,8 @@ impl Drawing {
             is_answer: i == schedule.answer.index(),
         });
         let flops = model_flops(&model);
+        let calls = lines(&model, &names);
+        let further_flops = further_flops(&model, &config.train);
         Self {
             model: description(config),
             state_shape: [model.len, model.hidden],
@@ -85,8 +91,10 @@ impl Drawing {
             nets: nets.collect(),
             parameters: model.layout.n_weights(),
             puzzle_table_parameters: config.task.num_puzzle_identifiers * config.model.puzzle_emb_ndim,
-            calls: lines(&model, &names),
-            forward_flops: flops.forward,
+            heads_flops: flops.forward - calls.iter().map(|line| line.forward_flops).sum::<f64>(),
+            calls,
+            further_flops,
+            forward_flops: flops.forward + further_flops,
             backward_flops: flops.backward,
             iteration: schedule.iteration.as_ref().map(|iteration| {
                 let method = if iteration.method == Method::Plain { "plain iteration" } else { "Anderson's method" };
@@ -139,8 +147,10 @@ impl std::fmt::Display for Drawing {
                 table.row([mark, line.call.clone(), times, engineering(all * line.forward_flops), backward]);
             }
         }
-        let heads: f64 = self.forward_flops - self.calls.iter().map(|line| line.forward_flops).sum::<f64>();
-        table.row(["●", "heads", "1", &engineering(heads), &engineering(2.0 * heads)]);
+        table.row(["●", "heads", "1", &engineering(self.heads_flops), &engineering(2.0 * self.heads_flops)]);
+        if self.further_flops > 0.0 {
+            table.row(["○", "all again, for the continue loss", "1", &engineering(self.further_flops), "–"]);
+        }
         table.row(["", "all", "", &engineering(self.forward_flops), &engineering(self.backward_flops)]);
         write!(f, "{table}")?;
         write!(f, "\n{} parameters with embedding and heads", grouped(self.parameters))?;

@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 /// Show an ARC task: its demonstrations and test pairs
 ///
 /// Grids are drawn side by side, in colour on a terminal, as digits elsewhere. The task comes from a file of its own, or
-/// by its name from a data set or from a folder of ARC's JSON files.
+/// by its name from a data set or from a folder of ARC's JSON files (Kaggle's form, or one file per task).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm show data/arc-1 007bbfb7
   trm show downloads/arc 007bbfb7
+  trm show ARC-AGI/data 007bbfb7
   trm show ARC-AGI/data/training/007bbfb7.json")]
 pub struct Args {
     /// A data set folder, a folder of JSON files, or the JSON file of one task
@@ -30,19 +31,17 @@ pub fn run(args: Args) -> Result<()> {
     let name = args.task.as_deref().ok_or_else(|| {
         Error::input(format!("{}: which task? Give its name, or the JSON file of one task", from.display()))
     })?;
-    let Some(prefix) = super::data::arc_prefix(from) else {
+    let Some(sources) = arc::Sources::of(from) else {
         let data = Dataset::read(from)?;
-        if !data.is_arc() {
-            return Err(Error::input(format!("{}: is no ARC set; `show` knows ARC tasks", from.display())));
+        if let Some(why) = data.why_not_arc() {
+            return Err(Error::input(format!("{}: is no ARC set ({why}); `show` knows ARC tasks", from.display())));
         }
         return task::show(&data.arc_task_named(name)?, true);
     };
-    let subsets = arc::subsets_in(from, &prefix)?;
-    for subset in &subsets {
-        let tasks = arc::read_subset(from, &prefix, subset)?.tasks;
-        if let Some(found) = tasks.iter().find(|task| task.id == name) {
+    for subset in &sources.subsets {
+        if let Some(found) = sources.read(subset)?.tasks.iter().find(|task| task.id == name) {
             return task::show(found, true);
         }
     }
-    Err(Error::input(format!("{}: no task {name:?} in the subsets {}", from.display(), subsets.join(", "))))
+    Err(Error::input(format!("{}: no task {name:?} in the subsets {}", from.display(), sources.subsets.join(", "))))
 }

@@ -27,9 +27,18 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
         print(&format!("{}\n", pair(&format!("demonstration {n}"), shown, colour)))?;
     }
     for (n, shown) in (1..).zip(&task.test).filter(|_| answers) {
-        print(&format!("{}\n", pair(&format!("test {n}"), shown, colour)))?;
+        let picture = match is_known(shown) {
+            true => pair(&format!("test {n}"), shown, colour),
+            false => side_by_side(&[Panel::new(format!("test {n}, answer not known"), &shown.input)], colour),
+        };
+        print(&format!("{picture}\n"))?;
     }
     Ok(())
+}
+
+/// Whether the answer of a test pair came with it.
+fn is_known(pair: &Pair) -> bool {
+    pair.output != Grid::unknown()
 }
 
 /// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
@@ -66,11 +75,11 @@ fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize,
         }
         let title = format!("step {} of {}, {:.1} %", i + 1, answers.len(), 100.0 * thoughts[i].confidence);
         let before = i.checked_sub(1).map(|before| &answers[before]).filter(|_| watch);
-        let panels = [
-            Panel::new(format!("test {n}"), &test.input),
-            Panel { title, grid: Some(answer), marks: before },
-            Panel::new("truth", &test.output),
-        ];
+        let mut panels =
+            vec![Panel::new(format!("test {n}"), &test.input), Panel { title, grid: Some(answer), marks: before }];
+        if is_known(test) {
+            panels.push(Panel::new("truth", &test.output));
+        }
         let picture = side_by_side(&panels, terminal);
         if terminal && drawn > 0 {
             std::thread::sleep(FRAME);
@@ -82,7 +91,11 @@ fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize,
             print("\n")?;
         }
     }
-    let verdict = if *last == test.output { "right" } else { "not right" };
+    let verdict = match is_known(test) {
+        true if *last == test.output => "right",
+        true => "not right",
+        false => "the right answer is not known",
+    };
     let steps = format!("{} supervision step{}", thoughts.len(), if thoughts.len() == 1 { "" } else { "s" });
     print(&format!("{verdict}, confidence {:.1} %, {steps}\n\n", 100.0 * sure.confidence))
 }

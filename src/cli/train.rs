@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::common::{Experiment, Threads};
-use super::note;
 use super::solve::show_sample;
+use super::{complain, note};
 use crate::checkpoint::RunFolder;
-use crate::config::{self, Config, suggested};
+use crate::config::{self, Augment, Config, DataConfig, SetShape, suggested};
+use crate::dataset::arc;
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::model::update_flops;
+use crate::puzzle::{Description, Kind};
 use crate::report::Progress;
 use crate::simd::{self, Precision};
-use crate::train::{Ending, HaltRule, Lanes, Run, TaskData, Thinking};
+use crate::train::{Ending, HaltRule, Lanes, Run, TaskData, Thinking, board_of};
 
 /// Train a model
 ///
@@ -80,7 +82,7 @@ fn on_interrupt() {
         if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
             std::process::exit(INTERRUPTED.into());
         }
-        note("\nsaving … (press again to end at once, without saving)");
+        note("\nfinishing this update, then saving … (press again to end at once, without saving)");
     });
 }
 
@@ -96,17 +98,42 @@ fn shorthands(args: &Args) -> Vec<String> {
 }
 
 fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
-    let mut config = args.experiment.resolve(&shorthands(args))?;
-    let data = TaskData::load(&config.data)?;
     let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
-    let mut name = args.experiment.name();
-    if !named && data.task().puzzle != config.task.puzzle {
-        let (task, examples) = (data.task(), data.split("train")?.examples());
-        let sets = suggested(task.seq_len, examples, data.board().has_symmetries());
-        note(&format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
+    // Of a set without a preset, settings need only fit those that the set suggests: to read it, its own are enough.
+    let (mut config, misfit) = match args.experiment.resolve(&shorthands(args)) {
+        Err(misfit) if !named && args.data.is_some() => {
+            let about_data =
+                |set: &&String| set.trim_start().starts_with("data.") || set.trim_start().starts_with("augment");
+            let sets = args.experiment.set.iter().filter(about_data).cloned().chain(shorthands(args));
+            (Config::resolve(None, None, &sets.collect::<Vec<_>>())?, Some(misfit))
+        }
+        config => (config?, None),
+    };
+    let asked = config.data.augment;
+    let data = load(args, &mut config)?;
+    let (mut name, mut chosen) = (args.experiment.name(), None);
+    let (wanted, found, stored) = (&config.task, data.task(), !config.data.dir.is_empty());
+    if named {
+        let preset = args.experiment.preset.as_ref().filter(|_| args.experiment.config.is_none() && stored);
+        preset.map_or(Ok(()), |preset| made_for(preset, &config, &data))?;
+    } else if wanted.puzzle != found.puzzle || stored && wanted.seq_len != found.seq_len {
+        let set = SetShape {
+            seq_len: found.seq_len,
+            examples: data.split("train")?.examples(),
+            identifiers: found.num_puzzle_identifiers,
+            augment: match data.dataset().is_arc() {
+                true => config.data.augment,
+                false if data.board().has_symmetries() => Augment::Online,
+                false => Augment::Stored,
+            },
+        };
+        let sets = suggested(set);
+        chosen = Some(format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
         config = Config::resolve(None, None, &[sets, args.experiment.set.clone(), shorthands(args)].concat())?;
         let folder = Path::new(&config.data.dir).file_name();
         name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
+    } else if let Some(misfit) = misfit {
+        return Err(misfit);
     }
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
@@ -118,7 +145,61 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
         folder.discard();
         return Err(error);
     }
+    chosen.iter().for_each(|chosen| note(chosen));
+    tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
     Ok((folder, config, data))
+}
+
+/// The data of a new run. Unless somebody has said which, an ARC set on disk is augmented in the way it is made for.
+fn load(args: &Args, config: &mut Config) -> Result<TaskData> {
+    match augmentation_is_said(args) {
+        true => TaskData::load(&config.data),
+        false => TaskData::load_fitting(&mut config.data),
+    }
+}
+
+/// Whether somebody has chosen the augmentation, in a file or an argument; a preset's is only what its own set needs.
+fn augmentation_is_said(args: &Args) -> bool {
+    let mut keys = args.experiment.set.iter().filter_map(|set| set.split_once('='));
+    args.experiment.config.is_some() || keys.any(|(key, _)| key.trim().ends_with("augment"))
+}
+
+/// Says where a run on an ARC set has another augmentation than its `preset`, or none though the set is made for it.
+fn tell_augmentation(data: &DataConfig, preset: Option<Augment>) {
+    let DataConfig { dir, augment, .. } = data;
+    let online = !dir.is_empty() && arc::is_online(Path::new(dir));
+    let changed = preset.is_some_and(|preset| preset != *augment);
+    match augment {
+        Augment::Stored if online => complain(&format!(
+            "{dir} holds tasks without their copies, and data.augment = \"stored\" trains on those alone; \
+             augment = \"online\" makes the copies"
+        )),
+        Augment::Online if online && changed => complain(&format!(
+            "{dir} holds tasks without their copies: data.augment is \"online\", which makes them, in place of the preset's"
+        )),
+        Augment::Stored if changed => {
+            complain(&format!("{dir} holds its copies: data.augment is \"stored\", in place of the preset's"));
+        }
+        _ => {}
+    }
+}
+
+/// Refuses a preset whose puzzle is another one than that of the data set: its width, depth and number of updates were
+/// chosen for its own.
+fn made_for(preset: &str, config: &Config, data: &TaskData) -> Result<()> {
+    let (own, found) = (&config.task, data.task());
+    // Presets of published sets call them rows of tokens, which is what the authors' files say.
+    let known = own.puzzle != Kind::Tokens.name() && found.puzzle != Kind::Tokens.name();
+    if (own.seq_len, own.vocab_size) == (found.seq_len, found.vocab_size) && (!known || own.puzzle == found.puzzle) {
+        return Ok(());
+    }
+    let own = Description::infer(own.seq_len, own.vocab_size);
+    let own = if known { board_of(&config.task)?.name() } else { own.board(config.task.vocab_size)?.name() };
+    let (dir, set) = (&config.data.dir, data.board().name());
+    Err(Error::input(format!(
+        "preset {preset} is made for {own}, but {dir} holds {set}; `trm train --data DIR` without a preset chooses settings \
+         for it (a file with preset = {preset:?}, given with --config, takes these anyway)"
+    )))
 }
 
 /// `runs/NAME`, or the first of `runs/NAME-2`, `-3`, … that is not there yet.
@@ -138,6 +219,9 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     }
     let mut wanted = asked.resolve(&shorthands(args))?;
     wanted.task = stored.task.clone();
+    if stored.task.puzzle == Kind::Arc.name() && !augmentation_is_said(args) {
+        wanted.data.augment = stored.data.augment;
+    }
     if wanted.train.precision == config::Precision::Auto {
         wanted.train.precision = stored.train.precision;
     }
@@ -161,7 +245,7 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
 
 fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -> Result<()> {
     for warning in &run.warnings {
-        note(&format!("trm: {warning}"));
+        complain(warning);
     }
     let trainer = run.trainer();
     let precision = Precision::from(trainer.config.train.precision);

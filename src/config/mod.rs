@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use presets::{DEFAULT_PRESET, Preset, presets};
 pub use resources::MachineMemory;
-pub use suggest::suggested;
+pub use suggest::{SetShape, suggested};
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,6 +162,8 @@ pub struct TaskConfig {
     pub width: usize,
     /// What each token is called, a JSON array of strings; empty: as the kind of puzzle has it.
     pub symbols: String,
+    /// Whether a grid may be smaller than the board, on padding.
+    pub padded: bool,
     /// S: tokens per puzzle.
     pub seq_len: usize,
     /// V: tokens in the vocabulary.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::error::{Error, Result, did_you_mean};
+
 /// The preset a run without arguments uses; also the base that every layer is a difference to.
 pub const DEFAULT_PRESET: &str = "sudoku-6x6";
 
@@ -24,6 +26,15 @@ pub struct Preset {
 }
 
 impl Preset {
+    /// The preset of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        let known = TEXTS.iter().find(|(known, _)| *known == name);
+        known.map(|&(name, text)| Self::parse(name, text)).ok_or_else(|| {
+            let hint = did_you_mean(name, names());
+            Error::input(format!("unknown preset `{}`{hint} (`trm presets` lists them)", name.escape_debug()))
+        })
+    }
+
     /// Whether it is a row of the paper's tables.
     pub fn is_of_the_paper(&self) -> bool {
         self.group != ENGINE

@@ -26,11 +26,11 @@ use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
-/// Faults that an error lists; it counts all of them.
-const LISTED: usize = 10;
-
 /// Most cells of a grid.
 const MOST_CELLS: usize = 4096;
+
+/// What some editors write in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line.
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ struct Row {
 /// as `test`, at least one and not all: equal questions stay together, and further lines move none of them.
 ///
 /// # Errors
-/// All lines that cannot be used, up to ten of them by number.
+/// Every line that cannot be used, by number; lines with the same fault stand together.
 pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Dataset> {
     let path = path.as_ref();
     if !(0.0..1.0).contains(&test_share) {
@@ -88,7 +88,8 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
             path.display()
         )));
     }
-    let puzzle = Description { kind: Kind::Grid, height, width, symbols };
+    let padded = grids().any(|cells| cells.shape() != (height, width));
+    let puzzle = Description { kind: Kind::Grid, height, width, symbols, padded };
     let board = Symbols::new(&puzzle, puzzle.symbols.len())?;
     let mut tokens: BTreeMap<String, Rows> = BTreeMap::new();
     for row in &rows {
@@ -114,27 +115,47 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
     Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle })
 }
 
-/// What is wrong, each with its line.
-type Faults = Vec<(usize, String)>;
+/// What is wrong with a line.
+struct Fault {
+    line: usize,
+    /// What it is or has, [`THAT`] standing for the line before it that it does not agree with.
+    what: String,
+    /// That line.
+    with: Option<usize>,
+}
+
+impl Fault {
+    fn alone(line: usize, what: String) -> Self {
+        Self { line, what, with: None }
+    }
+
+    fn between(line: usize, what: &str, with: usize) -> Self {
+        Self { line, what: what.into(), with: Some(with) }
+    }
+}
+
+/// In [`Fault::what`]: another line.
+const THAT: &str = "{that line}";
 
 /// The lines that can be used by themselves, and what is wrong with the others.
-fn read(path: &Path) -> Result<(Vec<Row>, Faults)> {
+fn read(path: &Path) -> Result<(Vec<Row>, Vec<Fault>)> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut ids: HashMap<String, usize> = HashMap::new();
     for (text, line) in BufReader::new(file).split(b'\n').zip(1..) {
         let text = text.map_err(|e| Error::io(path, e))?;
+        let text = if line == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text) } else { &text };
         if text.trim_ascii().is_empty() {
             continue;
         }
-        match parse(&text, line) {
+        match parse(text, line) {
             Ok((row, id)) => {
                 if let Some(first) = id.and_then(|id| ids.insert(id, line)) {
-                    faults.push((line, format!("has the id of line {first} again")))
+                    faults.push(Fault::between(line, "has the id of {that line} again", first));
                 }
                 rows.push(row);
             }
-            Err(what) => faults.push((line, what)),
+            Err(what) => faults.push(Fault::alone(line, what)),
         }
     }
     Ok((rows, faults))
@@ -162,37 +183,83 @@ fn parse(text: &[u8], line: usize) -> Result<(Row, Option<String>), String> {
 }
 
 /// What is wrong between lines.
-fn find_contradictions(rows: &[Row], faults: &mut Faults) {
+fn find_contradictions(rows: &[Row], faults: &mut Vec<Fault>) {
     let mut seen: HashMap<&Cells, &Row> = HashMap::new();
     for row in rows {
         if row.split.is_some() != rows[0].split.is_some() {
-            let (line, has) = (rows[0].line, if row.split.is_some() { "a" } else { "no" });
-            faults.push((row.line, format!("has {has} split, unlike line {line}")));
+            let what = if row.split.is_some() {
+                "has a split, unlike {that line}"
+            } else {
+                "has no split, unlike {that line}"
+            };
+            faults.push(Fault::between(row.line, what, rows[0].line));
         }
         let first = *seen.entry(&row.question).or_insert(row);
         if first.answer != row.answer {
-            faults.push((row.line, format!("has the question of line {} with another answer", first.line)));
+            faults.push(Fault::between(row.line, "has the question of {that line} with another answer", first.line));
         } else if first.split != row.split {
-            faults.push((row.line, format!("has the question of line {} in another split", first.line)));
+            faults.push(Fault::between(row.line, "has the question of {that line} in another split", first.line));
         }
     }
 }
 
-/// One error out of all faults.
-fn refuse(path: &Path, mut faults: Faults) -> Result<()> {
-    faults.sort_by_key(|(line, _)| *line);
-    let listed: Vec<String> = faults.iter().take(LISTED).map(|(line, what)| format!("line {line} {what}")).collect();
-    let more = match faults.len().saturating_sub(LISTED) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
+/// One error out of all faults: equal ones together, in the order of their first lines, so that a file with one mistake in
+/// every line is a short message, and no line is left out.
+fn refuse(path: &Path, mut faults: Vec<Fault>) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    faults.sort_by_key(|fault| fault.line);
+    let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
+    let mut groups: Vec<Vec<Fault>> = Vec::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
+    for fault in faults {
+        let group = *at.entry(fault.what.clone()).or_insert(groups.len());
+        if group == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[group].push(fault);
+    }
+    let groups: Vec<String> = groups.iter().map(|group| together(group)).collect();
+    Err(Error::input(format!("{}: {count}: {}", path.display(), groups.join("; "))))
+}
+
+/// Faults that are alike: `line 3 has …`, `lines 3–7, 9: each has …`.
+fn together(faults: &[Fault]) -> String {
+    let first = &faults[0];
+    let same = faults.iter().all(|fault| fault.with == first.with);
+    let with = match first.with {
+        Some(line) if same => format!("line {line}"),
+        _ => "the line in brackets".into(),
     };
-    match faults.len() {
-        0 => Ok(()),
-        n => {
-            let lines = if n == 1 { "1 fault" } else { &format!("{n} faults") };
-            Err(Error::input(format!("{}: {lines}: {}{more}", path.display(), listed.join("; "))))
+    let what = if first.with.is_some() { first.what.replace(THAT, &with) } else { first.what.clone() };
+    if let [only] = faults {
+        return format!("line {} {what}", only.line);
+    }
+    let lines = match same {
+        true => ranges(faults.iter().map(|fault| fault.line)),
+        false => {
+            let pairs = faults.iter().map(|fault| format!("{} ({})", fault.line, fault.with.unwrap_or(0)));
+            pairs.collect::<Vec<_>>().join(", ")
+        }
+    };
+    format!("lines {lines}: each {what}")
+}
+
+/// Growing numbers as `3–7, 9`.
+fn ranges(numbers: impl Iterator<Item = usize>) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 >= number => *last = number,
+            _ => runs.push((number, number)),
         }
     }
+    let run = |&(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}–{last}"),
+    };
+    runs.iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
 /// Names the split of every row.

@@ -7,7 +7,7 @@ use super::csv_rows::{self, Form};
 use super::rows::{Rows, assemble, reserved};
 use super::{Dataset, Split};
 use crate::puzzle::maze::{
-    Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, Wanted, ends, generate_split, source,
+    Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, Wanted, ends, generate_split, is_solution, solve, source,
 };
 use crate::puzzle::{Description, Kind};
 use crate::rng::Rng;
@@ -40,12 +40,14 @@ pub fn build(side: usize, count: usize, test: usize, like: Wanted, dihedral: boo
 /// `S`, `G`, and `o` for the path in the answer. With `dihedral`, training holds all eight images of each maze, in the
 /// order of their numbers.
 ///
-/// Rows are checked for form here, for truth by [`audit`](super::audit()).
+/// # Errors
+/// The first row that is no maze with a way from S to G, or whose answer is not one of its shortest paths.
 pub fn import(train: impl AsRef<Path>, test: Option<&Path>, dihedral: bool) -> Result<Dataset> {
     let mut form = MazeForm { side: 0 };
     let mut rng = Rng::new(0);
-    let test = test.map(|path| csv_rows::read(path, &mut form, None, &mut rng)).transpose()?;
+    // The training file says which side mazes have, so that it is the other one that is blamed for another side.
     let train = csv_rows::read(train.as_ref(), &mut form, None, &mut rng)?;
+    let test = test.map(|path| csv_rows::read(path, &mut form, None, &mut rng)).transpose()?;
     set(form.side, train, test, dihedral)
 }
 
@@ -101,9 +103,15 @@ impl Form for MazeForm {
     fn check(&self, question: &[u8], answer: &[u8]) -> Result<(), String> {
         ends(question).map_err(|what| format!("question {what}"))?;
         let differs = |(q, a): (&u8, &u8)| q != a && (*q, *a) != (SPACE, PATH);
-        match question.iter().zip(answer).position(differs) {
-            Some(cell) => Err(format!("answer is another maze than the question at character {}", cell + 1)),
-            None => Ok(()),
+        if let Some(cell) = question.iter().zip(answer).position(differs) {
+            return Err(format!("answer is another maze than the question at character {}", cell + 1));
+        }
+        let solved = solve(self.side, question).ok_or("question has no way from S to G")?;
+        let (drawn, wanted) = (answer.iter().filter(|&&token| token == PATH).count(), solved.length - 2);
+        match is_solution(self.side, question, answer) {
+            true => Ok(()),
+            false if drawn == 0 => Err(format!("answer has no path; a shortest one is {wanted} `o`s from S to G")),
+            false => Err(format!("answer's {drawn} `o`s are no shortest path; one is {wanted} of them from S to G")),
         }
     }
 }

@@ -70,6 +70,7 @@ fn small_with(
         puzzle: "tokens".into(),
         width: 0,
         symbols: String::new(),
+        padded: true,
         seq_len: seq_len + 1,
         vocab_size: vocab + 1,
         num_puzzle_identifiers: 1,

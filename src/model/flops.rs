@@ -40,9 +40,12 @@ pub fn model_flops(model: &Model) -> Flops {
 
 /// FLOPs of an update: every sequence's training step, and with the continue loss its further forward pass.
 pub fn update_flops(model: &Model, train: &TrainConfig) -> f64 {
-    let flops = model_flops(model);
-    let further = if train.continue_loss { flops.forward } else { 0.0 };
-    train.batch_size as f64 * (flops.total() + further)
+    train.batch_size as f64 * (model_flops(model).total() + further_flops(model, train))
+}
+
+/// FLOPs of the forward pass that the continue loss needs beside the training step, for one sequence.
+pub fn further_flops(model: &Model, train: &TrainConfig) -> f64 {
+    if train.continue_loss { forward_flops(model) } else { 0.0 }
 }
 
 /// FLOPs of a supervision step without gradient, for one sequence.

@@ -17,7 +17,7 @@ mod schedule;
 pub use checks::CATALOGUE;
 pub use embedding::Embedding;
 pub use experts::{Balance, Experts};
-pub use flops::{Flops, forward_flops, model_flops, network_flops, update_flops};
+pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops, update_flops};
 pub use init::initialize;
 pub use network::{Block, Mix, Mlp, Network};
 pub use recursion::{Pass, Recursion};

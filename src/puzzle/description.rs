@@ -56,6 +56,17 @@ pub struct Description {
     /// What each token is called, token 0 first; empty: as the kind has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub symbols: Vec<String>,
+    /// Whether a grid may be smaller than that, on padding; files that do not say so may have such grids.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub padded: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 impl Description {
@@ -63,7 +74,7 @@ impl Description {
     pub fn of(kind: Kind, seq_len: usize) -> Self {
         let side = seq_len.isqrt();
         let (height, width) = if side * side == seq_len { (side, side) } else { (1, seq_len) };
-        Self { kind, height, width, symbols: Vec::new() }
+        Self { kind, height, width, symbols: Vec::new(), padded: true }
     }
 
     /// What rows of `seq_len` tokens out of `vocab_size` are, judged by the published sets: Sudoku of side n has n + 2

@@ -9,7 +9,7 @@ use crate::dataset::arc::TEST;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};
-use crate::puzzle::arc::{Augmentation, crop};
+use crate::puzzle::arc::{Augmentation, Grid, Task, crop};
 
 /// An evaluation by tasks.
 pub struct ArcEvaluation {
@@ -17,24 +17,34 @@ pub struct ArcEvaluation {
     pub rows: Evaluation,
     /// pass@k over tasks.
     pub score: Score,
+    /// Tasks with a test input whose answer is not known; whatever they are answered, they count as wrong.
+    pub unknown: usize,
     /// What `submission.json` holds.
     pub submission: Value,
 }
 
 impl TaskData {
+    /// The rows that answer the test inputs of the first `limit` tasks (0: all), with up to `copies` copies of each.
+    pub fn arc_rows(&self, limit: usize, copies: usize) -> Result<Vec<usize>> {
+        let split = self.split(TEST)?;
+        let groups = if limit == 0 { split.groups() } else { limit.min(split.groups()) };
+        Ok(split.rows_of_copies(groups, copies))
+    }
+
     /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
-    /// and counts the votes in the order of the rows.
+    /// and counts the votes in the order of the rows. `done` is told of every row that is answered.
     pub fn evaluate_arc(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
         (limit, copies): (usize, usize),
         told: (Thinking, Identifiers),
+        done: &(dyn Fn() + Sync),
     ) -> Result<ArcEvaluation> {
         let (dataset, split) = (self.dataset(), self.split(TEST)?);
         let tasks = dataset.arc_tasks(limit)?;
         let side = dataset.puzzle.width;
-        let rows = split.rows_of_copies(tasks.len(), copies);
+        let rows = self.arc_rows(limit, copies)?;
         let names: Vec<(&str, Augmentation)> = split.puzzle_identifiers[..split.group(tasks.len() - 1).end]
             .iter()
             .map(|&id| Augmentation::of_name(&dataset.identifiers[id as usize]).map_err(Error::from))
@@ -42,6 +52,7 @@ impl TaskData {
         let undone = |example: usize, tokens: &[u8]| names[split.puzzle_of(example)].1.undo(&crop(tokens, side));
         let votes = Mutex::new(Vec::new());
         let observer = |at: usize, tokens: &[u8], confidence: f64| {
+            done();
             let example = rows[at];
             let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
@@ -54,6 +65,8 @@ impl TaskData {
         for (example, input, answer, confidence) in votes {
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
-        Ok(ArcEvaluation { rows: by_row, score: ballot.score(), submission: ballot.submission() })
+        let is_unknown = |task: &&Task| task.test.iter().any(|pair| pair.output == Grid::unknown());
+        let unknown = tasks.iter().filter(is_unknown).count();
+        Ok(ArcEvaluation { rows: by_row, score: ballot.score(), unknown, submission: ballot.submission() })
     }
 }

@@ -31,12 +31,13 @@ pub struct TaskData {
 /// What a data set fixes of a run.
 fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
     let (_, first) = *dataset.in_order().first().ok_or_else(|| Error::input("the data set has no split"))?;
-    let Description { kind, height, width, symbols } = &dataset.puzzle;
+    let Description { kind, height, width, symbols, padded } = &dataset.puzzle;
     let symbols = if symbols.is_empty() { String::new() } else { serde_json::json!(symbols).to_string() };
     Ok(TaskConfig {
         puzzle: kind.name().into(),
         width: if height == width || *kind == Kind::Tokens { 0 } else { *width },
         symbols,
+        padded: *padded,
         seq_len: first.meta.seq_len,
         vocab_size: first.meta.vocab_size,
         num_puzzle_identifiers: first.meta.num_puzzle_identifiers,
@@ -51,6 +52,7 @@ pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
     if let Some(height) = task.seq_len.checked_div(task.width) {
         (description.height, description.width) = (height, task.width);
     }
+    description.padded = task.padded;
     if !task.symbols.is_empty() {
         let fault = |e| Error::input(format!("task.symbols is no JSON array of strings: {e}"));
         description.symbols = serde_json::from_str(&task.symbols).map_err(fault)?;
@@ -65,6 +67,16 @@ pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
 impl TaskData {
     /// Reads `data.dir`, or generates the set that `data` describes.
     pub fn load(data: &DataConfig) -> Result<Self> {
+        Self::load_with(&mut data.clone(), false)
+    }
+
+    /// The same, but a stored ARC set decides `data.augment`: one of originals stands for its copies, which are made, and
+    /// one that holds its copies has nothing left to make.
+    pub fn load_fitting(data: &mut DataConfig) -> Result<Self> {
+        Self::load_with(data, true)
+    }
+
+    fn load_with(data: &mut DataConfig, fitting: bool) -> Result<Self> {
         let dataset = if data.dir.is_empty() {
             let (train, test) = (data.train_puzzles, data.test_puzzles);
             match data.generate {
@@ -79,7 +91,11 @@ impl TaskData {
             }
         } else {
             let stored = Dataset::read(&data.dir)?;
-            let copies = data.augment == Augment::Online && stored.is_arc();
+            let online = arc::is_online(Path::new(&data.dir));
+            if fitting && (online || stored.is_arc()) {
+                data.augment = if online { Augment::Online } else { Augment::Stored };
+            }
+            let copies = data.augment == Augment::Online && (online || stored.is_arc());
             if copies { arc::expand(Path::new(&data.dir), &stored)? } else { stored }
         };
         let board = dataset.board().map_err(|e| Error::input(format!("{}: {e}", data.dir)))?;
@@ -178,13 +194,33 @@ impl TaskData {
         told: (Thinking, Identifiers),
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
+        let rows = self.rows(split, limit)?;
+        self.evaluate_with(lanes, stored, (self.split(split)?, &rows), told, None, stop)
+    }
+
+    /// The same, all of it; an observer is told of each answer.
+    pub fn evaluate_observed(
+        &self,
+        lanes: &Lanes,
+        stored: (&Model, &Weights),
+        (split, limit): (&str, usize),
+        told: (Thinking, Identifiers),
+        observer: Observer<'_>,
+    ) -> Result<Evaluation> {
+        let rows = self.rows(split, limit)?;
+        let evaluated = self.evaluate_with(lanes, stored, (self.split(split)?, &rows), told, Some(observer), || false);
+        Ok(evaluated?.expect("nothing stops it"))
+    }
+
+    /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
+    pub fn rows(&self, split: &str, limit: usize) -> Result<Vec<usize>> {
         let split = self.split(split)?;
         let mut rows = match self.dataset.is_arc() {
             true => split.rows_of_copies(split.groups(), 0),
             false => (0..split.examples()).collect(),
         };
         rows.truncate(if limit == 0 { usize::MAX } else { limit });
-        self.evaluate_with(lanes, stored, (split, &rows), told, None, stop)
+        Ok(rows)
     }
 
     /// The same on these rows, an observer being told of each answer.

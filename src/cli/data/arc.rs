@@ -1,13 +1,14 @@
 //! `trm data import arc`, `trm data build arc`, and the audit of ARC's own files.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
 
 use super::{print, print_json, written};
-use crate::cli::note;
-use crate::dataset::arc::{self, Options, Stored, Subset};
+use crate::cli::complain;
+use crate::dataset::arc::{self, Options, Sources, Stored, Subset};
 use crate::dataset::check_target;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::puzzle::arc::generator::generate;
 use crate::report::RowBar;
 
@@ -40,7 +41,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "SUBSET")]
     test_set: String,
     /// Leave out tasks that occur in another subset too: by name, or because they share a pair up to symmetry and
-    /// colours. The test set keeps all of its own
+    /// colours. The test set keeps all of its own; left_out.json in the set names those left out
     #[arg(long)]
     disjoint: bool,
     #[command(flatten)]
@@ -94,13 +95,23 @@ struct Usual {
     sheet: Option<usize>,
 }
 
+/// Further files of a set.
+type Beside = Option<(&'static str, Value)>;
+
+/// In a set made with `--disjoint`: the tasks left out, by subset.
+const LEFT_OUT_FILE: &str = "left_out.json";
+
+/// Tasks left out that are named on the terminal.
+const NAMED: usize = 5;
+
 impl Copies {
     /// Builds, writes, and says what was written.
-    fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, usual: Usual) -> Result<()> {
+    fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, usual: Usual, beside: Beside) -> Result<()> {
         let stored = if self.online { Stored::Originals } else { Stored::All };
         let (aug, sheet) = (self.aug.unwrap_or(usual.aug), usual.sheet);
         let data = arc::build(subsets, test_set, Options { aug, seed: self.seed, side, stored, sheet })?;
         let mut more = vec![(arc::TEST_PUZZLES_FILE, arc::test_puzzles(&data)?)];
+        more.extend(beside);
         if self.online {
             more.push((arc::ONLINE_FILE, arc::online_file(self.seed)));
         }
@@ -118,40 +129,42 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     for name in &args.subsets {
         let subset = arc::read_subset(&args.dir, &args.prefix, name)?;
         if !subset.solved {
-            note(&format!("trm: {name} has no solutions: answers to its test inputs become one cell of background"));
+            complain(&format!("{name} has no solutions: answers to its test inputs become one cell of background"));
         }
         subsets.push(subset);
     }
-    if args.disjoint {
-        for (subset, left_out) in arc::disjoint(&mut subsets, &args.test_set) {
-            if !left_out.is_empty() {
-                note(&format!("trm: {subset}: {} tasks left out: {}", left_out.len(), left_out.join(" ")));
-            }
-        }
+    let left_out = args.disjoint.then(|| arc::disjoint(&mut subsets, &args.test_set));
+    for (subset, tasks) in left_out.iter().flatten().filter(|(_, tasks)| !tasks.is_empty()) {
+        let (named, rest) = tasks.split_at(tasks.len().min(NAMED));
+        let rest = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        let file = args.copies.out.join(LEFT_OUT_FILE);
+        let (count, named) = (tasks.len(), named.join(" "));
+        complain(&format!("{subset}: {count} tasks left out: {named}{rest} (all in {})", file.display()));
     }
-    args.copies.write(subsets, &args.test_set, arc::SIDE, Usual { aug: 1000, sheet: None })
+    let named = |tasks: Vec<(String, Vec<String>)>| {
+        let all: Map<String, Value> = tasks.into_iter().map(|(subset, tasks)| (subset, json!(tasks))).collect();
+        (LEFT_OUT_FILE, Value::Object(all))
+    };
+    args.copies.write(subsets, &args.test_set, arc::SIDE, Usual { aug: 1000, sheet: None }, left_out.map(named))
 }
 
 pub fn build(args: &BuildArgs) -> Result<()> {
+    for (argument, count) in
+        [("--tasks", args.tasks), ("--demonstrations", args.demonstrations), ("--tests", args.tests)]
+    {
+        if count == 0 {
+            return Err(Error::input(format!("{argument} 0: nothing could be learned or tested; give 1 or more")));
+        }
+    }
     check_target(&args.copies.out)?;
     let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
     let subset = Subset { name: "generated".into(), tasks, solved: true };
-    args.copies.write(vec![subset], "generated", args.side, Usual { aug: 0, sheet: Some(arc::GENERATED_SHEET) })
+    args.copies.write(vec![subset], "generated", args.side, Usual { aug: 0, sheet: Some(arc::GENERATED_SHEET) }, None)
 }
 
-/// The prefix of the ARC files in a folder that holds such files and is no data set.
-pub fn prefix_of(dir: &Path) -> Option<String> {
-    let names = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut stems: Vec<String> =
-        names.filter_map(|name| Some(name.strip_suffix("_challenges.json")?.to_owned())).collect();
-    stems.sort();
-    stems.first().and_then(|stem| Some(stem.rsplit_once('_')?.0.to_owned()))
-}
-
-/// Compares all subsets in a folder with each other.
-pub fn audit_sources(dir: &Path, prefix: &str, json: bool) -> Result<()> {
-    let names = arc::subsets_in(dir, prefix)?;
-    let subsets = names.iter().map(|name| arc::read_subset(dir, prefix, name)).collect::<Result<Vec<_>>>()?;
+/// Compares all subsets of ARC's own files with each other.
+pub fn audit_sources(sources: &Sources, json: bool) -> Result<()> {
+    let subsets = sources.subsets.iter().map(|name| sources.read(name)).collect::<Result<Vec<_>>>()?;
     let report = arc::overlaps(&subsets);
     if json { print_json(&report) } else { print(&format!("{report}\n")) }
 }

@@ -31,8 +31,8 @@ trm train --preset table1-trm --data data/sudoku-extreme-1k-aug-1000
 
 Parameters are the dense weights, without the puzzle table. FLOPs are model FLOPs (2·M·N·K for each matrix product, three times
 that where gradient flows, nothing for recomputation). Memory is an estimate for the threads named below. Hours on this
-machine are the run's FLOPs over the speed below; hours on more cores come from the scaling model of `trm bench --scaling`,
-for cores as fast as these. Published figures are test accuracies in per cent; no run of these lengths was made here.
+machine are the run's FLOPs over the speed below that was measured on a row of the same sequence length, mixing and recursion;
+hours on more cores come from the scaling model of `trm bench --scaling`, for cores as fast as these. Published figures are test accuracies in per cent; no run of these lengths was made here.
 
 ";
 
@@ -41,11 +41,14 @@ pub fn document(plans: &[Plan]) -> String {
     let mut text = INTRODUCTION.to_owned();
     let mut speeds: Vec<&Speed> = Vec::new();
     for plan in plans {
-        if !speeds.iter().any(|known| known.gflops == plan.speed.gflops) {
-            speeds.push(&plan.speed);
-            let rows = if plan.preset.starts_with("table1") { "81 tokens" } else { "900 tokens" };
-            let _ = writeln!(text, "Speed, {rows}: {}.", plan.speed);
+        if speeds.iter().any(|known| known.measured_on == plan.speed.measured_on) {
+            continue;
         }
+        speeds.push(&plan.speed);
+        let _ = match plan.speed.measured_on {
+            Some(preset) => writeln!(text, "* Speed of `{preset}` ({} tokens a row): {}.", plan.tokens, plan.speed),
+            None => writeln!(text, "Speed: {}.", plan.speed),
+        };
     }
     let mut table = "";
     for plan in plans {
@@ -76,7 +79,7 @@ fn header(plan: &Plan) -> String {
 fn row(plan: &Plan) -> String {
     let cost = &plan.cost;
     let what = plan.description.split_once(": ").map_or(plan.description.as_str(), |(_, what)| what);
-    let published = plan.published_accuracy.map_or("out of memory".to_owned(), |percent| format!("{percent:.1}"));
+    let published = plan.figure();
     let mut text = format!(
         "| `{}` | {what} | {} | {} | {} | {} | {published} | {:.2} GB | {} |",
         plan.preset,

@@ -11,7 +11,7 @@ use crate::puzzle::arc::overlap::pair_key;
 use crate::puzzle::arc::{Augmentation, Pair};
 use crate::{Error, Result};
 
-/// How many findings a report lists; it counts all of them.
+/// How many findings of a kind a text lists; it counts all of them.
 const LISTED: usize = 5;
 
 /// What an audit of an ARC set found.
@@ -37,7 +37,7 @@ pub struct ArcAudit {
     pub inputs_there: usize,
     /// Test outputs that stand in `train` as an output of any task. For information: small grids repeat.
     pub outputs_there: usize,
-    /// The first few things that are wrong.
+    /// The first few rows that are wrong, then every test pair that leaks, by its task.
     pub findings: Vec<String>,
 }
 
@@ -137,13 +137,20 @@ fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
         keys.entry(pair_key(pair)).or_default().push(task);
     }
     let (inputs, outputs): (HashSet<_>, HashSet<_>) = trained().map(|(pair, _)| (&pair.input, &pair.output)).unzip();
-    for (pair, own) in test.iter().flat_map(|group| group.pairs.iter().map(move |pair| (pair, group.task.as_str()))) {
+    let tested =
+        test.iter().flat_map(|group| (1..).zip(&group.pairs).map(move |(n, pair)| (n, pair, group.task.as_str())));
+    for (n, pair, own) in tested {
         let of_others = |tasks: Option<&Tasks<'_>>| tasks.is_some_and(|tasks| tasks.iter().any(|task| *task != own));
         let alike = keys.get(&pair_key(pair));
         report.test_pairs += 1;
         report.unknown_answers += usize::from(pair.output == crate::puzzle::arc::Grid::unknown());
         report.leaked += usize::from(of_others(written.get(pair)));
         report.leaked_up_to_augmentation += usize::from(of_others(alike));
+        if let Some(other) = alike.into_iter().flatten().find(|task| **task != own) {
+            let as_written = written.get(pair).is_some_and(|tasks| tasks.contains(other));
+            let how = if as_written { "" } else { ", up to symmetry and colours" };
+            report.findings.push(format!("task {own}, test pair {n}: stands in task {other} of train{how}"));
+        }
         report.own_demonstrations += usize::from(alike.is_some_and(|tasks| tasks.contains(&own)));
         report.inputs_there += usize::from(inputs.contains(&pair.input));
         report.outputs_there += usize::from(outputs.contains(&pair.output));
@@ -207,9 +214,8 @@ impl Display for ArcAudit {
             write!(f, "\n{label:<60}")?;
             self.splits.iter().try_for_each(|split| write!(f, "{:>12}", figure(split)))?;
         }
-        for finding in &self.findings {
-            write!(f, "\n  {finding}")?;
-        }
+        let (faults, leaks) = self.findings.split_at(self.findings.len().saturating_sub(self.leaks()));
+        faults.iter().try_for_each(|finding| write!(f, "\n  {finding}"))?;
         let verdict = if self.leaks() > 0 { "LEAK" } else { "none leaks" };
         let lines = [
             ("test tasks", self.test_tasks, ""),
@@ -226,6 +232,10 @@ impl Display for ArcAudit {
         for (label, count, remark) in lines {
             write!(f, "\n{}", format!("{label:<60}{count:>12}  {remark}").trim_end())?;
         }
-        Ok(())
+        leaks.iter().take(LISTED).try_for_each(|leak| write!(f, "\n  {leak}"))?;
+        match leaks.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more (--json names all)"),
+        }
     }
 }

@@ -254,11 +254,16 @@ pub fn online_file(seed: u64) -> Value {
     json!(OnlineFile { seed })
 }
 
+/// Whether the set in the folder `root` holds originals only, with what is needed to make their copies.
+pub fn is_online(root: &Path) -> bool {
+    root.join(ONLINE_FILE).is_file()
+}
+
 /// The set of all copies that a set of originals in the folder `root` stands for: row by row and identifier by
 /// identifier the one that [`Stored::All`] would have given.
 pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
     let path = root.join(ONLINE_FILE);
-    if !path.is_file() {
+    if !is_online(root) {
         return Err(Error::input(format!(
             "{}: is missing, so the copies cannot be made; import the set with --online, or set data.augment = \"stored\"",
             path.display()
@@ -266,8 +271,8 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
     }
     let OnlineFile { seed } = format::read_json(&path)?;
     let bad = |what: String| Error::input(format!("{}: {what}; import the set again", root.display()));
-    if !originals.is_arc() {
-        return Err(bad("is no ARC set".into()));
+    if let Some(why) = originals.why_not_arc() {
+        return Err(bad(format!("is no ARC set ({why})")));
     }
     let side = originals.puzzle.width;
     let names = &originals.identifiers;

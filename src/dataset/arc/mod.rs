@@ -27,11 +27,11 @@ mod tests;
 
 pub use audit::{ArcAudit, audit};
 pub use build::{
-    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, online_file,
-    test_puzzles,
+    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, is_online,
+    online_file, test_puzzles,
 };
 pub use overlap::{OverlapReport, disjoint, overlaps};
-pub use source::{Subset, read_subset, read_task, subsets_in};
+pub use source::{Sources, Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
 use crate::error::did_you_mean;
@@ -56,9 +56,19 @@ impl Split {
 impl Dataset {
     /// Whether this is an ARC set, whose every identifier has the name of a task or of a copy.
     pub fn is_arc(&self) -> bool {
-        self.puzzle.kind == Kind::Arc
-            && self.identifiers.len() > 1
-            && self.identifiers[1..].iter().all(|name| Augmentation::of_name(name).is_ok())
+        self.why_not_arc().is_none()
+    }
+
+    /// Why this is no ARC set, if it is none.
+    pub fn why_not_arc(&self) -> Option<String> {
+        if self.puzzle.kind != Kind::Arc {
+            return Some("its rows are no ARC boards".into());
+        }
+        if self.identifiers.len() < 2 {
+            return Some("identifiers.json names no tasks".into());
+        }
+        let (at, name) = (1..).zip(&self.identifiers[1..]).find(|(_, name)| Augmentation::of_name(name).is_err())?;
+        Some(format!("identifiers.json: name {at}, {name:?}, is that of no task and of no copy of one"))
     }
 
     /// The first `limit` tasks of the split `test` (0: all), with the demonstrations that `train` has of them.

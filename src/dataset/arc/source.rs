@@ -115,6 +115,45 @@ pub fn read_subset(dir: &Path, prefix: &str, name: &str) -> Result<Subset> {
     Ok(Subset { name: name.into(), tasks, solved: solved || answered })
 }
 
+/// ARC's own files in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    dir: PathBuf,
+    prefix: String,
+    /// Names of the subsets.
+    pub subsets: Vec<String>,
+}
+
+impl Sources {
+    /// The files that a folder holds: in Kaggle's form, or one file per task, in folders or in itself. `None`: it is a data
+    /// set, or nothing of ARC's.
+    pub fn of(dir: &Path) -> Option<Self> {
+        let names =
+            || Some(fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        let stems = names()?.filter_map(|name| Some(name.strip_suffix("_challenges.json")?.to_owned()));
+        let found = |dir: &Path, prefix: &str, subsets: Vec<String>| {
+            (!subsets.is_empty()).then(|| Self { dir: dir.into(), prefix: prefix.into(), subsets })
+        };
+        if let Some((prefix, _)) = stems.min().as_deref().and_then(|stem| stem.rsplit_once('_')) {
+            return found(dir, prefix, subsets_in(dir, prefix).ok()?);
+        }
+        let is_set = |folder: &Path| folder.join("identifiers.json").exists() || folder.join("dataset.json").exists();
+        if is_set(dir) || names()?.any(|name| is_set(&dir.join(name))) {
+            return None;
+        }
+        if names()?.any(|name| is_json(Path::new(&name))) {
+            let (parent, name) = (dir.parent()?, dir.file_name()?.to_string_lossy().into_owned());
+            return found(parent, "", vec![name]);
+        }
+        found(dir, "", subsets_in(dir, "").ok()?)
+    }
+
+    /// All tasks of a subset.
+    pub fn read(&self, subset: &str) -> Result<Subset> {
+        read_subset(&self.dir, &self.prefix, subset)
+    }
+}
+
 /// Reads one task from a file of its own; its id is the file's name.
 pub fn read_task(path: &Path) -> Result<Task> {
     let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -156,10 +195,13 @@ fn read_folder(folder: &Path, name: &str) -> Result<Subset> {
     Ok(Subset { name: name.into(), tasks, solved })
 }
 
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
 /// The `.json` files of a folder and of the folders in it, by name.
 fn task_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let is_json = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
@@ -176,7 +218,7 @@ fn task_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn task(path: &Path, id: &str, raw: RawTask, solved: &mut bool) -> Result<Task> {
     let bad = |what: String| fault(path, format!("task {id}{what}"));
     if id.is_empty() || id.contains("|||") || id.chars().any(char::is_control) {
-        return Err(bad(" has a name that identifiers cannot carry; rename it".into()));
+        return Err(fault(path, format!("task {id:?} has a name that identifiers cannot carry; rename it")));
     }
     let pairs = |list: Vec<RawPair>, name: &str, solved: &mut bool| {
         if !(1..=MOST_PAIRS).contains(&list.len()) {

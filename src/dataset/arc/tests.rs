@@ -138,6 +138,9 @@ fn an_audit_finds_rows_of_other_tasks_and_test_pairs_that_are_trained_on() {
     let data = build(two, "evaluation", options(2, Stored::All)).unwrap();
     let report = audit(&data).unwrap();
     assert_eq!((report.leaked, report.leaked_up_to_augmentation), (1, 2), "{report}");
+    let leaks = report.findings.iter().map(|leak| leak.ends_with("colours")).collect::<Vec<_>>();
+    assert_eq!(leaks.len(), 2, "{report}");
+    assert!(leaks[0] != leaks[1] && report.to_string().contains(", test pair 1: stands in task "), "{report}");
 
     let home = tempfile::tempdir().unwrap();
     let root = home.path().join("set");

@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
+use super::LISTED;
+
 /// The outcome of an [`audit`](super::audit). Serializes to JSON; displays as a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
@@ -81,7 +83,7 @@ pub struct CrossAudit {
     pub same_solution_as_written: usize,
     /// Those whose answer a symmetry connects with one of the first split. For information.
     pub same_solution_up_to_symmetry: usize,
-    /// The first few leaks.
+    /// All leaks.
     pub matches: Vec<Match>,
 }
 
@@ -154,8 +156,12 @@ impl Display for AuditReport {
             for (label, count, remark) in lines {
                 writeln!(f, "{}", format!("{label:<44}{count:>12}  {remark}").trim_end())?;
             }
-            for Match { row_in_first, row_in_second } in &pair.matches {
+            for Match { row_in_first, row_in_second } in pair.matches.iter().take(LISTED) {
                 writeln!(f, "  {second} row {row_in_second} is {first} row {row_in_first}")?;
+            }
+            let more = pair.matches.len().saturating_sub(LISTED);
+            if more > 0 {
+                writeln!(f, "  and {more} more (--json names all)")?;
             }
         }
         self.histogram(f)?;

@@ -15,7 +15,7 @@ impl Cells {
     /// * an array of numbers: one row.
     pub fn from_json(value: &Value) -> Result<Self, String> {
         let rows = match value {
-            Value::String(text) => text.lines().map(characters).collect(),
+            Value::String(text) => text.lines().map(characters).collect::<Result<_, _>>()?,
             Value::Array(rows) if !rows.is_empty() && rows.iter().all(Value::is_number) => vec![cells(rows)?],
             Value::Array(rows) => rows.iter().map(row).collect::<Result<_, _>>()?,
             _ => return Err(format!("is {}; a grid is a string, or an array of rows", what(value))),
@@ -50,14 +50,14 @@ impl Cells {
     }
 }
 
-fn characters(line: &str) -> Vec<String> {
-    line.chars().map(String::from).collect()
+fn characters(line: &str) -> Result<Vec<String>, String> {
+    line.chars().map(|character| symbol(&character.to_string())).collect()
 }
 
 fn row(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::String(line) if line.contains('\n') => Err("has a row with a line break in it".into()),
-        Value::String(line) => Ok(characters(line)),
+        Value::String(line) => characters(line),
         Value::Array(row) => cells(row),
         _ => Err(format!("has {} for a row; a row is a string or an array of cells", what(value))),
     }
@@ -66,13 +66,18 @@ fn row(value: &Value) -> Result<Vec<String>, String> {
 fn cells(row: &[Value]) -> Result<Vec<String>, String> {
     let cell = |value: &Value| match value {
         Value::Number(number) => Ok(number.to_string()),
-        Value::String(text) if text.is_empty() || text.chars().any(char::is_control) => {
-            Err(format!("has the cell {value}; a symbol is one visible character or more"))
-        }
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) => symbol(text),
         _ => Err(format!("has {} for a cell; a cell is a number or a string", what(value))),
     };
     row.iter().map(cell).collect()
+}
+
+/// A symbol that can be shown, and read again.
+fn symbol(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.chars().any(char::is_control) {
+        true => Err(format!("has the cell {}; a symbol is one visible character or more", Value::from(text))),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn what(value: &Value) -> &'static str {

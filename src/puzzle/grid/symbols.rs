@@ -13,6 +13,7 @@ pub struct Symbols {
     kind: Kind,
     height: usize,
     width: usize,
+    padded: bool,
     /// What each token is called; token 0, padding, is the empty string.
     symbols: Vec<String>,
     tokens: HashMap<String, u8>,
@@ -23,7 +24,7 @@ pub struct Symbols {
 impl Symbols {
     /// The board of a description; where it names no symbols, tokens are called by their numbers.
     pub fn new(description: &Description, vocab_size: usize) -> Result<Self> {
-        let Description { kind, height, width, symbols } = description;
+        let Description { kind, height, width, symbols, padded } = description;
         if !symbols.is_empty() && symbols.len() != vocab_size {
             let named = symbols.len();
             return Err(Error::input(format!("{named} symbols are named for a vocabulary of {vocab_size}")));
@@ -35,7 +36,7 @@ impl Symbols {
             return Err(Error::input("a symbol is named twice, or there are more than 256"));
         }
         let columns = symbols.iter().map(|symbol| symbol.chars().count()).max().unwrap_or(1).max(1);
-        Ok(Self { kind: *kind, height: *height, width: *width, symbols, tokens, columns })
+        Ok(Self { kind: *kind, height: *height, width: *width, padded: *padded, symbols, tokens, columns })
     }
 
     /// Whether every cell is one character, so that a row of them needs no separators.
@@ -48,6 +49,9 @@ impl Symbols {
         let (height, width) = cells.shape();
         if height > self.height || width > self.width {
             return Err(format!("is {height}×{width}; there is room for {}×{}", self.height, self.width));
+        }
+        if !self.padded && (height, width) != (self.height, self.width) {
+            return Err(format!("is {height}×{width}; all of its data set are {}×{}", self.height, self.width));
         }
         let mut tokens = vec![0; self.height * self.width];
         for (r, row) in cells.rows().iter().enumerate() {
