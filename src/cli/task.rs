@@ -57,6 +57,13 @@ pub fn solve(thinker: &Thinker<'_>, data: &TaskData, task: &Task, watch: bool) -
     Ok(())
 }
 
+/// Whether a picture can be drawn over: neither wrapped by the terminal nor scrolled out of it. Others follow each other.
+fn fits(picture: &str) -> bool {
+    let (rows, columns) = console::Term::stdout().size();
+    let lines = || picture.lines();
+    lines().count() < usize::from(rows) && lines().all(|line| console::measure_text_width(line) <= usize::from(columns))
+}
+
 /// Demonstrations drawn before an attempt.
 const SHOWN: usize = 4;
 
@@ -81,13 +88,14 @@ fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize,
             panels.push(Panel::new("truth", &test.output));
         }
         let picture = side_by_side(&panels, terminal);
-        if terminal && drawn > 0 {
+        let redraw = terminal && fits(&picture);
+        if redraw && drawn > 0 {
             std::thread::sleep(FRAME);
             print(&format!("\x1b[{drawn}A\x1b[J"))?;
         }
         print(&picture)?;
         drawn = picture.lines().count();
-        if !terminal {
+        if !redraw {
             print("\n")?;
         }
     }
