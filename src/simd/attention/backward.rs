@@ -1,8 +1,6 @@
 //! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
 
-use super::operands::{
-    KEYS, Matrix, QUERIES, ask_for, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores,
-};
+use super::operands::{KEYS, Matrix, QUERIES, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
 use crate::simd::elementwise::dot_product;
@@ -87,16 +85,6 @@ impl<T: Real> Backward<'_, T> {
                     for tile in (first..last).step_by(QUERIES / S::TILE_ROWS) {
                         let end = last.min(tile + QUERIES / S::TILE_ROWS);
                         let (row, rows) = rows_of(tiles, tile, end);
-                        if k0 == 0 {
-                            // The next head, as in the forward pass.
-                            for part in 0..3 {
-                                let next = at + head_dim + part * width;
-                                ask_for(s, self.qkv, next, row..row + rows, stride, head_dim);
-                                ask_for(s, self.d_qkv, next, row..row + rows, stride, head_dim);
-                            }
-                            ask_for(s, self.out, o_at + head_dim, row..row + rows, width, head_dim);
-                            ask_for(s, self.d_out, o_at + head_dim, row..row + rows, width, head_dim);
-                        }
                         let (row, here) = (row - q0, (tiles, tile, end));
                         let left = LeftTiles::rows(here, dim_depth, &queries[row * dim_depth..], dim_depth);
                         scores::<S, FORMAT>(s, left, keys, (k0, count), factor_2, (p_strip, pitch));

@@ -1,9 +1,7 @@
 //! Forward: a block of queries meets the keys block by block (online softmax); what it has collected so far is rescaled
 //! when a larger score turns up.
 
-use super::operands::{
-    KEYS, Matrix, QUERIES, ask_for, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores,
-};
+use super::operands::{KEYS, Matrix, QUERIES, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
 use crate::simd::gemm::LeftTiles;
@@ -49,8 +47,6 @@ impl<T: Real> Forward<'_, T> {
         let [largest, total] = pieces(&mut self.scratch.right, [most; 2]);
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
             let (at, out_at) = (sequence * len * stride + head * head_dim, sequence * len * width + head * head_dim);
-            // Where the next head lies: not in this sequence after its last one, and then little is lost.
-            let (next, next_out) = (at + head_dim, out_at + head_dim);
             if let Some(rope) = self.rope {
                 rope.rotate_head(s, self.shape, &mut self.qkv[at..], false);
             }
@@ -62,10 +58,6 @@ impl<T: Real> Forward<'_, T> {
             for block in 0..blocks.count {
                 let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
                 let (row, rows) = rows_of(tiles, first, last);
-                for part in 0..3 {
-                    ask_for(s, self.qkv, next + part * width, row..row + rows, stride, head_dim);
-                }
-                ask_for(s, self.out, next_out, row..row + rows, width, head_dim);
                 let from = Matrix { values: &q[row * stride..], stride };
                 pack_rows::<S, FORMAT>(s, from, (rows, head_dim), queries);
                 largest[..rows].fill(-T::ONE / T::ZERO);

@@ -5,8 +5,6 @@
 //! the left operand, read by columns, of those that sum over queries (`dV = Pᵀ dO`, `dK = dSᵀ Q`). Right operands are the
 //! rows of v, k, q and dO as they come; only k and v, for the scores and for dP, are packed transposed.
 
-use std::ops::Range;
-
 use crate::simd::Real;
 use crate::simd::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use crate::simd::pack::{PAIRS, ROUNDED, Tiles, padded, panel_width, per_unit};
@@ -30,17 +28,6 @@ pub fn pitch<S: Simd>(len: usize) -> usize {
 pub struct Matrix<'a, T> {
     pub values: &'a [T],
     pub stride: usize,
-}
-
-/// Asks for `rows` of a matrix whose rows, `columns` long, lie `stride` apart from element `at` on; they need not exist.
-#[inline(always)]
-pub fn ask_for<S: Simd>(s: S, matrix: &[S::T], at: usize, rows: Range<usize>, stride: usize, columns: usize) {
-    let start = matrix.as_ptr().wrapping_add(at);
-    for row in rows {
-        for column in (0..columns).step_by(64 / size_of::<S::T>()) {
-            s.prefetch_l2(start.wrapping_add(row * stride + column));
-        }
-    }
 }
 
 /// `rows` rows of `columns` numbers as a left operand that lies as a matrix: in the format, one row after the other.
