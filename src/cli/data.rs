@@ -60,15 +60,17 @@ enum Command {
     /// as written and up to symmetry (digits, bands, rows, stacks, columns, transposition), solution grids shared by
     /// the splits, and puzzles by their number of clues.
     ///
-    /// Mazes: the same, by their rules: no way from S to G, answers that are no shortest path, copies that are no rotation or
-    /// reflection of their original; puzzles by the cells on their shortest path. That several paths are shortest is no fault.
+    /// Mazes: the same, by their rules: no way from S to G, answers that are no shortest path, copies that are no rotation
+    /// or reflection of their original; puzzles by the cells on their shortest path. That several paths are shortest is no
+    /// fault.
     ///
     /// ARC: undoes every row by its name and compares it with its task; says which test tasks' demonstrations are trained
     /// on (by design) and that no test pair is. Of a folder of ARC's JSON files (Kaggle's form, or one file per task): tasks
     /// that occur in two subsets, as written and up to symmetry and colours.
     ///
     /// The exit code is 1 when a test puzzle is equivalent to a training puzzle, or when a row is not valid; the whole
-    /// report is printed first, and names the first few (--json: all leaks). Shared solution grids are no leak: small boards have too few to go round.
+    /// report is printed first, and names the first few (--json: all leaks). Shared solution grids are no leak: small
+    /// boards have too few to go round.
     #[command(after_help = "Examples:
   trm data audit data/sudoku-6x6
   trm data audit data/sudoku-extreme --json > audit.json && echo clean
@@ -180,7 +182,8 @@ docs/your-own-puzzle.md goes all the way from an empty file to a trained model."
     /// Mazes from published CSV files
     ///
     /// The columns are source,question,answer,rating; a maze is a square of any side, row by row: `#` wall, space, `S`,
-    /// `G`, and in the answer `o` on the path, which has to be one of the shortest. (The published `.npy` folder needs no import: name it with --data.)
+    /// `G`, and in the answer `o` on the path, which has to be one of the shortest. (The published `.npy` folder needs no
+    /// import: name it with --data.)
     #[command(after_help = "Examples:
   trm data import maze --csv train.csv --test-csv test.csv --out data/maze-hard
   trm data import maze --csv train.csv --test-csv test.csv --dihedral --out data/maze-hard-8")]

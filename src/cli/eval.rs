@@ -143,7 +143,9 @@ pub fn run(args: Args) -> Result<()> {
         }
         (evaluated.rows.clone(), Some(evaluated))
     } else {
-        (data.evaluate_observed(&lanes, stored, (&args.split, limit), told, &|_, _, _| bar.add(1))?, None)
+        let answered = |_: usize, _: &[u8], _: f64| bar.add(1);
+        let rows = data.evaluate(&lanes, stored, (&args.split, limit), told, Some(&answered), || false)?;
+        (rows.expect("nothing stops it"), None)
     };
     bar.finish();
     let nothing_known = arc.as_ref().is_some_and(|arc| arc.unknown == arc.score.tasks);

@@ -99,16 +99,11 @@ fn shorthands(args: &Args) -> Vec<String> {
 
 fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
-    // Of a set without a preset, settings need only fit those that the set suggests: to read it, its own are enough.
-    let (mut config, misfit) = match args.experiment.resolve(&shorthands(args)) {
-        Err(misfit) if !named && args.data.is_some() => {
-            let about_data =
-                |set: &&String| set.trim_start().starts_with("data.") || set.trim_start().starts_with("augment");
-            let sets = args.experiment.set.iter().filter(about_data).cloned().chain(shorthands(args));
-            (Config::resolve(None, None, &sets.collect::<Vec<_>>())?, Some(misfit))
-        }
-        config => (config?, None),
-    };
+    let resolve = || args.experiment.resolve(&shorthands(args));
+    let sets = [args.experiment.set.clone(), shorthands(args)].concat();
+    // Of a set without a preset, settings need only fit those that the set suggests.
+    let suggests = !named && args.data.is_some();
+    let mut config = if suggests { Config::resolve_apart(&sets)? } else { resolve()? };
     let asked = config.data.augment;
     let data = load(args, &mut config)?;
     let (mut name, mut chosen) = (args.experiment.name(), None);
@@ -127,13 +122,13 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
                 false => Augment::Stored,
             },
         };
-        let sets = suggested(set);
-        chosen = Some(format!("settings for {} by its size: {}", data.board().name(), sets.join(" ")));
-        config = Config::resolve(None, None, &[sets, args.experiment.set.clone(), shorthands(args)].concat())?;
+        let suggested = suggested(set);
+        chosen = Some(format!("settings for {} by its size: {}", data.board().name(), suggested.join(" ")));
+        config = Config::resolve(None, None, &[suggested, sets].concat())?;
         let folder = Path::new(&config.data.dir).file_name();
         name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
-    } else if let Some(misfit) = misfit {
-        return Err(misfit);
+    } else {
+        resolve()?;
     }
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.

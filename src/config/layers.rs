@@ -20,16 +20,13 @@ impl Config {
     /// The settings of a run: `preset` (else the file's own `preset = "…"`, else the default), then the file's
     /// differences, then every `key=value` of `sets` in order. The result is validated.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<Self> {
-        let file = file.map(Source::read).transpose()?;
-        let mut stack = Stack::base();
-        match &file {
-            None => stack.preset(preset.unwrap_or(presets::DEFAULT_PRESET), "--preset")?,
-            Some(source) => stack.file(source, preset)?,
-        }
-        for set in sets {
-            stack.set(set)?;
-        }
-        stack.finish()
+        Stack::of(preset, file, sets)?.finish()
+    }
+
+    /// The quick start's settings with `sets` over them, each known and of its type, but not yet asked to fit together: for
+    /// those that are meant for other settings, which only the data will suggest.
+    pub fn resolve_apart(sets: &[String]) -> Result<Self> {
+        Stack::of(None, None, sets)?.read()
     }
 
     /// The settings of one preset.
@@ -238,8 +235,25 @@ impl Stack {
         Ok(())
     }
 
+    fn of(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let file = file.map(Source::read).transpose()?;
+        let mut stack = Stack::base();
+        match &file {
+            None => stack.preset(preset.unwrap_or(presets::DEFAULT_PRESET), "--preset")?,
+            Some(source) => stack.file(source, preset)?,
+        }
+        for set in sets {
+            stack.set(set)?;
+        }
+        Ok(stack)
+    }
+
+    fn read(&self) -> Result<Config> {
+        Config::deserialize(self.table.clone()).map_err(|e| Error::input(e.message().to_owned()))
+    }
+
     fn finish(self) -> Result<Config> {
-        let config = Config::deserialize(self.table).map_err(|e| Error::input(e.message().to_owned()))?;
+        let config = self.read()?;
         check::first_fault(&config).map_err(|fault| {
             let culprit = fault.keys.iter().filter_map(|k| self.origins.get(*k)).max_by_key(|(layer, _)| *layer);
             Error::input(match culprit {

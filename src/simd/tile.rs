@@ -43,8 +43,8 @@ pub struct Strip<T> {
 
 /// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
 /// # Safety
-/// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤ vectors·LANES`
-/// elements of every output row of the tiles are writable.
+/// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤
+/// vectors·LANES` elements of every output row of the tiles are writable.
 #[inline(always)]
 pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
     debug_assert!(rows <= S::TILE_ROWS && strip.columns <= vectors * S::LANES);

@@ -57,7 +57,7 @@ impl TaskData {
             let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
-        let evaluated = self.evaluate_with(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
+        let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
         let by_row = evaluated.expect("nothing stops it");
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);

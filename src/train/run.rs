@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         let puzzles = (TEST, train.eval_puzzles);
         let thinking = Thinking { steps: train.halt_max_steps, halt: None };
         let own = Identifiers::Keep;
-        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, (thinking, own), stop)? else {
+        let Some(evaluation) = self.data.evaluate(self.lanes, stored, puzzles, (thinking, own), None, stop)? else {
             return Ok(None);
         };
         self.metrics.append(&EvalRecord { step, seconds, model_flops, eval: &evaluation })?;

@@ -185,31 +185,19 @@ impl TaskData {
     }
 
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
-    /// on those of the tasks themselves, without their copies. `None` when `stop` cut it short.
+    /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
+    /// short.
     pub fn evaluate(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
         (split, limit): (&str, usize),
         told: (Thinking, Identifiers),
+        observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let rows = self.rows(split, limit)?;
-        self.evaluate_with(lanes, stored, (self.split(split)?, &rows), told, None, stop)
-    }
-
-    /// The same, all of it; an observer is told of each answer.
-    pub fn evaluate_observed(
-        &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
-        (split, limit): (&str, usize),
-        told: (Thinking, Identifiers),
-        observer: Observer<'_>,
-    ) -> Result<Evaluation> {
-        let rows = self.rows(split, limit)?;
-        let evaluated = self.evaluate_with(lanes, stored, (self.split(split)?, &rows), told, Some(observer), || false);
-        Ok(evaluated?.expect("nothing stops it"))
+        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), told, observer, stop)
     }
 
     /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
@@ -223,8 +211,8 @@ impl TaskData {
         Ok(rows)
     }
 
-    /// The same on these rows, an observer being told of each answer.
-    pub(super) fn evaluate_with(
+    /// The same on these rows.
+    pub(super) fn evaluate_rows(
         &self,
         lanes: &Lanes,
         stored: (&Model, &Weights),
