@@ -7,9 +7,9 @@
 
 use super::Real;
 use super::elementwise::add_transposed;
-use super::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use super::gemm::{LeftTiles, multiply_panels};
 use super::isa::isa;
-use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, panel_width, per_unit};
+use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, per_unit};
 use super::vector::{Kernel, Simd, dispatch_on};
 
 /// Tiles a block of the gradient is high.
@@ -203,20 +203,10 @@ impl<'a, T: Real, F: Fn(usize) -> Gathered<'a, T>> Sum<'_, T, F> {
                     let depth = rows.div_ceil(per_unit(FORMAT));
                     let panels = &dy[depth * row..];
                     let left = LeftTiles::some((tiles, first, last), depth, panels);
-                    let mut column = start;
-                    while column < end {
-                        let panel = panel_width::<S>(n_in, column);
-                        let to = PanelOutput {
-                            out: &mut self.dw[row * n_in + column..],
-                            stride: n_in,
-                            columns: panel.min(n_in - column),
-                            alpha: scale,
-                            accumulate: self.accumulate || use_ > 0,
-                            ahead: &[],
-                        };
-                        multiply_panel::<S, FORMAT>(s, left, depth, &x[depth * column..], to);
-                        column += panel;
-                    }
+                    let (right, out) = (&x[depth * start..], &mut self.dw[row * n_in + start..]);
+                    let accumulate = self.accumulate || use_ > 0;
+                    let to = (out, n_in);
+                    multiply_panels::<S, FORMAT>(s, left, (right, depth, 0), end - start, scale, accumulate, to);
                 }
             }
         }

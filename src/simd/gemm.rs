@@ -80,7 +80,7 @@ impl<T: Real> Product<'_, T> {
         assert!((m - 1) * self.out_stride + n <= self.out.len(), "result out of bounds");
         if let Some(then) = &self.then {
             assert_eq!(n, self.out_stride, "rows follow each other");
-            then.check(Some(m), n, m * n);
+            then.check(m, m * n);
         }
         if k == 0 {
             if !self.accumulate {
@@ -239,6 +239,34 @@ impl<'a, T> LeftTiles<'a, T> {
     #[inline(always)]
     pub fn columns(some: (Tiles, usize, usize), depth: usize, matrix: &'a [T], step: usize) -> Self {
         Self { layout: Layout::Strided { step, pitch: 1 }, ..Self::some(some, depth, matrix) }
+    }
+}
+
+/// `out ← alpha·left·right (+ out)`: `right` is all panels of `columns` columns, `whole` units deep, of which those from
+/// `from` on, `left`'s depth, are used; rows of `out` lie `stride` apart.
+#[inline(always)]
+pub fn multiply_panels<S: Simd, const FORMAT: u8>(
+    s: S,
+    left: LeftTiles<'_, S::T>,
+    (right, whole, from): (&[S::T], usize, usize),
+    columns: usize,
+    alpha: S::T,
+    accumulate: bool,
+    (out, stride): (&mut [S::T], usize),
+) {
+    let mut column = 0;
+    while column < columns {
+        let panel = panel_width::<S>(columns, column);
+        let to = PanelOutput {
+            out: &mut out[column..],
+            stride,
+            columns: panel.min(columns - column),
+            alpha,
+            accumulate,
+            ahead: &[],
+        };
+        multiply_panel::<S, FORMAT>(s, left, left.whole_depth, &right[whole * column + from * panel..], to);
+        column += panel;
     }
 }
 

@@ -84,9 +84,9 @@ pub struct AddRmsNorm<'a, T> {
 }
 
 impl<T: Real> AddRmsNorm<'_, T> {
-    /// Panics unless this goes with `rows` rows of `width` (`None`: with a sequence's columns).
-    pub fn check(&self, rows: Option<usize>, width: usize, len: usize) {
-        assert!(self.h.len() == len && self.inv_rms.len() == rows.unwrap_or(width), "shapes of residual and norm");
+    /// Panics unless this goes with `vectors` rows, or columns of a sequence, of `len` elements together.
+    pub fn check(&self, vectors: usize, len: usize) {
+        assert!(self.h.len() == len && self.inv_rms.len() == vectors, "shapes of residual and norm");
     }
 
     /// Of the rows from `first` on, which `x` holds.

@@ -1,10 +1,10 @@
 //! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
 
-use super::operands::{KEYS, Matrix, QUERIES, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores};
+use super::operands::{KEYS, QUERIES, nothing_behind, pack_rows, pieces, pitch, rows_of, scores};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
 use crate::simd::elementwise::dot_product;
-use crate::simd::gemm::LeftTiles;
+use crate::simd::gemm::{LeftTiles, multiply_panels};
 use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
 use crate::simd::scratch::Scratch;
 use crate::simd::vector::{Kernel, Simd};
@@ -74,8 +74,8 @@ impl<T: Real> Backward<'_, T> {
                     delta[i] = dot_product(s, &out[q0 * width..][row.clone()], &d_out[row]);
                     minus_lse[i] = -lse[q0 + i];
                 }
-                pack_rows::<S, FORMAT>(s, Matrix { values: q, stride }, (nq, head_dim), queries);
-                pack_rows::<S, FORMAT>(s, Matrix { values: d_out, stride: width }, (nq, head_dim), d_rows);
+                pack_rows::<S, FORMAT>(s, Strided::rows(q, stride), (nq, head_dim), queries);
+                pack_rows::<S, FORMAT>(s, Strided::rows(d_out, width), (nq, head_dim), d_rows);
                 let all = ((0, head_dim), (0, nq));
                 pack_panels::<S, FORMAT, false>(s, Strided::columns(q, stride), all.0, all.1, queries_over);
                 pack_panels::<S, FORMAT, false>(s, Strided::columns(d_out, width), all.0, all.1, d_over);
@@ -99,7 +99,7 @@ impl<T: Real> Backward<'_, T> {
                         let left = LeftTiles::rows(here, count.div_ceil(per_unit), ds, pitch);
                         let d_q = &mut self.d_qkv[at + (q0 + row) * stride..];
                         let right = (&*keys_over, key_depth, k0 / per_unit);
-                        product::<S, FORMAT>(s, left, right, head_dim, factor * scale_q, k0 > 0, (d_q, stride));
+                        multiply_panels::<S, FORMAT>(s, left, right, head_dim, factor * scale_q, k0 > 0, (d_q, stride));
                     }
                     let key_tiles = Tiles::new(count, S::TILE_ROWS);
                     let units = nq.div_ceil(per_unit);
@@ -108,7 +108,15 @@ impl<T: Real> Backward<'_, T> {
                     {
                         let left = LeftTiles::columns((key_tiles, 0, key_tiles.count), units, left, pitch);
                         let to = &mut self.d_qkv[at + part * width + k0 * stride..];
-                        product::<S, FORMAT>(s, left, (right, units, 0), head_dim, alpha, block > 0, (to, stride));
+                        multiply_panels::<S, FORMAT>(
+                            s,
+                            left,
+                            (right, units, 0),
+                            head_dim,
+                            alpha,
+                            block > 0,
+                            (to, stride),
+                        );
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! Forward: a block of queries meets the keys block by block (online softmax); what it has collected so far is rescaled
 //! when a larger score turns up.
 
-use super::operands::{KEYS, Matrix, QUERIES, nothing_behind, pack_rows, pieces, pitch, product, rows_of, scores};
+use super::operands::{KEYS, QUERIES, nothing_behind, pack_rows, pieces, pitch, rows_of, scores};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
-use crate::simd::gemm::LeftTiles;
+use crate::simd::gemm::{LeftTiles, multiply_panels};
 use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
 use crate::simd::scratch::Scratch;
 use crate::simd::vector::{Kernel, Simd, sweep};
@@ -58,7 +58,7 @@ impl<T: Real> Forward<'_, T> {
             for block in 0..blocks.count {
                 let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
                 let (row, rows) = rows_of(tiles, first, last);
-                let from = Matrix { values: &q[row * stride..], stride };
+                let from = Strided::rows(&q[row * stride..], stride);
                 pack_rows::<S, FORMAT>(s, from, (rows, head_dim), queries);
                 largest[..rows].fill(-T::ONE / T::ZERO);
                 total[..rows].fill(T::ZERO);
@@ -82,7 +82,7 @@ impl<T: Real> Forward<'_, T> {
                     }
                     let left = LeftTiles::rows((tiles, first, last), count.div_ceil(per_unit), strip, pitch);
                     let right = (&*values, key_depth, k0 / per_unit);
-                    product::<S, FORMAT>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
+                    multiply_panels::<S, FORMAT>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
                 }
                 let out = self.out[out_at + row * width..].chunks_mut(width);
                 let lse = &mut lse[row..row + rows];

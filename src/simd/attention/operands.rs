@@ -6,8 +6,8 @@
 //! rows of v, k, q and dO as they come; only k and v, for the scores and for dP, are packed transposed.
 
 use crate::simd::Real;
-use crate::simd::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use crate::simd::pack::{PAIRS, ROUNDED, Tiles, padded, panel_width, per_unit};
+use crate::simd::gemm::{LeftTiles, multiply_panels};
+use crate::simd::pack::{PAIRS, ROUNDED, Strided, Tiles, padded, per_unit};
 use crate::simd::scratch::Aligned;
 use crate::simd::vector::{Simd, sweep};
 
@@ -23,24 +23,18 @@ pub fn pitch<S: Simd>(len: usize) -> usize {
     (len.min(KEYS).div_ceil(S::LANES) | 1) * S::LANES
 }
 
-/// Numbers that follow each other in rows `stride` apart.
-#[derive(Clone, Copy)]
-pub struct Matrix<'a, T> {
-    pub values: &'a [T],
-    pub stride: usize,
-}
-
-/// `rows` rows of `columns` numbers as a left operand that lies as a matrix: in the format, one row after the other.
+/// The first `rows` vectors, `columns` long, as a left operand that lies as a matrix: in the format, one after the other.
 #[inline(always)]
 pub fn pack_rows<S: Simd, const FORMAT: u8>(
     s: S,
-    from: Matrix<'_, S::T>,
+    from: Strided<'_, S::T>,
     (rows, columns): (usize, usize),
     to: &mut [S::T],
 ) {
+    assert_eq!(from.along, 1, "vectors are rows of the source");
     let units = columns.div_ceil(per_unit(FORMAT));
     for (row, to) in to.chunks_exact_mut(units).enumerate().take(rows) {
-        let from = &from.values[row * from.stride..][..columns];
+        let from = &from.data[row * from.across..][..columns];
         sweep!(S, units, at => {
             let v = if FORMAT == PAIRS {
                 let from = &from[2 * at.start()..];
@@ -59,34 +53,6 @@ pub fn pack_rows<S: Simd, const FORMAT: u8>(
     }
 }
 
-/// `out ← alpha·left·right (+ out)`: `right` is all panels of `columns` columns, `whole` units deep, of which those from
-/// `from` on, `left`'s depth, are used; rows of `out` lie `stride` apart.
-#[inline(always)]
-pub fn product<S: Simd, const FORMAT: u8>(
-    s: S,
-    left: LeftTiles<'_, S::T>,
-    (right, whole, from): (&[S::T], usize, usize),
-    columns: usize,
-    alpha: S::T,
-    accumulate: bool,
-    (out, stride): (&mut [S::T], usize),
-) {
-    let mut column = 0;
-    while column < columns {
-        let panel = panel_width::<S>(columns, column);
-        let to = PanelOutput {
-            out: &mut out[column..],
-            stride,
-            columns: panel.min(columns - column),
-            alpha,
-            accumulate,
-            ahead: &[],
-        };
-        multiply_panel::<S, FORMAT>(s, left, left.whole_depth, &right[whole * column + from * panel..], to);
-        column += panel;
-    }
-}
-
 /// Scores of a block of queries with the keys `k0..k0 + count`, lanes behind the last key included (they repeat it).
 #[inline(always)]
 pub fn scores<S: Simd, const FORMAT: u8>(
@@ -98,7 +64,8 @@ pub fn scores<S: Simd, const FORMAT: u8>(
     (out, pitch): (&mut [S::T], usize),
 ) {
     let depth = queries.whole_depth;
-    product::<S, FORMAT>(s, queries, (&keys[depth * k0..], depth, 0), padded::<S>(count), alpha, false, (out, pitch));
+    let keys = (&keys[depth * k0..], depth, 0);
+    multiply_panels::<S, FORMAT>(s, queries, keys, padded::<S>(count), alpha, false, (out, pitch));
 }
 
 /// 0 in lanes that hold one of `count` keys of the last vector of scores, minus infinity behind: to be added.

@@ -1,7 +1,7 @@
 //! Backward over rows: gradients of g and u go from a strip in L1 straight into the three packed operands that want them.
 
 use super::super::Real;
-use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::math::silu_mul_backward;
 use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit};
 use super::super::panels::GATED_STEPS;
@@ -78,21 +78,9 @@ impl<T: Real> Backward<'_, T> {
                     }
                 }
                 let Some(dx) = self.dx.as_deref_mut() else { continue };
-                let mut column = 0;
-                while column < width {
-                    let panel = panel_width::<S>(width, column);
-                    let to = PanelOutput {
-                        out: &mut dx[row * width + column..],
-                        stride: width,
-                        columns: panel.min(width - column),
-                        alpha: T::ONE,
-                        accumulate: true,
-                        ahead: &[],
-                    };
-                    let steps = &self.gate_up[inner_depth * column + 2 * (start / per_unit) * panel..];
-                    multiply_panel::<S, FORMAT>(s, LeftTiles::some(block, depth, dh), depth, steps, to);
-                    column += panel;
-                }
+                let left = LeftTiles::some(block, depth, dh);
+                let steps = (self.gate_up, inner_depth, 2 * (start / per_unit));
+                multiply_panels::<S, FORMAT>(s, left, steps, width, T::ONE, true, (&mut dx[row * width..], width));
             }
         }
         s.fence();

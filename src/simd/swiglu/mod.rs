@@ -40,10 +40,7 @@ pub fn swiglu<T: Real>(
     let saved_len = swiglu_saved_len(gate_up, side, vectors);
     assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
     if let Some(then) = &then {
-        match side {
-            Side::Cols => then.check(None, vectors, y.len()),
-            _ => then.check(Some(vectors), shape.out, y.len()),
-        }
+        then.check(vectors, y.len());
     }
     let (isa, precision) = (gate_up.isa(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels(side));

@@ -1,9 +1,9 @@
 //! Forward over rows: a block of rows, packed once, goes through both products.
 
 use super::super::Real;
-use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
+use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::math::silu;
-use super::super::pack::{PAIRS, PLAIN, ROUNDED, Strided, Tiles, pack_tiles, panel_width, per_unit};
+use super::super::pack::{PAIRS, PLAIN, ROUNDED, Strided, Tiles, pack_tiles, per_unit};
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
 use super::{Forward, Shape, save, saved_unit, vectors_beside};
@@ -65,26 +65,9 @@ impl<T: Real> Forward<'_, T> {
                     }
                 }
             }
-            let mut column = 0;
-            while column < out {
-                let panel = panel_width::<S>(out, column);
-                let to = PanelOutput {
-                    out: &mut self.y[row * out + column..],
-                    stride: out,
-                    columns: panel.min(out - column),
-                    alpha: T::ONE,
-                    accumulate: false,
-                    ahead: &[],
-                };
-                multiply_panel::<S, FORMAT>(
-                    s,
-                    LeftTiles::some(block, a_depth, &*a),
-                    a_depth,
-                    &self.down[a_depth * column..],
-                    to,
-                );
-                column += panel;
-            }
+            let left = LeftTiles::some(block, a_depth, &*a);
+            let y = &mut self.y[row * out..];
+            multiply_panels::<S, FORMAT>(s, left, (self.down, a_depth, 0), out, T::ONE, false, (y, out));
             if let Some(then) = &mut self.then {
                 then.rows(s, out, row, &mut self.y[row * out..][..rows * out]);
             }
