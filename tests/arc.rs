@@ -123,6 +123,23 @@ fn arguments_that_fit_no_file_say_what_there_is() {
 }
 
 #[test]
+fn an_answer_of_one_cell_of_background_is_known_where_the_task_has_others() {
+    let home = tempfile::tempdir().unwrap();
+    let task =
+        r#"{"t1": {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}, {"input": [[4]]}]}}"#;
+    fs::write(home.path().join("arc-agi_x_challenges.json"), task).unwrap();
+    fs::write(home.path().join("arc-agi_x_solutions.json"), r#"{"t1": [[[0]], [[5]]]}"#).unwrap();
+    let set = home.path().join("set");
+    succeed(import(home.path(), "x", "x", &set));
+    let set = set.to_str().unwrap();
+    let shown = stdout(&succeed(command(&["show", set, "t1"])));
+    assert!(!shown.contains("not known"), "{shown}");
+    let audit = stdout(&succeed(command(&["data", "audit", set])));
+    let line = audit.lines().find(|line| line.contains("not known")).unwrap();
+    assert!(line.trim_end().ends_with(" 0"), "{line}");
+}
+
+#[test]
 fn where_no_answer_is_known_none_is_drawn_and_none_is_judged() {
     let home = tempfile::tempdir().unwrap();
     let (set, run) = (home.path().join("set"), home.path().join("run"));

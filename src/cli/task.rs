@@ -27,18 +27,13 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
         print(&format!("{}\n", pair(&format!("demonstration {n}"), shown, colour)))?;
     }
     for (n, shown) in (1..).zip(&task.test).filter(|_| answers) {
-        let picture = match is_known(shown) {
+        let picture = match task.is_answered() {
             true => pair(&format!("test {n}"), shown, colour),
             false => side_by_side(&[Panel::new(format!("test {n}, answer not known"), &shown.input)], colour),
         };
         print(&format!("{picture}\n"))?;
     }
     Ok(())
-}
-
-/// Whether the answer of a test pair came with it.
-fn is_known(pair: &Pair) -> bool {
-    pair.output != Grid::unknown()
 }
 
 /// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
@@ -52,7 +47,7 @@ pub fn solve(thinker: &Thinker<'_>, data: &TaskData, task: &Task, watch: bool) -
         show(&some, false)?;
     }
     for (n, test) in (1..).zip(&task.test) {
-        solve_one(thinker, board, identifier, (n, test), watch)?;
+        solve_one(thinker, board, identifier, (n, test, task.is_answered()), watch)?;
     }
     Ok(())
 }
@@ -67,7 +62,13 @@ fn fits(picture: &str) -> bool {
 /// Demonstrations drawn before an attempt.
 const SHOWN: usize = 4;
 
-fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize, &Pair), watch: bool) -> Result<()> {
+fn solve_one(
+    thinker: &Thinker<'_>,
+    board: ArcBoard,
+    id: u32,
+    (n, test, is_known): (usize, &Pair, bool),
+    watch: bool,
+) -> Result<()> {
     let mut question = vec![0; board.side * board.side];
     encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
     let Thinker { lanes, model, weights, thinking } = *thinker;
@@ -84,7 +85,7 @@ fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize,
         let before = i.checked_sub(1).map(|before| &answers[before]).filter(|_| watch);
         let mut panels =
             vec![Panel::new(format!("test {n}"), &test.input), Panel { title, grid: Some(answer), marks: before }];
-        if is_known(test) {
+        if is_known {
             panels.push(Panel::new("truth", &test.output));
         }
         let picture = side_by_side(&panels, terminal);
@@ -99,7 +100,7 @@ fn solve_one(thinker: &Thinker<'_>, board: ArcBoard, id: u32, (n, test): (usize,
             print("\n")?;
         }
     }
-    let verdict = match is_known(test) {
+    let verdict = match is_known {
         true if *last == test.output => "right",
         true => "not right",
         false => "the right answer is not known",

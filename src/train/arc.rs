@@ -9,7 +9,7 @@ use crate::dataset::arc::TEST;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};
-use crate::puzzle::arc::{Augmentation, Grid, Task, crop};
+use crate::puzzle::arc::{Augmentation, crop};
 
 /// An evaluation by tasks.
 pub struct ArcEvaluation {
@@ -17,7 +17,7 @@ pub struct ArcEvaluation {
     pub rows: Evaluation,
     /// pass@k over tasks.
     pub score: Score,
-    /// Tasks with a test input whose answer is not known; whatever they are answered, they count as wrong.
+    /// Tasks whose answers are not known; whatever they are answered, they count as wrong.
     pub unknown: usize,
     /// What `submission.json` holds.
     pub submission: Value,
@@ -65,8 +65,7 @@ impl TaskData {
         for (example, input, answer, confidence) in votes {
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
-        let is_unknown = |task: &&Task| task.test.iter().any(|pair| pair.output == Grid::unknown());
-        let unknown = tasks.iter().filter(is_unknown).count();
+        let unknown = tasks.iter().filter(|task| !task.is_answered()).count();
         Ok(ArcEvaluation { rows: by_row, score: ballot.score(), unknown, submission: ballot.submission() })
     }
 }

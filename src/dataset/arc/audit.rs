@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::dataset::{Dataset, Split};
 use crate::puzzle::arc::overlap::pair_key;
-use crate::puzzle::arc::{Augmentation, Pair};
+use crate::puzzle::arc::{Augmentation, Pair, are_answers};
 use crate::{Error, Result};
 
 /// How many findings of a kind a text lists; it counts all of them.
@@ -25,7 +25,7 @@ pub struct ArcAudit {
     pub demonstrated: usize,
     /// Their test pairs.
     pub test_pairs: usize,
-    /// Those whose answer is one cell of background: not known.
+    /// Those whose answer is not known.
     pub unknown_answers: usize,
     /// Test pairs that stand in `train` as a pair of another task, input and output: leaks.
     pub leaked: usize,
@@ -137,13 +137,14 @@ fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
         keys.entry(pair_key(pair)).or_default().push(task);
     }
     let (inputs, outputs): (HashSet<_>, HashSet<_>) = trained().map(|(pair, _)| (&pair.input, &pair.output)).unzip();
+    let without_answers = test.iter().filter(|group| !are_answers(&group.pairs));
+    report.unknown_answers = without_answers.map(|group| group.pairs.len()).sum();
     let tested =
         test.iter().flat_map(|group| (1..).zip(&group.pairs).map(move |(n, pair)| (n, pair, group.task.as_str())));
     for (n, pair, own) in tested {
         let of_others = |tasks: Option<&Tasks<'_>>| tasks.is_some_and(|tasks| tasks.iter().any(|task| *task != own));
         let alike = keys.get(&pair_key(pair));
         report.test_pairs += 1;
-        report.unknown_answers += usize::from(pair.output == crate::puzzle::arc::Grid::unknown());
         report.leaked += usize::from(of_others(written.get(pair)));
         report.leaked_up_to_augmentation += usize::from(of_others(alike));
         if let Some(other) = alike.into_iter().flatten().find(|task| **task != own) {

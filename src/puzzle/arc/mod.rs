@@ -49,6 +49,12 @@ impl Pair {
     }
 }
 
+/// Whether the outputs of a task's test pairs are answers. One cell of background stands for an answer that is not known
+/// ([`Grid::unknown`]), but may also be one: only where a task has nothing else, none is known.
+pub fn are_answers(test: &[Pair]) -> bool {
+    test.iter().any(|pair| pair.output != Grid::unknown())
+}
+
 /// A task: demonstrations of one idea, and inputs to apply it to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Task {
@@ -65,5 +71,10 @@ impl Task {
     /// Demonstrations, then test pairs.
     pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
         self.train.iter().chain(&self.test)
+    }
+
+    /// Whether the answers to its test inputs came with it.
+    pub fn is_answered(&self) -> bool {
+        are_answers(&self.test)
     }
 }
