@@ -33,6 +33,8 @@ class Settings:
     n_heads: int = 8
     n_layers: int = 2
     expansion: float = 4.0
+    inner_multiple: int = 256
+    learned_prefix: bool = False  # trm's own: rows of the prefix that are weights, in place of a puzzle's
     h_cycles: int = 3
     l_cycles: int = 6
 
@@ -45,6 +47,8 @@ class Settings:
 VARIANTS = {
     "mlp_t": Settings(),
     "attention": Settings(mixing="attention", positions="rope"),
+    "quick_start": Settings(seq_len=36, vocab_size=8, puzzle_emb_ndim=0, prefix=1, learned_prefix=True, hidden_size=96,
+                            inner_multiple=64, h_cycles=2, l_cycles=3),
 }
 
 
@@ -56,9 +60,9 @@ def rms_norm(x):
 class SwiGlu(nn.Module):
     """Wdown (silu(g) * u), [g; u] = Wgate_up v."""
 
-    def __init__(self, width, expansion):
+    def __init__(self, width, s):
         super().__init__()
-        inner = -(-round(expansion * width * 2 / 3) // 256) * 256
+        inner = -(-round(s.expansion * width * 2 / 3) // s.inner_multiple) * s.inner_multiple
         self.gate_up_proj = nn.Linear(width, 2 * inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
@@ -95,11 +99,11 @@ class Block(nn.Module):
     def __init__(self, s):
         super().__init__()
         if s.mixing == "mlp_t":
-            self.mlp_t = SwiGlu(s.length, s.expansion)
+            self.mlp_t = SwiGlu(s.length, s)
         else:
             self.self_attn = Attention(s)
         self.mixing = s.mixing
-        self.mlp = SwiGlu(s.hidden_size, s.expansion)
+        self.mlp = SwiGlu(s.hidden_size, s)
 
     def forward(self, h, rotation):
         if self.mixing == "mlp_t":
@@ -147,6 +151,14 @@ class PuzzleTable(nn.Module):
         self.register_buffer("weights", torch.zeros(rows, width))
 
 
+class Prefix(nn.Module):
+    """The same positions in front of every puzzle's tokens."""
+
+    def __init__(self, rows, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, width))
+
+
 class Trm(nn.Module):
     """States y and z, one network for both."""
 
@@ -157,6 +169,8 @@ class Trm(nn.Module):
         self.embed_tokens = Table(s.vocab_size, s.hidden_size)
         if s.puzzle_emb_ndim:
             self.puzzle_emb = PuzzleTable(s.num_puzzle_identifiers, s.puzzle_emb_ndim)
+        if s.learned_prefix:
+            self.prefix = Prefix(s.prefix, s.hidden_size)
         if s.positions == "learned":
             self.embed_pos = Table(s.length, s.hidden_size)
         self.L_level = Network(s)
@@ -190,7 +204,10 @@ class Trm(nn.Module):
             x = torch.cat([F.pad(puzzle_rows, (0, room)).view(-1, s.prefix, s.hidden_size), x], dim=1)
         if s.positions == "learned":
             x = (x + self.embed_pos.embedding_weight) * math.sqrt(0.5)
-        return (x * math.sqrt(s.hidden_size)).to(self.dtype)
+        x = x * math.sqrt(s.hidden_size)
+        if s.learned_prefix:
+            x = torch.cat([self.prefix.weight.expand(len(x), -1, -1), x], dim=1)
+        return x.to(self.dtype)
 
     def cycle(self, x, y, z):
         """n updates of z, one of y."""
