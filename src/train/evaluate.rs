@@ -88,7 +88,8 @@ pub fn evaluate(
 ) -> Option<Evaluation> {
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-    let work = |_| work(lanes, (model, weights), (thinking, board, observer), &next, &write, &stop);
+    let shard = share(shard(model.len), n, lanes.threads());
+    let work = |_| work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
     let finished: Option<Vec<Vec<Scored>>> =
         lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
     let mut scores: Vec<Scored> = finished?.into_iter().flatten().collect();
@@ -96,18 +97,23 @@ pub fn evaluate(
     Some(summary(&scores, thinking.steps, board.is_some()))
 }
 
-/// What one lane does: puzzles as long as there are any. `None` when `stop` cut it short.
+/// Puzzles a lane takes at a time: a whole `shard`, or its part of few, so that none is left with nothing to do.
+fn share(shard: usize, n: usize, threads: usize) -> usize {
+    n.div_ceil(threads).clamp(1, shard)
+}
+
+/// What one lane does: up to `shard` puzzles at a time, as long as there are any. `None` when `stop` cut it short.
 fn work(
     lanes: &Lanes,
     (model, weights): (&Model, &Weights),
     (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
+    shard: usize,
     next: &impl Fn() -> Option<usize>,
     write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
     stop: &impl Fn() -> bool,
 ) -> Option<Vec<Scored>> {
     let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
-    let shard = shard(model.len);
     let mut group = Group::new(model, shard);
     let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
@@ -225,7 +231,9 @@ mod tests {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-        let work = |_| work(&lanes, stored, (thinking, None, None), &next, &example, &|| false).expect("not stopped");
+        let size = share(shard(stored.0.len), n, threads);
+        let work =
+            |_| work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false).expect("not stopped");
         let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
         all.sort_unstable_by_key(|&(example, _)| example);
         all
@@ -245,17 +253,27 @@ mod tests {
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
-                        let work = || work(&lanes, stored, (thinking, None, None), &next, &example, &|| false);
+                        let work = || work(&lanes, stored, (thinking, None, None), 1, &next, &example, &|| false);
                         lanes.install(work).expect("not stopped").remove(0)
                     })
                     .collect();
-                for threads in [1, 2, 3] {
-                    assert!(scores(stored, n, threads, thinking) == alone, "{mixing:?}, {halt:?}, {threads} threads");
+                for (n, threads) in [(n, 1), (n, 2), (n, 3), (3, 2), (5, 2)] {
+                    let together = scores(stored, n, threads, thinking);
+                    assert!(together == alone[..n], "{mixing:?}, {halt:?}, {n} puzzles, {threads} threads");
                 }
                 let lengths: Vec<usize> = alone.iter().map(|(_, scores)| scores.len()).collect();
                 let differ = lengths.iter().any(|&l| l < 6) && lengths.iter().any(|&l| l != lengths[0]);
                 assert_eq!(differ, halt.is_some(), "{lengths:?}");
             }
+        }
+    }
+
+    #[test]
+    fn few_puzzles_keep_all_lanes_busy() {
+        let cases =
+            [(4, 4, 2, 2), (4, 5, 2, 3), (4, 1, 2, 1), (4, 0, 2, 1), (4, 64, 2, 4), (1, 64, 2, 1), (4, 12, 8, 2)];
+        for (shard, n, threads, expected) in cases {
+            assert_eq!(share(shard, n, threads), expected, "{n} puzzles, {threads} threads");
         }
     }
 
