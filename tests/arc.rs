@@ -477,9 +477,13 @@ fn generated_tasks_are_trained_on_without_a_file() {
     succeed(train);
     let text = stdout(&succeed(command(&["eval", run.to_str().unwrap()])));
     assert!(text.contains("28 tasks, 28 with answers"), "{text}");
+    let named = fail(command(&["show", run.to_str().unwrap(), "02-crop"]), 2);
+    assert!(named.contains("did you mean `002-crop`?"), "{named}");
+    let text = stdout(&succeed(command(&["show", run.to_str().unwrap(), "002-crop"])));
+    assert!(text.contains("demonstration 2") && text.contains("test 1"), "{text}");
     let set = home.path().join("set");
     let mut build =
-        command(&["data", "build", "arc", "--tasks", "14", "--demonstrations", "3", "--tests", "1", "--out"]);
+        command(&["data", "build", "arc", "--tasks", "28", "--demonstrations", "60", "--tests", "10", "--out"]);
     build.arg(&set);
     assert!(stdout(&succeed(build)).contains("arc 6×6"));
     assert!(stdout(&succeed(command(&["data", "audit", set.to_str().unwrap()]))).contains("none leaks"));

@@ -318,6 +318,7 @@ fn bad_weights_are_refused_in_one_line() {
     t.case("eval {d}/run --split tset", &["tset", "test"]);
     t.case("eval {d}/run --steps 0", &["--steps 0", "1 or more"]);
     t.case("eval {d}/run --steps -1", &["--steps"]);
+    t.case("eval {d}/run --id blank", &["--id is for a model that is told", "puzzle_emb_ndim = 0", "leave it out"]);
     t.case("eval {d}/run --threads 0", &["--threads 0"]);
     t.case("eval {d}/run --data {d}/nowhere", &["{d}/nowhere"]);
     t.case("eval {d}/run --data {d}/run", &["{d}/run"]);

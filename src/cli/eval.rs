@@ -122,6 +122,11 @@ pub fn run(args: Args) -> Result<()> {
         }
         limit => limit.unwrap_or(0),
     };
+    if !matches!(args.id, Id::Keep) && config.model.puzzle_emb_ndim == 0 {
+        return Err(Error::input(
+            "--id is for a model that is told whose puzzle it sees, and this one is not (puzzle_emb_ndim = 0); leave it out",
+        ));
+    }
     let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
     let arc = data.dataset().is_arc() && args.split == arc::TEST;
     for (argument, given) in [("--copies", args.copies.is_some()), ("--submission", args.submission.is_some())] {

@@ -51,7 +51,7 @@ pub struct ImportArgs {
 /// Small ARC-like tasks of our own: a dozen transformations with known rules
 ///
 /// Recolour, swap, reflect, crop, fill, gravity, count, outline, mirror, enlarge, beam, shift, majority, symmetrise.
-/// Demonstrations and test pairs of a task never share an input.
+/// No test pair is a demonstration of any of the tasks, under whatever symmetry and renaming of colours.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  trm data build arc --tasks 28 --demonstrations 60 --tests 8 --side 6 --out data/arc-small"

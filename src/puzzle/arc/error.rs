@@ -23,6 +23,12 @@ pub enum ArcError {
     /// A generator was asked for tasks that do not fit.
     #[error("small tasks are generated on boards of side {least} to {MAX_SIDE}, not {side}; choose a side in between")]
     Side { side: usize, least: usize },
+    /// More test pairs were asked for than leave anything to show.
+    #[error(
+        "on boards of side {side}, every pair that task {task} could demonstrate is held out as a test pair; ask for fewer \
+         test pairs, or a larger board"
+    )]
+    Exhausted { task: String, side: usize },
 }
 
 impl From<ArcError> for crate::Error {

@@ -1,6 +1,6 @@
 //! A grid as its owner writes it: rows of cells, each a symbol.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// Rows of symbols, all of one length, at least one cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,11 +65,19 @@ fn row(value: &Value) -> Result<Vec<String>, String> {
 
 fn cells(row: &[Value]) -> Result<Vec<String>, String> {
     let cell = |value: &Value| match value {
-        Value::Number(number) => Ok(number.to_string()),
+        Value::Number(number) => Ok(numeral(number)),
         Value::String(text) => symbol(text),
         _ => Err(format!("has {} for a cell; a cell is a number or a string", what(value))),
     };
     row.iter().map(cell).collect()
+}
+
+/// A number as a symbol: equal numbers are one, so a whole one is written without a fraction.
+fn numeral(number: &Number) -> String {
+    match number.as_f64() {
+        Some(whole) if number.is_f64() && whole.fract() == 0.0 && whole.abs() < 1e15 => (whole as i64).to_string(),
+        _ => number.to_string(),
+    }
 }
 
 /// A symbol that can be shown, and read again.
@@ -88,5 +96,20 @@ fn what(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn equal_numbers_are_one_symbol_however_they_are_written() {
+        let read = |value: &str| Cells::from_json(&serde_json::from_str(value).unwrap()).unwrap();
+        let cells = read("[1, 1.0, 1e0, -2.0, 0.50, 1e300, \"1.0\"]");
+        assert_eq!(cells.symbols().collect::<Vec<_>>(), ["1", "1", "1", "-2", "0.5", "1e+300", "1.0"]);
+        assert_eq!(Cells::from_json(&json!([-0.0, 0])).unwrap(), read("[0, 0]"));
     }
 }

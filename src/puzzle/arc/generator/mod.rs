@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::HashSet;
 
+use super::overlap::pair_key;
 use super::{ArcError, COLOURS, Grid, MAX_SIDE, Pair, Task};
 use crate::rng::Rng;
 
@@ -15,10 +16,11 @@ pub use rule::{KINDS, Rule};
 pub const LEAST_SIDE: usize = 4;
 
 /// Draws of one example, before a repeated input is accepted.
-const TRIES: usize = 100;
+const TRIES: usize = 1000;
 
-/// `count` tasks on boards of `side`, each with `demonstrations` and `tests` examples; no input occurs twice in a task,
-/// and no rule twice while there are others. Task i has the kind `KINDS[i % 14]`.
+/// `count` tasks on boards of `side`, each with `demonstrations` and `tests` examples; no input occurs twice in a task
+/// (as long as its rule finds others), no rule twice while there are others, and no test pair is, up to symmetry and
+/// colours, a demonstration of any task. Task i has the kind `KINDS[i % 14]`.
 pub fn generate(
     count: usize,
     demonstrations: usize,
@@ -30,7 +32,8 @@ pub fn generate(
         return Err(ArcError::Side { side, least: LEAST_SIDE });
     }
     let mut rules = HashSet::new();
-    let draw = |at: usize| {
+    let mut drafts: Vec<Draft> = Vec::with_capacity(count);
+    for at in 0..count {
         let mut rng = Rng::stream(seed, at as u64);
         let mut rule = Rule::random(at, &mut rng);
         for _ in 0..TRIES {
@@ -39,23 +42,58 @@ pub fn generate(
             }
             rule = Rule::random(at, &mut rng);
         }
-        let mut seen = HashSet::new();
-        let mut pairs = Vec::with_capacity(demonstrations + tests);
-        while pairs.len() < demonstrations + tests {
-            let mut input = random_input(&rule, side, &mut rng);
-            for _ in 0..TRIES {
-                if !seen.contains(&input) {
-                    break;
-                }
-                input = random_input(&rule, side, &mut rng);
-            }
-            seen.insert(input.clone());
-            pairs.push(Pair { output: rule.apply(&input), input });
+        let task = Task { id: format!("{at:03}-{rule}"), train: Vec::new(), test: Vec::new() };
+        drafts.push(Draft { rule, side, rng, seen: HashSet::new(), task });
+    }
+    // Test pairs first: what demonstrations must not show is known before the first of them is drawn.
+    let mut held_out = HashSet::new();
+    for draft in &mut drafts {
+        for _ in 0..tests {
+            let pair = draft.pair(|_| true)?;
+            held_out.insert(pair_key(&pair));
+            draft.task.test.push(pair);
         }
-        let test = pairs.split_off(demonstrations);
-        Task { id: format!("{at:03}-{rule}"), train: pairs, test }
-    };
-    Ok((0..count).map(draw).collect())
+    }
+    for draft in &mut drafts {
+        for _ in 0..demonstrations {
+            let pair = draft.pair(|pair| !held_out.contains(&pair_key(pair)))?;
+            draft.task.train.push(pair);
+        }
+    }
+    Ok(drafts.into_iter().map(|draft| draft.task).collect())
+}
+
+/// A task in the making.
+struct Draft {
+    rule: Rule,
+    side: usize,
+    rng: Rng,
+    /// Its inputs so far.
+    seen: HashSet<Grid>,
+    task: Task,
+}
+
+impl Draft {
+    /// An example that is `allowed`, with a new input if one is found.
+    fn pair(&mut self, allowed: impl Fn(&Pair) -> bool) -> Result<Pair, ArcError> {
+        let mut repeated = None;
+        for _ in 0..TRIES {
+            let input = random_input(&self.rule, self.side, &mut self.rng);
+            let is_new = !self.seen.contains(&input);
+            if !is_new && repeated.is_some() {
+                continue;
+            }
+            let pair = Pair { output: self.rule.apply(&input), input };
+            if allowed(&pair) {
+                if is_new {
+                    self.seen.insert(pair.input.clone());
+                    return Ok(pair);
+                }
+                repeated = Some(pair);
+            }
+        }
+        repeated.ok_or_else(|| ArcError::Exhausted { task: self.task.id.clone(), side: self.side })
+    }
 }
 
 /// A random grid on which the rule has something to do and whose output fits the board.

@@ -57,3 +57,18 @@ fn generated_tasks_are_true_fit_their_board_and_repeat_no_input() {
         assert!(generate(1, 1, 1, side, 0).is_err());
     }
 }
+
+#[test]
+fn no_test_pair_is_a_demonstration_of_any_task_under_any_symmetry() {
+    for (side, demonstrations, tests, seed) in [(6, 200, 10, 0), (6, 200, 10, 1), (4, 60, 2, 2)] {
+        let tasks = generate(2 * KINDS.len(), demonstrations, tests, side, seed).unwrap();
+        let shown: HashSet<Box<[u8]>> = tasks.iter().flat_map(|task| &task.train).map(pair_key).collect();
+        for task in &tasks {
+            assert_eq!((task.train.len(), task.test.len()), (demonstrations, tests));
+            assert!(task.test.iter().all(|pair| !shown.contains(&pair_key(pair))), "{} at side {side}", task.id);
+        }
+    }
+    // Boxes of 2x2 have a handful of classes; a hundred test pairs are all of them.
+    let error = generate(KINDS.len(), 1, 500, 4, 0).unwrap_err();
+    assert!(matches!(error, ArcError::Exhausted { .. }), "{error}");
+}
