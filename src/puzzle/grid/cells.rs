@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn equal_numbers_are_one_symbol_however_they_are_written() {
         let read = |value: &str| Cells::from_json(&serde_json::from_str(value).unwrap()).unwrap();
-        let cells = read("[1, 1.0, 1e0, -2.0, 0.50, 1e300, \"1.0\"]");
+        let cells = read("[[1, 1.0, 1e0, -2.0, 0.50, 1e300, \"1.0\"]]");
         assert_eq!(cells.symbols().collect::<Vec<_>>(), ["1", "1", "1", "-2", "0.5", "1e+300", "1.0"]);
         assert_eq!(Cells::from_json(&json!([-0.0, 0])).unwrap(), read("[0, 0]"));
     }
