@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{RandomExamples, config};
-use trm::config::Mixing;
+use trm::config::{Mixing, Precision};
 use trm::model::Model;
 use trm::train::{Lanes, Trainer, Weights};
 
@@ -51,8 +51,9 @@ const FIRST: usize = 20;
 /// Updates that are counted: more than the tasks that fit one block of a thread pool's queue.
 const COUNTED: usize = 70;
 
-fn allocations(mixing: Mixing, batch_size: usize, threads: usize, extras: bool) -> usize {
+fn allocations(mixing: Mixing, batch_size: usize, threads: usize, extras: bool, precision: Precision) -> usize {
     let mut config = config(mixing, batch_size);
+    config.train.precision = precision;
     if !extras {
         config.train.continue_loss = false;
         (config.model.puzzle_emb_ndim, config.model.puzzle_emb_len, config.model.learned_prefix) = (0, 0, 1);
@@ -82,11 +83,14 @@ fn after_the_first_steps_a_training_step_allocates_nothing() {
     assert!(ALLOCATIONS.load(Ordering::Relaxed) > probe, "the allocator counts");
     for mixing in [Mixing::MlpT, Mixing::Attention] {
         for extras in [false, true] {
-            for (threads, batch_size) in [(1, 32), (1, 30), (2, 32)] {
-                let found = allocations(mixing, batch_size, threads, extras);
+            for (threads, batch_size, precision) in
+                [(1, 32, Precision::F32), (1, 30, Precision::F32), (2, 32, Precision::F32), (2, 30, Precision::Bf16)]
+            {
+                let found = allocations(mixing, batch_size, threads, extras, precision);
                 assert_eq!(
                     found, 0,
-                    "{mixing:?}, batch {batch_size}, {threads} threads, puzzle table and continue loss: {extras}"
+                    "{mixing:?}, batch {batch_size}, {threads} threads, {precision:?}, puzzle table and continue loss: \
+                     {extras}"
                 );
             }
         }

@@ -1,18 +1,28 @@
 //! `C ← alpha·A·B` or `C ← C + alpha·A·B`: the loops around the micro-kernel.
 //!
-//! | level | holds | size |
+//! | level: Zen 4 / Zen 5, a core | holds | size |
 //! |---|---|---|
-//! | registers | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
-//! | L1 (32–48 KiB) | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors | AVX-512 32 KiB, AVX2 16 KiB |
-//! | L2 (≥ 512 KiB) | a block of left tiles, up to [`ROW_PASS`] deep where it is packed on the way: [`LEFT_BLOCK`] units | 448 KiB |
-//! | L3 (4 MiB a core) | a lane's shard: 400 rows or so (`shard` in `train/lane.rs`), three or four such matrices | 0.8 MB each at D 512 |
+//! | registers: 32 of 64 bytes | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
+//! | L1: 32 / 48 KiB | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors; a left tile passes through | AVX-512 32 KiB, AVX2 16 KiB |
+//! | | SwiGLU over positions: a strip of g and u, `STRIP_TILES` tiles (`swiglu/cols.rs`) | 24 KiB |
+//! | | attention: scores of `QUERIES` queries and `KEYS` keys, and a little beyond (`attention/operands.rs`) | 72 KiB |
+//! | L2: 1 / 1 MiB | a block of left tiles, up to [`ROW_PASS`] deep where it is packed on the way: [`LEFT_BLOCK`] units | 448 KiB |
+//! | | SwiGLU: input and activation of a block of rows (`ROW_BLOCK` in `swiglu/rows.rs`), a little beyond in f32 | 1 MiB |
+//! | | its backward pass: gradient of the output and a `CHUNK` of those of g and u (`swiglu/backward_rows.rs`) | 512 KiB |
+//! | | weight gradients: a block of the gradient, `BLOCK_TILES` × `BLOCK_COLUMNS` (`gathered.rs`) | 384 KiB |
+//! | L3: 4 MiB a core | a lane's shard: 400 rows or so (`shard` in `train/lane.rs`), three or four such matrices | 0.8 MB each at D 512 |
 //! | L3, memory | all right panels, read once per block of left tiles | weights: 7 MB |
+//!
+//! (A unit is four bytes: a number of f32, or a pair of bf16.)
 //!
 //! For each block of left tiles, for each right panel, for each depth block, for each tile (which asks for its share of the
 //! next block of the panel while it computes, and for what is read after the product). The parts into which the depth is cut
 //! depend on the depth alone, so an element of the result is the same sum in the same order wherever its row lies and
 //! however many rows there are. A shard is as large as it is for the sake of weight panels from L3, which serve all of its
 //! rows' blocks, and no larger, so that its states stay in a core's share of it.
+//!
+//! Ragged edges: output rows and columns that do not exist are neither computed (rows) nor stored (columns, by masks). Only
+//! what is packed anyway is filled up: the last right panel to whole vectors, with zeros, in the copy that packing makes.
 
 use super::Real;
 use super::norm::AddRmsNorm;

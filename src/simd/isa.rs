@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
-/// The environment variable that forces a path: `portable`, `avx2` or `avx512`.
+/// The environment variable that forces a path: `portable`, `avx2`, `avx512`, or `avx512-nobf16` for a processor of before
+/// bf16 dot products.
 pub const ISA_VARIABLE: &str = "TRM_SIMD";
 
 /// An instruction set the kernels are compiled for, weakest first.
@@ -63,7 +64,7 @@ impl Isa {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512 without bf16",
+            Self::Avx512 => "avx512-nobf16",
             Self::Avx512Bf16 => "avx512",
         }
     }
@@ -100,8 +101,11 @@ impl FromStr for Isa {
             "portable" => Self::Portable,
             "avx2" => Self::Avx2,
             "avx512" => Self::best().max(Self::Avx512),
+            "avx512-nobf16" => Self::Avx512,
             _ => {
-                return Err(Error::input(format!("{ISA_VARIABLE}={name}: unknown; use portable, avx2 or avx512")));
+                return Err(Error::input(format!(
+                    "{ISA_VARIABLE}={name}: unknown; use portable, avx2, avx512 or avx512-nobf16"
+                )));
             }
         };
         if isa.is_available() {
@@ -152,6 +156,7 @@ mod tests {
     #[test]
     fn names_are_understood_and_unknown_ones_refused() {
         assert_eq!("portable".parse::<Isa>().unwrap(), Isa::Portable);
+        assert!("avx512-nobf16".parse::<Isa>().is_ok_and(|isa| isa == Isa::Avx512) == Isa::Avx512.is_available());
         let message = "sse9".parse::<Isa>().unwrap_err().to_string();
         assert!(message.contains("sse9") && message.contains("avx512"), "{message}");
         match "avx512".parse::<Isa>() {

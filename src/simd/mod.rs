@@ -27,6 +27,7 @@ mod pack;
 mod panels;
 mod real;
 mod scratch;
+mod split;
 mod swiglu;
 mod tile;
 mod vector;
@@ -50,6 +51,7 @@ pub use pack::Precision;
 pub use panels::update_weight;
 pub use real::Real;
 pub use scratch::{prefer_large_pages, reserve};
+pub use split::in_parts;
 pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
 pub use weight::{Side, Weight};
 

@@ -7,6 +7,7 @@ use super::norm::AddRmsNorm;
 use super::pack::{Precision, Strided};
 use super::panels::{Form, Panels, pack_all};
 use super::scratch::Aligned;
+use super::split::{Vectors, by_rows};
 use super::vector::dispatch_on;
 
 /// Which products a weight is packed for.
@@ -115,7 +116,12 @@ impl<T: Real> Weight<T> {
         let (n, k) = self.shape();
         let m = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
-        self.rows((m, k, n), 0, x, false, then, y);
+        if let Some(then) = &then {
+            then.check(m, y.len());
+        }
+        by_rows(Vectors { x, y, then }, (m, k, n), k * n, |Vectors { x, y, then }| {
+            self.rows((rows_of(x.len(), k), k, n), 0, x, false, then, y);
+        });
     }
 
     /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.

@@ -30,7 +30,7 @@ pub fn attempt(
     });
     let mut thoughts = Vec::new();
     for _ in 0..thinking.steps {
-        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..1)));
+        lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
         let tokens = group.outcome.logits.chunks_exact(model.vocab_size()).map(|row| argmax(row) as u8).collect();
         let q = group.outcome.q[0];
         thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-f64::from(q[0])).exp()) });

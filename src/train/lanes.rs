@@ -1,6 +1,7 @@
 //! The threads of a process, a lane on each; where they run, and which NUMA node's memory they use.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Lane, Topology};
 use crate::error::{Error, Result};
@@ -125,6 +126,34 @@ impl Lanes {
     /// the other half might ask for the same lane.
     pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane) -> R) -> R {
         with_own_lane(work)
+    }
+
+    /// As [`Lanes::with_lane`], for work that is all there is to do: the other threads help with its products, and wait
+    /// for them awake, since products follow each other faster than a thread wakes up.
+    pub fn alone<R: Send>(&self, work: impl FnOnce(&mut Lane) -> R + Send) -> R {
+        let own = rayon::current_thread_index();
+        let done = AtomicBool::new(false);
+        rayon::scope(|scope| {
+            // Each thread gets this once: another's would be a wait for ourselves.
+            scope.spawn_broadcast(|_, thread| {
+                while Some(thread.index()) != own && !done.load(Ordering::Acquire) {
+                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+            let _release = Release(&done);
+            simd::in_parts(self.threads, || with_own_lane(work))
+        })
+    }
+}
+
+/// Ends a wait, even when what was waited for panics.
+struct Release<'a>(&'a AtomicBool);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

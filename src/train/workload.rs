@@ -1,5 +1,7 @@
 //! A training step to time: random tokens, no data set, slots that never halt early.
 
+use rayon::prelude::*;
+
 use super::{Examples, Group, Lanes, Profile, Trainer, Weights};
 use crate::config::Config;
 use crate::error::Result;
@@ -93,9 +95,12 @@ impl Workload {
             Work::Forward => {
                 let (model, weights) = (&self.trainer.model, &self.trainer.weights);
                 let groups = &mut self.trainer.groups;
-                lanes.install(|| {
-                    use rayon::prelude::*;
-                    groups.par_iter_mut().for_each(|group| infer_group(lanes, model, weights, group));
+                let shard = super::lane::shard(model.len);
+                lanes.install(|| match &mut groups[..] {
+                    [one] if one.slots() <= shard => {
+                        lanes.alone(|lane| lane.infer(model, weights, one, 0..one.slots()));
+                    }
+                    many => many.par_iter_mut().for_each(|group| infer_group(lanes, model, weights, group, shard)),
                 });
                 Ok(())
             }
@@ -103,8 +108,7 @@ impl Workload {
     }
 }
 
-fn infer_group(lanes: &Lanes, model: &Model, weights: &Weights, group: &mut Group) {
-    let shard = super::lane::shard(model.len);
+fn infer_group(lanes: &Lanes, model: &Model, weights: &Weights, group: &mut Group, shard: usize) {
     for first in (0..group.slots()).step_by(shard) {
         let slots = first..group.slots().min(first + shard);
         lanes.with_lane(|lane| lane.infer(model, weights, group, slots));

@@ -18,6 +18,7 @@ use super::Real;
 use super::norm::AddRmsNorm;
 use super::pack::{PAIRS, Precision, ROUNDED, in_format, panel_width};
 use super::scratch::Scratch;
+use super::split::{Vectors, by_columns, by_rows};
 use super::vector::{Kernel, Simd, dispatch_on};
 use super::weight::{Side, Weight};
 
@@ -44,9 +45,19 @@ pub fn swiglu<T: Real>(
     }
     let (isa, precision) = (gate_up.isa(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels(side));
-    T::with_scratch(|scratch| {
-        dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, then, scratch });
-    });
+    let forward = |Vectors { x, y, then }: Vectors<'_, T>, saved| {
+        let vectors = x.len() / shape.width;
+        T::with_scratch(|scratch| {
+            dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, then, scratch });
+        });
+    };
+    let all = Vectors { x, y, then };
+    let (sizes, weights) = ((vectors, shape.width, shape.out), shape.inner * (2 * shape.width + shape.out));
+    match (saved, side) {
+        (None, Side::Cols) => by_columns(all, sizes, weights, |part| forward(part, None)),
+        (None, _) => by_rows(all, sizes, weights, |part| forward(part, None)),
+        (saved, _) => forward(all, saved),
+    }
 }
 
 /// Room for the packed operands of one use's weight gradients: the `dy` and `x` of a [`Gathered`](super::Gathered) each,

@@ -104,9 +104,16 @@ fn check_everywhere(shape: AttentionShape, rope: bool) {
 
 #[test]
 fn attention_equals_its_definition_at_every_edge() {
-    for (sequences, len, heads, head_dim) in
-        [(0, 3, 1, 2), (1, 1, 1, 2), (2, 3, 2, 4), (1, 97, 1, 64), (1, 33, 3, 6), (1, 131, 1, 18), (1, 300, 1, 34)]
-    {
+    for (sequences, len, heads, head_dim) in [
+        (0, 3, 1, 2),
+        (1, 1, 1, 2),
+        (2, 3, 2, 4),
+        (1, 97, 1, 64),
+        (1, 33, 3, 6),
+        (1, 131, 1, 18),
+        (1, 300, 1, 34),
+        (1, 916, 1, 64),
+    ] {
         check_everywhere(AttentionShape { sequences, len, heads, head_dim }, true);
     }
 }

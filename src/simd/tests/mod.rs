@@ -5,6 +5,7 @@ mod elementwise;
 mod gathered;
 mod products;
 mod silu;
+mod split;
 mod swiglu;
 
 use super::Real;
