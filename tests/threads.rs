@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{RandomExamples, config};
-use trm::config::{Arch, Augment, Config, Gradient, Mixing, Precision};
+use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, Precision};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::model::Model;
 use trm::puzzle::arc::generator::generate;
@@ -93,7 +93,10 @@ fn one_thread_equals_others_whatever_the_model() {
     type Change = fn(&mut Config);
     let models: [(&str, Change); 9] = [
         ("attention in bf16", |c| c.train.precision = Precision::Bf16),
-        ("mlp_t in bf16", |c| (c.model.mixing, c.train.precision) = (Mixing::MlpT, Precision::Bf16)),
+        ("mlp_t in bf16", |c| {
+            (c.model.mixing, c.model.positions) = (Mixing::MlpT, Positions::None);
+            c.train.precision = Precision::Bf16;
+        }),
         ("hrm", |c| (c.model.arch, c.model.gradient) = (Arch::Hrm, Gradient::OneStep)),
         ("singlez", |c| c.model.arch = Arch::Singlez),
         ("hier6", |c| c.model.arch = Arch::Hier6),
