@@ -11,7 +11,7 @@ use trm::train::{Lanes, Work, Workload};
 
 /// Preset, batch (the published ones would take seconds a step), number formats.
 const CASES: [(&str, usize, &[&str]); 4] = [
-    ("sudoku-6x6", 32, &["f32"]),
+    ("sudoku-6x6", 32, &["f32", "bf16"]),
     ("sudoku-4x4", 32, &["f32"]),
     ("sudoku-extreme", 8, &["f32", "bf16"]),
     ("sudoku-extreme-att", 8, &["f32", "bf16"]),

@@ -135,13 +135,11 @@ def svg(lines, title):
         y = BAR + MARGIN + 4 + i * LINE
         column = 0
         for text, colour in merged(line):
-            if text.strip():
-                lead = len(text) - len(text.lstrip())
-                body = text.strip()
-                # The length is stated, so that columns stay columns in whatever monospace font there is.
+            # Every piece between wide gaps has its place and length, so that columns stay columns in whatever font there is.
+            for piece in re.finditer(r"\S+(?: \S+)*", text):
                 out.append(
-                    f'<text x="{MARGIN + (column + lead) * CHAR:.1f}" y="{y}" fill="{COLOURS[colour]}" '
-                    f'textLength="{len(body) * CHAR:.1f}" xml:space="preserve">{escape(body)}</text>')
+                    f'<text x="{MARGIN + (column + piece.start()) * CHAR:.1f}" y="{y}" fill="{COLOURS[colour]}" '
+                    f'textLength="{len(piece[0]) * CHAR:.1f}" xml:space="preserve">{escape(piece[0])}</text>')
             column += len(text)
     return "\n".join(out + ["</svg>", ""])
 
