@@ -10,7 +10,7 @@ use super::elementwise::add_transposed;
 use super::gemm::{LeftTiles, multiply_panels};
 use super::isa::isa;
 use super::pack::{Precision, Strided, Tiles, in_format, pack_panels, pack_tiles, padded, per_unit};
-use super::vector::{Kernel, Simd, dispatch_on};
+use super::vector::{Kernel, Simd, dispatch_on, past_caches};
 
 /// Tiles a block of the gradient is high.
 const BLOCK_TILES: usize = 16;
@@ -163,7 +163,11 @@ impl<T: Real> Pack<'_, T> {
         let tiles = Tiles::new(self.n_out, S::TILE_ROWS);
         let (dy, x) = (Strided::columns(self.dy, self.n_out), Strided::columns(self.x, self.n_in));
         pack_tiles::<S, FORMAT>(s, dy, (tiles, 0, tiles.count), steps, self.packed_dy);
-        pack_panels::<S, FORMAT, true>(s, x, (0, self.n_in), steps, self.packed_x);
+        if past_caches(self.packed_x) {
+            pack_panels::<S, FORMAT, true>(s, x, (0, self.n_in), steps, self.packed_x);
+        } else {
+            pack_panels::<S, FORMAT, false>(s, x, (0, self.n_in), steps, self.packed_x);
+        }
         s.fence();
     }
 }

@@ -8,6 +8,12 @@
 use super::Real;
 use super::isa::Isa;
 
+/// Whether what is written here, to be read in the backward pass or after it, goes past the caches: half a dozen buffers
+/// of a quarter of L2 push out what the kernels work on; those of small models are better off in it.
+pub fn past_caches<T>(buffer: &[T]) -> bool {
+    size_of_val(buffer) >= 256 << 10
+}
+
 /// Token of an instruction set, and its operations on vectors of `T`.
 pub trait Simd: Copy {
     type T: Real;
@@ -131,12 +137,12 @@ pub trait Simd: Copy {
         unsafe { self.store_ptr(to.as_mut_ptr(), v) }
     }
 
-    /// [`Simd::stream_ptr`], bounds-checked.
+    /// [`Simd::stream_ptr`], bounds-checked, where `past`; [`Simd::store`] where not.
     #[inline(always)]
-    fn stream(self, to: &mut [Self::T], v: Self::V) {
+    fn store_past(self, past: bool, to: &mut [Self::T], v: Self::V) {
         assert!(to.len() >= Self::LANES);
         // SAFETY: the slice holds at least LANES elements.
-        unsafe { self.stream_ptr(to.as_mut_ptr(), v) }
+        unsafe { if past { self.stream_ptr(to.as_mut_ptr(), v) } else { self.store_ptr(to.as_mut_ptr(), v) } }
     }
 
     #[inline(always)]

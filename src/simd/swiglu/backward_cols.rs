@@ -6,7 +6,7 @@ use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu_mul_backward;
 use super::super::pack::{PLAIN, Strided, Tiles, pack_panel, pack_part, pack_tiles, padded, panel_width, per_unit};
 use super::super::scratch::Scratch;
-use super::super::vector::Simd;
+use super::super::vector::{Simd, past_caches};
 use super::{Backward, Shape, saved, saved_unit, vectors_beside};
 
 impl<T: Real> Backward<'_, T> {
@@ -40,7 +40,11 @@ impl<T: Real> Backward<'_, T> {
             let (packed_dg, packed_du) = packed_dh.split_at_mut(packed_dh.len() / 2);
             let (dg, du) = dh.split_at(a.len());
             for (strip, to) in [(&*a, &mut *packed_a), (dg, packed_dg), (du, packed_du)] {
-                pack_steps::<S, FORMAT>(s, strip, (panel, columns), (column, n), to);
+                if past_caches(to) {
+                    pack_steps::<S, FORMAT, true>(s, strip, (panel, columns), (column, n), to);
+                } else {
+                    pack_steps::<S, FORMAT, false>(s, strip, (panel, columns), (column, n), to);
+                }
             }
             if let Some(dx) = self.dx.as_deref_mut() {
                 let right = if FORMAT == PLAIN {
@@ -78,7 +82,7 @@ fn activate<S: Simd, const FORMAT: u8>(s: S, from: &[S::T], scales: [S::V; 2], a
 
 /// Rows of a strip become vectors of right panels, its columns their steps from `column` on, of `n`.
 #[inline(always)]
-fn pack_steps<S: Simd, const FORMAT: u8>(
+fn pack_steps<S: Simd, const FORMAT: u8, const STREAM: bool>(
     s: S,
     strip: &[S::T],
     (panel, columns): (usize, usize),
@@ -93,7 +97,7 @@ fn pack_steps<S: Simd, const FORMAT: u8>(
         let width = panel_width::<S>(rows, row);
         let vectors = (row, width.min(rows - row), width);
         let to = &mut to[depth * row + column / per_unit(FORMAT) * width..];
-        pack_part::<S, FORMAT, true>(s, Strided::rows(strip, panel), vectors, width, (0, columns), to);
+        pack_part::<S, FORMAT, STREAM>(s, Strided::rows(strip, panel), vectors, width, (0, columns), to);
         row += width;
     }
 }

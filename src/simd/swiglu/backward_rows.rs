@@ -6,7 +6,7 @@ use super::super::math::silu_mul_backward;
 use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
-use super::super::vector::Simd;
+use super::super::vector::{Simd, past_caches};
 use super::{Backward, Shape, saved, saved_unit};
 
 /// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
@@ -27,6 +27,7 @@ impl<T: Real> Backward<'_, T> {
         let [packed_x, packed_dh] = self.operands.gate_up;
         let half = rows_depth * padded::<S>(inner);
         assert!(packed_a.len() == half && packed_dh.len() == 2 * half, "room for packed operands");
+        let past = past_caches(packed_dh);
         let (packed_dg, packed_du) = packed_dh.split_at_mut(half);
         for (values, n, to) in [(self.dy, out, packed_dy), (self.x, width, packed_x)] {
             let tiles = Tiles::new(n, S::TILE_ROWS);
@@ -64,7 +65,15 @@ impl<T: Real> Backward<'_, T> {
                     multiply_panel::<S, FORMAT>(s, left, dy_depth, &self.down[dy_depth * gate..], to);
                     let steps = rows_depth * gate + row / per_unit * panel..;
                     let operands = [&mut *packed_dg, &mut *packed_du, &mut *packed_a];
-                    activate::<S, FORMAT>(s, saved, panel, scales, [dg, du], operands.map(|to| &mut to[steps.clone()]));
+                    activate::<S, FORMAT>(
+                        s,
+                        saved,
+                        panel,
+                        scales,
+                        past,
+                        [dg, du],
+                        operands.map(|to| &mut to[steps.clone()]),
+                    );
                     let (before, within) = ((gate - start) / GATED_STEPS * GATED_STEPS, (gate - start) % GATED_STEPS);
                     let group = GATED_STEPS.min(inner - start - before);
                     for (half, strip) in [&*dg, &*du].into_iter().enumerate() {
@@ -95,6 +104,7 @@ fn activate<S: Simd, const FORMAT: u8>(
     from: &[S::T],
     panel: usize,
     scales: [S::V; 2],
+    past: bool,
     [dg, du]: [&mut [S::T]; 2],
     [to_dg, to_du, to_a]: [&mut [S::T]; 3],
 ) {
@@ -121,7 +131,7 @@ fn activate<S: Simd, const FORMAT: u8>(
                     ROUNDED => s.round_bf16(step[0]),
                     _ => step[0],
                 };
-                s.stream(&mut to[j * S::LANES..], v);
+                s.store_past(past, &mut to[j * S::LANES..], v);
             }
         }
     }

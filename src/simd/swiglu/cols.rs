@@ -5,7 +5,7 @@ use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu;
 use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_panel, panel_width, per_unit};
 use super::super::scratch::Scratch;
-use super::super::vector::Simd;
+use super::super::vector::{Simd, past_caches};
 use super::{Forward, Shape, save, saved_unit};
 
 /// Tiles of a strip: with 12 rows of 2 vectors 24 KiB.
@@ -43,12 +43,12 @@ impl<T: Real> Forward<'_, T> {
                     let (g, u) = strip[at * panel..][..2 * gates * panel].split_at(gates * panel);
                     if let Some(saved) = self.saved.as_deref_mut() {
                         let unit = saved_unit::<S>(FORMAT);
-                        let vectors = panel / S::LANES;
+                        let (past, vectors) = (past_caches(saved), panel / S::LANES);
                         let at = (column / S::LANES * inner + gate * vectors) * unit;
                         let saved = saved[at..][..gates * vectors * unit].chunks_exact_mut(unit);
                         let lanes = g.chunks_exact(S::LANES).zip(u.chunks_exact(S::LANES));
                         for ((g, u), saved) in lanes.zip(saved) {
-                            save::<S, FORMAT>(s, (s.load(g), s.load(u)), saved);
+                            save::<S, FORMAT>(s, (s.load(g), s.load(u)), past, saved);
                         }
                     }
                     activate::<S, FORMAT>(s, (gate, inner), (g, u), panel, &mut even, a);

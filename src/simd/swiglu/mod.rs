@@ -202,16 +202,16 @@ fn vectors_beside<S: Simd>(n: usize, at: usize) -> usize {
     panel_width::<S>(n, at - at % (2 * S::LANES)) / S::LANES
 }
 
-/// Saves a vector of g and its u, past the caches: a fence must follow.
+/// Saves a vector of g and its u, past the caches if asked to: a fence must follow.
 #[inline(always)]
-fn save<S: Simd, const FORMAT: u8>(s: S, (g, u): (S::V, S::V), to: &mut [S::T]) {
+fn save<S: Simd, const FORMAT: u8>(s: S, (g, u): (S::V, S::V), past: bool, to: &mut [S::T]) {
     match FORMAT {
-        PAIRS => s.stream(to, s.pair(g, u)),
+        PAIRS => s.store_past(past, to, s.pair(g, u)),
         _ => {
             let (g, u) = if FORMAT == ROUNDED { (s.round_bf16(g), s.round_bf16(u)) } else { (g, u) };
             let (first, second) = to.split_at_mut(S::LANES);
-            s.stream(first, g);
-            s.stream(second, u);
+            s.store_past(past, first, g);
+            s.store_past(past, second, u);
         }
     }
 }

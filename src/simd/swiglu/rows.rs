@@ -5,7 +5,7 @@ use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels
 use super::super::math::silu;
 use super::super::pack::{PAIRS, PLAIN, ROUNDED, Strided, Tiles, pack_tiles, per_unit};
 use super::super::scratch::Scratch;
-use super::super::vector::Simd;
+use super::super::vector::{Simd, past_caches};
 use super::{Forward, Shape, save, saved_unit, vectors_beside};
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
@@ -19,6 +19,7 @@ impl<T: Real> Forward<'_, T> {
             return;
         }
         let (x_depth, a_depth) = (width.div_ceil(per_unit(FORMAT)), inner.div_ceil(per_unit(FORMAT)));
+        let past = self.saved.as_deref().is_some_and(past_caches);
         let tiles = Tiles::new(m, S::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * S::TILE_ROWS)).max(1));
         let Scratch { left, right, out: strip } = self.scratch;
@@ -61,7 +62,7 @@ impl<T: Real> Forward<'_, T> {
                 }
                 if let Some(saved) = saved {
                     for (pair, saved) in strip.chunks_exact(2 * S::LANES).zip(saved.chunks_mut(beside * unit)) {
-                        save::<S, FORMAT>(s, (s.load(pair), s.load(&pair[S::LANES..])), saved);
+                        save::<S, FORMAT>(s, (s.load(pair), s.load(&pair[S::LANES..])), past, saved);
                     }
                 }
             }
