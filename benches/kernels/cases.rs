@@ -6,7 +6,8 @@ use trm::simd::{
     gathered_gate_up_len, gathered_len, swiglu, swiglu_backward, swiglu_saved_len, weight_grad_rows,
 };
 
-/// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20), a 30×30 maze or ARC grid.
+/// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20: two lanes' worth),
+/// a 30×30 maze or ARC grid.
 const ROWS: [(&str, usize, usize, usize); 12] = [
     ("gate_up D512", 388, 512, 3072),
     ("down D512", 388, 1536, 512),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{assert_close, values};
+use super::{Unset, assert_close, unset, values};
 
 fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
     let (n_out, n_in) = shape;
@@ -15,12 +15,12 @@ fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
         let scale = T::from_f64(1.0 / (1 + i) as f64);
         weight_grad_rows(precision, shape, scale, &dy, &x, &mut want);
         let (dy_len, x_len) = gathered_len::<T>(precision, shape, rows);
-        let (mut to_dy, mut to_x) = (vec![T::ZERO; dy_len], vec![T::ZERO; x_len]);
+        let (mut to_dy, mut to_x) = (unset(dy_len), unset(x_len));
         gather_rows(precision, shape, (&dy, &x), (&mut to_dy, &mut to_x));
         packed.push((rows, scale, to_dy, to_x));
     }
     let gathered = |i: usize| {
-        let (rows, scale, dy, x): &(usize, T, Vec<T>, Vec<T>) = &packed[i];
+        let (rows, scale, dy, x): &(usize, T, Unset<T>, Unset<T>) = &packed[i];
         Gathered { rows: *rows, scale: *scale, dy, x }
     };
     weight_grad_gathered(precision, shape, packed.len(), gathered, &mut got);
@@ -47,6 +47,8 @@ fn uses_taken_together_equal_one_after_the_other_at_every_edge() {
         ((25, 700), &[30, 9]),
         ((12, 32), &[300, 2, 1]),
         ((5, 3), &[]),
+        // Large enough to go past the caches, in bf16 too.
+        ((9, 600), &[250, 12]),
     ] {
         check_everywhere(shape, rows);
     }

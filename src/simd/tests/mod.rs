@@ -8,7 +8,10 @@ mod silu;
 mod split;
 mod swiglu;
 
+use std::ops::{Deref, DerefMut};
+
 use super::Real;
+use super::scratch::Aligned;
 
 /// Small deterministic values in −½…½.
 fn values<T: Real>(n: usize, seed: u64) -> Vec<T> {
@@ -21,6 +24,32 @@ fn values<T: Real>(n: usize, seed: u64) -> Vec<T> {
             T::from_f64((state >> 11) as f64 / (1u64 << 53) as f64 - 0.5)
         })
         .collect()
+}
+
+/// Memory on cache lines, as the arena's is (stores past the caches want it), that nobody has written to: NaN.
+struct Unset<T> {
+    memory: Aligned<T>,
+    len: usize,
+}
+
+fn unset<T: Real>(len: usize) -> Unset<T> {
+    let mut memory = Aligned::new();
+    memory.at_least(len).fill(T::from_f64(f64::NAN));
+    Unset { memory, len }
+}
+
+impl<T: Real> Deref for Unset<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.memory.as_slice()[..self.len]
+    }
+}
+
+impl<T: Real> DerefMut for Unset<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory.at_least(self.len)[..self.len]
+    }
 }
 
 /// Panics unless `got` is `want` within `tolerance` relative to the larger of 1 and the value.
