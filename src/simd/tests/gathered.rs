@@ -47,7 +47,7 @@ fn uses_taken_together_equal_one_after_the_other_at_every_edge() {
         ((25, 700), &[30, 9]),
         ((12, 32), &[300, 2, 1]),
         ((5, 3), &[]),
-        // Large enough to go past the caches, in bf16 too.
+        // x goes past the caches, in bf16 too. (Packed alike on both sides here; the products' test has a naive twin.)
         ((9, 600), &[250, 12]),
     ] {
         check_everywhere(shape, rows);
