@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use trm::config::Config;
-use trm::train::{Lanes, Work, Workload};
+use trm::engine::Lanes;
+use trm::perf::{Work, Workload};
 
 /// Preset, batch (the published ones would take seconds a step), number formats.
 const CASES: [(&str, usize, &[&str]); 4] = [
@@ -23,7 +24,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    let lanes = Lanes::new(Lanes::available()).expect("threads");
+    let lanes = Lanes::new(trm::device::available()).expect("threads");
     for (preset, batch, precisions) in CASES {
         for precision in precisions {
             let sets = [format!("train.batch_size={batch}"), format!("train.precision=\"{precision}\"")];

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{RandomExamples, config};
 use trm::config::{Mixing, Precision};
+use trm::engine::{Lanes, Weights};
 use trm::model::Model;
-use trm::train::{Lanes, Trainer, Weights};
+use trm::train::Trainer;
 
 /// The system's allocator, with a counter.
 struct Counting;

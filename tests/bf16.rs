@@ -10,10 +10,11 @@ use common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::{Config, Mixing, Precision};
+use trm::engine::{Lanes, Weights};
 use trm::model::Model;
 use trm::rng::Rng;
 use trm::simd::Isa;
-use trm::train::{Lanes, Trainer, Weights};
+use trm::train::Trainer;
 
 /// Relative size of a rounding to bf16, which keeps 8 bits: at most 2⁻⁸ (its root mean square is about 2⁻⁹).
 const ROUNDING: f64 = 1.0 / 256.0;

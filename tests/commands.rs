@@ -11,8 +11,8 @@ use common::{stderr, stdout, succeed, train, trm};
 use serde_json::Value;
 use tempfile::TempDir;
 use trm::config::Config;
+use trm::dataset::TaskData;
 use trm::puzzle::sudoku::{Geometry, Grid, Solutions, solve};
-use trm::train::TaskData;
 
 /// A short run, and what `trm train` printed on its way.
 fn run() -> &'static (PathBuf, String, String) {

@@ -10,8 +10,10 @@ use common::golden::{Batch, Golden, config_of, decode, fill_weights, read, wide}
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::{Config, Mixing};
+use trm::dataset::Examples as _;
+use trm::engine::{Group, Lanes, PuzzleTable, Weights};
 use trm::model::Model;
-use trm::train::{Examples as _, Group, Lanes, PuzzleTable, StepReport, Trainer, Weights};
+use trm::train::{StepReport, Trainer};
 
 /// Cases that were published.
 const CASES: usize = 11;
@@ -200,6 +202,6 @@ fn compare_evaluation(stages: &mut Stages, case: &Value, tensors: &SafeTensors, 
     stages.compare("eval", EVALUATION, "q_halt_logits", &q, &read(tensors, "eval.q_halt_logits"));
     let vocab = model.vocab_size();
     let predictions: Vec<f64> =
-        group.outcome.logits.chunks_exact(vocab).map(|row| trm::train::argmax(row) as f64).collect();
+        group.outcome.logits.chunks_exact(vocab).map(|row| trm::engine::argmax(row) as f64).collect();
     stages.compare("eval", 0.0, "preds", &predictions, &read(tensors, "eval.preds"));
 }

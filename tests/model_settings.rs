@@ -4,8 +4,11 @@ mod common;
 
 use common::{RandomExamples, fail, resume, stderr, succeed, tiny, train, trm};
 use trm::config::{Arch, Config, FixedPoint, Gradient, Mixing};
+use trm::engine::{Lanes, Weights};
+use trm::infer::{Thinking, attempt};
 use trm::model::Model;
-use trm::train::{Cost, Lanes, StepReport, Thinking, Trainer, Weights, attempt};
+use trm::perf::Cost;
+use trm::train::{StepReport, Trainer};
 
 /// The small model of all integration tests, changed.
 fn config(change: impl FnOnce(&mut Config)) -> Config {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use common::{RandomExamples, config, fail, resume, train};
 use trm::Error;
 use trm::config::Mixing;
+use trm::engine::{Lanes, Weights};
 use trm::model::Model;
-use trm::train::{Lanes, Trainer, Weights};
+use trm::train::Trainer;
 
 /// Trains two steps, lets `spoil` do its work, and returns the error of the third; the weights must be those of before.
 fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 
 use common::{RandomExamples, stdout, succeed, trm};
 use trm::config::{Config, Preset, presets};
+use trm::dataset::Examples as _;
+use trm::engine::{Lanes, Weights};
+use trm::infer::{Thinking, evaluate};
 use trm::model::Model;
-use trm::train::{Examples as _, Lanes, Thinking, Trainer, Weights, evaluate};
+use trm::train::Trainer;
 
 fn rows() -> Vec<Preset> {
     presets().into_iter().filter(Preset::is_of_the_paper).collect()

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use common::config;
 use trm::config::Mixing;
+use trm::engine::Lanes;
 use trm::model::{Model, model_flops};
+use trm::perf::{Profile, Workload};
 use trm::tape::profile::Phase;
-use trm::train::{Lanes, Profile, Workload};
 
 const UPDATES: u64 = 3;
 
@@ -112,7 +113,7 @@ fn after_a_profile_nothing_is_timed_any_more() {
     let lanes = Lanes::new(2).unwrap();
     let mut workload = Workload::new(config(Mixing::MlpT, 8));
     let first = workload.profile(&lanes, 1).unwrap();
-    workload.run(&lanes, trm::train::Work::Train).unwrap();
+    workload.run(&lanes, trm::perf::Work::Train).unwrap();
     let second = workload.profile(&lanes, 1).unwrap();
     let calls = |profile: &Profile| profile.lines.iter().map(|line| line.calls).collect::<Vec<_>>();
     assert_eq!(calls(&first), calls(&second));

@@ -15,9 +15,9 @@ use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;
 use trm::dataset::{Dataset, Metadata, Split};
+use trm::engine::PuzzleTable;
 use trm::puzzle::Description;
 use trm::rng::Rng;
-use trm::train::PuzzleTable;
 
 const PUZZLES: usize = 3000;
 const NDIM: usize = 512;

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use common::{RandomExamples, config};
 use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, Precision};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
+use trm::dataset::{Examples, TaskData};
+use trm::device::Topology;
+use trm::engine::{Carry, Lanes, PuzzleTable, Weights};
 use trm::model::Model;
 use trm::puzzle::arc::generator::generate;
-use trm::train::{Carry, Examples, Lanes, PuzzleTable, StepReport, TaskData, Topology, Trainer, Weights};
+use trm::train::{StepReport, Trainer};
 
 /// Everything a few updates leave behind, as bits.
 #[derive(PartialEq)]

@@ -24,7 +24,7 @@ fn time(group: &mut BenchmarkGroup<WallTime>, name: &str, flops: f64, mut work: 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "products") {
-        let threads = arguments.get(at + 1).and_then(|n| n.parse().ok()).unwrap_or_else(trm::train::Lanes::available);
+        let threads = arguments.get(at + 1).and_then(|n| n.parse().ok()).unwrap_or_else(trm::device::available);
         return tables::products(threads);
     }
     let paths: Vec<Isa> = match std::env::var_os(ISA_VARIABLE) {

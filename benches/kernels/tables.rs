@@ -103,7 +103,7 @@ pub fn products(threads: usize) {
     let mut rows = Vec::new();
     for threads in [1, threads].into_iter().take(threads.min(2)) {
         for precision in [Precision::F32, Precision::Bf16] {
-            let lanes = trm::train::Lanes::new(threads).expect("threads");
+            let lanes = trm::engine::Lanes::new(threads).expect("threads");
             let limit = lanes.fma_limit(precision, 0.5);
             for (index, (name, case)) in cases::products(precision).enumerate() {
                 let (n_out, n_in) = case.weight.shape();

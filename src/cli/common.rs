@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
+use crate::device::Topology;
+use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::train::{Lanes, Topology, Weights};
 
 /// Which experiment: a preset or a file of differences, and settings on top.
 #[derive(clap::Args, Clone, Debug, Default)]

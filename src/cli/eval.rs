@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::common::{StoredModel, Threads};
 use crate::checkpoint::atomic;
+use crate::dataset::TaskData;
 use crate::dataset::arc;
 use crate::error::{Error, Result};
+use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Thinking};
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
-use crate::train::{ArcEvaluation, HaltRule, Identifiers, TaskData, Thinking};
 
 /// Evaluate a trained model: accuracy after each supervision step
 ///

@@ -10,7 +10,6 @@ use crate::config::{Config, MachineMemory, Preset};
 use crate::error::Result;
 use crate::report::Table;
 use crate::simd;
-use crate::train::Lanes;
 
 /// Show what the engine found: processor, SIMD path, threads, memory, version
 ///
@@ -61,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         processor: processor(&cpuinfo),
         simd_path: simd::choose_isa()?.name(),
         simd_features: simd_features(),
-        threads: Lanes::available(),
+        threads: crate::device::available(),
         memory: MachineMemory::read(),
     };
     if args.json { print_json(&machine) } else { print(&table(&machine).to_string()) }

@@ -10,11 +10,12 @@ use super::common::Threads;
 use super::schedule::{engineering, grouped};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
+use crate::engine::Lanes;
 use crate::error::{Error, Result};
+use crate::perf::scaling::{Machine, Step, predict};
+use crate::perf::{Cost, Work, Workload};
 use crate::report::Table;
 use crate::simd::{self, Precision};
-use crate::train::scaling::{Machine, Step, predict};
-use crate::train::{Cost, Lanes, Work, Workload};
 
 /// Sequences a lane gets in the measurement: a gradient group of its own.
 const SEQUENCES_PER_THREAD: usize = 4;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::task;
 use crate::checkpoint::RunPaths;
+use crate::dataset::TaskData;
 use crate::dataset::{Dataset, arc};
 use crate::error::{Error, Result};
-use crate::train::TaskData;
 
 /// Show an ARC task: its demonstrations and test pairs
 ///

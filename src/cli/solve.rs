@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::common::{StoredModel, Threads};
 use super::task::{self, Thinker};
 use crate::config::TrainConfig;
+use crate::dataset::{TaskData, board_of};
+use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
+use crate::infer::{HaltRule, Thinking, Thought, attempt};
 use crate::model::{Model, model_flops};
 use crate::puzzle::Board;
-use crate::train::{HaltRule, Lanes, TaskData, Thinking, Thought, Weights, attempt, board_of};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;

@@ -4,12 +4,14 @@ use std::io::IsTerminal as _;
 
 use super::print;
 use super::solve::FRAME;
+use crate::dataset::TaskData;
+use crate::engine::{Lanes, Weights};
 use crate::error::Result;
+use crate::infer::{Thinking, attempt};
 use crate::model::Model;
 use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
 use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
 use crate::puzzle::arc::{Augmentation, Pair};
-use crate::train::{Lanes, TaskData, Thinking, Weights, attempt};
 
 /// A model that is going to think.
 pub struct Thinker<'a> {

@@ -10,12 +10,15 @@ use super::{complain, note};
 use crate::checkpoint::RunFolder;
 use crate::config::{self, Augment, Config, DataConfig, SetShape, suggested};
 use crate::dataset::arc;
+use crate::dataset::{TaskData, board_of};
+use crate::engine::Lanes;
 use crate::error::{Error, INTERRUPTED, Result};
+use crate::infer::{HaltRule, Thinking};
 use crate::model::update_flops;
 use crate::puzzle::{Description, Kind};
 use crate::report::Progress;
 use crate::simd::{self, Precision};
-use crate::train::{Ending, HaltRule, Lanes, Run, TaskData, Thinking, board_of};
+use crate::train::{Ending, Run};
 
 /// Train a model
 ///

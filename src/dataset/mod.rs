@@ -41,6 +41,7 @@ mod npy;
 mod rows;
 mod sampler;
 pub mod sudoku;
+mod task_data;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};
 pub use sampler::{Draw, Sampler, SamplerState};
+pub use task_data::{Batches, Examples, TaskData, board_of};
 pub use tokens::{RowSource, Tokens};
 
 /// `dataset.json`: what a split says about itself, under the published names and in the published order.

@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Batches, Evaluation, Identifiers, Lanes, PuzzleTable, StepReport, TaskData, Thinking, Trainer, TrainerState,
-    Weights,
-};
+use super::{StepReport, Trainer, TrainerState};
 use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::{Config, FixedPoint};
-use crate::dataset::SamplerState;
+use crate::dataset::{Batches, SamplerState, TaskData};
+use crate::engine::{Lanes, PuzzleTable, Weights};
 use crate::error::{Error, Result};
+use crate::infer::{Evaluation, Identifiers, Thinking};
 use crate::model::Model;
 use crate::report::{MetricsLog, Progress, ProgressSample};
 

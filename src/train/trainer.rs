@@ -6,37 +6,25 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::adam::{Adam, adam_coefficients, largest_gradient, non_finite_tensor};
-use super::lane::shard;
-use super::tree;
-use super::{Carry, Group, HaltRule, Lanes, PuzzleTable, Weights, learning_rate_factor};
+use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
+use crate::dataset::Examples;
+use crate::engine::{
+    Adam, Carry, Group, Lanes, PuzzleTable, Sums, Weights, accumulate, adam_coefficients, gradient_groups,
+    largest_gradient, non_finite_tensor, shard,
+};
 use crate::error::{Error, Result};
+use crate::infer::HaltRule;
 use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
 use crate::tape::Grads;
 use crate::tape::profile::Stopwatch;
 
-/// Slots of a gradient group, when their number is left to the engine.
-const GROUP_SLOTS: usize = 4;
-
-/// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
-const MAX_GROUPS: usize = 192;
-
 /// What the profile calls the part of a step in which lanes work on groups.
-pub(super) const GROUPS: &str = "groups";
+pub(crate) const GROUPS: &str = "groups";
 
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
-
-/// Where a batch's examples come from.
-pub trait Examples {
-    /// Moves on to the next incoming batch.
-    fn next_batch(&mut self);
-
-    /// Writes the incoming example of a slot: tokens, labels; returns its puzzle identifier.
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32;
-}
 
 /// What an update reports. Sums are over the batch; metrics are over the slots that halted (SPEC "Loss").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -89,13 +77,13 @@ pub struct Trainer {
     /// Sum of all groups' gradients in the last step.
     total: Grads<f32>,
     /// Buffers for partial sums, and the place where they wait for each other.
-    sums: tree::Sums,
+    sums: Sums,
     minimum_steps: Vec<u32>,
     puzzle_ids: Vec<u32>,
     puzzle_grads: Vec<f32>,
     order: Vec<(u32, u32)>,
     /// Times the parts of a step while there is one.
-    pub(super) watch: Option<Stopwatch>,
+    pub(crate) watch: Option<Stopwatch>,
     /// Bytes that the optimizer moves.
     update_bytes: f64,
 }
@@ -130,14 +118,6 @@ pub struct TrainerState<'a> {
     carries: Vec<Cow<'a, Carry>>,
 }
 
-/// Gradient groups of an experiment: the setting, or as many as let every shard be one of its own, up to 192.
-pub(super) fn gradient_groups(train: &TrainConfig) -> usize {
-    match train.gradient_groups {
-        0 => train.batch_size.div_ceil(GROUP_SLOTS).min(MAX_GROUPS),
-        groups => groups.min(train.batch_size),
-    }
-}
-
 impl Trainer {
     /// A fresh run of `total_steps` updates.
     pub fn new(config: Config, weights: Weights, total_steps: u64) -> Self {
@@ -150,15 +130,15 @@ impl Trainer {
         Self {
             ema: weights.params.values().to_vec(),
             adam: Adam::new(&layout),
-            total: Grads::new(layout),
-            sums: tree::Sums::default(),
+            total: Grads::new(layout.clone()),
+            sums: Sums::default(),
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
             puzzle_ids: Vec::with_capacity(train.batch_size),
             puzzle_grads: Vec::new(),
             order: Vec::with_capacity(train.batch_size),
             watch: None,
-            update_bytes: super::scaling::Step::new(&config).optimizer_bytes(),
+            update_bytes: Adam::sweep_bytes(&layout, config.train.precision.into()),
             step: 0,
             total_steps,
             calls_skipped: 0,
@@ -297,7 +277,7 @@ impl Trainer {
     /// Runs all groups and sums their gradients as far as single lanes do.
     fn accumulate_all(&mut self, lanes: &Lanes) {
         let (model, weights, train) = (&self.model, &self.weights, &self.config.train);
-        tree::accumulate(lanes, &mut self.groups, &mut self.sums, &self.total, |lane, group, grads| {
+        accumulate(lanes, &mut self.groups, &mut self.sums, &self.total, |lane, group, grads| {
             let shard = shard(model.len);
             for first in (0..group.slots()).step_by(shard) {
                 let slots = first..group.slots().min(first + shard);

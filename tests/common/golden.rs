@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, Precision};
-use trm::train::{Examples, PuzzleTable, Weights};
+use trm::dataset::Examples;
+use trm::engine::{PuzzleTable, Weights};
 
 /// One case: its JSON, and the bytes of its tensors.
 pub struct Golden {

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use trm::config::{Config, Mixing, Positions, Precision};
+use trm::dataset::Examples;
 use trm::rng::Rng;
-use trm::train::Examples;
 
 /// Settings over `sudoku-4x4` whose updates take about a millisecond.
 pub const TINY: [&str; 8] = [

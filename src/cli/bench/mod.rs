@@ -8,10 +8,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::common::{Experiment, Threads};
+use crate::engine::Lanes;
 use crate::error::{Error, Result};
+use crate::perf::{Work, Workload};
 use crate::report::Table;
 use crate::simd::{self, Precision};
-use crate::train::{Lanes, Work, Workload};
 
 /// Time the whole training step and the forward pass, against the FMA limit measured in the same process
 ///

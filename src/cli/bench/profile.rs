@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::{Args, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::engine::Lanes;
 use crate::error::Result;
+use crate::perf::{Profile, Work, Workload};
 use crate::report::Table;
 use crate::simd::{self, Precision};
 use crate::tape::profile::{Line, Phase};
-use crate::train::{Lanes, Profile, Work, Workload};
 
 /// A profile, with what it is measured against.
 #[derive(Serialize)]

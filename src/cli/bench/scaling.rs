@@ -6,10 +6,10 @@ use super::{Args, Measurement, measure, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
 use crate::error::Result;
+use crate::perf::scaling::{Machine, Prediction, Step, predict};
+use crate::perf::{Work, Workload};
 use crate::report::Table;
 use crate::simd::{self, Precision};
-use crate::train::scaling::{Machine, Prediction, Step, predict};
-use crate::train::{Work, Workload};
 
 /// Cores of the servers that are predicted.
 const SERVERS: [usize; 3] = [64, 128, 192];

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::lane::shard;
 use crate::config::{Config, TrainConfig};
+use crate::engine::{gradient_groups, shard};
 use crate::model::{Block, Mix, Mlp, Model, update_flops};
 use crate::simd::Precision;
 use crate::tape::{ParamId, ROWS_ENOUGH};
@@ -79,7 +79,7 @@ impl Footprint {
         };
         // Values, packed, moments, moving average; saving: the average with packed forms, and its file.
         let weights = n * (F32 + packed + 3 * F32 + F32 + packed + F32);
-        let groups = super::trainer::gradient_groups(train);
+        let groups = gradient_groups(train);
         let depth = groups.next_power_of_two().ilog2() as usize;
         let gradients = (1 + groups.min(threads + depth)) * n * F32;
         let halves = Precision::from(train.precision) == Precision::Bf16;

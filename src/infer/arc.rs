@@ -4,8 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Evaluation, Identifiers, Lanes, TaskData, Thinking, Weights};
+use super::{Evaluation, Identifiers, Thinking};
+use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
+use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};

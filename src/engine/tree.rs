@@ -22,7 +22,6 @@ use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 use rayon::prelude::*;
 
-use super::scaling::partial_sums;
 use super::{Group, Lane, Lanes};
 use crate::simd;
 use crate::tape::Grads;
@@ -42,7 +41,7 @@ struct Sum {
 
 /// Buffers for partial sums, and the places where they and the groups change hands.
 #[derive(Default)]
-pub(super) struct Sums {
+pub(crate) struct Sums {
     lanes: usize,
     /// Buffers made so far.
     made: usize,
@@ -81,7 +80,7 @@ const MAX_NODES: usize = 16;
 
 /// Runs `work` on every group with a gradient buffer (of the shape of `like`) to add to, and sums the buffers but for the
 /// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
-pub(super) fn accumulate(
+pub(crate) fn accumulate(
     lanes: &Lanes,
     groups: &mut Boxed<Group>,
     sums: &mut Sums,
@@ -155,7 +154,7 @@ impl Sums {
     }
 
     /// Replaces `total` by the sum of all groups' gradients. To be called inside [`Lanes::install`].
-    pub(super) fn finish(&mut self, lanes: &Lanes, total: &mut Grads<f32>) {
+    pub(crate) fn finish(&mut self, lanes: &Lanes, total: &mut Grads<f32>) {
         self.parts.extend(self.done.iter().filter_map(AtomicCell::take));
         if let [part] = &mut self.parts[..] {
             std::mem::swap(&mut part.grads, total);
@@ -178,14 +177,14 @@ impl Sums {
     }
 
     /// Bytes that [`Sums::finish`] moves: each partial sum is read, the total written.
-    pub(super) fn finish_bytes(&self) -> f64 {
+    pub(crate) fn finish_bytes(&self) -> f64 {
         let parts = self.done.len() as f64;
         let weights = (self.squares.len() * SLICE * size_of::<f32>()) as f64;
         if parts > 1.0 { (parts + 1.0) * weights } else { weights }
     }
 
     /// Norm of the total: not finite when one of its elements is not.
-    pub(super) fn norm(&self) -> f64 {
+    pub(crate) fn norm(&self) -> f64 {
         self.squares.iter().sum::<f64>().sqrt()
     }
 }
@@ -280,6 +279,12 @@ impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
         }
         unreachable!("the tree has a root")
     }
+}
+
+/// Partial sums that the lanes leave for the sum over slices: the lowest level of the tree over `groups` with no more
+/// nodes than there are cores.
+pub fn partial_sums(groups: usize, cores: usize) -> usize {
+    1 << cores.min(groups).max(1).ilog2()
 }
 
 /// First group of a node's second half.

@@ -2,11 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{Examples, Group, Lanes, Profile, Trainer, Weights};
+use super::Profile;
 use crate::config::Config;
+use crate::dataset::Examples;
+use crate::engine::{Group, Lanes, Weights, shard};
 use crate::error::Result;
 use crate::model::{Model, forward_flops, update_flops};
 use crate::rng::Rng;
+use crate::train::Trainer;
 
 /// Examples of random tokens.
 pub struct RandomTokens {
@@ -95,7 +98,7 @@ impl Workload {
             Work::Forward => {
                 let (model, weights) = (&self.trainer.model, &self.trainer.weights);
                 let groups = &mut self.trainer.groups;
-                let shard = super::lane::shard(model.len);
+                let shard = shard(model.len);
                 lanes.install(|| match &mut groups[..] {
                     [one] if one.slots() <= shard => {
                         lanes.alone(|lane| lane.infer(model, weights, one, 0..one.slots()));

@@ -15,6 +15,7 @@
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::engine::partial_sums;
 use crate::model::{Model, model_flops};
 use crate::simd::Precision;
 
@@ -93,8 +94,8 @@ impl Step {
         let passes = (model.schedule.calls.len() + recorded) as f64 / model.nets.len() as f64;
         Self {
             batch: train.batch_size,
-            groups: super::trainer::gradient_groups(train),
-            shard: super::lane::shard(model.len),
+            groups: crate::engine::gradient_groups(train),
+            shard: crate::engine::shard(model.len),
             flops_per_sequence: model_flops(&model).total(),
             weights,
             streamed_per_shard: passes * weights as f64 * packed_element,
@@ -177,12 +178,6 @@ pub fn predict(step: &Step, machine: &Machine, cores: usize) -> Prediction {
         barrier: JOINS * machine.handover_seconds * f64::from(cores.next_power_of_two().ilog2()),
         serial: step.batch as f64 * machine.serial_per_sequence,
     }
-}
-
-/// Partial sums that the lanes leave for the sum over slices: the lowest level of the tree over `groups` with no more
-/// nodes than there are cores.
-pub fn partial_sums(groups: usize, cores: usize) -> usize {
-    1 << cores.min(groups).max(1).ilog2()
 }
 
 #[cfg(test)]

@@ -24,12 +24,12 @@ const CARRY: &str = "carry in and out";
 #[derive(Default)]
 pub struct Lane {
     /// Position among the lanes.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// NUMA node.
-    pub(super) node: usize,
-    pub(super) memory: Memory<f32>,
+    pub(crate) node: usize,
+    pub(crate) memory: Memory<f32>,
     /// Slices of partial sums (see the tree of gradients).
-    pub(super) sums: Vec<f32>,
+    pub(crate) sums: Vec<f32>,
     puzzle_rows: Vec<f32>,
     seed: Vec<f32>,
     halt_targets: Vec<f64>,
@@ -130,7 +130,7 @@ impl Lane {
     }
 
     /// Charges the time since the last event to `name`, while a stopwatch runs.
-    pub(super) fn lap(&mut self, name: &'static str, bytes: f64) {
+    pub(crate) fn lap(&mut self, name: &'static str, bytes: f64) {
         if let Some(watch) = &mut self.memory.stopwatch {
             watch.lap(name, bytes);
         }
@@ -197,7 +197,7 @@ fn copy_losses(tape: &Tape<'_, f32>, loss: &Var, target: &mut [f64]) {
 }
 
 /// `(right, labelled)` tokens of one sequence; `logits` starts with its rows.
-pub(super) fn score(logits: &[f32], labels: &[i32], vocab: usize) -> (u32, u32) {
+pub(crate) fn score(logits: &[f32], labels: &[i32], vocab: usize) -> (u32, u32) {
     let (mut correct, mut labelled) = (0, 0);
     for (row, &label) in logits.chunks_exact(vocab).zip(labels) {
         if label != IGNORE_LABEL {

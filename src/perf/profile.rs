@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::Lanes;
-use super::trainer::{GROUPS, Trainer};
+use crate::engine::Lanes;
 use crate::error::Result;
 use crate::tape::profile::{Line, Phase, Stopwatch};
+use crate::train::{GROUPS, Trainer};
 
 /// What the profile calls lanes that have nothing to do while others work on the last groups.
 const WAITING: &str = "waiting for other lanes";

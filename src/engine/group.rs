@@ -2,7 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::TrainConfig;
 use crate::model::Model;
+
+/// Slots of a gradient group, when their number is left to the engine.
+const GROUP_SLOTS: usize = 4;
+
+/// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
+const MAX_GROUPS: usize = 192;
+
+/// Gradient groups of an experiment: the setting, or as many as let every shard be one of its own, up to 192.
+pub fn gradient_groups(train: &TrainConfig) -> usize {
+    match train.gradient_groups {
+        0 => train.batch_size.div_ceil(GROUP_SLOTS).min(MAX_GROUPS),
+        groups => groups.min(train.batch_size),
+    }
+}
 
 /// Slots whose gradients are summed in one buffer.
 pub struct Group {
@@ -97,7 +112,7 @@ impl Carry {
 
     /// The part of [`Carry::refill`] that must go in the order of the slots: the example. The rest is done by the lane
     /// that works on the slot, so that the states' memory is touched first where it is used.
-    pub(super) fn deal(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
+    pub(crate) fn deal(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
         let seq_len = self.inputs.len() / self.steps.len();
         let tokens = slot * seq_len..(slot + 1) * seq_len;
         self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens]);
@@ -105,7 +120,7 @@ impl Carry {
     }
 
     /// Sets a slot's states to the start vectors.
-    pub(super) fn restart(&mut self, slot: usize, starts: &[&[f32]]) {
+    pub(crate) fn restart(&mut self, slot: usize, starts: &[&[f32]]) {
         let slots = self.steps.len();
         for (state, start) in self.states.iter_mut().zip(starts) {
             let per_slot = state.len() / slots;

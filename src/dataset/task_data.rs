@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use super::evaluate::Observer;
-use super::{Evaluation, Examples, Identifiers, Lanes, Thinking, Weights, evaluate};
+use super::{Dataset, Draw, Sampler, SamplerState, Split, arc, maze, sudoku, write_example};
 use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
-use crate::dataset::{Dataset, Draw, Sampler, SamplerState, Split, arc, maze, sudoku, write_example};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::puzzle::maze::Wanted;
 use crate::puzzle::{Board, Description, Kind, Moves};
 use crate::rng::Rng;
@@ -20,6 +17,15 @@ const TRAIN: &str = "train";
 
 /// Rows that stand for all in a checksum, where none is kept.
 const FINGERPRINT_ROWS: usize = 4096;
+
+/// Where a batch's examples come from.
+pub trait Examples {
+    /// Moves on to the next incoming batch.
+    fn next_batch(&mut self);
+
+    /// Writes the incoming example of a slot: tokens, labels; returns its puzzle identifier.
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32;
+}
 
 /// A data set, with what the model has to know of it.
 pub struct TaskData {
@@ -182,53 +188,6 @@ impl TaskData {
         };
         let sampler = if online.is_some() { sampler.originals_only() } else { sampler };
         Ok(Batches { split, sampler, online, draws: Vec::new() })
-    }
-
-    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
-    /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
-    /// short.
-    pub fn evaluate(
-        &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
-        (split, limit): (&str, usize),
-        told: (Thinking, Identifiers),
-        observer: Option<Observer<'_>>,
-        stop: impl Fn() -> bool + Sync,
-    ) -> Result<Option<Evaluation>> {
-        let rows = self.rows(split, limit)?;
-        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), told, observer, stop)
-    }
-
-    /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
-    pub fn rows(&self, split: &str, limit: usize) -> Result<Vec<usize>> {
-        let split = self.split(split)?;
-        let mut rows = match self.dataset.is_arc() {
-            true => split.rows_of_copies(split.groups(), 0),
-            false => (0..split.examples()).collect(),
-        };
-        rows.truncate(if limit == 0 { usize::MAX } else { limit });
-        Ok(rows)
-    }
-
-    /// The same on these rows.
-    pub(super) fn evaluate_rows(
-        &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
-        (split, rows): (&Split, &[usize]),
-        (thinking, identifiers): (Thinking, Identifiers),
-        observer: Option<Observer<'_>>,
-        stop: impl Fn() -> bool + Sync,
-    ) -> Result<Option<Evaluation>> {
-        let identifiers = identifiers.of(split)?;
-        let write = |at: usize, inputs: &mut [u8], labels: &mut [i32]| {
-            let draw = Draw { example: rows[at] as u32, augment_seed: 0 };
-            write_example(split, draw, None, inputs, labels);
-            identifiers[split.puzzle_of(rows[at])]
-        };
-        let board = self.board.has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop))
     }
 }
 

@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use super::Profile;
 use super::scaling::Machine;
-use super::{Lanes, Profile};
+use crate::engine::Lanes;
 use crate::error::Result;
 use crate::simd::Precision;
 

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Lane, Topology};
+use super::Lane;
+use crate::device::{Topology, available};
 use crate::error::{Error, Result};
 use crate::simd::{self, Precision};
 use crate::tape::{self, Params};
@@ -75,14 +76,9 @@ impl Lanes {
         }
     }
 
-    /// The processors this process may use: affinity and cgroup limits respected.
-    pub fn available() -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
-    }
-
     /// Lanes when their number is left to the engine: one for each physical core this process may use.
     pub fn default_threads() -> usize {
-        Topology::detect().cores().min(Self::available()).max(1)
+        Topology::detect().cores().min(available()).max(1)
     }
 
     /// Number of threads.

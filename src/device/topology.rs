@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+/// The processors this process may use: affinity and cgroup limits respected.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The cores this process may use, ordered by node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -32,7 +37,7 @@ impl Topology {
     pub fn detect() -> Self {
         let allowed: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        let allowed = if allowed.is_empty() { (0..super::Lanes::available()).collect() } else { allowed };
+        let allowed = if allowed.is_empty() { (0..available()).collect() } else { allowed };
         Self::read(Path::new("/"), &allowed)
     }
 

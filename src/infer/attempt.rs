@@ -1,7 +1,7 @@
 //! One puzzle, thought about step by step.
 
-use super::lane::argmax;
-use super::{Group, Lanes, Thinking, Weights};
+use super::Thinking;
+use crate::engine::{Group, Lanes, Weights, argmax};
 use crate::model::Model;
 
 /// What the model says after one supervision step.

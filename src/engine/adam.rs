@@ -1,7 +1,7 @@
 //! Adam over the flat weights: update, moving average and packing in one sweep over each tensor.
 
 use crate::config::{Optimizer, TrainConfig};
-use crate::simd::{self, AdamCoefficients, Update};
+use crate::simd::{self, AdamCoefficients, Precision, Update};
 use crate::tape::{Grads, Layout, Params, Tensor};
 
 /// First and second moments, in the flat order of the weights.
@@ -14,6 +14,15 @@ impl Adam {
     /// Zero moments for a layout.
     pub fn new(layout: &Layout) -> Self {
         Self { m: vec![0.0; layout.len()], v: vec![0.0; layout.len()] }
+    }
+
+    /// Bytes that a sweep moves: weight, two moments and average read and written, gradient read, packed forms written.
+    pub fn sweep_bytes(layout: &Layout, precision: Precision) -> f64 {
+        let packed = match precision {
+            Precision::F32 => 4.0,
+            Precision::Bf16 => 2.0,
+        };
+        (9.0 * 4.0 + 2.0 * packed) * layout.n_weights() as f64
     }
 
     /// One update of all trained tensors, and of their moving average `ema`; packs the weights again.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::lane::{argmax, score, shard};
-use super::{Group, HaltRule, Lanes, Weights};
+use super::HaltRule;
+use crate::engine::{Group, Lanes, Weights, argmax, score, shard};
 use crate::model::Model;
 use crate::puzzle::Board;
 

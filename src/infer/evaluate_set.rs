@@ -1,0 +1,56 @@
+//! Evaluation of a split of a data set.
+
+use super::{Evaluation, Identifiers, Observer, Thinking, evaluate};
+use crate::dataset::{Draw, Split, TaskData, write_example};
+use crate::engine::{Lanes, Weights};
+use crate::error::Result;
+use crate::model::Model;
+
+impl TaskData {
+    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
+    /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
+    /// short.
+    pub fn evaluate(
+        &self,
+        lanes: &Lanes,
+        stored: (&Model, &Weights),
+        (split, limit): (&str, usize),
+        told: (Thinking, Identifiers),
+        observer: Option<Observer<'_>>,
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Evaluation>> {
+        let rows = self.rows(split, limit)?;
+        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), told, observer, stop)
+    }
+
+    /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
+    pub fn rows(&self, split: &str, limit: usize) -> Result<Vec<usize>> {
+        let split = self.split(split)?;
+        let mut rows = match self.dataset().is_arc() {
+            true => split.rows_of_copies(split.groups(), 0),
+            false => (0..split.examples()).collect(),
+        };
+        rows.truncate(if limit == 0 { usize::MAX } else { limit });
+        Ok(rows)
+    }
+
+    /// The same on these rows.
+    pub(super) fn evaluate_rows(
+        &self,
+        lanes: &Lanes,
+        stored: (&Model, &Weights),
+        (split, rows): (&Split, &[usize]),
+        (thinking, identifiers): (Thinking, Identifiers),
+        observer: Option<Observer<'_>>,
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Evaluation>> {
+        let identifiers = identifiers.of(split)?;
+        let write = |at: usize, inputs: &mut [u8], labels: &mut [i32]| {
+            let draw = Draw { example: rows[at] as u32, augment_seed: 0 };
+            write_example(split, draw, None, inputs, labels);
+            identifiers[split.puzzle_of(rows[at])]
+        };
+        let board = self.board().has_several_answers().then_some(self.board());
+        Ok(evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop))
+    }
+}

@@ -1,0 +1,14 @@
+//! Inference: answers of a trained model, one puzzle or a whole split, and how good they are.
+
+mod arc;
+mod attempt;
+mod evaluate;
+mod evaluate_set;
+mod halt_rule;
+mod identifiers;
+
+pub use arc::ArcEvaluation;
+pub use attempt::{Thought, attempt};
+pub use evaluate::{Evaluation, Observer, StepAccuracy, Thinking, evaluate};
+pub use halt_rule::HaltRule;
+pub use identifiers::Identifiers;
