@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use super::ops::Op;
-use super::{ParamId, Params, Slot, SlotId};
-use crate::simd::{Precision, Real};
+use super::{Slot, SlotId};
+use crate::device::{Device, ParamId, Params, Precision};
 
 /// When an operation ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -48,9 +48,8 @@ pub struct Cost {
 pub struct Stopwatch {
     since: Option<Instant>,
     lines: Vec<Line>,
-    /// FLOPs of the backward pass at hand that are put off, and of all before it.
-    put_off: f64,
-    owed: f64,
+    /// Model FLOPs of the weight gradients that were deferred when the last operation ended.
+    deferred: f64,
 }
 
 impl Stopwatch {
@@ -78,14 +77,10 @@ impl Stopwatch {
         }
     }
 
-    /// FLOPs of the backward pass at hand that [`Stopwatch::settle`] will be charged with.
-    pub(super) fn put_off(&mut self, flops: f64) {
-        self.put_off += flops;
-    }
-
-    /// Charges the time since the last event, and all FLOPs that were put off, to the part that did them.
+    /// Charges the time since the last event, and the FLOPs of all weight gradients that were still deferred, to the part that
+    /// computed them.
     pub(super) fn settle(&mut self, name: &'static str, bytes: f64) {
-        let flops = std::mem::take(&mut self.owed);
+        let flops = std::mem::take(&mut self.deferred);
         self.charge(name, Phase::Backward, Cost { flops, bytes });
     }
 
@@ -109,12 +104,12 @@ impl Stopwatch {
 }
 
 /// The sizes that an operation's cost follows from.
-pub(crate) struct Sizes<'a, T> {
+pub(crate) struct Sizes<'a, D: Device> {
     pub(super) slots: &'a [Slot],
-    pub(super) params: &'a Params<T>,
+    pub(super) params: &'a Params<D>,
 }
 
-impl<T: Real> Sizes<'_, T> {
+impl<D: Device> Sizes<'_, D> {
     /// Elements of a value.
     pub(crate) fn elements(&self, id: SlotId) -> usize {
         let slot = &self.slots[id.0 as usize];
@@ -128,30 +123,37 @@ impl<T: Real> Sizes<'_, T> {
 
     /// An operation that reads as many numbers as it writes, and no weights.
     pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
-        Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<T>()) as f64 }
+        Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<D::T>()) as f64 }
     }
 
     /// Weights applied to so many vectors each.
     pub(crate) fn products(&self, vectors: usize, weights: &[ParamId]) -> Cost {
         let packed = match self.params.precision() {
             Precision::Bf16 => 2,
-            Precision::F32 => size_of::<T>(),
+            Precision::F32 => size_of::<D::T>(),
         };
         let mut cost = Cost::default();
         for &id in weights {
             let (n_out, n_in) = self.shape(id);
             cost.flops += 2.0 * (n_out * n_in * vectors) as f64;
-            cost.bytes += (n_out * n_in * packed + (n_out + n_in) * vectors * size_of::<T>()) as f64;
+            cost.bytes += (n_out * n_in * packed + (n_out + n_in) * vectors * size_of::<D::T>()) as f64;
         }
         cost
     }
 }
 
-/// Charges an operation that has just ended; a backward pass counts twice the forward pass, as in the rule.
-pub(super) fn charge<T: Real>(watch: &mut Stopwatch, op: &Op, phase: Phase, slots: &[Slot], params: &Params<T>) {
+/// Charges an operation that has just ended; a backward pass counts twice the forward pass, as in the rule. What it deferred
+/// is charged to whatever computes it: `deferred` are the model FLOPs of all that waits now.
+pub(super) fn charge<D: Device>(
+    watch: &mut Stopwatch,
+    op: &Op,
+    phase: Phase,
+    slots: &[Slot],
+    params: &Params<D>,
+    deferred: f64,
+) {
     let cost = op.cost(&Sizes { slots, params });
     let times = if phase == Phase::Backward { 2.0 } else { 1.0 };
-    let put_off = std::mem::take(&mut watch.put_off);
-    watch.owed += put_off;
-    watch.charge(op.name(), phase, Cost { flops: times * cost.flops - put_off, bytes: times * cost.bytes });
+    let newly_deferred = deferred - std::mem::replace(&mut watch.deferred, deferred);
+    watch.charge(op.name(), phase, Cost { flops: times * cost.flops - newly_deferred, bytes: times * cost.bytes });
 }
