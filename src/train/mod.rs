@@ -1,5 +1,6 @@
 //! Training: batches, halting and updates; a run from its first update to its last.
 
+mod checkpoints;
 mod learning_rate;
 mod run;
 mod trainer;
