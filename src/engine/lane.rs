@@ -8,6 +8,7 @@ use super::{Group, PuzzleTable, Weights};
 use crate::config::{Loss, TrainConfig};
 use crate::model::{MAX_STATES, Model, Pass, States};
 use crate::tape::ops::{self, IGNORE_LABEL, Likelihood};
+use crate::tape::profile::Part;
 use crate::tape::{Grads, Memory, Tape, Var};
 
 /// Sequences of `len` positions a lane takes at a time: four of 97 give the products 388 rows, enough to keep the
@@ -16,9 +17,6 @@ pub fn shard(len: usize) -> usize {
     const ROWS: usize = 400;
     (ROWS / len).clamp(1, 4)
 }
-
-/// What the profile calls the copying between carry and tape.
-const CARRY: &str = "carry in and out";
 
 /// One core's memory. Everything in it grows to its final size in the first step.
 #[derive(Default)]
@@ -64,15 +62,15 @@ impl Lane {
         let tokens = slots.start * seq_len..slots.end * seq_len;
         self.gather(weights.table.as_deref(), &group.carry.puzzle_ids[slots.clone()]);
         let mut tape = Tape::new(&mut self.memory, &weights.params);
-        tape.lap(CARRY);
+        tape.lap(Part::Carry);
         let rows = weights.table.as_ref().map(|table| tape.leaf(n, table.ndim(), &self.puzzle_rows));
         let question = model.embedding.forward(&mut tape, &group.carry.inputs[tokens.clone()], rows.as_ref());
         let mut states = load_states(&mut tape, model, &group.carry.states, &slots);
-        tape.lap(CARRY);
+        tape.lap(Part::Carry);
         let recursion = model.recur(&mut tape, &question, &mut states, Pass::Train);
         let (logits, q) = model.heads(&mut tape, &states);
         store_states(&tape, model, &states, &mut group.carry.states, &slots);
-        tape.lap(CARRY);
+        tape.lap(Part::Carry);
 
         let labels = &group.carry.labels[tokens];
         let outcome = &mut group.outcome;
@@ -84,7 +82,7 @@ impl Lane {
             let (correct, labelled) = score(&outcome.logits[slot * seq_len * vocab..], labels, vocab);
             (outcome.correct[slot], outcome.labelled[slot]) = (correct, labelled);
         }
-        tape.lap("metrics");
+        tape.lap(Part::Metrics);
 
         let likelihood = match config.loss {
             Loss::StablemaxCrossEntropy => Likelihood::Stablemax,
@@ -129,10 +127,10 @@ impl Lane {
         }
     }
 
-    /// Charges the time since the last event to `name`, while a stopwatch runs.
-    pub(crate) fn lap(&mut self, name: &'static str, bytes: f64) {
+    /// Charges the time since the last event to `part`, while a stopwatch runs.
+    pub(crate) fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.memory.stopwatch {
-            watch.lap(name, bytes);
+            watch.lap(part, bytes);
         }
     }
 

@@ -40,7 +40,7 @@ use std::ops::Range;
 
 use crate::simd::{self, Real, RopeTable};
 use ops::Op;
-use profile::{Phase, Stopwatch};
+use profile::{Part, Phase, Stopwatch};
 
 /// A lane's memory: the arena and the bookkeeping of the tape that runs in it. Outlives the tapes.
 pub struct Memory<T> {
@@ -282,9 +282,9 @@ impl<'a, T: Real> Tape<'a, T> {
     }
 
     /// Charges the time since the last operation to something outside of the tape, while a stopwatch runs.
-    pub fn lap(&mut self, name: &'static str) {
+    pub fn lap(&mut self, part: Part) {
         if let Some(watch) = &mut self.memory.stopwatch {
-            watch.lap(name, 0.0);
+            watch.lap(part, 0.0);
         }
     }
 

@@ -7,5 +7,4 @@ mod trainer;
 
 pub use learning_rate::learning_rate_factor;
 pub use run::{Ending, Run};
-pub(crate) use trainer::GROUPS;
 pub use trainer::{StepReport, Trainer, TrainerState};

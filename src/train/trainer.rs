@@ -18,10 +18,7 @@ use crate::infer::HaltRule;
 use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
 use crate::tape::Grads;
-use crate::tape::profile::Stopwatch;
-
-/// What the profile calls the part of a step in which lanes work on groups.
-pub(crate) const GROUPS: &str = "groups";
+use crate::tape::profile::{Part, Stopwatch};
 
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
@@ -217,11 +214,11 @@ impl Trainer {
         lanes.replicate(&mut self.weights.params);
         self.start_watch();
         self.refill(examples);
-        self.lap("deal examples", 0.0);
+        self.lap(Part::Examples, 0.0);
         lanes.install(|| self.accumulate_all(lanes));
-        self.lap(GROUPS, 0.0);
+        self.lap(Part::Groups, 0.0);
         lanes.install(|| self.sums.finish(lanes, &mut self.total));
-        self.lap("gradient sum", self.sums.finish_bytes());
+        self.lap(Part::GradientSum, self.sums.finish_bytes());
         let mut report = self.losses()?;
         let grad_norm = self.sums.norm();
         if !grad_norm.is_finite() {
@@ -240,11 +237,11 @@ impl Trainer {
         self.step += 1;
         let factor = learning_rate_factor(&self.config.train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, self.config.train.lr * factor, grad_norm);
-        self.lap("losses, norm", 0.0);
+        self.lap(Part::Losses, 0.0);
         lanes.install(|| self.update(report.lr, self.config.train.puzzle_emb_lr * factor, grad_scale));
-        self.lap("optimizer, average, packing", self.update_bytes);
+        self.lap(Part::Optimizer, self.update_bytes);
         self.halt(minimum_steps, &mut report);
-        self.lap("halting", 0.0);
+        self.lap(Part::Halting, 0.0);
         Ok(report)
     }
 
@@ -254,9 +251,9 @@ impl Trainer {
         }
     }
 
-    fn lap(&mut self, name: &'static str, bytes: f64) {
+    fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.watch {
-            watch.lap(name, bytes);
+            watch.lap(part, bytes);
         }
     }
 

@@ -75,7 +75,7 @@ pub(crate) trait Operation: Copy {
     /// Adds this operation's share to the gradients of its inputs and weights.
     fn backward<T: Real>(&self, pass: &mut Backward<'_, T>);
 
-    /// FLOPs and bytes of the forward pass, by the rule that [`Line`](super::profile::Line) states.
+    /// FLOPs and bytes of the forward pass, by the rule that [`Timing`](super::profile::Timing) states.
     fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
         sizes.elementwise(self.output())
     }
