@@ -68,15 +68,14 @@ pub fn run(args: Args) -> Result<()> {
     simd::choose_isa()?;
     let (folder, config, data) = if args.resume { reopen(&args)? } else { start(&args)? };
     on_interrupt();
-    match Run::new(&folder, config, &data, &lanes, args.resume) {
-        Ok(run) => train(run, &folder, &data, &lanes),
-        Err(error) => {
-            if !args.resume {
-                folder.discard();
-            }
-            Err(error)
-        }
+    let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
+        Ok(run) => return train(run, &folder, &data, &lanes),
+        Err(error) => error,
+    };
+    if !args.resume {
+        folder.discard();
     }
+    Err(error)
 }
 
 /// From here on Ctrl-C and SIGTERM ask for a clean end.
@@ -242,9 +241,6 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
 }
 
 fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -> Result<()> {
-    for warning in &run.warnings {
-        complain(warning);
-    }
     let trainer = run.trainer();
     let precision = Precision::from(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
@@ -262,11 +258,9 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
         per_update / 1e9
     ));
     note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name()));
-    let mut progress = Progress::new(total, first);
+    run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();
-    let ending = run.train(&mut progress, Some(limit), || INTERRUPTS.load(Ordering::SeqCst) > 0);
-    progress.finish();
-    match ending? {
+    match run.train(|| INTERRUPTS.load(Ordering::SeqCst) > 0)? {
         Ending::Interrupted => {
             Err(Error::Interrupted { step: run.trainer().step_count(), run: folder.root().to_path_buf() })
         }

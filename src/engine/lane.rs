@@ -6,10 +6,8 @@ use super::{Group, Outcome, PuzzleTable, Slots, Weights};
 use crate::config::{Loss, TrainConfig};
 use crate::device::{Device, Grads, Likelihood, Real};
 use crate::model::{Model, Pass, Recursion, States};
+use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape, Var, ops};
-
-/// What the profile calls the copying between carry and tape.
-const CARRY: &str = "carry in and out";
 
 /// One core's memory. Everything in it grows to its final size in the first step.
 pub struct Lane<D: Device> {
@@ -76,7 +74,7 @@ impl<D: Device> Lane<D> {
     ) {
         self.scratch.gather(weights.table.as_deref(), &group.slots.puzzle_ids[slots.clone()]);
         let mut tape = Tape::new(&mut self.memory, &weights.params);
-        tape.lap(CARRY);
+        tape.lap(Part::Carry);
         let forward = forward(&mut tape, model, &self.scratch, group, &slots, Pass::Train);
         let Group { slots: examples, outcome, .. } = group;
         let losses = losses(&mut tape, model, config, &mut self.scratch, &forward, examples, outcome, &slots);
@@ -97,10 +95,10 @@ impl<D: Device> Lane<D> {
         group.slots.halted[slots].fill(false);
     }
 
-    /// Charges the time since the last event to `name`, while a stopwatch runs.
-    pub(crate) fn lap(&mut self, name: &'static str, bytes: f64) {
+    /// Charges the time since the last event to `part`, while a stopwatch runs.
+    pub(crate) fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.memory.stopwatch {
-            watch.lap(name, bytes);
+            watch.lap(part, bytes);
         }
     }
 }
@@ -145,7 +143,7 @@ fn forward<D: Device>(
     let tokens = &group.slots.inputs[slots.start * seq_len..slots.end * seq_len];
     let question = model.embedding.forward(tape, tokens, puzzle_rows.as_ref());
     let mut states = load_states(tape, model, group, slots);
-    tape.lap(CARRY);
+    tape.lap(Part::Carry);
     let recursion = model.recur(tape, &question, &mut states, pass);
     let (logits, q) = model.heads(tape, &states);
     let per_slot = model.len * model.hidden;
@@ -159,7 +157,7 @@ fn forward<D: Device>(
         tape.download(&logits, &mut outcome.logits[slots.start * per_slot..slots.end * per_slot]);
     }
     outcome.calls[slots.clone()].fill(recursion.calls as u32);
-    tape.lap(CARRY);
+    tape.lap(Part::Carry);
     Forward { puzzle_rows, question, states, logits, q, recursion }
 }
 
@@ -204,7 +202,7 @@ fn losses<D: Device>(
         let downloaded = scratch.download(tape, var);
         counts[slots.clone()].iter_mut().zip(downloaded).for_each(|(count, value)| *count = value.to_f64() as u32);
     }
-    tape.lap("metrics");
+    tape.lap(Part::Metrics);
     let likelihood = match config.loss {
         Loss::StablemaxCrossEntropy => Likelihood::Stablemax,
         Loss::SoftmaxCrossEntropy => Likelihood::Softmax { label_smoothing: config.label_smoothing },

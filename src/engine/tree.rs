@@ -25,6 +25,7 @@ use rayon::prelude::*;
 use super::{Group, Lane, Lanes};
 use crate::device::{Grads, HostDevice, Real};
 use crate::simd;
+use crate::tape::profile::Part;
 
 /// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
 const SLICE: usize = 4096;
@@ -259,11 +260,11 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
                 let mut sum = self.sums.take(lane.index % self.sums.lanes);
                 sum.grads.clear();
                 let buffer_bytes = std::mem::size_of_val(sum.grads.values()) as f64;
-                lane.lap("gradient buffer", buffer_bytes);
+                lane.lap(Part::GradientBuffer, buffer_bytes);
                 (self.work)(lane, &mut group, &mut sum.grads);
                 self.sums.groups[index].store(Some(group));
                 let additions = self.climb(index..index + 1, sum);
-                lane.lap("gradient tree", 3.0 * additions as f64 * buffer_bytes);
+                lane.lap(Part::GradientTree, 3.0 * additions as f64 * buffer_bytes);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Evaluation, Identifiers, Thinking};
+use super::{Identifiers, Thinking};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
 use crate::engine::{Lanes, Weights};
@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};
 use crate::puzzle::arc::{Augmentation, crop};
+use crate::report::Evaluation;
 
 /// An evaluation by tasks.
 pub struct ArcEvaluation {

@@ -4,47 +4,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::HaltRule;
 use crate::engine::{Group, Lanes, Weights, argmax, score, shard};
 use crate::model::Model;
 use crate::puzzle::Board;
-
-/// Accuracy after one supervision step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct StepAccuracy {
-    /// Supervision steps taken.
-    pub step: u32,
-    /// Share of puzzles that are right in every labelled token.
-    pub exact_accuracy: f64,
-    /// Share of right tokens of a puzzle, averaged over puzzles.
-    pub token_accuracy: f64,
-    /// Share of puzzles whose halting head (`q_halt ≥ 0`) says whether they are right.
-    pub halt_accuracy: f64,
-    /// Share of puzzles whose answer solves them, stored or not; where there may be several answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<f64>,
-}
-
-/// The result of an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Exact accuracy after the last supervision step.
-    pub exact_accuracy: f64,
-    /// Token accuracy after the last supervision step.
-    pub token_accuracy: f64,
-    /// Halting accuracy after the last supervision step.
-    pub halt_accuracy: f64,
-    /// Share of answers that solve their puzzle after the last supervision step; where there may be several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<f64>,
-    pub puzzles: usize,
-    /// Supervision steps that a puzzle took, on average; all of them without halting.
-    pub mean_steps: f64,
-    /// After each step; a puzzle that has halted keeps its answer.
-    pub by_step: Vec<StepAccuracy>,
-}
+use crate::report::{Evaluation, StepAccuracy};
 
 /// How long to think.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Evaluation of a split of a data set.
 
-use super::{Evaluation, Identifiers, Observer, Thinking, evaluate};
+use super::{Identifiers, Observer, Thinking, evaluate};
 use crate::dataset::{Draw, Split, TaskData, write_example};
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
 use crate::model::Model;
+use crate::report::Evaluation;
 
 impl TaskData {
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,

@@ -16,7 +16,7 @@ const PROCESS: usize = 16 << 20;
 
 /// The size of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Cost {
+pub struct RunCost {
     /// Dense weights.
     pub parameters: usize,
     /// Numbers in the puzzle table.
@@ -47,7 +47,7 @@ pub struct Footprint {
     pub total: usize,
 }
 
-impl Cost {
+impl RunCost {
     /// Of a complete experiment on so many threads. Without `max_steps`, the updates are those of `train_puzzles` examples
     /// an epoch.
     pub fn new(config: &Config, threads: usize) -> Self {
@@ -128,11 +128,11 @@ fn block_elements(model: &Model, block: &Block, halves: bool) -> usize {
             routed * own / 8 + 3 * experts.weights.len() * model.len + state
         }
     };
-    mix + mlp + packed(gathered_elements(model, block))
+    mix + mlp + packed(deferred_operands(model, block))
 }
 
-/// What the operands that wait for the gradient of their weight take beyond the values whose place they take.
-fn gathered_elements(model: &Model, block: &Block) -> usize {
+/// Extra elements of the operands that are kept for deferred weight gradients.
+fn deferred_operands(model: &Model, block: &Block) -> usize {
     if shard(model.len) * model.len >= ROWS_ENOUGH {
         return 0;
     }
@@ -170,9 +170,9 @@ fn rows(model: &Model, id: ParamId) -> usize {
 mod tests {
     use super::*;
 
-    fn cost(sets: &[&str]) -> Cost {
+    fn cost(sets: &[&str]) -> RunCost {
         let sets: Vec<String> = sets.iter().map(|&s| s.to_owned()).collect();
-        Cost::new(&Config::resolve(Some("sudoku-extreme"), None, &sets).expect("settings"), 2)
+        RunCost::new(&Config::resolve(Some("sudoku-extreme"), None, &sets).expect("settings"), 2)
     }
 
     #[test]

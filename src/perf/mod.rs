@@ -6,6 +6,6 @@ mod profile;
 pub mod scaling;
 mod workload;
 
-pub use cost::{Cost, Footprint};
+pub use cost::{Footprint, RunCost};
 pub use profile::Profile;
 pub use workload::{RandomTokens, Work, Workload};

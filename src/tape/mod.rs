@@ -34,7 +34,7 @@ use std::ops::Range;
 
 use crate::device::{Block, Device, Grads, HostDevice, Params, Real};
 use ops::Op;
-use profile::{Phase, Stopwatch};
+use profile::{Part, Phase, Stopwatch};
 
 /// A lane's memory: the device, and the bookkeeping of the tape that runs on it. Outlives the tapes.
 pub struct Memory<D: Device> {
@@ -257,7 +257,7 @@ impl<'a, D: Device> Tape<'a, D> {
         }
         let bytes = self.memory.device.finish_weight_grads(self.params, grads);
         if let Some(watch) = self.memory.stopwatch.as_mut().filter(|_| bytes > 0) {
-            watch.settle(DEFERRED, bytes as f64);
+            watch.settle(bytes as f64);
         }
     }
 
@@ -344,9 +344,9 @@ impl<'a, D: Device> Tape<'a, D> {
     }
 
     /// Charges the time since the last operation to something outside of the tape, while a stopwatch runs.
-    pub fn lap(&mut self, name: &'static str) {
+    pub fn lap(&mut self, part: Part) {
         if let Some(watch) = &mut self.memory.stopwatch {
-            watch.lap(name, 0.0);
+            watch.lap(part, 0.0);
         }
     }
 
@@ -357,9 +357,6 @@ impl<'a, D: Device> Tape<'a, D> {
         start
     }
 }
-
-/// What the profile calls weight gradients that had been deferred.
-const DEFERRED: &str = "gathered weight gradients";
 
 impl<D: HostDevice> Tape<'_, D> {
     /// The value, row-major.

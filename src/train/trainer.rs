@@ -16,10 +16,7 @@ use crate::error::{Error, Result};
 use crate::infer::HaltRule;
 use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
-use crate::tape::profile::Stopwatch;
-
-/// What the profile calls the part of a step in which lanes work on groups.
-pub(crate) const GROUPS: &str = "groups";
+use crate::tape::profile::{Part, Stopwatch};
 
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
@@ -203,12 +200,12 @@ impl<E: Engine> Trainer<E> {
     ) -> Result<StepReport> {
         self.start_watch();
         self.refill(examples);
-        self.lap("deal examples", 0.0);
+        self.lap(Part::Examples, 0.0);
         self.engine.accumulate(&self.model, &self.config.train);
-        self.lap(GROUPS, 0.0);
+        self.lap(Part::Groups, 0.0);
         let grad_norm = self.engine.reduce(&mut *self.peers)?;
         let [reduction_bytes, update_bytes] = self.engine.sweep_bytes();
-        self.lap("gradient sum", reduction_bytes);
+        self.lap(Part::GradientSum, reduction_bytes);
         let mut report = self.losses()?;
         let grad_scale = self.grad_scale(grad_norm)?;
         let skipped = self.calls_planned() - report.calls;
@@ -218,13 +215,13 @@ impl<E: Engine> Trainer<E> {
         let train = &self.config.train;
         let factor = learning_rate_factor(train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, train.lr * factor, grad_norm);
-        self.lap("losses, norm", 0.0);
+        self.lap(Part::Losses, 0.0);
         let rule = UpdateRule { t: self.step, lr: report.lr, grad_scale, ema_rate: self.config.train.ema_rate };
         self.engine.update(&rule);
         self.update_table(self.config.train.puzzle_emb_lr * factor)?;
-        self.lap("optimizer, average, packing", update_bytes);
+        self.lap(Part::Optimizer, update_bytes);
         self.halt(minimum_steps, &mut report)?;
-        self.lap("halting", 0.0);
+        self.lap(Part::Halting, 0.0);
         Ok(report)
     }
 
@@ -234,9 +231,9 @@ impl<E: Engine> Trainer<E> {
         }
     }
 
-    fn lap(&mut self, name: &'static str, bytes: f64) {
+    fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.watch {
-            watch.lap(name, bytes);
+            watch.lap(part, bytes);
         }
     }
 

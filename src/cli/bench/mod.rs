@@ -144,6 +144,21 @@ fn precision_name(precision: Precision) -> &'static str {
     }
 }
 
+/// Does `work`, and measures the FMA limit of all lanes before and after: processors change their clock with the work and
+/// the neighbours, and the larger one is what was possible. Both are GFLOP/s.
+fn with_limit<R>(lanes: &Lanes, precision: Precision, work: impl FnOnce() -> Result<R>) -> Result<(R, f64)> {
+    const SECONDS: f64 = 0.2;
+    let before = lanes.fma_limit(precision, SECONDS);
+    let result = work()?;
+    Ok((result, before.max(lanes.fma_limit(precision, SECONDS))))
+}
+
+/// The median; the upper one of two.
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 fn measure(
     lanes: &Lanes,
     workload: &mut Workload,
@@ -153,19 +168,17 @@ fn measure(
     precision: Precision,
     batch: usize,
 ) -> Result<Measurement> {
-    const LIMIT_SECONDS: f64 = 0.2;
     workload.run(lanes, work)?;
-    // The limit is measured before and after: processors change their clock with the work and the neighbours.
-    let before = lanes.fma_limit(precision, LIMIT_SECONDS);
-    let (started, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
-        let start = Instant::now();
-        workload.run(lanes, work)?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    let limit_gflops = before.max(lanes.fma_limit(precision, LIMIT_SECONDS));
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let (mut times, limit_gflops) = with_limit(lanes, precision, || {
+        let (started, mut times) = (Instant::now(), Vec::new());
+        while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
+            let start = Instant::now();
+            workload.run(lanes, work)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(times)
+    })?;
+    let median = median(&mut times);
     let model_flops = workload.model_flops(work);
     let gflops = model_flops / median / 1e9;
     Ok(Measurement {

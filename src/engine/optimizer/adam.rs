@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay (SPEC "Optimizers, schedule, EMA").
 
-use super::{Optimizer, Part, UpdateRule};
+use super::{Optimizer, WeightPart, UpdateRule};
 use crate::config::{self, TrainConfig};
 use crate::device::{Real, Tensor};
 use crate::simd::{self, AdamCoefficients, Update};
@@ -29,7 +29,7 @@ impl<T: Real> Optimizer<T> for Adam {
         &["m", "v"]
     }
 
-    fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: Part<'_, T>) {
+    fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>) {
         let exponent = rule.t as f64;
         let coefficients = AdamCoefficients {
             update: self.update,

@@ -27,7 +27,7 @@ pub struct UpdateRule {
 }
 
 /// Elements of one tensor, all of equal length, during an update.
-pub struct Part<'a, T> {
+pub struct WeightPart<'a, T> {
     pub weights: &'a mut [T],
     /// In the order of [`Optimizer::buffers`].
     pub state: &'a mut [&'a mut [T]],
@@ -49,7 +49,7 @@ pub trait Optimizer<T: Real>: Send + Sync {
     fn whole(&self, _tensor: &Tensor, _rule: &UpdateRule, _state: &mut [&mut [T]], _gradient: &mut [T]) {}
 
     /// Updates some elements of a tensor, and their EMA: `ema ← rate · ema + (1 − rate) · weights`.
-    fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: Part<'_, T>);
+    fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>);
 }
 
 /// The optimizer that a configuration asks for.
@@ -113,7 +113,7 @@ impl<T: Real> OptimizerState<T> {
                         params.sweep::<$arrays, $all>(arrays, |tensor, range, [weights, ema, state @ ..]| {
                             if tensor.trained {
                                 let mut state = state;
-                                let part = Part { weights, ema, state: &mut state, gradient: &gradient[range] };
+                                let part = WeightPart { weights, ema, state: &mut state, gradient: &gradient[range] };
                                 optimizer.sweep(tensor, &optimizer.rule_of(tensor, rule), part);
                             }
                         });

@@ -69,7 +69,7 @@ pub(crate) trait Operation: Copy {
     /// Adds this operation's share to the gradients of its inputs and weights.
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>);
 
-    /// FLOPs and bytes of the forward pass, by the rule that [`Line`](super::profile::Line) states.
+    /// FLOPs and bytes of the forward pass, by the rule that [`Timing`](super::profile::Timing) states.
     fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
         sizes.elementwise(self.output())
     }
