@@ -105,18 +105,32 @@ impl Group {
 impl Carry {
     /// Puts a new example into a slot: its state becomes the start vectors, its age 0. `write` fills tokens and
     /// labels and returns the puzzle identifier.
-    pub fn refill(&mut self, slot: usize, starts: &[&[f32]], write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
-        self.deal(slot, write);
+    ///
+    /// # Errors
+    /// Those of `write`; the slot then holds anything.
+    pub fn refill<E>(
+        &mut self,
+        slot: usize,
+        starts: &[&[f32]],
+        write: impl FnOnce(&mut [u8], &mut [i32]) -> Result<u32, E>,
+    ) -> Result<(), E> {
+        self.deal(slot, write)?;
         self.restart(slot, starts);
+        Ok(())
     }
 
     /// The part of [`Carry::refill`] that must go in the order of the slots: the example. The rest is done by the lane
     /// that works on the slot, so that the states' memory is touched first where it is used.
-    pub(crate) fn deal(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
+    pub(crate) fn deal<E>(
+        &mut self,
+        slot: usize,
+        write: impl FnOnce(&mut [u8], &mut [i32]) -> Result<u32, E>,
+    ) -> Result<(), E> {
         let seq_len = self.inputs.len() / self.steps.len();
         let tokens = slot * seq_len..(slot + 1) * seq_len;
-        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens]);
+        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens])?;
         self.steps[slot] = 0;
+        Ok(())
     }
 
     /// Sets a slot's states to the start vectors.

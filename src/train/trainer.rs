@@ -1,6 +1,7 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ pub struct Trainer {
     calls_skipped: u64,
     flops: UpdateFlops,
     rng: Rng,
+    /// The examples that halted slots take next.
+    incoming: Incoming,
     /// Sum of all groups' gradients in the last step.
     total: Grads<f32>,
     /// Buffers for partial sums, and the place where they wait for each other.
@@ -102,6 +105,38 @@ impl UpdateFlops {
         let calls = &model.schedule.calls[..cycle];
         let detached: f64 = calls.iter().map(|call| network_flops(model, call.net)).sum();
         Self { update: update_flops(model, train), detached_call: detached / cycle.max(1) as f64 }
+    }
+}
+
+/// Examples on their way into slots: all of a batch are read before any slot changes.
+struct Incoming {
+    seq_len: usize,
+    inputs: Vec<u8>,
+    labels: Vec<i32>,
+    identifiers: Vec<u32>,
+}
+
+impl Incoming {
+    fn new(seq_len: usize, batch: usize) -> Self {
+        let tokens = seq_len * batch;
+        Self { seq_len, inputs: vec![0; tokens], labels: vec![0; tokens], identifiers: Vec::with_capacity(batch) }
+    }
+
+    /// Reads the example of every halted slot, in the order of the slots.
+    fn read(&mut self, groups: &[Box<Group>], examples: &mut (impl Examples + ?Sized)) -> Result<()> {
+        self.identifiers.clear();
+        let rows = self.inputs.chunks_exact_mut(self.seq_len).zip(self.labels.chunks_exact_mut(self.seq_len));
+        let halted = groups.iter().flat_map(|group| &group.carry.halted).enumerate().filter(|(_, halted)| **halted);
+        for ((slot, _), (inputs, labels)) in halted.zip(rows) {
+            self.identifiers.push(examples.write(slot, inputs, labels)?);
+        }
+        Ok(())
+    }
+
+    /// Inputs, labels and identifier of each example.
+    fn rows(&self) -> impl Iterator<Item = (&[u8], &[i32], u32)> {
+        let rows = self.inputs.chunks_exact(self.seq_len).zip(self.labels.chunks_exact(self.seq_len));
+        rows.zip(&self.identifiers).map(|((inputs, labels), &identifier)| (inputs, labels, identifier))
     }
 }
 
@@ -134,6 +169,7 @@ impl Trainer {
             sums: Sums::default(),
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
+            incoming: Incoming::new(model.embedding.seq_len, train.batch_size),
             puzzle_ids: Vec::with_capacity(train.batch_size),
             puzzle_grads: Vec::new(),
             order: Vec::with_capacity(train.batch_size),
@@ -193,6 +229,7 @@ impl Trainer {
     pub fn step(&mut self, lanes: &Lanes, examples: &mut (impl Examples + ?Sized)) -> Result<StepReport> {
         let train = &self.config.train;
         let explored = train.halt_max_steps.saturating_sub(1) as usize;
+        let rng = self.rng.clone();
         let mut minimum_steps = std::mem::take(&mut self.minimum_steps);
         minimum_steps.clear();
         for _ in 0..train.batch_size {
@@ -201,13 +238,17 @@ impl Trainer {
         }
         let report = self.step_with(lanes, examples, &minimum_steps);
         self.minimum_steps = minimum_steps;
+        if report.is_err() {
+            self.rng = rng;
+        }
         report
     }
 
     /// One update; slot i may not halt before `minimum_steps[i]`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when a loss or gradient is not finite; the weights are then still those of before.
+    /// [`Error::NonFinite`] when a loss or gradient is not finite; the weights are then still those of before. The error of
+    /// an example that cannot be read; the whole trainer is then as before.
     pub fn step_with(
         &mut self,
         lanes: &Lanes,
@@ -216,7 +257,7 @@ impl Trainer {
     ) -> Result<StepReport> {
         lanes.replicate(&mut self.weights.params);
         self.start_watch();
-        self.refill(examples);
+        self.refill(examples)?;
         self.lap("deal examples", 0.0);
         lanes.install(|| self.accumulate_all(lanes));
         self.lap(GROUPS, 0.0);
@@ -261,17 +302,27 @@ impl Trainer {
     }
 
     /// Every halted slot takes the next example of the incoming batch; the lane that works on it sets its states.
-    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) {
+    ///
+    /// # Errors
+    /// When an example cannot be read; no slot has changed then.
+    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) -> Result<()> {
         examples.next_batch();
-        let mut first = 0;
+        self.incoming.read(&self.groups, examples)?;
+        let mut incoming = self.incoming.rows();
         for group in &mut self.groups {
             for slot in 0..group.slots() {
                 if group.carry.halted[slot] {
-                    group.carry.deal(slot, |inputs, labels| examples.write(first + slot, inputs, labels));
+                    let Ok(()) = group.carry.deal(slot, |inputs, labels| {
+                        let (row_inputs, row_labels, identifier) =
+                            incoming.next().expect("one row for each halted slot");
+                        inputs.copy_from_slice(row_inputs);
+                        labels.copy_from_slice(row_labels);
+                        Ok::<_, Infallible>(identifier)
+                    });
                 }
             }
-            first += group.slots();
         }
+        Ok(())
     }
 
     /// Runs all groups and sums their gradients as far as single lanes do.
