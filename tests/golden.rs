@@ -192,7 +192,7 @@ fn compare_evaluation(stages: &mut Stages, case: &Value, tensors: &SafeTensors, 
     let mut batch = Batch::of(tensors, case["steps"].as_u64().unwrap() as usize - 1);
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| trainer.weights.params.get(id)).collect();
     for slot in 0..slots {
-        group.carry.refill(slot, &starts, |inputs, labels| batch.write(slot, inputs, labels));
+        group.carry.refill(slot, &starts, |inputs, labels| batch.write(slot, inputs, labels)).unwrap();
     }
     for _ in 0..case["eval"]["eval_steps"].as_u64().unwrap() {
         lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &trainer.weights, &mut group, 0..slots)));

@@ -42,7 +42,7 @@ fn expected(model: &Model, mixing: Mixing) -> BTreeMap<(&'static str, Phase), u6
             }
         }
     }
-    count("gathered weight gradients", Phase::Backward, 1);
+    count("deferred weight gradients", Phase::Backward, 1);
     for phase in [Phase::Recorded, Phase::Backward] {
         count("token embedding", phase, 1);
         count("puzzle prefix", phase, 1);

@@ -15,8 +15,9 @@ use bincode::de::{Decode, Decoder, DecoderImpl, read::Reader};
 use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{RowFile, atomic};
+use super::RowFile;
 use crate::error::{Error, Result};
+use crate::files::{self, atomic};
 
 const MAGIC: &[u8; 8] = b"TRMSTATE";
 const VERSION: u32 = 2;
@@ -59,7 +60,7 @@ pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize
             other => io::Error::other(other),
         })?;
         let Summed { inner: file, crc, bytes } = payload;
-        atomic::step("header")?;
+        files::step("header")?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header(bytes, crc.finalize()))
     })?;
@@ -71,7 +72,7 @@ pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize
 /// Removes all states but that of `step`, the one before it, and the newest one before it that shares no row file with
 /// it; then the row files that none of these needs.
 fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
-    atomic::step("remove older").map_err(|e| Error::io(dir, e))?;
+    files::step("remove older").map_err(|e| Error::io(dir, e))?;
     let states = list(dir)?;
     let mut older: Vec<(u64, Vec<RowFile>)> = Vec::new();
     for (other, path) in states.iter().filter(|(other, _)| *other < step) {
@@ -87,7 +88,7 @@ fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
             remove(path)?;
         }
     }
-    atomic::step("remove rows").map_err(|e| Error::io(dir, e))?;
+    files::step("remove rows").map_err(|e| Error::io(dir, e))?;
     let needed: HashSet<String> =
         kept.iter().flat_map(|(_, files)| files).chain(row_files).map(RowFile::name).collect();
     for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {

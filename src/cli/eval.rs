@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::common::{StoredModel, Threads};
-use crate::checkpoint::atomic;
 use crate::dataset::TaskData;
 use crate::dataset::arc;
 use crate::error::{Error, Result};
+use crate::files::atomic;
 use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Thinking};
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};

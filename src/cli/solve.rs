@@ -170,7 +170,7 @@ pub fn show_sample(
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
     let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<Thought>)> = None;
     for row in 0..candidates.min(split.examples()) {
-        let (question, answer) = (split.inputs.row(row).to_vec(), split.labels.row(row).to_vec());
+        let (question, answer) = (split.inputs.row(row)?.into_owned(), split.labels.row(row)?.into_owned());
         let id = split.puzzle_identifiers[split.puzzle_of(row)];
         let thoughts = attempt(lanes, model, weights, &question, id, thinking);
         let last = thoughts.last().map_or(&[][..], |last| &last.tokens);

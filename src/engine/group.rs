@@ -149,12 +149,20 @@ impl Slots {
 
     /// Puts a new example into a slot, which then starts anew. `write` fills tokens and labels and returns the puzzle
     /// identifier.
-    pub fn refill(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
+    ///
+    /// # Errors
+    /// Those of `write`; the slot then holds anything.
+    pub fn refill<E>(
+        &mut self,
+        slot: usize,
+        write: impl FnOnce(&mut [u8], &mut [i32]) -> Result<u32, E>,
+    ) -> Result<(), E> {
         let seq_len = self.inputs.len() / self.len();
         let tokens = slot * seq_len..(slot + 1) * seq_len;
-        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens]);
+        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens])?;
         self.steps[slot] = 0;
         self.halted[slot] = true;
+        Ok(())
     }
 }
 

@@ -57,7 +57,7 @@ impl TaskData {
         let observer = |at: usize, tokens: &[u8], confidence: f64| {
             done();
             let example = rows[at];
-            let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
+            let vote = (example, undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
         let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
@@ -65,7 +65,8 @@ impl TaskData {
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);
         let mut ballot = Ballot::new(&tasks);
-        for (example, input, answer, confidence) in votes {
+        for (example, answer, confidence) in votes {
+            let input = undone(example, &*split.inputs.row(example)?);
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
         let unknown = tasks.iter().filter(|task| !task.is_answered()).count();

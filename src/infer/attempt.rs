@@ -1,5 +1,7 @@
 //! One puzzle, thought about step by step.
 
+use std::convert::Infallible;
+
 use super::Thinking;
 use crate::engine::{Group, Lanes, Weights, argmax};
 use crate::model::Model;
@@ -24,9 +26,9 @@ pub fn attempt(
 ) -> Vec<Thought> {
     let mut group = Group::new(model, 1);
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
-    group.carry.refill(0, &starts, |inputs, _| {
+    let Ok(()) = group.carry.refill(0, &starts, |inputs, _| {
         inputs.copy_from_slice(question);
-        puzzle_id
+        Ok::<_, Infallible>(puzzle_id)
     });
     let mut thoughts = Vec::new();
     for _ in 0..thinking.steps {

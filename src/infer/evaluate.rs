@@ -1,12 +1,13 @@
 //! Evaluation: accuracy after each supervision step (SPEC "Deep supervision"). Every puzzle gets all steps, or, when
 //! halting is asked for, as many as the model wants.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use super::HaltRule;
 use crate::engine::{Group, Lanes, Weights, argmax, score, shard};
+use crate::error::Result;
 use crate::model::Model;
 use crate::puzzle::Board;
 use crate::report::{Evaluation, StepAccuracy};
@@ -38,6 +39,9 @@ type Scored = (usize, Vec<Score>);
 
 /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
 ///
+/// # Errors
+/// The first of `write`; all lanes then stop at their next step.
+///
 /// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
 /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
 /// so threads change nothing.
@@ -47,19 +51,25 @@ pub fn evaluate(
     lanes: &Lanes,
     (model, weights): (&Model, &Weights),
     (n, thinking): (usize, Thinking),
-    write: impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync,
+    write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
     (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
     stop: impl Fn() -> bool + Sync,
-) -> Option<Evaluation> {
+) -> Result<Option<Evaluation>> {
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
     let shard = share(shard(model.len), n, lanes.threads());
-    let work = |_| work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
-    let finished: Option<Vec<Vec<Scored>>> =
+    let failed = AtomicBool::new(false);
+    let stop = || failed.load(Ordering::Relaxed) || stop();
+    let work = |_| {
+        let work = work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
+        work.inspect_err(|_| failed.store(true, Ordering::Relaxed))
+    };
+    let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
         lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
-    let mut scores: Vec<Scored> = finished?.into_iter().flatten().collect();
+    let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
     scores.sort_unstable_by_key(|&(example, _)| example);
-    Some(summary(&scores, thinking.steps, board.is_some()))
+    Ok(Some(summary(&scores, thinking.steps, board.is_some())))
 }
 
 /// Puzzles a lane takes at a time: a whole `shard`, or its part of few, so that none is left with nothing to do.
@@ -74,9 +84,9 @@ fn work(
     (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
     shard: usize,
     next: &impl Fn() -> Option<usize>,
-    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
+    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
     stop: &impl Fn() -> bool,
-) -> Option<Vec<Scored>> {
+) -> Result<Option<Vec<Scored>>> {
     let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
     let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
     let mut group = Group::new(model, shard);
@@ -85,14 +95,14 @@ fn work(
         while live.len() < shard
             && let Some(example) = next()
         {
-            group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels));
+            group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels))?;
             live.push((example, Vec::new()));
         }
         if live.is_empty() {
-            return Some(done);
+            return Ok(Some(done));
         }
         if stop() {
-            return None;
+            return Ok(None);
         }
         lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
         for slot in (0..live.len()).rev() {
@@ -184,11 +194,11 @@ mod tests {
         (model, weights)
     }
 
-    fn example(i: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn example(i: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
         let mut rng = Rng::stream(7, i as u64);
         inputs.fill_with(|| rng.below(6) as u8);
         labels.fill_with(|| rng.below(6) as i32);
-        0
+        Ok(0)
     }
 
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
@@ -197,8 +207,11 @@ mod tests {
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
         let size = share(shard(stored.0.len), n, threads);
-        let work =
-            |_| work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false).expect("not stopped");
+        let work = |_| {
+            work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false)
+                .expect("read")
+                .expect("not stopped")
+        };
         let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
         all.sort_unstable_by_key(|&(example, _)| example);
         all
@@ -219,7 +232,7 @@ mod tests {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
                         let work = || work(&lanes, stored, (thinking, None, None), 1, &next, &example, &|| false);
-                        lanes.install(work).expect("not stopped").remove(0)
+                        lanes.install(work).expect("read").expect("not stopped").remove(0)
                     })
                     .collect();
                 for (n, threads) in [(n, 1), (n, 2), (n, 3), (3, 2), (5, 2)] {
@@ -255,13 +268,32 @@ mod tests {
         }
         let lanes = Lanes::new(2).expect("threads");
         let thinking = Thinking { steps: 5, halt: Some(rule) };
-        let result =
-            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false).expect("not stopped");
+        let result = evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false)
+            .expect("read")
+            .expect("not stopped");
         let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
-        assert!(evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true).is_none());
-        let none =
-            evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false).expect("not stopped");
+        assert!(
+            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true)
+                .expect("read")
+                .is_none()
+        );
+        let none = evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false)
+            .expect("read")
+            .expect("not stopped");
         assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn an_example_that_cannot_be_read_ends_the_evaluation_with_its_error() {
+        let (model, weights) = model(Mixing::MlpT);
+        let lanes = Lanes::new(2).expect("threads");
+        let broken = |i: usize, inputs: &mut [u8], labels: &mut [i32]| match i {
+            9 => Err(crate::Error::input("row 9 cannot be read")),
+            _ => example(i, inputs, labels),
+        };
+        let thinking = Thinking { steps: 2, halt: None };
+        let result = evaluate(&lanes, (&model, &weights), (40, thinking), broken, (None, None), || false);
+        assert_eq!(result.expect_err("row 9").to_string(), "row 9 cannot be read");
     }
 }

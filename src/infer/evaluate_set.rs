@@ -48,10 +48,10 @@ impl TaskData {
         let identifiers = identifiers.of(split)?;
         let write = |at: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let draw = Draw { example: rows[at] as u32, augment_seed: 0 };
-            write_example(split, draw, None, inputs, labels);
-            identifiers[split.puzzle_of(rows[at])]
+            write_example(split, draw, None, inputs, labels)?;
+            Ok(identifiers[split.puzzle_of(rows[at])])
         };
         let board = self.board().has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop))
+        evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop)
     }
 }

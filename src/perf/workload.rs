@@ -28,12 +28,12 @@ impl RandomTokens {
 impl Examples for RandomTokens {
     fn next_batch(&mut self) {}
 
-    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
         for (input, label) in inputs.iter_mut().zip(labels) {
             *input = self.rng.below(self.vocab) as u8;
             *label = self.rng.below(self.vocab) as i32;
         }
-        self.rng.below(self.identifiers) as u32
+        Ok(self.rng.below(self.identifiers) as u32)
     }
 }
 

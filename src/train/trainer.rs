@@ -1,8 +1,9 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
@@ -69,6 +70,8 @@ pub struct Trainer<E: Engine> {
     flops: UpdateFlops,
     rng: Rng,
     minimum_steps: Vec<u32>,
+    /// The examples that halted slots take next.
+    incoming: Incoming,
     seen: SeenRows<E::T>,
     /// Times the parts of a step while there is one.
     pub(crate) watch: Option<Stopwatch>,
@@ -100,7 +103,46 @@ impl UpdateFlops {
     }
 }
 
+/// Examples on their way into slots: all of a batch are read before any slot changes.
+struct Incoming {
+    seq_len: usize,
+    inputs: Vec<u8>,
+    labels: Vec<i32>,
+    identifiers: Vec<u32>,
+}
+
+impl Incoming {
+    fn new(seq_len: usize, batch: usize) -> Self {
+        let tokens = seq_len * batch;
+        Self { seq_len, inputs: vec![0; tokens], labels: vec![0; tokens], identifiers: Vec::with_capacity(batch) }
+    }
+
+    /// Reads the example of every halted slot, in the order of the slots; the first one is slot `first` of the batch.
+    fn read<T>(
+        &mut self,
+        groups: &[Box<Group<T>>],
+        first: usize,
+        examples: &mut (impl Examples + ?Sized),
+    ) -> Result<()> {
+        self.identifiers.clear();
+        let rows = self.inputs.chunks_exact_mut(self.seq_len).zip(self.labels.chunks_exact_mut(self.seq_len));
+        let halted = groups.iter().flat_map(|group| &group.slots.halted).enumerate().filter(|(_, halted)| **halted);
+        for ((slot, _), (inputs, labels)) in halted.zip(rows) {
+            self.identifiers.push(examples.write(first + slot, inputs, labels)?);
+        }
+        Ok(())
+    }
+
+    /// Inputs, labels and identifier of each example.
+    fn rows(&self) -> impl Iterator<Item = (&[u8], &[i32], u32)> {
+        let rows = self.inputs.chunks_exact(self.seq_len).zip(self.labels.chunks_exact(self.seq_len));
+        rows.zip(&self.identifiers).map(|((inputs, labels), &identifier)| (inputs, labels, identifier))
+    }
+}
+
 /// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
 pub struct TrainerState<'a, T: Clone> {
     /// Updates done.
     pub step: u64,
@@ -136,6 +178,7 @@ impl<E: Engine> Trainer<E> {
         Self {
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
+            incoming: Incoming::new(model.embedding.seq_len, train.batch_size),
             seen: SeenRows { ids: Vec::new(), grads: Vec::new(), order: Vec::new() },
             watch: None,
             step: 0,
@@ -177,6 +220,7 @@ impl<E: Engine> Trainer<E> {
     pub fn step(&mut self, examples: &mut (impl Examples + ?Sized)) -> Result<StepReport> {
         let train = &self.config.train;
         let explored = train.halt_max_steps.saturating_sub(1) as usize;
+        let rng = self.rng.clone();
         let mut minimum_steps = std::mem::take(&mut self.minimum_steps);
         minimum_steps.clear();
         for _ in 0..train.batch_size {
@@ -185,6 +229,9 @@ impl<E: Engine> Trainer<E> {
         }
         let report = self.step_with(examples, &minimum_steps);
         self.minimum_steps = minimum_steps;
+        if report.is_err() {
+            self.rng = rng;
+        }
         report
     }
 
@@ -199,7 +246,7 @@ impl<E: Engine> Trainer<E> {
         minimum_steps: &[u32],
     ) -> Result<StepReport> {
         self.start_watch();
-        self.refill(examples);
+        self.refill(examples)?;
         self.lap(Part::Examples, 0.0);
         self.engine.accumulate(&self.model, &self.config.train);
         self.lap(Part::Groups, 0.0);
@@ -237,18 +284,24 @@ impl<E: Engine> Trainer<E> {
         }
     }
 
-    /// Every halted slot takes the next example of the incoming batch.
-    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) {
+    /// Every halted slot takes the next example of the incoming batch; when one cannot be read, none does.
+    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) -> Result<()> {
         examples.next_batch();
-        let mut first = self.first_slot;
+        self.incoming.read(self.engine.groups(), self.first_slot, examples)?;
+        let mut rows = self.incoming.rows();
         for group in self.engine.groups_mut() {
             for slot in 0..group.len() {
                 if group.slots.halted[slot] {
-                    group.slots.refill(slot, |inputs, labels| examples.write(first + slot, inputs, labels));
+                    let (inputs, labels, identifier) = rows.next().expect("an example for each halted slot");
+                    let Ok(()) = group.slots.refill(slot, |to_inputs, to_labels| {
+                        to_inputs.copy_from_slice(inputs);
+                        to_labels.copy_from_slice(labels);
+                        Ok::<_, Infallible>(identifier)
+                    });
                 }
             }
-            first += group.len();
         }
+        Ok(())
     }
 
     /// Sums over the whole batch, in the order of its gradient groups.

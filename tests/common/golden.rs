@@ -118,13 +118,13 @@ impl Batch {
 impl Examples for Batch {
     fn next_batch(&mut self) {}
 
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> trm::Result<u32> {
         let from = slot * inputs.len();
         for (i, (input, label)) in inputs.iter_mut().zip(labels).enumerate() {
             *input = self.inputs[from + i] as u8;
             *label = self.labels[from + i] as i32;
         }
-        self.ids[slot] as u32
+        Ok(self.ids[slot] as u32)
     }
 }
 
