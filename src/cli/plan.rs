@@ -325,12 +325,12 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.train.gradient_groups = batch.min(lanes.threads());
     // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
-    let mut workload = Workload::new(config);
-    workload.run(lanes, Work::Train)?;
+    let mut workload = Workload::new(lanes, config);
+    workload.run(Work::Train)?;
     let (started, mut fastest) = (Instant::now(), f64::INFINITY);
     for _ in 0..UPDATES {
         let start = Instant::now();
-        workload.run(lanes, Work::Train)?;
+        workload.run(Work::Train)?;
         fastest = fastest.min(start.elapsed().as_secs_f64());
         if started.elapsed().as_secs_f64() > SECONDS {
             break;

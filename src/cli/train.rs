@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::common::{Experiment, Threads};
+use super::common::{DeviceArg, Experiment, Threads, on_device};
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
 use crate::config::{self, Augment, Config, DataConfig, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
+use crate::device::HostDevice;
 use crate::engine::Lanes;
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Thinking};
@@ -46,6 +47,8 @@ pub struct Args {
     data: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Updates; same as --set max_steps=N
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_steps: Option<u64>,
@@ -64,9 +67,13 @@ pub struct Args {
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
 pub fn run(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes()?;
+    on_device!(args.device.device, D => run_on::<D>(&args))
+}
+
+fn run_on<D: HostDevice<T = f32>>(args: &Args) -> Result<()> {
+    let lanes = args.threads.lanes::<D>()?;
     simd::choose_isa()?;
-    let (folder, config, data) = if args.resume { reopen(&args)? } else { start(&args)? };
+    let (folder, config, data) = if args.resume { reopen(args)? } else { start(args)? };
     on_interrupt();
     let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
         Ok(run) => return train(run, &folder, &data, &lanes),
@@ -240,7 +247,12 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     Ok((folder, stored, data))
 }
 
-fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -> Result<()> {
+fn train<D: HostDevice<T = f32>>(
+    mut run: Run<'_, D>,
+    folder: &RunFolder,
+    data: &TaskData,
+    lanes: &Lanes<D>,
+) -> Result<()> {
     let trainer = run.trainer();
     let precision = Precision::from(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
@@ -257,7 +269,8 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
         train.batch_size,
         per_update / 1e9
     ));
-    note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name()));
+    let device = if D::NAME == "cpu" { simd::isa().name() } else { D::NAME };
+    note(&format!("{} threads, {device}, FMA limit {limit:.0} GFLOP/s", lanes.threads()));
     run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();
     match run.train(|| INTERRUPTS.load(Ordering::SeqCst) > 0)? {

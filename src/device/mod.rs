@@ -228,14 +228,7 @@ pub trait Device: Sized + Send {
     // Products with weights.
 
     /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
-    fn linear(
-        &mut self,
-        params: &Params<Self>,
-        weight: ParamId,
-        x: Block,
-        y: Block,
-        epilogue: Option<NormEpilogue>,
-    );
+    fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
 
     /// `dx ← dy W`, or with `accumulate` `dx ← dx + dy W`.
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool);
@@ -334,14 +327,7 @@ pub trait Device: Sized + Send {
     /// `loss[b] ← max(q, 0) − q·t + ln(1 + e^(−|q|))` of column `column` of x `[rows, columns]`, the
     /// place being `(column, columns)`; `unit_grad[b]` receives
     /// `σ(q) − t`.
-    fn bce_with_logits(
-        &mut self,
-        place: (usize, usize),
-        x: Block,
-        target: Block,
-        loss: Block,
-        unit_grad: Block,
-    );
+    fn bce_with_logits(&mut self, place: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block);
 
     /// `d_x[b, column] ← d_x[b, column] + d_loss[b] · unit_grad[b]`.
     fn bce_backward(&mut self, place: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block);
@@ -394,14 +380,7 @@ pub trait Device: Sized + Send {
 
     /// `loss[b] ← weight · E · Σ_e f[e]·P[e]`: f[e] is the share of the sequence's picks that went to expert e (choices are
     /// `(E, picks [sequences, experts])`), P[e] the mean of `softmax(logits)[e]`; `unit_grad` receives `∂loss[b]/∂logits`.
-    fn load_balance(
-        &mut self,
-        choices: (usize, &[u32]),
-        weight: f64,
-        logits: Block,
-        loss: Block,
-        unit_grad: Block,
-    );
+    fn load_balance(&mut self, choices: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block);
 
     // Fixed point.
 

@@ -28,13 +28,6 @@ struct Scratch<T> {
     is_last: Vec<bool>,
 }
 
-impl<D: Device> Default for Lane<D> {
-    fn default() -> Self {
-        let scratch = Scratch { puzzle_rows: Vec::new(), numbers: Vec::new(), is_last: Vec::new() };
-        Self { index: 0, node: 0, memory: Memory::default(), sums: Vec::new(), scratch }
-    }
-}
-
 /// What a forward pass leaves on the tape.
 struct Forward {
     /// With a puzzle table: its rows, `[sequences, ndim]`.
@@ -56,6 +49,14 @@ struct Losses {
 }
 
 impl<D: Device> Lane<D> {
+    /// A lane without memory yet, at its place among the lanes and on its NUMA node.
+    pub(crate) fn new(index: usize, node: usize) -> Self {
+        let mut memory = Memory::<D>::default();
+        memory.device.set_node(node);
+        let scratch = Scratch { puzzle_rows: Vec::new(), numbers: Vec::new(), is_last: Vec::new() };
+        Self { index, node, memory, sums: Vec::new(), scratch }
+    }
+
     /// Bytes of the device's memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory.device.size_bytes()
@@ -162,12 +163,7 @@ fn forward<D: Device>(
 }
 
 /// The states that the slots carry; the start vectors where they start anew.
-fn load_states<D: Device>(
-    tape: &mut Tape<'_, D>,
-    model: &Model,
-    group: &Group<D::T>,
-    slots: &Range<usize>,
-) -> States {
+fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D::T>, slots: &Range<usize>) -> States {
     let (len, per_slot) = (model.len, model.len * model.hidden);
     let load = |(carried, &start): (&Vec<D::T>, _)| {
         let state = tape.uninitialised(slots.len() * len, model.hidden);

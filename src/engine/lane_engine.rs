@@ -16,7 +16,6 @@ use crate::device::{Cpu, Grads, HostDevice, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-
 /// Lanes with weights, their EMA and the optimizer's state in host memory.
 pub struct LaneEngine<'a, D: HostDevice = Cpu<f32>> {
     /// The threads.
@@ -175,9 +174,10 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
             (inputs.len(), labels.len(), puzzle_ids.len(), steps.len(), halted.len(), states)
         };
         let slots_fit = groups.len() == self.groups.len()
-            && groups.iter().zip(&self.groups).all(|((slots, states), group)| {
-                lengths(slots, states) == lengths(&group.slots, &group.states)
-            });
+            && groups
+                .iter()
+                .zip(&self.groups)
+                .all(|((slots, states), group)| lengths(slots, states) == lengths(&group.slots, &group.states));
         let known: Vec<(Cow<'_, str>, usize)> =
             self.snapshot().iter().map(|(name, values)| (Cow::Owned(name.to_string()), values.len())).collect();
         let given: Vec<(Cow<'_, str>, usize)> =

@@ -85,8 +85,7 @@ impl<D: Device> Lanes<D> {
                 |e| Error::input(format!("cannot start {threads} threads ({e}); ask for fewer with --threads")),
             )?;
         let lane = |(index, &node): (usize, &usize)| {
-            let mut lane = Lane { index, node, ..Lane::default() };
-            lane.memory.device.set_node(node);
+            let lane = Lane::new(index, node);
             CachePadded::new(Mutex::new(lane))
         };
         let lanes = node_of_thread.iter().enumerate().map(lane).collect();
@@ -188,7 +187,9 @@ mod tests {
         a.each(|index| a.with_lane(|lane| lane.sums.resize(10 + index, 0.0)));
         b.each(|_| b.with_lane(|lane| assert!(lane.sums.is_empty())));
         // A thread of one pool that works in the other takes a lane there.
-        a.install(|| a.with_lane(|own| b.install(|| b.with_lane(|other| assert_ne!(own.sums.len(), other.sums.len())))));
+        a.install(|| {
+            a.with_lane(|own| b.install(|| b.with_lane(|other| assert_ne!(own.sums.len(), other.sums.len()))))
+        });
         assert_eq!(a.each(|_| a.with_lane(|lane| lane.sums.len())), [10, 11]);
     }
 }

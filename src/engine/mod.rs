@@ -20,9 +20,11 @@ mod weights;
 pub use group::{Group, Outcome, Slots, gradient_groups};
 pub use lane::Lane;
 pub use lane_engine::LaneEngine;
-pub(crate) use lane_engine::groups_of_rank;
+pub(crate) use lane_engine::{EMA, WEIGHTS, groups_of_rank};
 pub use lanes::Lanes;
-pub use optimizer::{Adam, Optimizer, OptimizerState, WeightPart, UpdateRule, largest_gradient, non_finite_tensor, optimizer};
+pub use optimizer::{
+    Adam, Optimizer, OptimizerState, UpdateRule, WeightPart, largest_gradient, non_finite_tensor, optimizer,
+};
 pub use peers::{Alone, Peers};
 pub use puzzle_table::PuzzleTable;
 pub use tree::{node, partial_sums};

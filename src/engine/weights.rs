@@ -50,7 +50,6 @@ impl<D: Device> Weights<D> {
             layout.tensors().iter().try_for_each(|tensor| read(&tensor.name, &mut values[tensor.range()]))
         })
     }
-
 }
 
 impl<D: Device<T = f32>> Weights<D> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Identifiers, Thinking};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -36,10 +37,10 @@ impl TaskData {
 
     /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
     /// and counts the votes in the order of the rows. `done` is told of every row that is answered.
-    pub fn evaluate_arc(
+    pub fn evaluate_arc<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (limit, copies): (usize, usize),
         told: (Thinking, Identifiers),
         done: &(dyn Fn() + Sync),

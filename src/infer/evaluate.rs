@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::HaltRule;
-use crate::engine::{Group, Lanes, Weights, argmax, score, shard};
+use crate::device::{Device, IGNORE_LABEL, Real};
+use crate::engine::{Group, Lanes, Weights};
 use crate::error::Result;
 use crate::model::Model;
 use crate::puzzle::Board;
@@ -29,7 +30,7 @@ pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
 struct Score {
     correct: u32,
     labelled: u32,
-    q: [f32; 2],
+    q: [f64; 2],
     /// Whether the answer solves the puzzle, where that is asked.
     valid: bool,
 }
@@ -47,9 +48,9 @@ type Scored = (usize, Vec<Score>);
 /// so threads change nothing.
 ///
 /// With an observer, that is told of each example's final answer.
-pub fn evaluate(
-    lanes: &Lanes,
-    (model, weights): (&Model, &Weights),
+pub fn evaluate<D: Device>(
+    lanes: &Lanes<D>,
+    (model, weights): (&Model, &Weights<D>),
     (n, thinking): (usize, Thinking),
     write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
     (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
@@ -57,7 +58,7 @@ pub fn evaluate(
 ) -> Result<Option<Evaluation>> {
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-    let shard = share(shard(model.len), n, lanes.threads());
+    let shard = share(D::shard(model.len), n, lanes.threads());
     let failed = AtomicBool::new(false);
     let stop = || failed.load(Ordering::Relaxed) || stop();
     let work = |_| {
@@ -78,24 +79,23 @@ fn share(shard: usize, n: usize, threads: usize) -> usize {
 }
 
 /// What one lane does: up to `shard` puzzles at a time, as long as there are any. `None` when `stop` cut it short.
-fn work(
-    lanes: &Lanes,
-    (model, weights): (&Model, &Weights),
+fn work<D: Device>(
+    lanes: &Lanes<D>,
+    (model, weights): (&Model, &Weights<D>),
     (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
     shard: usize,
     next: &impl Fn() -> Option<usize>,
     write: &impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
     stop: &impl Fn() -> bool,
 ) -> Result<Option<Vec<Scored>>> {
-    let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
-    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
+    let seq_len = model.embedding.seq_len;
     let mut group = Group::new(model, shard);
     let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
         while live.len() < shard
             && let Some(example) = next()
         {
-            group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels))?;
+            group.slots.refill(live.len(), |inputs, labels| write(example, inputs, labels))?;
             live.push((example, Vec::new()));
         }
         if live.is_empty() {
@@ -106,26 +106,28 @@ fn work(
         }
         lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
         for slot in (0..live.len()).rev() {
-            let logits = &group.outcome.logits[slot * seq_len * vocab..];
-            let labels = &group.carry.labels[slot * seq_len..(slot + 1) * seq_len];
-            let (correct, labelled) = score(logits, labels, vocab);
-            let answer =
-                || -> Vec<u8> { logits.chunks_exact(vocab).take(seq_len).map(|row| argmax(row) as u8).collect() };
-            let valid = board.is_some_and(|board| {
-                board.solves(&group.carry.inputs[slot * seq_len..(slot + 1) * seq_len], &answer())
-            });
-            let (example, q) = (live[slot].0, group.outcome.q[slot]);
+            let tokens = slot * seq_len..(slot + 1) * seq_len;
+            let (question, answer) = (&group.slots.inputs[tokens.clone()], &group.outcome.tokens[tokens.clone()]);
+            let (correct, labelled) = score(answer, &group.slots.labels[tokens]);
+            let valid = board.is_some_and(|board| board.solves(question, answer));
+            let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
             let scores = &mut live[slot].1;
             scores.push(Score { correct, labelled, q, valid });
             if scores.len() >= thinking.steps as usize || thinking.halt.is_some_and(|rule| rule.is_done(q)) {
                 if let Some(observer) = observer {
-                    observer(example, &answer(), 1.0 / (1.0 + (-f64::from(q[0])).exp()));
+                    observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
                 }
                 done.push(live.swap_remove(slot));
-                group.carry.move_slot(live.len(), slot);
+                group.move_slot(live.len(), slot);
             }
         }
     }
+}
+
+/// `(right, labelled)` tokens of one sequence.
+fn score(answer: &[u8], labels: &[i32]) -> (u32, u32) {
+    let labelled = answer.iter().zip(labels).filter(|(_, label)| **label != IGNORE_LABEL);
+    labelled.fold((0, 0), |(right, all), (&token, &label)| (right + u32::from(i32::from(token) == label), all + 1))
 }
 
 fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
@@ -165,6 +167,7 @@ fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
 mod tests {
     use super::*;
     use crate::config::{Config, Mixing};
+    use crate::device::{Cpu, ParamId};
     use crate::rng::Rng;
 
     /// A small model with a random halting head, shifted so that about half of what it says is above 0.
@@ -173,24 +176,24 @@ mod tests {
         let m = &mut config.model;
         (m.hidden_size, m.inner_multiple, m.h_cycles, m.l_cycles, m.mixing) = (32, 32, 1, 2, mixing);
         let model = Model::new(&config.model, &config.task);
-        let mut weights = Weights::new(&model, &config);
-        let range = |id: crate::tape::ParamId| model.layout.tensors()[id.index()].range();
+        let mut weights: Weights = Weights::new(&model, &config);
+        let range = |id: ParamId| model.layout.tensors()[id.index()].range();
         let (weight, bias) = (range(model.heads.q_weight), range(model.heads.q_bias));
         let mut rng = Rng::new(3);
         weights.params.update(|values| {
             values[weight].fill_with(|| (rng.uniform() - 0.5) as f32);
             values[bias.clone()].fill(0.0);
         });
-        let said: Vec<[f32; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
+        let said: Vec<[f64; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
             .iter()
             .flat_map(|(_, scores)| scores.iter().map(|score| score.q))
             .collect();
         let medians = [0, 1].map(|i| {
-            let mut sorted: Vec<f32> = said.iter().map(|q| q[i]).collect();
-            sorted.sort_by(f32::total_cmp);
+            let mut sorted: Vec<f64> = said.iter().map(|q| q[i]).collect();
+            sorted.sort_by(f64::total_cmp);
             sorted[sorted.len() / 2]
         });
-        weights.params.update(|values| values[bias].copy_from_slice(&medians.map(|median| -median)));
+        weights.params.update(|values| values[bias].copy_from_slice(&medians.map(|median| -median as f32)));
         (model, weights)
     }
 
@@ -206,7 +209,7 @@ mod tests {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-        let size = share(shard(stored.0.len), n, threads);
+        let size = share(Cpu::<f32>::shard(stored.0.len), n, threads);
         let work = |_| {
             work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false)
                 .expect("read")

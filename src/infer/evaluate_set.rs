@@ -2,6 +2,7 @@
 
 use super::{Identifiers, Observer, Thinking, evaluate};
 use crate::dataset::{Draw, Split, TaskData, write_example};
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
 use crate::model::Model;
@@ -11,10 +12,10 @@ impl TaskData {
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
     /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
     /// short.
-    pub fn evaluate(
+    pub fn evaluate<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (split, limit): (&str, usize),
         told: (Thinking, Identifiers),
         observer: Option<Observer<'_>>,
@@ -36,10 +37,10 @@ impl TaskData {
     }
 
     /// The same on these rows.
-    pub(super) fn evaluate_rows(
+    pub(super) fn evaluate_rows<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (split, rows): (&Split, &[usize]),
         (thinking, identifiers): (Thinking, Identifiers),
         observer: Option<Observer<'_>>,

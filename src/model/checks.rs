@@ -30,7 +30,12 @@ const VARIANTS: [(&str, Mixing, Positions); 4] = [
 ];
 
 /// A model of random small size, its weights, and a number of sequences.
-fn small<D: HostDevice<T = f64>>(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Model, Params<D>, usize) {
+fn small<D: HostDevice<T = f64>>(
+    rng: &mut Rng,
+    arch: Arch,
+    mixing: Mixing,
+    positions: Positions,
+) -> (Model, Params<D>, usize) {
     small_with(rng, arch, mixing, positions, |_| ())
 }
 
@@ -107,7 +112,12 @@ fn block<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// The last cycle of the recursion as a function of the states it starts from, the question and the weights.
-fn last_cycle<D: HostDevice<T = f64>>(model: &Model, tape: &mut Tape<'_, D>, question: &Var, states: &mut States) -> Option<Var> {
+fn last_cycle<D: HostDevice<T = f64>>(
+    model: &Model,
+    tape: &mut Tape<'_, D>,
+    question: &Var,
+    states: &mut States,
+) -> Option<Var> {
     let mut last = model.clone();
     last.schedule.calls.retain(|call| call.recorded);
     last.schedule.iteration = None;
@@ -132,7 +142,11 @@ fn full_cycle<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// The recorded calls of a model as a function of the states they start from, the question and the weights.
-fn recorded_calls<D: HostDevice<T = f64>>(rng: &mut Rng, label: &'static str, problem: (Model, Params<D>, usize)) -> Sample<D> {
+fn recorded_calls<D: HostDevice<T = f64>>(
+    rng: &mut Rng,
+    label: &'static str,
+    problem: (Model, Params<D>, usize),
+) -> Sample<D> {
     let (model, params, sequences) = problem;
     let mut sample = Sample::new(label);
     sample.model(&params);

@@ -63,7 +63,12 @@ impl Network {
                 let prefix = format!("inner.{name}.layers.{i}");
                 let mix = match config.mixing {
                     Mixing::Attention => Mix::Attention {
-                        qkv: layout.push(format!("{prefix}.self_attn.qkv_proj.weight"), 3 * hidden, hidden, Usage::Rows),
+                        qkv: layout.push(
+                            format!("{prefix}.self_attn.qkv_proj.weight"),
+                            3 * hidden,
+                            hidden,
+                            Usage::Rows,
+                        ),
                         out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Usage::Rows),
                         heads: config.n_heads,
                         rope: config.positions == Positions::Rope,

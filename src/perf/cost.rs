@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use crate::config::{Config, TrainConfig};
-use crate::engine::{gradient_groups, shard};
+use crate::device::cpu::ROWS_ENOUGH;
+use crate::device::{Cpu, Device, ParamId};
+use crate::engine::gradient_groups;
 use crate::model::{Block, Mix, Mlp, Model, update_flops};
 use crate::simd::Precision;
-use crate::tape::{ParamId, ROWS_ENOUGH};
 
 /// Bytes of an f32.
 const F32: usize = 4;
@@ -84,7 +85,7 @@ impl Footprint {
         let gradients = (1 + groups.min(threads + depth)) * n * F32;
         let halves = Precision::from(train.precision) == Precision::Bf16;
         let sequence = recorded_elements(model, train, halves) + working_elements(model, halves);
-        let activations = threads.min(groups) * shard(model.len).min(train.batch_size) * sequence * F32;
+        let activations = threads.min(groups) * Cpu::<f32>::shard(model.len).min(train.batch_size) * sequence * F32;
         let state = model.len * model.hidden;
         let logits = model.embedding.seq_len * model.vocab_size();
         let carry =
@@ -133,7 +134,7 @@ fn block_elements(model: &Model, block: &Block, halves: bool) -> usize {
 
 /// Extra elements of the operands that are kept for deferred weight gradients.
 fn deferred_operands(model: &Model, block: &Block) -> usize {
-    if shard(model.len) * model.len >= ROWS_ENOUGH {
+    if Cpu::<f32>::shard(model.len) * model.len >= ROWS_ENOUGH {
         return 0;
     }
     let state = model.len * model.hidden;

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::engine::Lanes;
+use crate::device::HostDevice;
+use crate::engine::LaneEngine;
 use crate::error::Result;
 use crate::tape::profile::{Part, Phase, Stopwatch, Timing};
 use crate::train::Trainer;
@@ -20,12 +21,12 @@ pub struct Profile {
 
 impl Profile {
     /// Runs so many updates with stopwatches on all lanes; `step` does one update.
-    pub(super) fn record(
-        lanes: &Lanes,
-        trainer: &mut Trainer,
+    pub(super) fn record<D: HostDevice>(
+        trainer: &mut Trainer<LaneEngine<'_, D>>,
         updates: u64,
-        mut step: impl FnMut(&mut Trainer) -> Result<()>,
+        mut step: impl FnMut(&mut Trainer<LaneEngine<'_, D>>) -> Result<()>,
     ) -> Result<Self> {
+        let lanes = trainer.engine.lanes;
         lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch = Some(Box::default())));
         trainer.watch = Some(Stopwatch::default());
         let ended = (0..updates).try_for_each(|_| step(trainer));

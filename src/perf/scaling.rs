@@ -15,6 +15,7 @@
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::device::{Cpu, Device};
 use crate::engine::partial_sums;
 use crate::model::{Model, model_flops};
 use crate::simd::Precision;
@@ -95,7 +96,7 @@ impl UpdateWork {
         Self {
             batch: train.batch_size,
             groups: crate::engine::gradient_groups(train),
-            shard: crate::engine::shard(model.len),
+            shard: Cpu::<f32>::shard(model.len),
             flops_per_sequence: model_flops(&model).total(),
             weights,
             streamed_per_shard: passes * weights as f64 * packed_element,

@@ -1,5 +1,6 @@
 //! What a run keeps in its folder so that it can go on: the states to resume from, and the weights to use.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +9,10 @@ use super::{Trainer, TrainerState};
 use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::Config;
 use crate::dataset::{Batches, SamplerState};
-use crate::engine::PuzzleTable;
+use crate::device::HostDevice;
+use crate::engine::{EMA, Engine, LaneEngine, PuzzleTable, Slots, WEIGHTS};
 use crate::error::{Error, Result};
+use crate::rng::Rng;
 
 /// Everything a checkpoint file holds; the puzzle table is in row files beside it.
 #[derive(Serialize, Deserialize)]
@@ -21,7 +24,58 @@ struct RunState<'a> {
     /// The last update after which an evaluation was logged.
     evaluated: u64,
     sampler: SamplerState,
-    trainer: TrainerState<'a>,
+    trainer: TrainerState<'a, f32>,
+}
+
+/// The same as format 2 had it: the optimizer's moments as fields, slots and states together.
+#[derive(Deserialize)]
+struct RunStateV2 {
+    fingerprint: u32,
+    seconds: f64,
+    evaluated: u64,
+    sampler: SamplerState,
+    trainer: TrainerStateV2,
+}
+
+#[derive(Deserialize)]
+struct TrainerStateV2 {
+    step: u64,
+    calls_skipped: u64,
+    rng: Rng,
+    params: Vec<f32>,
+    ema: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    carries: Vec<CarryV2>,
+}
+
+#[derive(Deserialize)]
+struct CarryV2 {
+    inputs: Vec<u8>,
+    labels: Vec<i32>,
+    puzzle_ids: Vec<u32>,
+    steps: Vec<u32>,
+    halted: Vec<bool>,
+    states: Vec<Vec<f32>>,
+}
+
+impl From<RunStateV2> for RunState<'_> {
+    fn from(old: RunStateV2) -> Self {
+        let RunStateV2 { fingerprint, seconds, evaluated, sampler, trainer: old } = old;
+        let buffers = [(WEIGHTS, old.params), (EMA, old.ema), ("m", old.m), ("v", old.v)];
+        let group = |carry: CarryV2| {
+            let CarryV2 { inputs, labels, puzzle_ids, steps, halted, states } = carry;
+            (Cow::Owned(Slots { inputs, labels, puzzle_ids, steps, halted }), Cow::Owned(states))
+        };
+        let trainer = TrainerState {
+            step: old.step,
+            calls_skipped: old.calls_skipped,
+            rng: old.rng,
+            buffers: buffers.into_iter().map(|(name, values)| (name.into(), values.into())).collect(),
+            groups: old.carries.into_iter().map(group).collect(),
+        };
+        Self { fingerprint, seconds, evaluated, sampler, trainer }
+    }
 }
 
 /// How far a run is, apart from what its trainer knows.
@@ -59,10 +113,14 @@ impl<'a> Checkpoints<'a> {
     ///
     /// # Errors
     /// When no checkpoint is whole, or it belongs to another model or other training data.
-    pub(super) fn restore(&mut self, trainer: &mut Trainer, warn: impl FnMut(String)) -> Result<Position> {
+    pub(super) fn restore(
+        &mut self,
+        trainer: &mut Trainer<impl Engine<T = f32>>,
+        warn: impl FnMut(String),
+    ) -> Result<Position> {
         let folder = self.folder.checkpoint();
         let table = |files: &[RowFile]| read_table(&folder, files, &trainer.config);
-        let Some(loaded) = checkpoint::load_latest::<RunState, _>(&folder, table)? else {
+        let Some(loaded) = checkpoint::load_latest::<RunState, RunStateV2, _>(&folder, table)? else {
             return Ok(Position::default());
         };
         loaded.warnings.into_iter().for_each(warn);
@@ -80,7 +138,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Whether the newest checkpoint holds all that has happened.
-    pub(super) fn are_current(&self, trainer: &Trainer, evaluated: u64) -> bool {
+    pub(super) fn are_current(&self, trainer: &Trainer<impl Engine>, evaluated: u64) -> bool {
         self.saved == (trainer.step_count(), evaluated)
     }
 
@@ -88,15 +146,15 @@ impl<'a> Checkpoints<'a> {
     ///
     /// The weights are one file in the published form, so they cost what the whole puzzle table costs: of a table whose
     /// changes are saved apart they wait for the next save that writes all of it, or the end.
-    pub(super) fn save(
+    pub(super) fn save<D: HostDevice<T = f32>>(
         &mut self,
-        trainer: &Trainer,
+        trainer: &Trainer<LaneEngine<'_, D>>,
         batches: &Batches<'_>,
         seconds: f64,
         evaluated: u64,
     ) -> Result<()> {
         let (checkpoint, step) = (self.folder.checkpoint(), trainer.step_count());
-        if let Some(table) = &trainer.weights.table {
+        if let Some(table) = &trainer.engine.weights.table {
             self.row_files = checkpoint::save_rows(&checkpoint, &self.row_files, step, &**table)?;
         }
         if self.row_files.len() <= 1 {
@@ -111,9 +169,11 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Writes the weights to use, unless they are there.
-    pub(super) fn export(&mut self, trainer: &Trainer) -> Result<()> {
+    pub(super) fn export<D: HostDevice<T = f32>>(&mut self, trainer: &Trainer<LaneEngine<'_, D>>) -> Result<()> {
         if trainer.step_count() > self.exported {
-            trainer.save_weights(&self.folder.weights())?;
+            let engine = &trainer.engine;
+            let dense = if trainer.config.train.ema { &engine.ema } else { engine.weights.params.values() };
+            engine.weights.save(&self.folder.weights(), dense)?;
             self.exported = trainer.step_count();
         }
         Ok(())

@@ -7,7 +7,8 @@ use super::{StepReport, Trainer};
 use crate::checkpoint::RunFolder;
 use crate::config::{Config, FixedPoint};
 use crate::dataset::{Batches, TaskData};
-use crate::engine::{Lanes, Weights};
+use crate::device::{Cpu, HostDevice};
+use crate::engine::{Engine, LaneEngine, Lanes, Weights};
 use crate::error::Result;
 use crate::infer::{Identifiers, Thinking};
 use crate::model::Model;
@@ -26,10 +27,10 @@ pub enum Ending {
 }
 
 /// A run in its folder.
-pub struct Run<'a> {
+pub struct Run<'a, D: HostDevice<T = f32> = Cpu<f32>> {
     data: &'a TaskData,
-    lanes: &'a Lanes,
-    trainer: Trainer,
+    lanes: &'a Lanes<D>,
+    trainer: Trainer<LaneEngine<'a, D>>,
     batches: Batches<'a>,
     checkpoints: Checkpoints<'a>,
     /// The log, then those that were added.
@@ -42,7 +43,7 @@ pub struct Run<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Run<'a> {
+impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
     /// A fresh run, or with `resume` the continuation from the folder's newest whole checkpoint.
     ///
     /// # Errors
@@ -52,13 +53,13 @@ impl<'a> Run<'a> {
         folder: &'a RunFolder,
         config: Config,
         data: &'a TaskData,
-        lanes: &'a Lanes,
+        lanes: &'a Lanes<D>,
         resume: bool,
     ) -> Result<Self> {
         let total_steps = data.total_steps(&config)?;
         let mut checkpoints = Checkpoints::new(folder, data.fingerprint()?);
         let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
-        let mut trainer = Trainer::new(config, weights, total_steps);
+        let mut trainer = Trainer::on(lanes, config, weights, total_steps);
         let mut warnings = Vec::new();
         let position = match resume {
             true => checkpoints.restore(&mut trainer, |warning| warnings.push(warning))?,
@@ -81,7 +82,7 @@ impl<'a> Run<'a> {
     }
 
     /// The state of the run.
-    pub fn trainer(&self) -> &Trainer {
+    pub fn trainer(&self) -> &Trainer<LaneEngine<'a, D>> {
         &self.trainer
     }
 
@@ -138,8 +139,7 @@ impl<'a> Run<'a> {
     /// One update, told to the sinks.
     fn update(&mut self) -> Result<()> {
         let started = Instant::now();
-        let report =
-            self.trainer.step(self.lanes, &mut self.batches).map_err(|error| self.checkpoints.explain(error))?;
+        let report = self.trainer.step(&mut self.batches).map_err(|error| self.checkpoints.explain(error))?;
         let update_seconds = started.elapsed().as_secs_f64();
         let record = UpdateRecord { seconds: self.seconds(), update_seconds, ..record(&report, &self.trainer) };
         self.sinks.update(&record)
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
 }
 
 /// The means of an update's sums; what only a clock knows is left at zero.
-fn record(report: &StepReport, trainer: &Trainer) -> UpdateRecord {
+fn record(report: &StepReport, trainer: &Trainer<impl Engine>) -> UpdateRecord {
     let (model, train) = (&trainer.config.model, &trainer.config.train);
     let batch = train.batch_size as f64;
     let mean = |sum: f64| (report.count > 0).then(|| sum / report.count as f64);

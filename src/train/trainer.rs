@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
 use crate::dataset::Examples;
-use crate::device::{Cpu, HostDevice, Real};
+use crate::device::{HostDevice, Real};
 use crate::engine::{
     Alone, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
     groups_of_rank, puzzle_table,
@@ -240,11 +240,7 @@ impl<E: Engine> Trainer<E> {
     /// # Errors
     /// [`Error::NonFinite`] when a loss or gradient is not finite, and whatever an example cannot be read for; the weights
     /// are then still those of before.
-    pub fn step_with(
-        &mut self,
-        examples: &mut (impl Examples + ?Sized),
-        minimum_steps: &[u32],
-    ) -> Result<StepReport> {
+    pub fn step_with(&mut self, examples: &mut (impl Examples + ?Sized), minimum_steps: &[u32]) -> Result<StepReport> {
         self.start_watch();
         self.refill(examples)?;
         self.lap(Part::Examples, 0.0);

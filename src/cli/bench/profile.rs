@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Args, median, precision_name, with_limit};
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::device::HostDevice;
 use crate::engine::Lanes;
 use crate::error::Result;
 use crate::perf::{Profile, Work, Workload};
@@ -30,20 +31,20 @@ struct Report {
     simd: &'static str,
 }
 
-pub fn run(args: &Args, lanes: &Lanes, config: Config) -> Result<()> {
+pub fn run<D: HostDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
     let precision = Precision::from(config.train.precision);
-    let mut workload = Workload::new(config);
-    workload.run(lanes, Work::Train)?;
+    let mut workload = Workload::new(lanes, config);
+    workload.run(Work::Train)?;
     let ((profile, mut on, mut off), limit_gflops) = with_limit(lanes, precision, || {
         let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());
         let mut profile: Option<Profile> = None;
         // With and without stopwatches in turn, so that both see the same neighbours.
         while on.len() < 3 || started.elapsed().as_secs_f64() < args.seconds {
             let start = Instant::now();
-            workload.run(lanes, Work::Train)?;
+            workload.run(Work::Train)?;
             off.push(start.elapsed().as_secs_f64());
             let start = Instant::now();
-            let more = workload.profile(lanes, 1)?;
+            let more = workload.profile(1)?;
             on.push(start.elapsed().as_secs_f64());
             match &mut profile {
                 Some(profile) => profile.add(&more),

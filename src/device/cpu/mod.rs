@@ -13,8 +13,8 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{experts, fixed_point, losses, tables};
 use super::{
-    AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params, Precision,
-    Real, Runs, Space, SwiGlu,
+    AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params,
+    Precision, Real, Runs, Space, SwiGlu,
 };
 use crate::simd::{self, AddRmsNorm, RopeTable, Side, SwigluOperands, Weight};
 use deferred::Deferred;
@@ -432,14 +432,7 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
-    fn load_balance(
-        &mut self,
-        picks: (usize, &[u32]),
-        weight: f64,
-        logits: Block,
-        loss: Block,
-        unit_grad: Block,
-    ) {
+    fn load_balance(&mut self, picks: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block) {
         let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
         experts::load_balance(picks, weight, logits, loss, unit_grad);
     }

@@ -1,6 +1,5 @@
 //! A mixture of experts: routing, gathering, and the load-balancing loss.
 
-use super::fault::term;
 use crate::device::{Choice, Real};
 
 /// `g[r, e] = exp(a[r, e]) / Σ chosen exp(a[r, ·])` where e is one of row r's `per_row` largest, else 0. Of equal logits the

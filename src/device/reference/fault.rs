@@ -13,7 +13,6 @@ macro_rules! term {
         }
     }};
 }
-pub(super) use term;
 
 #[cfg(test)]
 mod hook {

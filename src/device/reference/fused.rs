@@ -1,6 +1,5 @@
 //! The operations that the CPU fuses, step by step: SwiGLU, attention, residual and norm.
 
-use super::fault::term;
 use super::products::{Matrix, Multiply, operand};
 use crate::device::{AttentionShape, NORM_EPSILON, Precision, Real};
 
@@ -151,7 +150,8 @@ impl Head {
     fn scores<T: Multiply>(&self, precision: Precision, qkv: &[T]) -> Vec<T> {
         let AttentionShape { len, head_dim, .. } = self.shape;
         let (q, k) = (self.rows(precision, qkv, 0), self.rows(precision, qkv, 1));
-        let mut scores = T::product([len, head_dim, len], Matrix::new(&q, head_dim), Matrix::new(&k, head_dim).transposed());
+        let mut scores =
+            T::product([len, head_dim, len], Matrix::new(&q, head_dim), Matrix::new(&k, head_dim).transposed());
         scores.iter_mut().for_each(|s| *s = *s * self.scale());
         scores
     }
@@ -169,7 +169,8 @@ fn rotate<T: Real>(head: Head, qkv: &mut [T], inverse: bool) {
         for l in 0..head.shape.len {
             for i in 0..half {
                 let angle = l as f64 * 10_000f64.powf(-2.0 * i as f64 / head.shape.head_dim as f64);
-                let (cos, sin) = (T::from_f64(angle.cos()), T::from_f64(if inverse { -angle.sin() } else { angle.sin() }));
+                let (cos, sin) =
+                    (T::from_f64(angle.cos()), T::from_f64(if inverse { -angle.sin() } else { angle.sin() }));
                 let (a, b) = (head.at(part, l) + i, head.at(part, l) + i + half);
                 (qkv[a], qkv[b]) = (qkv[a] * cos - qkv[b] * sin, qkv[b] * cos + qkv[a] * sin);
             }
@@ -199,7 +200,8 @@ pub fn attention<T: Multiply>(
             p.iter_mut().for_each(|p| *p = (*p - max).exp() / total);
         }
         let v = head.rows(precision, qkv, 2);
-        let answer = T::product([len, len, head_dim], Matrix::new(&operand(precision, &p), len), Matrix::new(&v, head_dim));
+        let answer =
+            T::product([len, len, head_dim], Matrix::new(&operand(precision, &p), len), Matrix::new(&v, head_dim));
         for (l, row) in answer.chunks_exact(head_dim).enumerate() {
             out[head.at_out(l)..][..head_dim].copy_from_slice(row);
         }
@@ -230,7 +232,8 @@ pub fn attention_backward<T: Multiply>(
         }
         let rounded_p = operand(precision, &p);
         let dv = T::product([len, len, head_dim], Matrix::new(&rounded_p, len).transposed(), Matrix::new(&d, head_dim));
-        let mut ds = T::product([len, head_dim, len], Matrix::new(&d, head_dim), Matrix::new(&v, head_dim).transposed());
+        let mut ds =
+            T::product([len, head_dim, len], Matrix::new(&d, head_dim), Matrix::new(&v, head_dim).transposed());
         for (l, (ds, p)) in ds.chunks_exact_mut(len).zip(p.chunks_exact(len)).enumerate() {
             let row = l * head_dim..(l + 1) * head_dim;
             let mean: T = d_rows[row.clone()].iter().zip(&out[row]).map(|(&d, &out)| d * out).sum();

@@ -1,6 +1,5 @@
 //! Losses and metrics (specification, "Loss"). The gradient per unit of loss is worked out where the logits are at hand.
 
-use super::fault::term;
 use crate::device::{IGNORE_LABEL, Likelihood, Real};
 
 /// `loss[b] = Σ positions nll / c`, c = max(1, labelled positions), in f64.
@@ -95,12 +94,7 @@ pub fn loss_backward<T: Real>(d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
 }
 
 /// Right tokens, labelled tokens, and whether all of them are right, of each sequence.
-pub fn score<T: Real>(
-    labels: &[i32],
-    seq_len: usize,
-    logits: &[T],
-    [correct, labelled, exact]: [&mut [T]; 3],
-) {
+pub fn score<T: Real>(labels: &[i32], seq_len: usize, logits: &[T], [correct, labelled, exact]: [&mut [T]; 3]) {
     let vocab = logits.len() / labels.len();
     for (b, (labels, logits)) in labels.chunks_exact(seq_len).zip(logits.chunks_exact(seq_len * vocab)).enumerate() {
         let counted = labels.iter().zip(logits.chunks_exact(vocab)).filter(|(label, _)| **label != IGNORE_LABEL);

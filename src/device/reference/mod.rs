@@ -4,9 +4,9 @@
 //! this really works. There is no SIMD of ours, no packing, no fusion and no deferral. Functions here see slices; the
 //! implementation of [`Device`] below only finds the slices of blocks.
 
-pub(super) mod experts;
 #[macro_use]
-pub(super) mod fault;
+pub(crate) mod fault;
+pub(super) mod experts;
 pub(super) mod fixed_point;
 mod fused;
 pub(super) mod losses;
@@ -23,7 +23,6 @@ use super::{
     AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood, NormEpilogue, Over,
     ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, change_in_pieces,
 };
-use fault::term;
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};
 
@@ -443,14 +442,7 @@ impl<T: Multiply> Device for Reference<T> {
         }
     }
 
-    fn load_balance(
-        &mut self,
-        picks: (usize, &[u32]),
-        weight: f64,
-        logits: Block,
-        loss: Block,
-        unit_grad: Block,
-    ) {
+    fn load_balance(&mut self, picks: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block) {
         let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
         experts::load_balance(picks, weight, logits, loss, unit_grad);
     }

@@ -5,12 +5,7 @@ use std::ops::Range;
 use crate::device::{Real, Runs};
 
 /// Calls `each` with the elements of each of `count` runs of `len` elements, in both blocks.
-pub fn each_run(
-    (count, len): (usize, usize),
-    from: Runs,
-    to: Runs,
-    mut each: impl FnMut(Range<usize>, Range<usize>),
-) {
+pub fn each_run((count, len): (usize, usize), from: Runs, to: Runs, mut each: impl FnMut(Range<usize>, Range<usize>)) {
     for run in 0..count {
         let [x, y] = [from, to].map(|runs| runs.start + run * runs.stride);
         each(x..x + len, y..y + len);

@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay (SPEC "Optimizers, schedule, EMA").
 
-use super::{Optimizer, WeightPart, UpdateRule};
+use super::{Optimizer, UpdateRule, WeightPart};
 use crate::config::{self, TrainConfig};
 use crate::device::{Real, Tensor};
 use crate::simd::{self, AdamCoefficients, Update};

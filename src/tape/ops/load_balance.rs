@@ -19,13 +19,7 @@ pub(crate) struct LoadBalance {
 }
 
 /// `[sequences, 1]` losses from the router's logits `[sequences·len, experts]` and its choice, each times `weight`.
-pub fn load_balance<D: Device>(
-    tape: &mut Tape<'_, D>,
-    logits: &Var,
-    routing: Routing,
-    len: usize,
-    weight: f64,
-) -> Var {
+pub fn load_balance<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, routing: Routing, len: usize, weight: f64) -> Var {
     let (rows, experts) = tape.shape(logits);
     let (out, loss) = tape.new_value(rows / len, 1);
     let (unit_grad, unit_block) = tape.new_value(rows, experts);

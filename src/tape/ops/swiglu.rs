@@ -79,7 +79,8 @@ fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Opt
         false => 0,
     };
     let (saved, saved_block) = tape.new_value(1, saved_len);
-    let (out, y) = tape.new_value(rows, if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width });
+    let (out, y) =
+        tape.new_value(rows, if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width });
     let epilogue = norm.map(|norm| norm.epilogue(tape));
     tape.memory.device.swiglu(tape.params, swiglu, x_block, recorded.then_some(saved_block), y, epilogue);
     let record = Record { x: x.0, swiglu, saved, out };
