@@ -10,30 +10,30 @@ use std::sync::Arc;
 use common::{RandomExamples, config, fail, resume, train};
 use trm::Error;
 use trm::config::Mixing;
-use trm::engine::{Lanes, Weights};
+use trm::engine::{LaneEngine, Lanes, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
 
 /// Trains two steps, lets `spoil` do its work, and returns the error of the third; the weights must be those of before.
-fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {
+fn third_step_of(spoil: impl FnOnce(&mut Trainer<LaneEngine<'_>>)) -> Error {
     let config = config(Mixing::Attention, 12);
     let lanes = Lanes::new(2).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::new(config, weights, 10);
+    let mut trainer = Trainer::on(&lanes, config, weights, 10);
     for _ in 0..2 {
-        trainer.step(&lanes, &mut examples).unwrap();
+        trainer.step(&mut examples).unwrap();
     }
     spoil(&mut trainer);
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    let of = |trainer: &Trainer| {
-        let table = trainer.weights.table.as_ref().unwrap();
+    let of = |trainer: &Trainer<LaneEngine<'_>>| {
+        let table = trainer.engine.weights.table.as_ref().unwrap();
         let rows: Vec<Vec<u32>> = (0..table.rows() as u32).map(|id| bits(table.row(id))).collect();
-        (bits(trainer.weights.params.values()), bits(&trainer.ema), rows)
+        (bits(trainer.engine.weights.params.values()), bits(&trainer.engine.ema), rows)
     };
     let before = of(&trainer);
-    let error = trainer.step(&lanes, &mut examples).unwrap_err();
+    let error = trainer.step(&mut examples).unwrap_err();
     assert!(of(&trainer) == before, "something was overwritten");
     assert_eq!(trainer.step_count(), 2);
     error
@@ -43,7 +43,7 @@ fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {
 fn a_weight_that_is_not_finite_stops_the_step_before_anything_changes() {
     for value in [f32::NAN, f32::INFINITY] {
         let error = third_step_of(|trainer| {
-            trainer.weights.params.update(|values| values[5] = value);
+            trainer.engine.weights.params.update(|values| values[5] = value);
         });
         assert!(matches!(&error, Error::NonFinite { step: 3, tensor, .. } if tensor.contains("loss")), "{error}");
         assert_eq!(error.exit_code(), 1);
@@ -53,7 +53,7 @@ fn a_weight_that_is_not_finite_stops_the_step_before_anything_changes() {
 #[test]
 fn a_puzzle_row_that_is_not_finite_stops_the_step_before_anything_changes() {
     let error = third_step_of(|trainer| {
-        let table = Arc::make_mut(trainer.weights.table.as_mut().unwrap());
+        let table = Arc::make_mut(trainer.engine.weights.table.as_mut().unwrap());
         (0..table.rows() as u32).for_each(|id| table.row_mut(id, 2).fill(f32::NAN));
     });
     assert!(matches!(&error, Error::NonFinite { step: 3, .. }), "{error}");
