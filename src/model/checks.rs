@@ -302,26 +302,3 @@ fn supervised<D: HostDevice<T = f64>>(
     });
     (sample, nearest)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::catalogue;
-    use crate::device::{Cpu, HostDevice, Reference};
-    use crate::rng::Rng;
-    use crate::tape::gradcheck::check;
-
-    fn every_composition_passes<D: HostDevice<T = f64>>() {
-        for entry in catalogue::<D>() {
-            for outcome in check(&entry, &mut Rng::new(5), 3) {
-                println!("{:40} {:.1e}", outcome.name, outcome.worst_error);
-                assert!(outcome.passed(), "{}: {outcome:?}", D::NAME);
-            }
-        }
-    }
-
-    #[test]
-    fn every_composition_agrees_with_central_differences() {
-        every_composition_passes::<Cpu<f64>>();
-        every_composition_passes::<Reference<f64>>();
-    }
-}

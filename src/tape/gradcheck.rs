@@ -268,21 +268,6 @@ mod tests {
         }
     }
 
-    fn every_operation_passes<D: HostDevice<T = f64>>() {
-        for entry in catalogue::<D>() {
-            for outcome in check(&entry, &mut Rng::new(7), 8) {
-                println!("{:40} {:.1e}", outcome.name, outcome.worst_error);
-                assert!(outcome.passed(), "{}: {outcome:?}", D::NAME);
-            }
-        }
-    }
-
-    #[test]
-    fn every_operation_agrees_with_central_differences() {
-        every_operation_passes::<Cpu<f64>>();
-        every_operation_passes::<Reference<f64>>();
-    }
-
     #[test]
     fn a_flipped_dropped_or_scaled_term_of_any_backward_pass_is_caught() {
         let mut unused = fault::TERMS.to_vec();
