@@ -4,7 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::schedule::Drawing;
+use super::drawing::Drawing;
 use super::{print, print_json};
 use crate::config::{Config, MachineMemory, Preset};
 use crate::error::Result;

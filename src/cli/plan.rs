@@ -7,14 +7,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::common::Threads;
-use super::schedule::{engineering, grouped};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
+use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::{Error, Result};
 use crate::perf::scaling::{Machine, Step, predict};
 use crate::perf::{Cost, Work, Workload};
-use crate::report::Table;
+use crate::report::{Table, engineering, grouped};
 use crate::simd::{self, Precision};
 
 /// Sequences a lane gets in the measurement: a gradient group of its own.
@@ -289,7 +289,7 @@ struct Speeds<'a> {
 impl Speeds<'_> {
     /// The speed of an experiment; with `shared`, that of the first one of its class.
     fn of(&mut self, preset: &'static str, config: &Config, shared: bool) -> Result<Speed> {
-        let precision = Precision::from(config.train.precision);
+        let precision = precision_for(config.train.precision);
         let name = if precision == Precision::F32 { "f32" } else { "bf16" };
         let (threads, simd) = (self.lanes.threads(), simd::isa().name());
         let known = Speed {

@@ -8,16 +8,17 @@ use super::common::{Experiment, Threads};
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
-use crate::config::{self, Augment, Config, DataConfig, SetShape, suggested};
+use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
+use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Thinking};
 use crate::model::update_flops;
 use crate::puzzle::{Description, Kind};
 use crate::report::Progress;
-use crate::simd::{self, Precision};
+use crate::simd;
 use crate::train::{Ending, Run};
 
 /// Train a model
@@ -135,7 +136,7 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     }
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
-    config.train.precision = Precision::from(config.train.precision).into();
+    config.train.precision = precision_for(config.train.precision).into();
     config.validate()?;
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
@@ -220,7 +221,7 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     if stored.task.puzzle == Kind::Arc.name() && !augmentation_is_said(args) {
         wanted.data.augment = stored.data.augment;
     }
-    if wanted.train.precision == config::Precision::Auto {
+    if wanted.train.precision == PrecisionSetting::Auto {
         wanted.train.precision = stored.train.precision;
     }
     let differences = stored.differences(&wanted);
@@ -246,7 +247,7 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
         complain(warning);
     }
     let trainer = run.trainer();
-    let precision = Precision::from(trainer.config.train.precision);
+    let precision = precision_for(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;

@@ -23,8 +23,9 @@ impl Config {
         Stack::of(preset, file, sets)?.finish()
     }
 
-    /// The quick start's settings with `sets` over them, each known and of its type, but not yet asked to fit together: for
-    /// those that are meant for other settings, which only the data will suggest.
+    /// The quick start's settings with `sets` over them, without the checks that compare one setting with another. Each
+    /// `key=value` is still checked alone: its key exists, its value has the key's type. For overrides of settings that
+    /// are not known before the data set is read.
     pub fn resolve_apart(sets: &[String]) -> Result<Self> {
         Stack::of(None, None, sets)?.read()
     }
@@ -34,14 +35,7 @@ impl Config {
         Self::resolve(Some(name), None, &[])
     }
 
-    /// The settings in a TOML text (a run folder's `config.toml`, an experiment file); `origin` names it in errors.
-    pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        let mut stack = Stack::base();
-        stack.file(&Source { name: origin.to_owned(), text: text.to_owned() }, None)?;
-        stack.finish()
-    }
-
-    /// Every setting, as TOML; [`Config::from_toml`] gives back the same bits.
+    /// Every setting, as TOML; [`Config::resolve`] of it gives back the same bits.
     pub fn to_toml(&self) -> String {
         let settings = toml::to_string(self).expect("validated settings are TOML");
         format!("# Every setting of this run.\n\n{settings}")

@@ -283,7 +283,7 @@ pub struct TrainConfig {
     pub continue_loss: bool,
     /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
-    pub precision: Precision,
+    pub precision: PrecisionSetting,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
     /// Part of the experiment, not of the machine: it fixes the order of summation.
     pub gradient_groups: usize,
@@ -305,10 +305,10 @@ pub enum Loss {
     SoftmaxCrossEntropy,
 }
 
-/// Number format of products.
+/// Number format of the operands of GEMMs, as it is asked for; `device::precision_for` says what a machine makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum PrecisionSetting {
     /// The reference.
     F32,
     /// Operands rounded to bf16, the same on every machine; fast where the processor has bf16 dot products.

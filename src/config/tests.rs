@@ -194,7 +194,7 @@ proptest! {
         c.train.halt_loss_weight = tiny;
         c.train.seed = seed;
         c.data.dir = dir;
-        let back = Config::from_toml(&c.to_toml(), "config.toml").expect("own output is valid");
+        let back = from_file(c.to_toml().as_bytes(), None).expect("own output is valid");
         prop_assert_eq!(back.train.halt_loss_weight.to_bits(), c.train.halt_loss_weight.to_bits());
         prop_assert_eq!(back.train.lr.to_bits(), c.train.lr.to_bits());
         prop_assert_eq!(back, c);
@@ -202,7 +202,7 @@ proptest! {
 
     #[test]
     fn no_settings_text_panics(text in "[\\[\\]a-z_.=\"0-9\\n -]{0,60}", set in ".{0,30}") {
-        let _ = Config::from_toml(&text, "x");
+        let _ = from_file(text.as_bytes(), None);
         let _ = Config::resolve(None, None, &[set]);
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::PuzzleTable;
 use crate::checkpoint::{SparseRows as _, TensorSource, save_weights, weights};
 use crate::config::Config;
+use crate::device::precision_for;
 use crate::error::{Error, Result};
 use crate::model::{Model, initialize};
-use crate::simd::{Isa, Precision, isa};
 use crate::tape::Params;
 
 /// The numbers that a [`Model`]'s structure is filled with.
@@ -24,7 +24,7 @@ impl Weights {
     pub fn new(model: &Model, config: &Config) -> Self {
         let ndim = config.model.puzzle_emb_ndim;
         Self {
-            params: initialize(model, config.train.seed, config.train.precision.into()),
+            params: initialize(model, config.train.seed, precision_for(config.train.precision)),
             table: (ndim > 0).then(|| Arc::new(PuzzleTable::new(config.task.num_puzzle_identifiers, ndim))),
         }
     }
@@ -74,27 +74,5 @@ impl Weights {
             *table = Arc::new(loaded);
         }
         Ok(())
-    }
-}
-
-impl From<crate::config::Precision> for Precision {
-    /// `auto` is what is fast on this machine.
-    fn from(setting: crate::config::Precision) -> Self {
-        use crate::config::Precision as Setting;
-        match setting {
-            Setting::F32 => Self::F32,
-            Setting::Bf16 => Self::Bf16,
-            Setting::Auto if isa() == Isa::Avx512Bf16 => Self::Bf16,
-            Setting::Auto => Self::F32,
-        }
-    }
-}
-
-impl From<Precision> for crate::config::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
-        }
     }
 }

@@ -35,8 +35,9 @@ pub(super) fn settle<T: Real>(
         for call in &model.schedule.calls[..iteration.cycle] {
             model.call(tape, call, question, states, &mut balance);
         }
-        let change = (0..sequences).map(|b| change(tape, &before, states, b, sequences)).fold(0.0, f64::max);
-        if change <= iteration.tolerance || made == iteration.most {
+        // A change that is NaN is not within the tolerance.
+        let settled = (0..sequences).all(|b| change(tape, &before, states, b, sequences) <= iteration.tolerance);
+        if settled || made == iteration.most {
             release(tape, before);
             past.into_iter().for_each(|past| past.release(tape));
             return made * iteration.cycle;
@@ -84,7 +85,7 @@ fn part<'a, T: Real>(tape: &'a Tape<'_, T>, state: &Var, b: usize, sequences: us
     &values[b * size..(b + 1) * size]
 }
 
-/// `‖after − before‖ / ‖after‖` of one sequence, all states together.
+/// `‖after − before‖ / ‖after‖` of one sequence, all states together; NaN where a state is.
 fn change<T: Real>(tape: &Tape<'_, T>, before: &States, after: &States, b: usize, sequences: usize) -> f64 {
     let (mut difference, mut size) = (0.0, 0.0);
     for (before, after) in before.iter().zip(after) {
@@ -93,7 +94,6 @@ fn change<T: Real>(tape: &Tape<'_, T>, before: &States, after: &States, b: usize
             size += y.to_f64().powi(2);
         }
     }
-    // Not a number counts as not settled.
     if difference == 0.0 { 0.0 } else { (difference / size).sqrt() }
 }
 

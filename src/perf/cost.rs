@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::{Config, TrainConfig};
+use crate::device::precision_for;
 use crate::engine::{gradient_groups, shard};
 use crate::model::{Block, Mix, Mlp, Model, update_flops};
 use crate::simd::Precision;
@@ -73,7 +74,7 @@ impl Footprint {
     fn new(model: &Model, config: &Config, threads: usize) -> Self {
         let train = &config.train;
         let n = model.layout.len();
-        let packed = match Precision::from(train.precision) {
+        let packed = match precision_for(train.precision) {
             Precision::F32 => 2 * F32,
             Precision::Bf16 => F32,
         };
@@ -82,7 +83,7 @@ impl Footprint {
         let groups = gradient_groups(train);
         let depth = groups.next_power_of_two().ilog2() as usize;
         let gradients = (1 + groups.min(threads + depth)) * n * F32;
-        let halves = Precision::from(train.precision) == Precision::Bf16;
+        let halves = precision_for(train.precision) == Precision::Bf16;
         let sequence = recorded_elements(model, train, halves) + working_elements(model, halves);
         let activations = threads.min(groups) * shard(model.len).min(train.batch_size) * sequence * F32;
         let state = model.len * model.hidden;

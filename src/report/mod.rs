@@ -3,6 +3,7 @@
 pub mod charts;
 pub mod memory;
 pub mod metrics;
+mod numbers;
 pub mod plot;
 pub mod progress;
 mod row_bar;
@@ -13,6 +14,7 @@ mod ticks;
 pub use charts::{accuracy_chart, loss_chart};
 pub use memory::peak_rss_bytes;
 pub use metrics::{MetricsLog, metric_points, read_metrics};
+pub use numbers::{engineering, grouped};
 pub use plot::{Chart, Points, Scale, Series};
 pub use progress::{Progress, ProgressSample};
 pub use row_bar::RowBar;

@@ -138,7 +138,7 @@ impl Trainer {
             puzzle_grads: Vec::new(),
             order: Vec::with_capacity(train.batch_size),
             watch: None,
-            update_bytes: Adam::sweep_bytes(&layout, config.train.precision.into()),
+            update_bytes: Adam::sweep_bytes(&layout, weights.params.precision()),
             step: 0,
             total_steps,
             calls_skipped: 0,

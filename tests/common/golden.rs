@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, Precision};
+use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, PrecisionSetting};
 use trm::dataset::Examples;
 use trm::engine::{PuzzleTable, Weights};
 
@@ -72,7 +72,7 @@ pub fn config_of(case: &Value) -> Option<Config> {
     config.task.vocab_size = size("vocab_size");
     config.task.num_puzzle_identifiers = size("num_puzzle_identifiers");
     let t = &mut config.train;
-    t.precision = Precision::F32;
+    t.precision = PrecisionSetting::F32;
     t.batch_size = size("batch_size");
     t.loss = match case["loss"].as_str().unwrap() {
         "stablemax_cross_entropy" => Loss::StablemaxCrossEntropy,

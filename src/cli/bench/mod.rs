@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::common::{Experiment, Threads};
+use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
@@ -97,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.profile {
         return profile::run(&args, &lanes, config);
     }
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let batch = config.train.batch_size;
     let mut workload = Workload::new(config);
     let mut measurements = Vec::new();

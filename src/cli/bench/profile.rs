@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::{Args, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::Result;
 use crate::perf::{Profile, Work, Workload};
 use crate::report::Table;
-use crate::simd::{self, Precision};
+use crate::simd;
 use crate::tape::profile::{Line, Phase};
 
 /// A profile, with what it is measured against.
@@ -31,7 +32,7 @@ struct Report {
 }
 
 pub fn run(args: &Args, lanes: &Lanes, config: Config) -> Result<()> {
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let mut workload = Workload::new(config);
     workload.run(lanes, Work::Train)?;
     let before = lanes.fma_limit(precision, 0.2);

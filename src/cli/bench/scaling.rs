@@ -5,11 +5,12 @@ use serde::Serialize;
 use super::{Args, Measurement, measure, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::device::precision_for;
 use crate::error::Result;
 use crate::perf::scaling::{Machine, Prediction, Step, predict};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
-use crate::simd::{self, Precision};
+use crate::simd;
 
 /// Cores of the servers that are predicted.
 const SERVERS: [usize; 3] = [64, 128, 192];
@@ -52,7 +53,7 @@ struct Report {
 
 /// Measures `config`, predicts `whole`: the same with the batch that the experiment asks for.
 pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let (batch, step) = (config.train.batch_size, Step::new(&config));
     let most = args.threads.count()?;
     let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < most).collect();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::model::{Call, Method, Model, Source, further_flops, model_flops, network_flops};
-use crate::report::Table;
+use crate::report::{Table, engineering, grouped};
 
 /// What `trm info --model` prints.
 #[derive(Serialize)]
@@ -243,24 +243,4 @@ fn description(config: &Config) -> String {
 /// A setting's value as it is written in files.
 fn word(value: &impl Serialize) -> String {
     toml::Value::try_from(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// 12345678 as 12,345,678.
-pub fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// FLOPs with a unit: 1.23 GFLOP.
-pub fn engineering(flops: f64) -> String {
-    let units = ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"];
-    let step = ((flops.max(1.0).log10() / 3.0) as usize).min(units.len() - 1);
-    format!("{:.3} {}", flops / 1000f64.powi(step as i32), units[step])
 }
