@@ -88,7 +88,8 @@ impl From<Id> for Identifiers {
 pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, mut weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    let StoredModel { config, model, mut weights } =
+        StoredModel::load(&args.run, args.config.as_deref(), lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
     let data = match &args.data {

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::drawing::Drawing;
 use super::{print, print_json};
-use crate::config::{Config, MachineMemory, Preset};
+use crate::config::{Config, Preset};
 use crate::error::Result;
+use crate::perf::MemoryLimits;
 use crate::report::Table;
 use crate::simd;
 
@@ -45,7 +46,7 @@ struct Machine {
     simd_path: &'static str,
     simd_features: Vec<&'static str>,
     threads: usize,
-    memory: MachineMemory,
+    memory: MemoryLimits,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -61,7 +62,7 @@ pub fn run(args: Args) -> Result<()> {
         simd_path: simd::choose_isa()?.name(),
         simd_features: simd_features(),
         threads: crate::device::available(),
-        memory: MachineMemory::read(),
+        memory: MemoryLimits::read(),
     };
     if args.json { print_json(&machine) } else { print(&table(&machine).to_string()) }
 }
@@ -145,7 +146,7 @@ mod tests {
             simd_path: "portable",
             simd_features: Vec::new(),
             threads: 3,
-            memory: MachineMemory { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
+            memory: MemoryLimits { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
         };
         let text = table(&machine).to_string();
         assert!(text.contains("8.0 GiB, unknown available, limited to 1.0 GiB"), "{text}");

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::Threads;
+use super::common::{Threads, claim_training};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
 use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::{Error, Result};
 use crate::perf::scaling::{Machine, Step, predict};
-use crate::perf::{Cost, Work, Workload};
+use crate::perf::{Estimate, Work, Workload};
 use crate::report::{Table, engineering, grouped};
 use crate::simd::{self, Precision};
 
@@ -86,7 +86,7 @@ struct Plan {
     preset: &'static str,
     description: String,
     #[serde(flatten)]
-    cost: Cost,
+    cost: Estimate,
     batch_size: usize,
     /// Of a row, without what stands in front of it.
     tokens: usize,
@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<()> {
 
 impl Plan {
     fn new(preset: &Preset, config: &Config, speed: Speed, larger: &Larger<'_>) -> Result<Self> {
-        let cost = Cost::new(config, speed.threads);
+        let cost = Estimate::new(config, speed.threads);
         let hours = cost.run_flops / (speed.gflops * 1e9) / 3600.0;
         let on = larger.cores.iter();
         let on = on.map(|&cores| OnCores { cores, hours: larger.hours(config, &cost, &speed, cores) });
@@ -177,7 +177,7 @@ impl Plan {
     fn table(&self) -> Table {
         let Self { cost, speed, .. } = self;
         let memory = &cost.memory;
-        let mb = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
+        let mb = |bytes: u64| format!("{:.0} MB", bytes as f64 / 1e6);
         let parts = [
             ("weights and optimizer", memory.weights),
             ("gradients", memory.gradients),
@@ -263,7 +263,7 @@ impl<'a> Larger<'a> {
     }
 
     /// Hours of the run on so many cores, each as fast as one of this machine is now.
-    fn hours(&self, config: &Config, cost: &Cost, speed: &Speed, cores: usize) -> f64 {
+    fn hours(&self, config: &Config, cost: &Estimate, speed: &Speed, cores: usize) -> f64 {
         let per_core = speed.gflops * 1e9 / speed.threads as f64;
         let machine = Machine {
             core_limit: speed.mfu.map_or(per_core, |mfu| per_core / mfu),
@@ -325,6 +325,8 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.train.gradient_groups = batch.min(lanes.threads());
     // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
+    claim_training(&config, 1 + UPDATES as u64, lanes.threads())
+        .map_err(|error| Error::input(format!("the speed cannot be measured here: {error}; give it with --gflops")))?;
     let mut workload = Workload::new(config);
     workload.run(lanes, Work::Train)?;
     let (started, mut fastest) = (Instant::now(), f64::INFINITY);

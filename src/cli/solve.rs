@@ -61,7 +61,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref())?;
+    let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref(), lanes.threads())?;
     let thinking = thinking(&args, &model, &config.train)?;
     if config.task.puzzle == "arc" {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);

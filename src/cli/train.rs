@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::common::{Experiment, Threads};
+use super::common::{Experiment, Threads, claim_training};
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
@@ -67,7 +67,8 @@ static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 pub fn run(args: Args) -> Result<()> {
     let lanes = args.threads.lanes()?;
     simd::choose_isa()?;
-    let (folder, config, data) = if args.resume { reopen(&args)? } else { start(&args)? };
+    let threads = lanes.threads();
+    let (folder, config, data) = if args.resume { reopen(&args, threads)? } else { start(&args, threads)? };
     on_interrupt();
     match Run::new(&folder, config, &data, &lanes, args.resume) {
         Ok(run) => train(run, &folder, &data, &lanes),
@@ -101,7 +102,7 @@ fn shorthands(args: &Args) -> Vec<String> {
     sets
 }
 
-fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+fn start(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
     let resolve = || args.experiment.resolve(&shorthands(args));
     let sets = [args.experiment.set.clone(), shorthands(args)].concat();
@@ -138,6 +139,7 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
     config.train.precision = precision_for(config.train.precision).into();
     config.validate()?;
+    claim_training(&config, data.total_steps(&config)?, threads)?;
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
     if let Err(error) = folder.write_config(&config) {
@@ -208,7 +210,7 @@ fn free_folder(name: &str) -> PathBuf {
     std::iter::once(first).chain(numbered).find(|path| !path.exists()).expect("some number is free")
 }
 
-fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let root = args.out.clone().unwrap_or_default();
     let folder = RunFolder::open(&root)?;
     let stored = folder.read_config()?;
@@ -239,6 +241,7 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
             root.display()
         )));
     }
+    claim_training(&stored, data.total_steps(&stored)?, threads)?;
     Ok((folder, stored, data))
 }
 

@@ -1,6 +1,6 @@
 //! What a set of well-typed settings must satisfy before anything is allocated or trained.
 
-use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, Positions, resources};
+use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, Positions};
 use crate::error::{Error, Result};
 
 /// Kinds of puzzles.
@@ -104,8 +104,7 @@ pub(super) fn first_fault(c: &Config) -> Result<(), Fault> {
     model(c)?;
     recursion(c)?;
     data(c)?;
-    train(c)?;
-    resources::fits(c)
+    train(c)
 }
 
 fn model(c: &Config) -> Result<(), Fault> {

@@ -8,7 +8,6 @@
 mod check;
 mod layers;
 mod presets;
-mod resources;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -16,7 +15,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use presets::{DEFAULT_PRESET, Preset, presets};
-pub use resources::MachineMemory;
 pub use suggest::{SetShape, suggested};
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.

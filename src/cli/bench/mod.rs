@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::{Experiment, Threads};
+use super::common::{Experiment, Threads, claim_training};
 use crate::device::precision_for;
 use crate::engine::Lanes;
 use crate::error::{Error, Result};
@@ -57,6 +57,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Updates that memory is claimed for: a table's rows are those of a few batches.
+const TIMED: u64 = 100;
+
 /// One measurement; seconds are the median over the repetitions.
 #[derive(Serialize)]
 struct Measurement {
@@ -95,6 +98,7 @@ pub fn run(args: Args) -> Result<()> {
         return scaling::run(&args, config, &whole);
     }
     let lanes = args.threads.lanes()?;
+    claim_training(&config, TIMED, lanes.threads())?;
     if args.profile {
         return profile::run(&args, &lanes, config);
     }

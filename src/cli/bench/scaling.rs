@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Args, Measurement, measure, precision_name};
+use super::{Args, Measurement, TIMED, measure, precision_name};
+use crate::cli::common::claim_training;
 use crate::cli::{print, print_json};
 use crate::config::Config;
 use crate::device::precision_for;
@@ -58,6 +59,7 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     let most = args.threads.count()?;
     let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < most).collect();
     counts.push(most);
+    claim_training(&config, TIMED, most)?;
     let mut measurements = Vec::new();
     let mut machine = None;
     for &threads in &counts {
