@@ -44,9 +44,12 @@ fn small_with(
     let with_table = rng.below(2) == 0;
     let mut config = ModelConfig {
         arch,
+        recursion: None,
         h_cycles: 2,
         l_cycles: 2,
         n_layers: 1,
+        h_layers: 0,
+        l_layers: 0,
         hidden_size,
         n_heads: heads,
         expansion: 1.5,

@@ -51,13 +51,16 @@ pub fn config_of(case: &Value) -> Option<Config> {
         _ => return None,
     };
     let m = &mut config.model;
-    (m.h_cycles, m.l_cycles, m.n_layers) = (size("H_cycles"), size("L_cycles"), size("L_layers"));
-    match config.model.arch {
-        Arch::Hrm => config.model.gradient = Gradient::OneStep,
-        Arch::Transformer => config.model.n_layers = size("H_layers"),
-        _ => {}
+    (m.h_cycles, m.l_cycles) = (size("H_cycles"), size("L_cycles"));
+    // Each of the published models reads the depths of the networks it has.
+    (m.h_layers, m.l_layers) = match m.arch {
+        Arch::Hrm => (size("H_layers"), size("L_layers")),
+        Arch::Transformer => (size("H_layers"), 0),
+        _ => (0, size("L_layers")),
+    };
+    if m.arch == Arch::Hrm {
+        m.gradient = Gradient::OneStep;
     }
-    let m = &mut config.model;
     (m.hidden_size, m.n_heads) = (size("hidden_size"), size("num_heads"));
     m.expansion = c["expansion"].as_f64().unwrap();
     m.mixing = if c["mlp_t"].as_bool().unwrap() { Mixing::MlpT } else { Mixing::Attention };
