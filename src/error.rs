@@ -1,7 +1,6 @@
 //! The one error type of the crate: every variant prints as a single line that says what was wrong, where, and
 //! what to do about it.
 
-use std::any::Any;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -51,17 +50,6 @@ impl Error {
     /// An I/O error with the path it happened on.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_path_buf(), source }
-    }
-
-    /// Ends the work in progress, whichever thread is at it, with this error: for what has no way to return one and hardly
-    /// ever fails. It is a panic that says nothing; [`Error::carried_by`] finds the error in it.
-    pub fn end_the_work(self) -> ! {
-        std::panic::resume_unwind(Box::new(self))
-    }
-
-    /// The error with which [`Error::end_the_work`] panicked. Any other panic goes on.
-    pub fn carried_by(panic: Box<dyn Any + Send>) -> Self {
-        panic.downcast().map_or_else(|panic| std::panic::resume_unwind(panic), |error| *error)
     }
 
     /// The process exit code this error asks for: 2 for bad input, 1 for a run or check that failed, 130 for a run that

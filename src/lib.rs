@@ -40,8 +40,8 @@
 //! | [`report`] | what a run tells: log, progress, tables, pictures | [`report::MetricsLog`] |
 //! | [`cli`] | one file per command | [`cli::main`] |
 //!
-//! Two small things everybody may use: [`error`] (one line: what, where, what to do) and [`rng`] (random draws that no
-//! dependency can change).
+//! Three small things everybody may use: [`error`] (one line: what, where, what to do), [`files`] (whole files or none) and
+//! [`rng`] (random draws that no dependency can change).
 
 pub mod checkpoint;
 pub mod cli;
@@ -50,6 +50,7 @@ pub mod dataset;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod infer;
 pub mod model;
 pub mod perf;

@@ -33,7 +33,7 @@ fn questions() -> Vec<String> {
     let split = data.split("test").unwrap();
     let geometry = Geometry::of_cells(16).unwrap();
     let text = |row: std::borrow::Cow<[u8]>| Grid::from_tokens(geometry, &row).unwrap().to_string();
-    split.inputs.rows().map(text).collect()
+    split.inputs.rows().map(Result::unwrap).map(text).collect()
 }
 
 #[test]

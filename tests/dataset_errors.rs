@@ -307,7 +307,7 @@ fn several_sets_are_read_one_behind_the_other() {
     assert_eq!(train.group_indices, [0, 2, 4, 6, 8]);
     assert_eq!(train.puzzle_indices, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(train.puzzle_identifiers, [0, 1, 1, 1, 0, 1, 1, 1]);
-    assert_eq!(train.inputs.row(1), train.inputs.row(5));
+    assert_eq!(train.inputs.row(1).unwrap(), train.inputs.row(5).unwrap());
 }
 
 #[test]

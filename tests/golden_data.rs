@@ -146,19 +146,19 @@ fn check_maze(folder: &Path) {
     let inverse = [0, 3, 2, 1, 4, 5, 6, 7];
     for group in 0..theirs_train.groups() {
         let rows = theirs_train.group_examples(group);
-        let source = theirs_train.inputs.row(rows.start).to_vec();
+        let source = theirs_train.inputs.row(rows.start).unwrap().to_vec();
         for (id, row) in rows.clone().enumerate() {
-            let undone = |rows: &trm::dataset::Tokens| image(30, inverse[id], &rows.row(row));
+            let undone = |rows: &trm::dataset::Tokens| image(30, inverse[id], &rows.row(row).unwrap());
             assert_eq!(undone(&theirs_train.inputs), source, "group {group}, copy {id}");
-            assert_eq!(undone(&theirs_train.labels), theirs_train.labels.row(rows.start).to_vec());
+            assert_eq!(undone(&theirs_train.labels), theirs_train.labels.row(rows.start).unwrap().to_vec());
         }
         let twin = (0..ours_train.groups())
             .map(|g| ours_train.group_examples(g))
-            .find(|r| ours_train.inputs.row(r.start).to_vec() == source);
+            .find(|r| ours_train.inputs.row(r.start).unwrap().to_vec() == source);
         let twin = twin.expect("the group's source is a row of the CSV file");
         for (a, b) in rows.zip(twin) {
-            assert_eq!(theirs_train.inputs.row(a), ours_train.inputs.row(b));
-            assert_eq!(theirs_train.labels.row(a), ours_train.labels.row(b));
+            assert_eq!(theirs_train.inputs.row(a).unwrap(), ours_train.inputs.row(b).unwrap());
+            assert_eq!(theirs_train.labels.row(a).unwrap(), ours_train.labels.row(b).unwrap());
         }
     }
     assert_eq!(theirs.split("test").expect("test"), ours.split("test").expect("test"));
@@ -168,7 +168,7 @@ fn check_maze(folder: &Path) {
 
 fn puzzle(split: &Split, row: usize) -> Puzzle {
     let grid = |tokens: &[u8]| Grid::from_tokens(Geometry::NINE, tokens).expect("a board");
-    Puzzle { question: grid(&split.inputs.row(row)), answer: grid(&split.labels.row(row)) }
+    Puzzle { question: grid(&split.inputs.row(row).unwrap()), answer: grid(&split.labels.row(row).unwrap()) }
 }
 
 fn between(from: &Puzzle, to: &Puzzle) -> Option<trm::puzzle::sudoku::Symmetry> {

@@ -54,7 +54,7 @@ fn a_set_that_was_built_is_told_from_its_files_and_audited_clean_with_its_copies
     );
     let set = Dataset::read(&out).unwrap();
     assert_eq!(set, maze::build(7, 20, 5, Wanted { min_path: 10, unique_path: false }, true, 0).unwrap());
-    assert_eq!(info(&set).puzzle, "maze 7×7");
+    assert_eq!(info(&set).unwrap().puzzle, "maze 7×7");
     let report = audit(&set).unwrap();
     assert!(!report.leaks() && report.faults() == 0, "{report}");
     assert_eq!((report.splits[0].copies, report.splits[0].duplicates_up_to_symmetry), (140, 0));
@@ -70,11 +70,11 @@ fn an_audit_finds_wrong_paths_leaks_and_false_copies() {
     // A test maze that is a training maze reflected; a copy of another maze; an answer without its path.
     let train = set.splits.get("train").unwrap().clone();
     let test = set.splits.get_mut("test").unwrap();
-    test.inputs.row_mut(2).copy_from_slice(&train.inputs.row(8 * 3 + 6));
-    test.labels.row_mut(2).copy_from_slice(&train.labels.row(8 * 3 + 6));
-    let question = test.inputs.row(4).into_owned();
+    test.inputs.row_mut(2).copy_from_slice(&train.inputs.row(8 * 3 + 6).unwrap());
+    test.labels.row_mut(2).copy_from_slice(&train.labels.row(8 * 3 + 6).unwrap());
+    let question = test.inputs.row(4).unwrap().into_owned();
     test.labels.row_mut(4).copy_from_slice(&question);
-    let (row, label) = (train.inputs.row(0).into_owned(), train.labels.row(0).into_owned());
+    let (row, label) = (train.inputs.row(0).unwrap().into_owned(), train.labels.row(0).unwrap().into_owned());
     let train = set.splits.get_mut("train").unwrap();
     train.inputs.row_mut(17).copy_from_slice(&row);
     train.labels.row_mut(17).copy_from_slice(&label);
@@ -91,7 +91,7 @@ fn the_published_mazes_are_read_audited_clean_and_each_has_several_shortest_path
         return;
     };
     let set = Dataset::read(Path::new(&data).join("maze-30x30-hard-1k")).unwrap();
-    assert_eq!(info(&set).puzzle, "maze 30×30");
+    assert_eq!(info(&set).unwrap().puzzle, "maze 30×30");
     let report = audit(&set).unwrap();
     println!("{report}");
     assert!(!report.leaks() && report.faults() == 0);

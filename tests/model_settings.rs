@@ -7,7 +7,7 @@ use trm::config::{Arch, Config, FixedPoint, Gradient, Mixing};
 use trm::engine::{Lanes, Weights};
 use trm::infer::{Thinking, attempt};
 use trm::model::Model;
-use trm::perf::Estimate;
+use trm::perf::RunCost;
 use trm::train::{StepReport, Trainer};
 
 /// The small model of all integration tests, changed.
@@ -137,7 +137,7 @@ fn memory_is_estimated_close_to_what_the_lanes_take() {
         // Which lane works is chance where threads wait for a core: a lane that has not yet is counted as the other.
         trainer.step(&lanes, &mut examples).unwrap();
         trainer.step(&lanes, &mut examples).unwrap();
-        let estimate = Estimate::new(&config, 2).memory.activations as f64;
+        let estimate = RunCost::new(&config, 2).memory.activations as f64;
         let ratio = lanes.arena_bytes() as f64 / estimate;
         assert!((0.35..1.6).contains(&ratio), "{mixing:?} {arch:?} {experts}: {ratio:.2} of the estimate");
     }

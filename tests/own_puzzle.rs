@@ -91,7 +91,7 @@ proptest! {
         let board = sets[0].board().unwrap();
         let split = sets[0].split("train").unwrap();
         for (row, (question, answer)) in pairs.iter().enumerate() {
-            let (q, a) = (split.inputs.row(row).to_vec(), split.labels.row(row).to_vec());
+            let (q, a) = (split.inputs.row(row).unwrap().to_vec(), split.labels.row(row).unwrap().to_vec());
             prop_assert_eq!(board.text(&q), text(question));
             prop_assert_eq!(board.text(&a), text(answer));
             prop_assert_eq!(board.parse(&text(question)).unwrap(), q);

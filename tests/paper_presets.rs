@@ -57,8 +57,9 @@ fn every_row_of_the_papers_tables_trains_and_evaluates() {
             examples.write(example, inputs, labels)
         };
         let thinking = Thinking { steps, halt: None };
-        let evaluation =
-            evaluate(&lanes, (&trainer.model, &weights), (6, thinking), write, (None, None), || false).unwrap();
+        let evaluation = evaluate(&lanes, (&trainer.model, &weights), (6, thinking), write, (None, None), || false)
+            .unwrap()
+            .unwrap();
         assert_eq!((evaluation.puzzles, evaluation.by_step.len()), (6, steps as usize), "{}", preset.name);
     }
 }

@@ -1,50 +1,14 @@
 //! Interrupts a save at every step of its sequence, as an error and as the death of the process, and shows that a
 //! whole state is always there.
 
-use std::cell::Cell;
 use std::fs;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::row_file::tests::{Rows, WIDE};
-use super::{RowFile, atomic, load_latest, save, save_rows};
-
-#[derive(Clone, Copy, PartialEq)]
-enum How {
-    /// The system call returns an error.
-    Fail,
-    /// The process is gone: no clean-up runs.
-    Die,
-}
-
-thread_local! {
-    /// Steps to pass before something happens, and what.
-    static PLAN: Cell<Option<(usize, How)>> = const { Cell::new(None) };
-}
-
-struct Died;
-
-/// Called by the write sequence at each of its steps.
-pub(super) fn on_step(_name: &'static str) -> io::Result<()> {
-    match PLAN.get() {
-        None => Ok(()),
-        Some((0, How::Fail)) => {
-            PLAN.set(None);
-            Err(io::Error::from(io::ErrorKind::StorageFull))
-        }
-        Some((0, How::Die)) => {
-            PLAN.set(None);
-            panic_any(Died)
-        }
-        Some((n, how)) => {
-            PLAN.set(Some((n - 1, how)));
-            Ok(())
-        }
-    }
-}
+use super::{RowFile, load_latest, save, save_rows};
+use crate::files::crash::{How, Interrupted, die, interrupt, survive, temporaries};
 
 /// Big enough to leave the write buffer before it is whole; dies half-way through when told to.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -61,17 +25,12 @@ impl Serialize for DiesHalfway<'_> {
         for value in &self.0[..self.0.len() / 2] {
             seq.serialize_element(value)?;
         }
-        panic_any(Died)
+        die()
     }
 }
 
 fn values(step: u64) -> Vec<u64> {
     (0..300_000).map(|i| i ^ step).collect()
-}
-
-fn temporaries(dir: &Path) -> usize {
-    let names = fs::read_dir(dir).expect("list").map(|e| e.expect("entry").file_name().into_string().expect("name"));
-    names.filter(|n| n.ends_with(".tmp")).count()
 }
 
 fn assert_whole(dir: &Path, allowed: &[u64], when: &str) -> u64 {
@@ -92,23 +51,20 @@ fn a_save_interrupted_at_any_step_leaves_a_whole_state() {
             save(dir, 1, &[], &values(1)).expect("first");
             save(dir, 2, &[], &values(2)).expect("second");
 
-            PLAN.set(Some((at, how)));
-            let result = catch_unwind(AssertUnwindSafe(|| save(dir, 3, &[], &values(3))));
-            let reached = PLAN.take().is_none();
-            if !reached {
-                result.expect("alive").expect("no step was left to interrupt");
-                break;
-            }
-            interrupted += 1;
-            let when = format!("{} at step {at}", if how == How::Fail { "error" } else { "death" });
-            match result {
-                Ok(saved) => {
+            let when = format!("{how:?} at step {at}");
+            match interrupt(at, how, || save(dir, 3, &[], &values(3))) {
+                Interrupted::Finished(saved) => {
+                    saved.expect("no step was left to interrupt");
+                    break;
+                }
+                Interrupted::Failed(saved) => {
                     let line = saved.expect_err(&when).to_string();
                     assert!(!line.contains('\n'), "{line}");
                     assert_eq!(temporaries(dir), 0, "{when}: an error leaves no temporary");
                 }
-                Err(panic) => assert!(panic.is::<Died>(), "{when}: another panic"),
+                Interrupted::Died => {}
             }
+            interrupted += 1;
             assert_whole(dir, &[2, 3], &when);
 
             save(dir, 4, &[], &values(4)).expect("the next save works");
@@ -125,24 +81,9 @@ fn death_in_the_middle_of_the_payload_leaves_the_state_before() {
     let dir = dir.path();
     save(dir, 1, &[], &values(1)).expect("first");
     let big = values(2);
-    let died = catch_unwind(AssertUnwindSafe(|| save(dir, 2, &[], &DiesHalfway(&big)))).expect_err("dies");
-    assert!(died.is::<Died>());
+    assert!(survive(|| save(dir, 2, &[], &DiesHalfway(&big))).is_none());
     assert_eq!(temporaries(dir), 1);
     assert_whole(dir, &[1], "death in the payload");
-}
-
-#[test]
-fn an_error_while_writing_keeps_the_old_file() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let path = dir.path().join("weights");
-    atomic::write_bytes(&path, b"old").expect("write");
-    let full = |_: &mut io::BufWriter<fs::File>| Err(io::Error::from(io::ErrorKind::StorageFull));
-    let line = atomic::write(&path, full).expect_err("full").to_string();
-    assert!(line.contains("no space left") && line.contains("weights"), "{line}");
-    assert_eq!(fs::read(&path).expect("read"), b"old");
-    assert_eq!(temporaries(dir.path()), 0);
-    assert!(atomic::write_bytes(&dir.path().join("no/such/folder"), b"").is_err());
-    assert!(atomic::write_bytes(Path::new("/"), b"").is_err());
 }
 
 /// A table whose row `update` and those of half of the updates before it changed at `update`.
@@ -186,17 +127,12 @@ fn a_save_of_a_table_interrupted_at_any_step_leaves_the_old_table_or_the_new_one
                 }
                 let before = table.clone();
                 touched(&mut table, last);
-                PLAN.set(Some((at, how)));
-                let result = catch_unwind(AssertUnwindSafe(|| save_both(dir, &chain, last, &table)));
-                if PLAN.take().is_some() {
-                    result.expect("alive").expect("no step was left to interrupt");
+                if let Interrupted::Finished(saved) = interrupt(at, how, || save_both(dir, &chain, last, &table)) {
+                    saved.expect("no step was left to interrupt");
                     break;
                 }
                 interrupted += 1;
                 let when = format!("update {last}, step {at}");
-                if let Err(panic) = result {
-                    assert!(panic.is::<Died>(), "{when}: another panic");
-                }
                 let (step, found, chain) = load_both(dir, &when);
                 let expected = if step == last { &table } else { &before };
                 assert!([last - 1, last].contains(&step), "{when}: {step}");

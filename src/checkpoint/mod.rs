@@ -1,12 +1,10 @@
 //! What outlives a process: weights, the state a run goes on from, and the folder that holds them.
 //!
-//! Every file is written beside its place, synced and renamed ([`atomic`]), so a reader sees the old file or the new
-//! one, never a part. A run folder belongs to one process at a time ([`lock`]).
+//! Every file is written beside its place, synced and renamed ([`crate::files::atomic`]), so a reader sees the old file or
+//! the new one, never a part. A run folder belongs to one process at a time ([`crate::files::lock`]).
 
-pub mod atomic;
 #[cfg(test)]
 mod crash_tests;
-pub mod lock;
 pub mod row_file;
 pub mod run_folder;
 pub mod state;

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic;
 use crate::error::{Error, Result};
+use crate::files::atomic;
 
 const MAGIC: &[u8; 8] = b"TRMROWS\x01";
 const HEADER_BYTES: u64 = 16;

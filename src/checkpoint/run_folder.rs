@@ -5,10 +5,10 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use super::atomic;
-use super::lock::{LOCK_FILE, RunLock};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::lock::LOCK_FILE;
+use crate::files::{FolderLock, atomic};
 
 /// Where the parts of a run are. Reading needs no lock: every file there is whole at all times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct RunFolder {
     paths: RunPaths,
     /// The outermost folder that [`RunFolder::create`] made, if any.
     made: Option<PathBuf>,
-    _lock: RunLock,
+    _lock: FolderLock,
 }
 
 impl Deref for RunFolder {
@@ -97,7 +97,7 @@ impl RunFolder {
             }
             fs::create_dir_all(&root).map_err(|e| unwritable(&e))?;
             refuse_taken(&root, false)?;
-            let lock = RunLock::acquire(&root).map_err(|e| match e {
+            let lock = FolderLock::acquire(&root).map_err(|e| match e {
                 Error::Io { source, .. } => unwritable(&source),
                 other => other,
             })?;
@@ -119,7 +119,7 @@ impl RunFolder {
     /// Locks the folder of an existing run, to go on with it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let paths = RunPaths::existing(root)?;
-        let lock = RunLock::acquire(&paths.root)?;
+        let lock = FolderLock::acquire(&paths.root)?;
         atomic::remove_leftovers(&paths.root)?;
         if paths.checkpoint().is_dir() {
             atomic::remove_leftovers(&paths.checkpoint())?;
@@ -156,7 +156,7 @@ fn refuse_taken(root: &Path, locked: bool) -> Result<()> {
     if names.iter().any(|n| n == "config.toml") {
         // The lock names the holder if there is one; a finished or interrupted run can be resumed.
         if !locked {
-            RunLock::acquire(root)?;
+            FolderLock::acquire(root)?;
         }
         return Err(Error::input(format!("{at}: holds a run already; go on with --resume, or give another --out")));
     }

@@ -15,11 +15,14 @@ use bincode::de::{Decode, Decoder, DecoderImpl, read::Reader};
 use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{RowFile, atomic};
+use super::RowFile;
 use crate::error::{Error, Result};
+use crate::files::{self, atomic};
 
 const MAGIC: &[u8; 8] = b"TRMSTATE";
-const VERSION: u32 = 2;
+/// The format that is written, and the one before it, which is still read.
+const VERSION: u32 = 3;
+const OLD_VERSION: u32 = 2;
 const HEADER_BYTES: u64 = 24;
 /// Beyond any state this program writes; decoding is bounded by the file's own length inside it.
 const MAX_BYTES: usize = 1 << 42;
@@ -59,7 +62,7 @@ pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize
             other => io::Error::other(other),
         })?;
         let Summed { inner: file, crc, bytes } = payload;
-        atomic::step("header")?;
+        files::step("header")?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header(bytes, crc.finalize()))
     })?;
@@ -71,7 +74,7 @@ pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize
 /// Removes all states but that of `step`, the one before it, and the newest one before it that shares no row file with
 /// it; then the row files that none of these needs.
 fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
-    atomic::step("remove older").map_err(|e| Error::io(dir, e))?;
+    files::step("remove older").map_err(|e| Error::io(dir, e))?;
     let states = list(dir)?;
     let mut older: Vec<(u64, Vec<RowFile>)> = Vec::new();
     for (other, path) in states.iter().filter(|(other, _)| *other < step) {
@@ -87,7 +90,7 @@ fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
             remove(path)?;
         }
     }
-    atomic::step("remove rows").map_err(|e| Error::io(dir, e))?;
+    files::step("remove rows").map_err(|e| Error::io(dir, e))?;
     let needed: HashSet<String> =
         kept.iter().flat_map(|(_, files)| files).chain(row_files).map(RowFile::name).collect();
     for entry in fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
@@ -101,8 +104,8 @@ fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
 }
 
 /// The newest whole state in the folder `dir`, with what `read_rows` makes of its row files; `None` when there is no
-/// checkpoint at all. Damaged files are passed over with a warning; when all are damaged, that is an error.
-pub fn load_latest<T: DeserializeOwned, R>(
+/// checkpoint at all. Damaged files are passed over with a warning; when all are damaged, that is an error. `Old` is what the format before held.
+pub fn load_latest<T: DeserializeOwned + From<Old>, Old: DeserializeOwned, R>(
     dir: &Path,
     read_rows: impl Fn(&[RowFile]) -> Result<R>,
 ) -> Result<Option<Loaded<T, R>>> {
@@ -113,7 +116,7 @@ pub fn load_latest<T: DeserializeOwned, R>(
     files.sort_unstable_by(|a, b| b.cmp(a));
     let mut warnings = Vec::new();
     for (step, path) in files {
-        let loaded = load::<(Vec<RowFile>, T)>(&path).and_then(|(files, value)| Ok((read_rows(&files)?, files, value)));
+        let loaded = load::<T, Old>(&path).and_then(|(files, value)| Ok((read_rows(&files)?, files, value)));
         match loaded {
             Ok((rows, row_files, value)) => return Ok(Some(Loaded { value, rows, row_files, step, path, warnings })),
             Err(e) => warnings.push(format!("{e}; falling back to the checkpoint before it")),
@@ -135,8 +138,8 @@ pub fn latest_step(dir: &Path) -> Option<u64> {
 }
 
 /// Reads one checkpoint file: header, then checksum over the whole payload, only then the decoder.
-fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let (mut file, bytes, crc) = open(path)?;
+fn load<T: DeserializeOwned + From<Old>, Old: DeserializeOwned>(path: &Path) -> Result<(Vec<RowFile>, T)> {
+    let Opened { mut file, bytes, crc, version } = open(path)?;
     let io_error = |e| Error::io(path, e);
     let mut found = crc32fast::Hasher::new();
     let mut chunk = vec![0; 1 << 20];
@@ -150,15 +153,21 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
         return Err(damaged(path, "its checksum is wrong"));
     }
     file.seek(SeekFrom::Start(HEADER_BYTES)).map_err(io_error)?;
-    match decode(path, file, bytes)? {
-        (value, 0) => Ok(value),
-        (_, left) => Err(damaged(path, &format!("written by another version of trm? {left} bytes are left over"))),
+    let (loaded, left) = if version == OLD_VERSION {
+        let ((files, old), left) = decode::<(Vec<RowFile>, Old)>(path, file, bytes)?;
+        ((files, T::from(old)), left)
+    } else {
+        decode(path, file, bytes)?
+    };
+    match left {
+        0 => Ok(loaded),
+        left => Err(damaged(path, &format!("written by another version of trm? {left} bytes are left over"))),
     }
 }
 
 /// The row files that a checkpoint file names; its checksum is not looked at.
 fn row_files_of(path: &Path) -> Result<Vec<RowFile>> {
-    let (file, bytes, _) = open(path)?;
+    let Opened { file, bytes, .. } = open(path)?;
     Ok(decode(path, file, bytes)?.0)
 }
 
@@ -166,8 +175,16 @@ fn damaged(path: &Path, what: &str) -> Error {
     Error::input(format!("{}: damaged checkpoint ({what})", path.display()))
 }
 
-/// The file, standing at its payload, with the length and checksum that payload must have.
-fn open(path: &Path) -> Result<(File, u64, u32)> {
+/// A checkpoint file that stands at its payload, and the length and checksum that the payload must have.
+struct Opened {
+    file: File,
+    bytes: u64,
+    crc: u32,
+    version: u32,
+}
+
+/// Opens a checkpoint file and reads its header.
+fn open(path: &Path) -> Result<Opened> {
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
     let meta = file.metadata().map_err(|e| Error::io(path, e))?;
     if !meta.is_file() {
@@ -175,11 +192,11 @@ fn open(path: &Path) -> Result<(File, u64, u32)> {
     }
     let mut header = [0; HEADER_BYTES as usize];
     file.read_exact(&mut header).map_err(|_| damaged(path, "shorter than its header"))?;
-    let (bytes, crc) = read_header(&header).map_err(|what| damaged(path, &what))?;
+    let (version, bytes, crc) = read_header(&header).map_err(|what| damaged(path, &what))?;
     if bytes.checked_add(HEADER_BYTES) != Some(meta.len()) {
         return Err(damaged(path, &format!("its header promises {bytes} bytes, the file has {}", meta.len())));
     }
-    Ok((file, bytes, crc))
+    Ok(Opened { file, bytes, crc, version })
 }
 
 /// Decodes a value from a payload of so many bytes; returns how many of them are left.
@@ -203,15 +220,18 @@ fn header(bytes: u64, crc: u32) -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-fn read_header(header: &[u8; HEADER_BYTES as usize]) -> Result<(u64, u32), String> {
+fn read_header(header: &[u8; HEADER_BYTES as usize]) -> Result<(u32, u64, u32), String> {
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
     if &header[..8] != MAGIC {
         return Err("not a trm checkpoint".to_owned());
     }
-    if word(8) != VERSION {
-        return Err(format!("written by another version of trm: format {}, this one reads {VERSION}", word(8)));
+    if ![OLD_VERSION, VERSION].contains(&word(8)) {
+        return Err(format!(
+            "written by another version of trm: format {}, this one reads {OLD_VERSION} and {VERSION}",
+            word(8)
+        ));
     }
-    Ok((u64::from_le_bytes(header[12..20].try_into().expect("eight bytes")), word(20)))
+    Ok((word(8), u64::from_le_bytes(header[12..20].try_into().expect("eight bytes")), word(20)))
 }
 
 /// The checkpoint files of a folder with their steps.
@@ -284,7 +304,7 @@ mod tests {
     }
 
     fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T, ()>>> {
-        super::load_latest(dir, |_| Ok(()))
+        super::load_latest::<T, T, _>(dir, |_| Ok(()))
     }
 
     fn state(step: u64) -> State {

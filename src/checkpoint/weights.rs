@@ -6,8 +6,9 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::{TensorFile, atomic};
+use super::TensorFile;
 use crate::error::{Error, Result, nearest};
+use crate::files::atomic;
 
 /// Zeros shorter than this are written, longer ones skipped: the file then has a hole, which reads as zeros and, on file
 /// systems that know holes, takes no space.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
-use crate::device::Topology;
+use crate::device::{Device, Topology};
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -48,9 +48,41 @@ pub struct Threads {
     pin: bool,
 }
 
+/// What computes.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct DeviceArg {
+    /// What computes: cpu, or reference (plain loops, slow, made to be read and to check the others)
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: DeviceName,
+}
+
+/// `--device`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceName {
+    Cpu,
+    Reference,
+}
+
+/// `on_device!(name, D => work)`: the work with `D` as the device of that name, in f32.
+macro_rules! on_device {
+    ($name:expr, $D:ident => $work:expr) => {
+        match $name {
+            $crate::cli::common::DeviceName::Cpu => {
+                type $D = $crate::device::Cpu<f32>;
+                $work
+            }
+            $crate::cli::common::DeviceName::Reference => {
+                type $D = $crate::device::Reference<f32>;
+                $work
+            }
+        }
+    };
+}
+pub(super) use on_device;
+
 impl Threads {
     /// Starts them.
-    pub fn lanes(self) -> Result<Lanes> {
+    pub fn lanes<D: Device>(self) -> Result<Lanes<D>> {
         let threads = self.count()?;
         self.start(threads)
     }
@@ -66,8 +98,8 @@ impl Threads {
     }
 
     /// Starts so many, pinned if that was asked for.
-    pub fn start(self, threads: usize) -> Result<Lanes> {
-        if self.pin { Lanes::pinned(&Topology::detect(), threads) } else { Lanes::new(threads) }
+    pub fn start<D: Device>(self, threads: usize) -> Result<Lanes<D>> {
+        if self.pin { Lanes::pinned(&Topology::detect(), threads) } else { Lanes::start(threads) }
     }
 }
 
@@ -83,13 +115,13 @@ pub fn claim_training(config: &Config, updates: u64, threads: usize) -> Result<(
 }
 
 /// A model with its weights, and the settings it was made with.
-pub struct StoredModel {
+pub struct StoredModel<D: Device> {
     pub config: Config,
     pub model: Model,
-    pub weights: Weights,
+    pub weights: Weights<D>,
 }
 
-impl StoredModel {
+impl<D: Device<T = f32>> StoredModel<D> {
     /// Loads a run folder, or a safetensors file together with a config, to think with it on so many threads.
     pub fn load(run: &Path, config: Option<&Path>, threads: usize) -> Result<Self> {
         let (config, file) = if run.is_dir() || config.is_none() {

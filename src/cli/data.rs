@@ -9,8 +9,9 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::dataset::{self, Dataset, check_target, jsonl, maze, sudoku};
+use crate::dataset::{self, Dataset, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
+use crate::files::new_folder::check_new_folder;
 use crate::puzzle::Kind;
 use crate::puzzle::maze::Wanted;
 
@@ -252,7 +253,7 @@ pub fn run(args: Args) -> Result<()> {
         Command::Build { what: Build::Arc(args) } => arc::build(&args),
         Command::Import { what: Import::Arc(args) } => arc::import(&args),
         Command::Info { dir, json } => {
-            let info = dataset::info(&Dataset::read(dir)?);
+            let info = dataset::info(&Dataset::read(dir)?)?;
             if json { print_json(&info) } else { print(&format!("{info}\n")) }
         }
         Command::Audit { dir, json } => audit(&dir, json),
@@ -261,7 +262,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Makes a data set in a folder that is free, and says what was written.
 fn make(out: &Path, data: impl FnOnce() -> Result<Dataset>) -> Result<()> {
-    check_target(out)?;
+    check_new_folder(out)?;
     let data = data()?;
     data.write(out)?;
     print(&format!("{}\n", written(out, &data)))

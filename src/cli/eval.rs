@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::common::{StoredModel, Threads};
-use crate::checkpoint::atomic;
+use super::common::{DeviceArg, StoredModel, Threads, on_device};
 use crate::dataset::TaskData;
 use crate::dataset::arc;
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files::atomic;
 use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Thinking};
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
@@ -62,6 +63,8 @@ pub struct Args {
     submission: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -86,10 +89,14 @@ impl From<Id> for Identifiers {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes()?;
+    on_device!(args.device.device, D => run_on::<D>(args))
+}
+
+fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, mut weights } =
-        StoredModel::load(&args.run, args.config.as_deref(), lanes.threads())?;
+        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
     let data = match &args.data {

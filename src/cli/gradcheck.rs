@@ -3,7 +3,9 @@
 use clap::value_parser;
 use serde::Serialize;
 
+use super::common::DeviceName;
 use super::{print, print_json};
+use crate::device::{Cpu, HostDevice, Reference};
 use crate::error::{Error, Result};
 use crate::model;
 use crate::report::Table;
@@ -23,6 +25,7 @@ use crate::tape::ops;
 #[command(after_help = "Examples:
   trm gradcheck                          the same problems every time
   trm gradcheck --seed 7 --rounds 50     other problems, and more of them
+  trm gradcheck --device reference       the plain loops that other devices are tested against
   trm gradcheck --json | jq 'max_by(.worst_error)'")]
 pub struct Args {
     /// Seed of the random problems
@@ -31,6 +34,9 @@ pub struct Args {
     /// Problems for each variant of an operation
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Whose gradients: cpu, through the paths that training takes, or reference (plain loops)
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: DeviceName,
     /// Print a JSON list of {name, problems, worst_error, tolerance, passed}; an error that is not finite is null
     #[arg(long)]
     json: bool,
@@ -47,11 +53,10 @@ struct Line<'a> {
 
 pub fn run(args: Args) -> Result<()> {
     choose_isa()?;
-    let entries = ops::CATALOGUE.iter().chain(model::CATALOGUE).enumerate();
-    // Each entry has a stream of its own: a new one in front leaves the problems of the others as they were.
-    let outcomes: Vec<Outcome> = entries
-        .flat_map(|(i, entry)| check(entry, &mut Rng::stream(args.seed, i as u64), args.rounds as usize))
-        .collect();
+    let outcomes = match args.device {
+        DeviceName::Cpu => outcomes::<Cpu<f64>>(&args),
+        DeviceName::Reference => outcomes::<Reference<f64>>(&args),
+    };
     if args.json {
         let line = |outcome| Line { outcome, tolerance: TOLERANCE, passed: Outcome::passed(outcome) };
         print_json(&outcomes.iter().map(line).collect::<Vec<_>>())?;
@@ -59,6 +64,13 @@ pub fn run(args: Args) -> Result<()> {
         print(&table(&outcomes).to_string())?;
     }
     verdict(&outcomes)
+}
+
+fn outcomes<D: HostDevice<T = f64>>(args: &Args) -> Vec<Outcome> {
+    let entries = ops::catalogue::<D>().into_iter().chain(model::catalogue::<D>()).enumerate();
+    // Each entry has a stream of its own: a new one in front leaves the problems of the others as they were.
+    let check = |(i, entry)| check(&entry, &mut Rng::stream(args.seed, i as u64), args.rounds as usize);
+    entries.flat_map(check).collect()
 }
 
 fn table(outcomes: &[Outcome]) -> Table {

@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             return refuse(&error);
         }
     };
-    match std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| Err(Error::carried_by(panic))) {
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

@@ -9,11 +9,10 @@ use serde::Serialize;
 use super::common::{Threads, claim_training};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
-use crate::device::precision_for;
-use crate::engine::Lanes;
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
-use crate::perf::scaling::{Machine, Step, predict};
-use crate::perf::{Estimate, Work, Workload};
+use crate::perf::scaling::{MachineFigures, UpdateWork, predict};
+use crate::perf::{RunCost, Work, Workload};
 use crate::report::{Table, engineering, grouped};
 use crate::simd::{self, Precision};
 
@@ -86,7 +85,7 @@ struct Plan {
     preset: &'static str,
     description: String,
     #[serde(flatten)]
-    cost: Estimate,
+    cost: RunCost,
     batch_size: usize,
     /// Of a row, without what stands in front of it.
     tokens: usize,
@@ -138,7 +137,7 @@ pub fn run(args: Args) -> Result<()> {
 
 impl Plan {
     fn new(preset: &Preset, config: &Config, speed: Speed, larger: &Larger<'_>) -> Result<Self> {
-        let cost = Estimate::new(config, speed.threads);
+        let cost = RunCost::new(config, speed.threads);
         let hours = cost.run_flops / (speed.gflops * 1e9) / 3600.0;
         let on = larger.cores.iter();
         let on = on.map(|&cores| OnCores { cores, hours: larger.hours(config, &cost, &speed, cores) });
@@ -257,22 +256,22 @@ impl<'a> Larger<'a> {
     fn measure(lanes: &Lanes, cores: &'a [usize]) -> Result<Self> {
         let (core_bandwidth, handover_seconds) = match cores {
             [] => (f64::INFINITY, 0.0),
-            _ => (Machine::core_bandwidth(lanes), Machine::handover_seconds(lanes)?),
+            _ => (MachineFigures::core_bandwidth(lanes), MachineFigures::handover_seconds(lanes)?),
         };
         Ok(Self { cores, core_bandwidth, handover_seconds })
     }
 
     /// Hours of the run on so many cores, each as fast as one of this machine is now.
-    fn hours(&self, config: &Config, cost: &Estimate, speed: &Speed, cores: usize) -> f64 {
+    fn hours(&self, config: &Config, cost: &RunCost, speed: &Speed, cores: usize) -> f64 {
         let per_core = speed.gflops * 1e9 / speed.threads as f64;
-        let machine = Machine {
+        let machine = MachineFigures {
             core_limit: speed.mfu.map_or(per_core, |mfu| per_core / mfu),
             sequence_seconds: cost.flops_per_update / config.train.batch_size as f64 / per_core,
             core_bandwidth: self.core_bandwidth,
             handover_seconds: self.handover_seconds,
             serial_per_sequence: 0.0,
         };
-        cost.updates as f64 * predict(&Step::new(config), &machine, cores).seconds() / 3600.0
+        cost.updates as f64 * predict(&UpdateWork::new(config), &machine, cores).seconds() / 3600.0
     }
 }
 
@@ -327,12 +326,12 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
     claim_training(&config, 1 + UPDATES as u64, lanes.threads())
         .map_err(|error| Error::input(format!("the speed cannot be measured here: {error}; give it with --gflops")))?;
-    let mut workload = Workload::new(config);
-    workload.run(lanes, Work::Train)?;
+    let mut workload = Workload::new(lanes, config);
+    workload.run(Work::Train)?;
     let (started, mut fastest) = (Instant::now(), f64::INFINITY);
     for _ in 0..UPDATES {
         let start = Instant::now();
-        workload.run(lanes, Work::Train)?;
+        workload.run(Work::Train)?;
         fastest = fastest.min(start.elapsed().as_secs_f64());
         if started.elapsed().as_secs_f64() > SECONDS {
             break;

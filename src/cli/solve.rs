@@ -4,10 +4,11 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::common::{StoredModel, Threads};
+use super::common::{DeviceArg, StoredModel, Threads, on_device};
 use super::task::{self, Thinker};
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Thinking, Thought, attempt};
@@ -56,12 +57,19 @@ pub struct Args {
     halt: bool,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes()?;
+    on_device!(args.device.device, D => run_on::<D>(args))
+}
+
+fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
+    let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } = StoredModel::load(&args.run, args.config.as_deref(), lanes.threads())?;
+    let StoredModel { config, model, weights } =
+        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
     let thinking = thinking(&args, &model, &config.train)?;
     if config.task.puzzle == "arc" {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
@@ -145,10 +153,10 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[T
 }
 
 /// The end of a training run: one unseen puzzle solved step by step, and what to try next.
-pub fn show_sample(
-    lanes: &Lanes,
+pub fn show_sample<D: Device>(
+    lanes: &Lanes<D>,
     model: &Model,
-    weights: &Weights,
+    weights: &Weights<D>,
     data: &TaskData,
     thinking: Thinking,
     run: &Path,
@@ -170,7 +178,7 @@ pub fn show_sample(
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
     let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<Thought>)> = None;
     for row in 0..candidates.min(split.examples()) {
-        let (question, answer) = (split.inputs.row(row).to_vec(), split.labels.row(row).to_vec());
+        let (question, answer) = (split.inputs.row(row)?.into_owned(), split.labels.row(row)?.into_owned());
         let id = split.puzzle_identifiers[split.puzzle_of(row)];
         let thoughts = attempt(lanes, model, weights, &question, id, thinking);
         let last = thoughts.last().map_or(&[][..], |last| &last.tokens);

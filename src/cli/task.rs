@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use super::print;
 use super::solve::FRAME;
 use crate::dataset::TaskData;
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
 use crate::infer::{Thinking, attempt};
@@ -14,10 +15,10 @@ use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
 use crate::puzzle::arc::{Augmentation, Pair};
 
 /// A model that is going to think.
-pub struct Thinker<'a> {
-    pub lanes: &'a Lanes,
+pub struct Thinker<'a, D: Device> {
+    pub lanes: &'a Lanes<D>,
     pub model: &'a Model,
-    pub weights: &'a Weights,
+    pub weights: &'a Weights<D>,
     /// How long it may.
     pub thinking: Thinking,
 }
@@ -40,7 +41,7 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
 
 /// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
 /// of them), and the attempt after every step.
-pub fn solve(thinker: &Thinker<'_>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
+pub fn solve<D: Device>(thinker: &Thinker<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
     let dataset = data.dataset();
     let identifier = dataset.identifiers.iter().position(|name| *name == task.id).unwrap_or(0) as u32;
     let board = ArcBoard { side: dataset.puzzle.width };
@@ -64,8 +65,8 @@ fn fits(picture: &str) -> bool {
 /// Demonstrations drawn before an attempt.
 const SHOWN: usize = 4;
 
-fn solve_one(
-    thinker: &Thinker<'_>,
+fn solve_one<D: Device>(
+    thinker: &Thinker<'_, D>,
     board: ArcBoard,
     id: u32,
     (n, test, is_known): (usize, &Pair, bool),

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::common::{Experiment, Threads, claim_training};
+use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
 use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
-use crate::device::precision_for;
-use crate::engine::Lanes;
+use crate::device::HostDevice;
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Thinking};
 use crate::model::update_flops;
@@ -47,6 +47,8 @@ pub struct Args {
     data: Option<PathBuf>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Updates; same as --set max_steps=N
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_steps: Option<u64>,
@@ -65,20 +67,25 @@ pub struct Args {
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
 pub fn run(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes()?;
+    on_device!(args.device.device, D => run_on::<D>(&args))
+}
+
+fn run_on<D: HostDevice<T = f32>>(args: &Args) -> Result<()> {
+    let lanes = args.threads.lanes::<D>()?;
     simd::choose_isa()?;
-    let threads = lanes.threads();
-    let (folder, config, data) = if args.resume { reopen(&args, threads)? } else { start(&args, threads)? };
+    let (folder, config, data) = match args.resume {
+        true => reopen(args, lanes.threads())?,
+        false => start(args, lanes.threads())?,
+    };
     on_interrupt();
-    match Run::new(&folder, config, &data, &lanes, args.resume) {
-        Ok(run) => train(run, &folder, &data, &lanes),
-        Err(error) => {
-            if !args.resume {
-                folder.discard();
-            }
-            Err(error)
-        }
+    let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
+        Ok(run) => return train(run, &folder, &data, &lanes),
+        Err(error) => error,
+    };
+    if !args.resume {
+        folder.discard();
     }
+    Err(error)
 }
 
 /// From here on Ctrl-C and SIGTERM ask for a clean end.
@@ -245,10 +252,12 @@ fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> 
     Ok((folder, stored, data))
 }
 
-fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -> Result<()> {
-    for warning in &run.warnings {
-        complain(warning);
-    }
+fn train<D: HostDevice<T = f32>>(
+    mut run: Run<'_, D>,
+    folder: &RunFolder,
+    data: &TaskData,
+    lanes: &Lanes<D>,
+) -> Result<()> {
     let trainer = run.trainer();
     let precision = precision_for(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
@@ -265,12 +274,11 @@ fn train(mut run: Run<'_>, folder: &RunFolder, data: &TaskData, lanes: &Lanes) -
         train.batch_size,
         per_update / 1e9
     ));
-    note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), simd::isa().name()));
-    let mut progress = Progress::new(total, first);
+    let device = if D::NAME == "cpu" { simd::isa().name() } else { D::NAME };
+    note(&format!("{} threads, {device}, FMA limit {limit:.0} GFLOP/s", lanes.threads()));
+    run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();
-    let ending = run.train(&mut progress, Some(limit), || INTERRUPTS.load(Ordering::SeqCst) > 0);
-    progress.finish();
-    match ending? {
+    match run.train(|| INTERRUPTS.load(Ordering::SeqCst) > 0)? {
         Ending::Interrupted => {
             Err(Error::Interrupted { step: run.trainer().step_count(), run: folder.root().to_path_buf() })
         }

@@ -1,33 +1,43 @@
 //! From rows to slots: a row as the model sees it, under a fresh symmetry or as it is stored.
 
 use super::{Draw, Split};
+use crate::Result;
 use crate::puzzle::Moves;
 
 /// Label of a position that carries no loss.
 pub const IGNORED: i32 = -100;
 
 /// Writes the drawn row into a slot of the batch, moved by `moves` or as it is stored, and returns its puzzle identifier.
-/// Allocates nothing.
+/// Allocates nothing where rows are in memory.
 ///
 /// `inputs` and `labels` are `seq_len` long.
-pub fn write_example(split: &Split, draw: Draw, moves: Option<&Moves>, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+///
+/// # Errors
+/// When the row cannot be read; the slot then holds anything.
+pub fn write_example(
+    split: &Split,
+    draw: Draw,
+    moves: Option<&Moves>,
+    inputs: &mut [u8],
+    labels: &mut [i32],
+) -> Result<u32> {
     let example = draw.example as usize;
     assert!(inputs.len() == split.meta.seq_len && labels.len() == split.meta.seq_len, "a slot is seq_len long");
     let ignore = split.meta.ignore_label_id;
     match moves {
         None => {
             // The answer first: until it has become labels, `inputs` is the room to make it in.
-            split.labels.copy_row(example, inputs);
+            split.labels.copy_row(example, inputs)?;
             labels.iter_mut().zip(inputs.iter()).for_each(|(slot, &token)| *slot = label(token, ignore));
-            split.inputs.copy_row(example, inputs);
+            split.inputs.copy_row(example, inputs)?;
         }
         Some(moves) => {
-            let (question, answer) = (split.inputs.row(example), split.labels.row(example));
+            let (question, answer) = (split.inputs.row(example)?, split.labels.row(example)?);
             inputs.iter_mut().zip(moves.image(|i| question[i])).for_each(|(slot, token)| *slot = token);
             labels.iter_mut().zip(moves.image(|i| answer[i])).for_each(|(slot, token)| *slot = label(token, ignore));
         }
     }
-    split.puzzle_identifiers[split.puzzle_of(example)]
+    Ok(split.puzzle_identifiers[split.puzzle_of(example)])
 }
 
 /// A stored label as the loss sees it.
@@ -46,7 +56,7 @@ mod tests {
         let labels = |split: &Split| {
             let (mut inputs, mut labels) = ([0; 3], [0; 3]);
             let draw = Draw { example: 0, augment_seed: 0 };
-            write_example(split, draw, None, &mut inputs, &mut labels);
+            write_example(split, draw, None, &mut inputs, &mut labels).unwrap();
             labels
         };
         assert_eq!(labels(&split), [IGNORED, 1, 2]);
@@ -70,12 +80,12 @@ mod tests {
                 let draw = Draw { example, augment_seed };
                 let mut moves = Moves::identity(cells);
                 geometry.random_symmetry(&mut Rng::new(augment_seed), &mut moves);
-                let id = write_example(split, draw, Some(&moves), &mut inputs, &mut labels);
+                let id = write_example(split, draw, Some(&moves), &mut inputs, &mut labels).unwrap();
                 assert_eq!(id, 0);
                 (inputs, labels.iter().map(|&l| l as u8).collect::<Vec<u8>>())
             };
             for example in 0..5 {
-                let (question, answer) = (split.inputs.row(example), split.labels.row(example));
+                let (question, answer) = (split.inputs.row(example)?, split.labels.row(example)?);
                 let from = TokenPair { question: &question, answer: &answer };
                 let one = write(example as u32, 1);
                 assert_eq!(one, write(example as u32, 1));

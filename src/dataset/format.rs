@@ -15,16 +15,18 @@
 //! in a hidden sibling folder, is synced, and takes its name in one rename.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Dataset, Metadata, Split, Tokens, npy};
+use super::token_file::{read_tokens, write_tokens};
+use super::{Dataset, Metadata, Split, Tokens};
+use crate::files::new_folder::sync_folder;
+use crate::files::{NewFolder, atomic, npy};
 use crate::puzzle::Description;
 use crate::{Error, Result};
 
@@ -117,39 +119,23 @@ impl Dataset {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         let root = root.as_ref();
-        let name = check_target(root)?;
-        let parent = match root.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let folder = NewFolder::create(root)?;
         self.check_identifiers().map_err(|what| fault(root, what))?;
-        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.tmp", std::process::id()));
-        let scaffold = Scaffold(parent.join(hidden));
-        fs::create_dir(&scaffold.0).map_err(|e| Error::io(&scaffold.0, e))?;
         for (split_name, split) in &self.splits {
             if !is_plain_name(split_name) {
                 return Err(fault(root, format!("{split_name:?} cannot be the name of a split folder")));
             }
-            write_split(split, &scaffold.0.join(split_name), progress)?;
+            write_split(split, &folder.path().join(split_name), progress)?;
         }
-        write_json(&scaffold.0.join("identifiers.json"), &self.identifiers)?;
+        write_json(&folder.path().join("identifiers.json"), &self.identifiers)?;
         if self.puzzle != infer(&self.splits) {
             self.board().map_err(|what| fault(root, what))?;
-            write_json(&scaffold.0.join(DESCRIPTION), &self.puzzle)?;
+            write_json(&folder.path().join(DESCRIPTION), &self.puzzle)?;
         }
         for (name, value) in more {
-            write_json(&scaffold.0.join(name), value)?;
+            write_json(&folder.path().join(name), value)?;
         }
-        sync_folder(&scaffold.0)?;
-        // On Unix a rename replaces an empty folder and fails on one that has been filled meanwhile.
-        if cfg!(not(unix)) && root.is_dir() {
-            fs::remove_dir(root).map_err(|e| Error::io(root, e))?;
-        }
-        fs::rename(&scaffold.0, root).map_err(|e| Error::io(root, e))?;
-        sync_folder(parent)
+        folder.publish()
     }
 
     fn check_identifiers(&self) -> Result<(), String> {
@@ -178,35 +164,8 @@ fn holds_arrays(folder: &Path) -> bool {
     names.into_iter().any(|name| name.to_string_lossy().ends_with("__inputs.npy"))
 }
 
-/// Removes an unfinished folder when it goes out of scope; after the rename there is nothing left to remove.
-struct Scaffold(PathBuf);
-
-impl Drop for Scaffold {
-    fn drop(&mut self) {
-        // Nothing sensible is left to do if this fails, and an error is already on its way.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn fault(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::input(format!("{}: {what}", path.display()))
-}
-
-/// Whether [`Dataset::write`] would take `root` as its new folder, to be asked before the work of making a data set.
-/// Returns the folder's name.
-pub fn check_target(root: &Path) -> Result<&OsStr> {
-    let name = root.file_name().ok_or_else(|| fault(root, "is no name for a new data set folder"))?;
-    match fs::read_dir(root) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(name),
-            Some(_) => Err(fault(root, "already exists and is not empty; choose a new folder, or remove it first")),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(name),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            Err(fault(root, "is a file; choose a new folder for the data set"))
-        }
-        Err(e) => Err(Error::io(root, e)),
-    }
 }
 
 /// A name that stays inside its folder.
@@ -220,7 +179,7 @@ fn read_split(folder: &Path) -> Result<Split> {
     meta.check().map_err(|what| fault(&json, what))?;
     let mut sets = Vec::with_capacity(meta.sets.len());
     for set in &meta.sets {
-        let tokens = |part: Part| npy::read_tokens(&part.path(folder, set));
+        let tokens = |part: Part| read_tokens(&part.path(folder, set));
         let list = |part: Part| -> Result<Vec<u32>> { npy::read_list::<u32>(&part.path(folder, set)) };
         let split = Split {
             meta: meta.clone(),
@@ -255,7 +214,9 @@ fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
     }
     let stack = |pick: fn(&Split) -> &Tokens| {
         let mut all = Vec::with_capacity(rows * meta.seq_len);
-        sets.iter().flat_map(|set| pick(set).rows()).for_each(|row| all.extend_from_slice(&row));
+        for row in sets.iter().flat_map(|set| pick(set).rows()) {
+            all.extend_from_slice(&row.map_err(|e| e.to_string())?);
+        }
         let array = Array2::from_shape_vec((rows, meta.seq_len), all);
         array.map(Tokens::from).map_err(|e| format!("its sets do not fit together: {e}"))
     };
@@ -280,7 +241,7 @@ fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) ->
     fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
     let path = |part: Part| part.path(folder, "all");
     // Both at once: a file is written by one thread, which costs as much as making its rows.
-    let write = |part, tokens| npy::write_tokens(&path(part), tokens, progress);
+    let write = |part, tokens| write_tokens(&path(part), tokens, progress);
     let (inputs, labels) = rayon::join(|| write(Part::Inputs, &split.inputs), || write(Part::Labels, &split.labels));
     inputs.and(labels)?;
     npy::write_i32(&path(Part::PuzzleIdentifiers), &split.puzzle_identifiers)?;
@@ -359,6 +320,7 @@ impl Split {
         {
             let strange = |token: u8| usize::from(token) >= meta.vocab_size && Some(token) != also;
             let bad = tokens.find(|row| row.iter().position(|&token| strange(token)).map(|at| (at, row[at])));
+            let bad = bad.map_err(|error| (part, error.to_string()))?;
             if let Some((row, (column, token))) = bad {
                 let size = meta.vocab_size;
                 return Err((
@@ -407,14 +369,10 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Writes JSON with Python's spacing, so that files compare equal with the published ones.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let run = || {
-        let mut bytes = Vec::new();
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing))?;
-        let mut file = fs::File::create_new(path)?;
-        file.write_all(&bytes)?;
-        file.sync_all()
-    };
-    run().map_err(|e| Error::io(path, e))
+    let mut bytes = Vec::new();
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing));
+    written.map_err(|e| Error::io(path, e.into()))?;
+    atomic::write_new(path, &bytes)
 }
 
 /// `", "` between items and `": "` after keys, as Python's `json.dump` has them.
@@ -432,12 +390,4 @@ impl serde_json::ser::Formatter for PythonSpacing {
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b": ")
     }
-}
-
-/// Makes the names in a folder durable (a no-op where folders cannot be opened).
-fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, e))?;
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use super::{Dataset, Split};
+use crate::Result;
 use crate::puzzle::Kind;
 
 /// What a data set holds. Serializes to JSON; displays as a table.
@@ -42,17 +43,20 @@ pub struct SplitInfo {
 }
 
 /// Sums up a data set.
-pub fn info(dataset: &Dataset) -> Info {
+///
+/// # Errors
+/// When a row cannot be read.
+pub fn info(dataset: &Dataset) -> Result<Info> {
     let puzzle = dataset.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
-    let splits = dataset.in_order().into_iter().map(|(name, split)| split_info(name, split)).collect();
-    Info { puzzle, identifiers: dataset.identifiers.len(), splits }
+    let splits = dataset.in_order().into_iter().map(|(name, split)| split_info(name, split)).collect::<Result<_>>()?;
+    Ok(Info { puzzle, identifiers: dataset.identifiers.len(), splits })
 }
 
-fn split_info(name: &str, split: &Split) -> SplitInfo {
+fn split_info(name: &str, split: &Split) -> Result<SplitInfo> {
     let ignored = split.meta.ignore_label_id;
-    let labelled =
-        split.labels.rows().map(|row| row.iter().filter(|&&token| Some(token) != ignored).count()).sum::<usize>();
-    SplitInfo {
+    let labelled = |row: &[u8]| row.iter().filter(|&&token| Some(token) != ignored).count();
+    let labelled = split.labels.rows().map(|row| Ok(labelled(&*row?))).sum::<Result<usize>>()?;
+    Ok(SplitInfo {
         name: name.to_string(),
         groups: split.groups(),
         puzzles: split.puzzles(),
@@ -62,7 +66,7 @@ fn split_info(name: &str, split: &Split) -> SplitInfo {
         mean_puzzle_examples: split.meta.mean_puzzle_examples,
         mean_labelled: labelled as f64 / split.examples().max(1) as f64,
         bytes: 2 * split.inputs.nrows() * split.inputs.ncols(),
-    }
+    })
 }
 
 impl Display for Info {

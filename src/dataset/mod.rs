@@ -37,7 +37,6 @@ mod images;
 mod info;
 pub mod jsonl;
 pub mod maze;
-mod npy;
 mod rows;
 mod sampler;
 pub mod sudoku;
@@ -46,11 +45,11 @@ mod task_data;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod tokens;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::{IGNORED, write_example};
-pub use format::check_target;
 pub use images::{TokenPair, find_symmetry};
 pub use info::{Info, SplitInfo, info};
 pub use sampler::{Draw, Sampler, SamplerState};

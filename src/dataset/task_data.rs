@@ -24,7 +24,10 @@ pub trait Examples {
     fn next_batch(&mut self);
 
     /// Writes the incoming example of a slot: tokens, labels; returns its puzzle identifier.
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32;
+    ///
+    /// # Errors
+    /// When the example cannot be read; the slot then holds anything.
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32>;
 }
 
 /// A data set, with what the model has to know of it.
@@ -138,9 +141,11 @@ impl TaskData {
                 Some(bytes) => hasher.update(bytes),
                 // Made rows are a function of what they are made from, and a file of gigabytes is not read for this: a few
                 // rows say enough, with the indices below.
-                None => (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)).for_each(|row| {
-                    hasher.update(&rows.row(row));
-                }),
+                None => {
+                    for row in (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)) {
+                        hasher.update(&*rows.row(row)?);
+                    }
+                }
             }
         }
         for index in [&split.puzzle_identifiers, &split.puzzle_indices, &split.group_indices] {
@@ -212,7 +217,7 @@ impl Examples for Batches<'_> {
         self.sampler.next_batch(self.split, &mut self.draws);
     }
 
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
         let draw = self.draws[slot];
         let moves = self.online.as_mut().map(|(board, moves)| {
             board.random_symmetry(&mut Rng::new(draw.augment_seed), moves);

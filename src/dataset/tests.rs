@@ -80,7 +80,7 @@ fn csv_files(
         let text = |row: std::borrow::Cow<'_, [u8]>| -> String {
             row.iter().map(|&t| if t == 1 { '.' } else { char::from(b'0' + t - 1) }).collect()
         };
-        let rows = split.inputs.rows().zip(split.labels.rows());
+        let rows = split.inputs.rows().map(Result::unwrap).zip(split.labels.rows().map(Result::unwrap));
         let lines: Vec<String> = rows.map(|(q, a)| format!("own,{},{},0", text(q), text(a))).collect();
         paths.push(folder.join(format!("{name}.csv")));
         fs::write(&paths[paths.len() - 1], format!("{HEADER}\n{}\n", lines.join("\n")))?;
@@ -101,13 +101,13 @@ fn imports_subsample_without_replacement_and_augment_the_same_on_any_number_of_t
     assert_ne!(data, import(Some(12), 4, 8)?);
     let split = data.split("train")?;
     assert_eq!((split.examples(), split.groups(), split.meta.total_puzzles), (60, 12, 12));
-    let rows: Vec<_> = whole.split("train")?.inputs.rows().collect();
+    let rows: Vec<_> = whole.split("train")?.inputs.rows().map(Result::unwrap).collect();
     let chosen: Vec<usize> = (0..12)
-        .filter_map(|g| rows.iter().position(|row| *row == split.inputs.row(split.group_examples(g).start)))
+        .filter_map(|g| rows.iter().position(|row| *row == split.inputs.row(split.group_examples(g).start).unwrap()))
         .collect();
     assert_eq!(chosen.len(), 12, "originals come first and from the file");
     assert!(chosen.is_sorted_by(|a, b| a < b), "rows stay in order, none twice: {chosen:?}");
-    assert_eq!(import(Some(12), 0, 7)?.split("train")?.inputs.row(3), split.inputs.row(15));
+    assert_eq!(import(Some(12), 0, 7)?.split("train")?.inputs.row(3).unwrap(), split.inputs.row(15).unwrap());
     let report = audit(&data)?;
     assert_eq!((report.faults(), report.leaks(), report.splits[0].copies), (0, false, 48), "{report}");
     assert_eq!(report.splits[0].duplicates_up_to_symmetry, 0, "copies are no duplicates");
@@ -122,8 +122,8 @@ fn every_row_is_as_likely_to_be_subsampled() -> Outcome {
     let mut counts = [0usize; 10];
     for seed in 0..600 {
         let data = sudoku::import_sudoku_extreme(&train, &test, Some(3), 0, seed)?;
-        for row in data.split("train")?.inputs.rows() {
-            let at = whole.split("train")?.inputs.rows().position(|r| r == row);
+        for row in data.split("train")?.inputs.rows().map(Result::unwrap) {
+            let at = whole.split("train")?.inputs.rows().map(Result::unwrap).position(|r| r == row);
             counts[at.ok_or("a row from the file")?] += 1;
         }
     }
@@ -188,7 +188,8 @@ fn the_audit_finds_every_fault_planted() -> Outcome {
         Symmetry::random(geometry, &mut Rng::new(seed)).apply_tokens(&row, &mut out);
         out
     };
-    let row = |split: &Split, at: usize| (split.inputs.row(at).to_vec(), split.labels.row(at).to_vec());
+    let row =
+        |split: &Split, at: usize| (split.inputs.row(at).unwrap().to_vec(), split.labels.row(at).unwrap().to_vec());
     let (question, answer) = row(data.split("train")?, 3);
 
     // A test puzzle that is a training puzzle in disguise.
@@ -230,7 +231,7 @@ fn a_test_puzzle_cannot_hide_among_the_copies_of_another() -> Outcome {
     let [train, test] = csv_files(dir.path(), 4, 3)?;
     let mut data = sudoku::import_sudoku_extreme(train, test, None, 5, 1)?;
     let tested = data.split("test")?;
-    let (question, answer) = (tested.inputs.row(2).to_vec(), tested.labels.row(2).to_vec());
+    let (question, answer) = (tested.inputs.row(2).unwrap().to_vec(), tested.labels.row(2).unwrap().to_vec());
     overwrite(data.splits.get_mut("train").ok_or("train")?, 9, &question, &answer);
     let report = audit(&data)?;
     assert_eq!(report.splits[0].copies_that_are_no_images, 1, "{report}");
@@ -249,8 +250,8 @@ fn only_puzzles_with_known_rules_are_audited_and_info_names_what_it_sees() -> Ou
     };
     let message = audit(&tokens).unwrap_err().to_string();
     assert!(message.contains("rules are not known"), "{message}");
-    assert_eq!(info(&tokens).puzzle, "tokens");
-    let six = info(&sudoku::build(6, 12, 4, 1, 1)?);
+    assert_eq!(info(&tokens)?.puzzle, "tokens");
+    let six = info(&sudoku::build(6, 12, 4, 1, 1)?)?;
     assert_eq!((six.puzzle.as_str(), six.splits[0].name.as_str(), six.splits[1].examples), ("sudoku 6×6", "train", 4));
     assert_eq!(six.splits[0].mean_labelled, 36.0);
     println!("{six}");
@@ -261,7 +262,7 @@ fn only_puzzles_with_known_rules_are_audited_and_info_names_what_it_sees() -> Ou
 fn the_published_maze_set_is_read() -> Outcome {
     let Some(folder) = real_data() else { return Ok(()) };
     let data = Dataset::read(folder.join("maze-30x30-hard-1k"))?;
-    println!("{}", info(&data));
+    println!("{}", info(&data)?);
     assert_eq!(data.split("train")?.examples(), 1000);
     assert_eq!(data.split("test")?.meta.seq_len, 900);
     let home = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! The rows of a split: held in memory, or made or read from a file one at a time when somebody asks.
+//! The rows of a split: held in memory, or generated or read from a file one at a time.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -7,10 +7,15 @@ use std::sync::Arc;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// Makes or reads rows of tokens on demand. A row is a function of its number.
+use crate::Result;
+
+/// Generates or reads rows of tokens one at a time. A row is a function of its number.
 pub trait RowSource: Debug + Send + Sync {
     /// Writes row `row` into `out`, one row long.
-    fn write_row(&self, row: usize, out: &mut [u8]);
+    ///
+    /// # Errors
+    /// When it cannot be read; `out` then holds anything.
+    fn write_row(&self, row: usize, out: &mut [u8]) -> Result<()>;
 }
 
 /// Tokens, `[rows, columns]`.
@@ -25,21 +30,21 @@ pub struct Tokens {
 enum Store {
     /// All rows, one after the other.
     Memory(Vec<u8>),
-    /// Nothing but the way to make them.
-    Made(Arc<dyn RowSource>),
-    /// Nothing but the file they lie in.
-    Filed(Arc<dyn RowSource>),
+    /// None: a row is generated when it is needed.
+    Generated(Arc<dyn RowSource>),
+    /// None: a row is read from its file when it is needed.
+    InFile(Arc<dyn RowSource>),
 }
 
 impl Tokens {
-    /// Rows that `source` makes; none of them is kept.
-    pub fn made(rows: usize, columns: usize, source: Arc<dyn RowSource>) -> Self {
-        Self { rows, columns, store: Store::Made(source) }
+    /// Rows that `source` generates; none of them is kept.
+    pub fn generated(rows: usize, columns: usize, source: Arc<dyn RowSource>) -> Self {
+        Self { rows, columns, store: Store::Generated(source) }
     }
 
     /// Rows that `source` reads from a file; none of them is kept.
-    pub fn filed(rows: usize, columns: usize, source: Arc<dyn RowSource>) -> Self {
-        Self { rows, columns, store: Store::Filed(source) }
+    pub fn in_file(rows: usize, columns: usize, source: Arc<dyn RowSource>) -> Self {
+        Self { rows, columns, store: Store::InFile(source) }
     }
 
     /// Number of rows.
@@ -57,47 +62,54 @@ impl Tokens {
         (self.rows, self.columns)
     }
 
-    /// A row: borrowed where it is kept, new where it is made or read.
-    pub fn row(&self, row: usize) -> Cow<'_, [u8]> {
+    /// A row: borrowed where it is kept, new where it is generated or read.
+    pub fn row(&self, row: usize) -> Result<Cow<'_, [u8]>> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        match &self.store {
+        Ok(match &self.store {
             Store::Memory(tokens) => Cow::Borrowed(&tokens[row * self.columns..(row + 1) * self.columns]),
-            Store::Made(source) | Store::Filed(source) => {
+            Store::Generated(source) | Store::InFile(source) => {
                 let mut out = vec![0; self.columns];
-                source.write_row(row, &mut out);
+                source.write_row(row, &mut out)?;
                 Cow::Owned(out)
             }
-        }
+        })
     }
 
     /// Writes a row into `out`, `ncols` long. Allocates nothing.
-    pub fn copy_row(&self, row: usize, out: &mut [u8]) {
+    pub fn copy_row(&self, row: usize, out: &mut [u8]) -> Result<()> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         match &self.store {
-            Store::Memory(tokens) => out.copy_from_slice(&tokens[row * self.columns..(row + 1) * self.columns]),
-            Store::Made(source) | Store::Filed(source) => source.write_row(row, out),
+            Store::Memory(tokens) => {
+                out.copy_from_slice(&tokens[row * self.columns..(row + 1) * self.columns]);
+                Ok(())
+            }
+            Store::Generated(source) | Store::InFile(source) => source.write_row(row, out),
         }
     }
 
     /// All rows in order.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = Cow<'_, [u8]>> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, [u8]>>> {
         (0..self.rows).map(|row| self.row(row))
     }
 
-    /// The first row in which `look` finds something. Rows that are made are not looked at: whoever makes them answers
-    /// for them.
-    pub fn find<T: Send>(&self, look: impl Fn(&[u8]) -> Option<T> + Sync) -> Option<(usize, T)> {
-        if matches!(self.store, Store::Made(_)) {
-            return None;
+    /// The first row in which `look` finds something. Rows that are generated are not looked at: whoever generates them
+    /// answers for them.
+    pub fn find<T: Send>(&self, look: impl Fn(&[u8]) -> Option<T> + Sync) -> Result<Option<(usize, T)>> {
+        if matches!(self.store, Store::Generated(_)) {
+            return Ok(None);
         }
-        (0..self.rows).into_par_iter().find_map_first(|row| Some((row, look(&self.row(row))?)))
+        let found = (0..self.rows).into_par_iter().find_map_first(|row| match self.row(row) {
+            Ok(tokens) => look(&tokens).map(|found| Ok((row, found))),
+            Err(error) => Some(Err(error)),
+        });
+        found.transpose()
     }
 
     /// All tokens in order, where they are kept.
     pub fn in_memory(&self) -> Option<&[u8]> {
         match &self.store {
             Store::Memory(tokens) => Some(tokens),
-            Store::Made(_) | Store::Filed(_) => None,
+            Store::Generated(_) | Store::InFile(_) => None,
         }
     }
 
@@ -108,7 +120,7 @@ impl Tokens {
     pub fn row_mut(&mut self, row: usize) -> &mut [u8] {
         match &mut self.store {
             Store::Memory(tokens) => &mut tokens[row * self.columns..(row + 1) * self.columns],
-            Store::Made(_) | Store::Filed(_) => panic!("a row that is made or read cannot be changed"),
+            Store::Generated(_) | Store::InFile(_) => panic!("a row that is generated or read cannot be changed"),
         }
     }
 }
@@ -124,9 +136,10 @@ impl From<Array2<u8>> for Tokens {
     }
 }
 
-/// Equal rows, however they come about.
+/// Equal rows, however they come about; one that cannot be read equals none.
 impl PartialEq for Tokens {
     fn eq(&self, other: &Self) -> bool {
-        self.dim() == other.dim() && self.rows().eq(other.rows())
+        let mut rows = self.rows().zip(other.rows());
+        self.dim() == other.dim() && rows.all(|(a, b)| a.is_ok_and(|a| b.is_ok_and(|b| a == b)))
     }
 }

@@ -1,7 +1,410 @@
-//! Where arithmetic runs: the cores of this machine.
+//! The seam below the tape: what can be computed, on handles; a device says how.
+//!
+//! A [`Device`] owns memory and kernels. Operations of the tape see [`Block`]s, which are indices, and ask for kernels by
+//! name; they never touch an element. So the same operations, recursion and training step run on every device:
+//!
+//! | device | what it is | scalars |
+//! |---|---|---|
+//! | [`Cpu`] | packed weights, fused SIMD kernels, deferred weight gradients | f32 (products also in bf16), f64 |
+//! | [`Reference`] | the naive twin of everything: plain loops under their formulas, products by `matrixmultiply` | f32, f64 |
+//!
+//! A device belongs to one lane (see [`crate::engine`]) and is used by one thread at a time. The weights are shared by all
+//! lanes: [`Params`] holds the flat vector and, for each tensor, the form in which the device's kernels read it.
 
-mod precision;
+mod block;
+pub mod cpu;
+mod layout;
+mod memory;
+mod params;
+pub mod reference;
 mod topology;
 
-pub use precision::precision_for;
+pub use block::{ALIGNMENT, Block, Space};
+pub use cpu::Cpu;
+pub use layout::{Layout, ParamId, Tensor, Usage};
+pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
+pub use reference::Reference;
 pub use topology::{Place, Topology, available};
+
+pub use crate::simd::{AttentionShape, NORM_EPSILON, Precision, Real};
+
+/// A label that no loss and no metric counts (specification, "Loss").
+pub const IGNORE_LABEL: i32 = -100;
+
+/// The axis of `[sequences·len, width]` along which a kernel works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Each row by itself.
+    Features,
+    /// Each column of a sequence of so many positions.
+    Positions(usize),
+}
+
+/// Residual and norm as the epilogue of a kernel that makes y: `y ← rmsnorm(h + y)`.
+#[derive(Clone, Copy, Debug)]
+pub struct NormEpilogue {
+    /// The residual, of y's shape.
+    pub h: Block,
+    /// Receives the norm's factors: one a row, or with [`Over::Positions`] one a column of each sequence.
+    pub inv_rms: Block,
+}
+
+/// A SwiGLU of x `[rows, width]`: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwiGlu {
+    /// `[2·inner, in]`, gates first.
+    pub gate_up: ParamId,
+    /// `[out, inner]`.
+    pub down: ParamId,
+    pub over: Over,
+    /// Columns of x.
+    pub width: usize,
+}
+
+impl SwiGlu {
+    /// For x of `len` elements: how many pieces one call of a kernel takes (all rows are one, each sequence is one), and how
+    /// many rows or columns are mapped in each.
+    pub fn pieces(&self, len: usize) -> (usize, usize) {
+        match self.over {
+            Over::Features => (1, len / self.width),
+            Over::Positions(positions) => (len / (positions * self.width), self.width),
+        }
+    }
+}
+
+/// Runs of elements at equal distances: run r begins at `start + r·stride` of the block.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    pub block: Block,
+    pub start: usize,
+    pub stride: usize,
+}
+
+/// From logits to probabilities (specification, "Loss").
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Likelihood {
+    /// `s(a) = a + 1` for a ≥ 0, `1/(1 − a)` below; `p = s/Σs`.
+    Stablemax,
+    /// The usual softmax; this share of the target is spread evenly over the vocabulary.
+    Softmax { label_smoothing: f64 },
+}
+
+/// What one lane computes with. Blocks are row-major matrices; sizes follow from their lengths and the arguments.
+///
+/// Kernels *add* to gradients (`d…` arguments that are written) unless they say otherwise. Results are functions of the
+/// inputs, the device and its settings alone: every sum has a fixed order.
+///
+/// # Panics
+/// Kernels panic when shapes do not fit; no input of a user can bring that about.
+pub trait Device: Sized + Send {
+    /// Scalars of values, weights, gradients and losses.
+    type T: Real;
+    /// One tensor in the form that the kernels read.
+    type Weight: DeviceWeight<Self::T>;
+    /// A flat array of the device's, such as the gradients of all weights.
+    type Buffer: Clone + Send + Sync;
+
+    /// The name under which `--device` knows it.
+    const NAME: &'static str;
+
+    /// A device without memory.
+    fn new() -> Self;
+
+    /// Sequences of `len` positions that are worked on at a time: enough rows to keep the kernels busy, and no more than stay
+    /// in fast memory. Four of 97 give 388 rows, while their activations stay a few megabytes per recorded call; one of
+    /// 916 does so by itself.
+    fn shard(len: usize) -> usize {
+        const ROWS: usize = 400;
+        (ROWS / len).clamp(1, 4)
+    }
+
+    /// Says on which NUMA node, counted from 0, the lane runs; it then reads that node's copy of the weights.
+    fn set_node(&mut self, _node: usize) {}
+
+    /// Lets forward products use so many threads of the pool: for a sequence that is alone and would leave them idle.
+    fn set_threads(&mut self, _threads: usize) {}
+
+    /// Keeps copies of the weights, one for each NUMA node; thread i of the pool that this is called in runs on
+    /// `node_of_thread[i]`.
+    fn replicate(_params: &mut Params<Self>, _node_of_thread: &[usize]) {}
+
+    // Memory.
+
+    /// A flat array of zeros.
+    fn buffer(len: usize) -> Self::Buffer;
+
+    /// Sets a flat array to zero.
+    fn clear_buffer(buffer: &mut Self::Buffer);
+
+    /// What is in use.
+    fn space(&mut self) -> &mut Space;
+
+    /// Grows the memory to what [`Device::space`] has handed out.
+    fn reserve(&mut self);
+
+    /// Bytes of the memory, working space included.
+    fn size_bytes(&self) -> usize;
+
+    /// A block of `len` elements with arbitrary contents (NaN in debug builds, so that a read before a write shows).
+    fn alloc(&mut self, len: usize) -> Block {
+        let block = self.space().alloc(len);
+        self.reserve();
+        if cfg!(debug_assertions) {
+            self.fill(block, Self::T::from_f64(f64::NAN));
+        }
+        block
+    }
+
+    /// Takes a block back for reuse.
+    fn release(&mut self, block: Block) {
+        self.space().release(block);
+    }
+
+    /// Takes everything back, and forgets what has been deferred.
+    fn reset(&mut self) {
+        self.space().reset();
+    }
+
+    /// Copies from the host.
+    fn upload(&mut self, from: &[Self::T], to: Block);
+
+    /// Copies to the host, when everything asked for before has been done.
+    fn download(&self, from: Block, to: &mut [Self::T]);
+
+    // Elementwise.
+
+    /// `to ← value`.
+    fn fill(&mut self, to: Block, value: Self::T);
+
+    /// `to ← from`.
+    fn copy(&mut self, from: Block, to: Block);
+
+    /// `to ← to + alpha · from`.
+    fn axpy(&mut self, alpha: Self::T, from: Block, to: Block);
+
+    /// `out ← a + b + …`.
+    fn sum(&mut self, summands: &[Block], out: Block);
+
+    /// `to ← from`, `count` runs of `len` elements.
+    fn copy_runs(&mut self, shape: (usize, usize), from: Runs, to: Runs);
+
+    /// `to ← to + alpha · from`, `count` runs of `len` elements.
+    fn add_runs(&mut self, shape: (usize, usize), alpha: Self::T, from: Runs, to: Runs);
+
+    // Tables: tensors whose rows are looked up or added.
+
+    /// Every row of `y` becomes the vector `table` (a start vector).
+    fn broadcast(&mut self, params: &Params<Self>, table: ParamId, y: Block);
+
+    /// `x ← x + scale · table`, at the start of every stretch of `every` elements (a bias, positions, a prefix).
+    fn add_table(&mut self, params: &Params<Self>, table: ParamId, scale: f64, every: usize, x: Block);
+
+    /// The table's gradient in [`Device::add_table`]: `d_table ← d_table + scale · Σ stretches dy`.
+    fn table_grad(&mut self, grads: &mut Grads<Self>, table: ParamId, scale: f64, every: usize, dy: Block);
+
+    /// Token embedding behind an empty prefix, `y[b, prefix + s] ← scale · table[token[b, s]]`, `y[b, l < prefix] ← 0`;
+    /// tokens are `[sequences, seq_len]`, the shape is `(seq_len, prefix)`.
+    fn embed(
+        &mut self,
+        params: &Params<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        shape: (usize, usize),
+        scale: f64,
+        y: Block,
+    );
+
+    /// `d_table[token] ← d_table[token] + scale · dy`, row by row in order.
+    fn embed_backward(
+        &mut self,
+        grads: &mut Grads<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        shape: (usize, usize),
+        scale: f64,
+        dy: Block,
+    );
+
+    // Products with weights.
+
+    /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
+    fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
+
+    /// `dx ← dy W`, or with `accumulate` `dx ← dx + dy W`.
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool);
+
+    /// `dW ← dW + dyᵀ x`, now or by [`Device::finish_weight_grads`] at the latest.
+    fn weight_grad(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId, dy: Block, x: Block);
+
+    /// Adds the weight gradients that were deferred. Returns the bytes of their operands.
+    fn finish_weight_grads(&mut self, _params: &Params<Self>, _grads: &mut Grads<Self>) -> usize {
+        0
+    }
+
+    /// Model FLOPs of the weight gradients deferred at this moment.
+    fn deferred_flops(&self, _params: &Params<Self>) -> f64 {
+        0.0
+    }
+
+    // Fused operations.
+
+    /// Elements in which [`Device::swiglu`] saves what its backward pass needs, for an x of `len` elements.
+    fn swiglu_saved_len(&self, params: &Params<Self>, swiglu: SwiGlu, len: usize) -> usize;
+
+    /// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`, for each row of x or each column of its sequences; then residual
+    /// and norm over the same axis, if there are any.
+    fn swiglu(
+        &mut self,
+        params: &Params<Self>,
+        swiglu: SwiGlu,
+        x: Block,
+        saved: Option<Block>,
+        y: Block,
+        epilogue: Option<NormEpilogue>,
+    );
+
+    /// With `a = σ(g)`, `d = W_downᵀ dy`: `dg = d·u·a(1 + g(1 − a))`, `du = d·g·a`; `dx ← dx + W_gate_upᵀ [dg; du]`, and the
+    /// gradients of both weights as [`Device::weight_grad`] does.
+    #[allow(clippy::too_many_arguments)]
+    fn swiglu_backward(
+        &mut self,
+        params: &Params<Self>,
+        grads: &mut Grads<Self>,
+        swiglu: SwiGlu,
+        dy: Block,
+        saved: Block,
+        x: Block,
+        dx: Option<Block>,
+    );
+
+    /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal; qkv `[sequences·len, 3·width]` holds q of all heads, then k,
+    /// then v. With `rope`, q and k are rotated in place first. `lse` `[sequences·heads, len]` receives a statistic of each
+    /// score row, for the backward pass.
+    fn attention(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+    );
+
+    /// Overwrites `d_qkv` with the gradient of what [`Device::attention`] was given, from what it left.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_backward(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+        d_out: Block,
+        d_qkv: Block,
+    );
+
+    /// `x ← rmsnorm(h + x)`, `rmsnorm(v) = v·r`, `r = (mean v² + ε)^(−1/2)`; rows are `width` wide, `inv_rms` receives r.
+    fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block);
+
+    /// With y and r of [`Device::add_rmsnorm`], in place: `d ← r (d − y · mean(d·y))`, the gradient of both summands.
+    fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block);
+
+    // Losses and metrics, one number a sequence.
+
+    /// `loss[b] ← Σ nll / c`, c = max(1, labelled positions); labels are `[sequences, seq_len]`, logits
+    /// `[sequences·seq_len, vocab]`; `unit_grad`, of the logits' shape, receives `∂loss[b]/∂logits`.
+    fn cross_entropy(
+        &mut self,
+        likelihood: Likelihood,
+        labels: &[i32],
+        seq_len: usize,
+        logits: Block,
+        loss: Block,
+        unit_grad: Block,
+    );
+
+    /// `loss[b] ← max(q, 0) − q·t + ln(1 + e^(−|q|))` of column `column` of x `[rows, columns]`, the
+    /// place being `(column, columns)`; `unit_grad[b]` receives
+    /// `σ(q) − t`.
+    fn bce_with_logits(&mut self, place: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block);
+
+    /// `d_x[b, column] ← d_x[b, column] + d_loss[b] · unit_grad[b]`.
+    fn bce_backward(&mut self, place: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block);
+
+    /// `d_x ← d_x + d_loss[b] · unit_grad`, for the elements of each sequence b.
+    fn loss_backward(&mut self, d_loss: Block, unit_grad: Block, d_x: Block);
+
+    /// For each sequence, how many labelled tokens the logits get right, how many there are, and 1 where that is all of
+    /// them, else 0. The token of a row of logits is the first of the largest.
+    fn score(&mut self, labels: &[i32], seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block);
+
+    /// The token of each row of logits: the first of the largest.
+    fn predict(&self, logits: Block, tokens: &mut [u8]);
+
+    /// `target[b] ← σ(last step ? q_halt : max(q_halt, q_continue))`, from q `[sequences, 2]` of the step after
+    /// (specification, "Deep supervision", step 4).
+    fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block);
+
+    // Mixture of experts.
+
+    /// Gates: softmax over the `per_row` largest of each row of logits `[rows, experts]` (the first of equals counts as the
+    /// larger), never 0 where chosen, 0 elsewhere.
+    fn route(&mut self, experts: usize, per_row: usize, logits: Block, gates: Block);
+
+    /// Over the chosen: `d_logits[e] ← d_logits[e] + g[e] (dg[e] − Σ g·dg)`.
+    fn route_backward(&mut self, experts: usize, gates: Block, d_gates: Block, d_logits: Block);
+
+    /// The rows that each expert was chosen for: appended to `lists` one expert after the other, the end of each expert's
+    /// list, counted from the first row's place, in front of them.
+    fn chosen(&self, experts: usize, gates: Block, lists: &mut Vec<u32>);
+
+    /// `y[p] ← x[rows[p]]`, then rows of zeros.
+    fn gather(&mut self, rows: &[u32], width: usize, x: Block, y: Block);
+
+    /// `dx[rows[p]] ← dx[rows[p]] + dy[p]`.
+    fn scatter(&mut self, rows: &[u32], width: usize, dy: Block, dx: Block);
+
+    /// `y[rows[p]] ← y[rows[p]] + gates[rows[p], expert] · x[p]`.
+    fn add_expert(&mut self, choice: Choice<'_>, x: Block, y: Block);
+
+    /// `dx[p] ← dx[p] + gate · dy[row]`, `d_gates[row, expert] ← d_gates[row, expert] + dy[row]·x[p]`.
+    fn add_expert_backward(
+        &mut self,
+        choice: Choice<'_>,
+        dy: Block,
+        x: Block,
+        dx: Option<Block>,
+        d_gates: Option<Block>,
+    );
+
+    /// `loss[b] ← weight · E · Σ_e f[e]·P[e]`: f[e] is the share of the sequence's picks that went to expert e (choices are
+    /// `(E, picks [sequences, experts])`), P[e] the mean of `softmax(logits)[e]`; `unit_grad` receives `∂loss[b]/∂logits`.
+    fn load_balance(&mut self, choices: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block);
+
+    // Fixed point.
+
+    /// Adds, for each sequence, `‖after − before‖²` and `‖after‖²` to `sums`.
+    fn distance(&self, before: Block, after: Block, sequences: usize, sums: &mut [[f64; 2]]);
+
+    /// Adds, for each sequence, the inner product of two residuals `after − before` to `sums`.
+    fn residual_product(&self, p: [Block; 2], q: [Block; 2], sequences: usize, sums: &mut [f64]);
+}
+
+/// What one expert was chosen for.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// The rows, in order.
+    pub rows: &'a [u32],
+    pub width: usize,
+    /// `[all rows, experts]`.
+    pub gates: Block,
+    pub expert: usize,
+    pub experts: usize,
+}
+
+/// A device whose memory the host can see.
+pub trait HostDevice: Device<Buffer = Vec<<Self as Device>::T>> {
+    /// The elements of a block.
+    fn view(&self, block: Block) -> &[Self::T];
+}

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
+use crate::device::Real;
 use crate::model::Model;
 
 /// Slots of a gradient group, when their number is left to the engine.
@@ -20,14 +21,18 @@ pub fn gradient_groups(train: &TrainConfig) -> usize {
 }
 
 /// Slots whose gradients are summed in one buffer.
-pub struct Group {
-    pub carry: Carry,
-    pub outcome: Outcome,
+pub struct Group<T = f32> {
+    /// Examples and ages.
+    pub slots: Slots,
+    /// What the last supervision step said.
+    pub outcome: Outcome<T>,
+    /// For each state of the model, `[slots·len, hidden]`: what is carried on, where the engine keeps it on the host.
+    pub states: Vec<Vec<T>>,
 }
 
-/// What slots keep from one supervision step to the next (SPEC "Deep supervision with a carry").
+/// What slots know of their examples (SPEC "Deep supervision with a carry").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Carry {
+pub struct Slots {
     /// Tokens of the current example, `[slots, seq_len]`.
     pub inputs: Vec<u8>,
     /// Its labels, `[slots, seq_len]`.
@@ -36,19 +41,19 @@ pub struct Carry {
     pub puzzle_ids: Vec<u32>,
     /// Supervision steps the example has lived.
     pub steps: Vec<u32>,
-    /// Whether the slot takes a new example next time.
+    /// Whether the slot starts anew: its next supervision step begins at the start vectors.
     pub halted: Vec<bool>,
-    /// For each state of the model, `[slots·len, hidden]`.
-    pub states: Vec<Vec<f32>>,
 }
 
 /// What a supervision step said about each slot.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// `[slots·seq_len, vocab]`.
-    pub logits: Vec<f32>,
+pub struct Outcome<T> {
+    /// The answer: for each position the first of the most likely tokens, `[slots, seq_len]`. Written by inference.
+    pub tokens: Vec<u8>,
+    /// `[slots·seq_len, vocab]`; empty unless [`Group::keep_logits`] asked for them.
+    pub logits: Vec<T>,
     /// `(q_halt, q_continue)`.
-    pub q: Vec<[f32; 2]>,
+    pub q: Vec<[T; 2]>,
     pub lm_loss: Vec<f64>,
     pub halt_loss: Vec<f64>,
     pub continue_loss: Vec<f64>,
@@ -63,26 +68,25 @@ pub struct Outcome {
     /// With the continue loss: its targets.
     pub continue_target: Vec<f64>,
     /// Gradient with respect to each slot's puzzle row, `[slots, ndim]`.
-    pub puzzle_grads: Vec<f32>,
+    pub puzzle_grads: Vec<T>,
 }
 
-impl Group {
+impl<T: Real> Group<T> {
     /// Slots that all take a new example next.
     pub fn new(model: &Model, slots: usize) -> Self {
         let seq_len = model.embedding.seq_len;
-        let vocab = model.vocab_size();
         Self {
-            carry: Carry {
+            slots: Slots {
                 inputs: vec![0; slots * seq_len],
                 labels: vec![0; slots * seq_len],
                 puzzle_ids: vec![0; slots],
                 steps: vec![0; slots],
                 halted: vec![true; slots],
-                states: vec![vec![0.0; slots * model.len * model.hidden]; model.schedule.states.len()],
             },
             outcome: Outcome {
-                logits: vec![0.0; slots * seq_len * vocab],
-                q: vec![[0.0; 2]; slots],
+                tokens: vec![0; slots * seq_len],
+                logits: Vec::new(),
+                q: vec![[T::ZERO; 2]; slots],
                 lm_loss: vec![0.0; slots],
                 halt_loss: vec![0.0; slots],
                 continue_loss: vec![0.0; slots],
@@ -91,67 +95,78 @@ impl Group {
                 correct: vec![0; slots],
                 labelled: vec![0; slots],
                 continue_target: vec![0.0; slots],
-                puzzle_grads: vec![0.0; slots * model.embedding.puzzle_ndim],
+                puzzle_grads: vec![T::ZERO; slots * model.embedding.puzzle_ndim],
             },
+            states: vec![vec![T::ZERO; slots * model.len * model.hidden]; model.schedule.states.len()],
         }
+    }
+
+    /// Has every supervision step keep the logits it came to.
+    pub fn keep_logits(&mut self, model: &Model) {
+        self.outcome.logits = vec![T::ZERO; self.outcome.tokens.len() * model.vocab_size()];
     }
 
     /// Number of slots.
-    pub fn slots(&self) -> usize {
-        self.carry.steps.len()
-    }
-}
-
-impl Carry {
-    /// Puts a new example into a slot: its state becomes the start vectors, its age 0. `write` fills tokens and
-    /// labels and returns the puzzle identifier.
-    pub fn refill(&mut self, slot: usize, starts: &[&[f32]], write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
-        self.deal(slot, write);
-        self.restart(slot, starts);
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
-    /// The part of [`Carry::refill`] that must go in the order of the slots: the example. The rest is done by the lane
-    /// that works on the slot, so that the states' memory is touched first where it is used.
-    pub(crate) fn deal(&mut self, slot: usize, write: impl FnOnce(&mut [u8], &mut [i32]) -> u32) {
-        let seq_len = self.inputs.len() / self.steps.len();
-        let tokens = slot * seq_len..(slot + 1) * seq_len;
-        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens]);
-        self.steps[slot] = 0;
+    /// Whether there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// Sets a slot's states to the start vectors.
-    pub(crate) fn restart(&mut self, slot: usize, starts: &[&[f32]]) {
-        let slots = self.steps.len();
-        for (state, start) in self.states.iter_mut().zip(starts) {
-            let per_slot = state.len() / slots;
-            for row in state[slot * per_slot..(slot + 1) * per_slot].chunks_exact_mut(start.len()) {
-                row.copy_from_slice(start);
-            }
-        }
-    }
-}
-
-impl Carry {
-    /// Puts everything of one slot into another.
+    /// Puts everything that one slot carries into another.
     pub fn move_slot(&mut self, from: usize, to: usize) {
-        let slots = self.steps.len();
-        if from == to {
-            return;
-        }
         fn within<T: Copy>(values: &mut [T], slots: usize, from: usize, to: usize) {
             let per_slot = values.len() / slots;
             values.copy_within(from * per_slot..(from + 1) * per_slot, to * per_slot);
         }
-        within(&mut self.inputs, slots, from, to);
-        within(&mut self.labels, slots, from, to);
-        within(&mut self.puzzle_ids, slots, from, to);
-        within(&mut self.steps, slots, from, to);
-        within(&mut self.halted, slots, from, to);
-        self.states.iter_mut().for_each(|state| within(state, slots, from, to));
+        if from == to {
+            return;
+        }
+        let n = self.len();
+        let Slots { inputs, labels, puzzle_ids, steps, halted } = &mut self.slots;
+        within(inputs, n, from, to);
+        within(labels, n, from, to);
+        within(puzzle_ids, n, from, to);
+        within(steps, n, from, to);
+        within(halted, n, from, to);
+        self.states.iter_mut().for_each(|state| within(state, n, from, to));
     }
 }
 
-impl Outcome {
+impl Slots {
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Puts a new example into a slot, which then starts anew. `write` fills tokens and labels and returns the puzzle
+    /// identifier.
+    ///
+    /// # Errors
+    /// Those of `write`; the slot then holds anything.
+    pub fn refill<E>(
+        &mut self,
+        slot: usize,
+        write: impl FnOnce(&mut [u8], &mut [i32]) -> Result<u32, E>,
+    ) -> Result<(), E> {
+        let seq_len = self.inputs.len() / self.len();
+        let tokens = slot * seq_len..(slot + 1) * seq_len;
+        self.puzzle_ids[slot] = write(&mut self.inputs[tokens.clone()], &mut self.labels[tokens])?;
+        self.steps[slot] = 0;
+        self.halted[slot] = true;
+        Ok(())
+    }
+}
+
+impl<T> Outcome<T> {
     /// Whether every labelled token of a slot is right.
     pub fn is_exact(&self, slot: usize) -> bool {
         self.correct[slot] == self.labelled[slot]

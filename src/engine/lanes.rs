@@ -1,67 +1,68 @@
 //! The threads of a process, a lane on each; where they run, and which NUMA node's memory they use.
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, TryLockError};
+
+use crossbeam_utils::CachePadded;
 
 use super::Lane;
-use crate::device::{Topology, available};
+use crate::device::{Cpu, Device, Params, Precision, Topology, available};
 use crate::error::{Error, Result};
-use crate::simd::{self, Precision};
-use crate::tape::{self, Params};
-
-thread_local! {
-    /// Every thread's own lane. What it holds grows on that thread, so its pages are first touched there.
-    static LANE: RefCell<Lane> = RefCell::default();
-}
+use crate::simd;
 
 /// The threads of a process, with a lane for each.
-pub struct Lanes {
+pub struct Lanes<D: Device = Cpu<f32>> {
     pool: rayon::ThreadPool,
-    threads: usize,
+    /// What a lane holds grows on its own thread, so its pages are first touched there. Nobody ever waits for a lane: only
+    /// its thread takes it.
+    lanes: Vec<CachePadded<Mutex<Lane<D>>>>,
+    /// NUMA node of each thread, counted from 0.
+    node_of_thread: Vec<usize>,
     /// Lanes of each NUMA node; one entry where nothing is known of nodes.
     lanes_of_node: Vec<usize>,
 }
 
 impl Lanes {
-    /// `threads` lanes wherever the system puts them, taken for one node.
+    /// `threads` lanes of the CPU in f32, wherever the system puts them, taken for one node.
     ///
     /// # Errors
     /// When the system refuses to start that many threads.
     pub fn new(threads: usize) -> Result<Self> {
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("lane {i}")).build().map_err(
-                |e| Error::input(format!("cannot start {threads} threads ({e}); ask for fewer with --threads")),
-            )?;
-        let lanes = Self { pool, threads, lanes_of_node: vec![threads] };
-        lanes.pool.broadcast(|thread| with_own_lane(|lane| (lane.index, lane.node) = (thread.index(), 0)));
-        Ok(lanes)
+        Self::start(threads)
+    }
+
+    /// Lanes when their number is left to the engine: one for each physical core this process may use.
+    pub fn default_threads() -> usize {
+        Topology::detect().cores().min(available()).max(1)
+    }
+}
+
+impl<D: Device> Lanes<D> {
+    /// `threads` lanes on a device, wherever the system puts them, taken for one node.
+    ///
+    /// # Errors
+    /// When the system refuses to start that many threads.
+    pub fn start(threads: usize) -> Result<Self> {
+        Self::on_nodes(vec![0; threads])
     }
 
     /// `threads` lanes spread evenly over the cores of a topology; weights are kept once for each of its nodes.
     ///
     /// # Errors
-    /// As [`Lanes::new`].
+    /// As [`Lanes::start`].
     pub fn on(topology: &Topology, threads: usize) -> Result<Self> {
-        let mut lanes = Self::new(threads)?;
+        let by_lane: Vec<usize> = (0..threads).map(|lane| topology.place(lane, threads).node).collect();
         // Nodes that got no lane (fewer lanes than nodes) are left out.
-        let mut nodes: Vec<usize> = (0..threads).map(|lane| topology.place(lane, threads).node).collect();
-        let by_lane = nodes.clone();
+        let mut nodes = by_lane.clone();
         nodes.dedup();
-        lanes.lanes_of_node = nodes.iter().map(|node| by_lane.iter().filter(|n| *n == node).count()).collect();
-        lanes.pool.broadcast(|thread| {
-            let at = by_lane[thread.index()];
-            let node = nodes.iter().position(|&node| node == at).unwrap_or(0);
-            with_own_lane(|lane| lane.node = node);
-            tape::set_node(node);
-        });
-        Ok(lanes)
+        Self::on_nodes(by_lane.iter().map(|at| nodes.iter().position(|node| node == at).unwrap_or(0)).collect())
     }
 
     /// As [`Lanes::on`], each thread pinned to its core: the first lane of a core to its first hardware thread, the
     /// next to the next.
     ///
     /// # Errors
-    /// As [`Lanes::new`], and when the system refuses to pin.
+    /// As [`Lanes::start`], and when the system refuses to pin.
     pub fn pinned(topology: &Topology, threads: usize) -> Result<Self> {
         let lanes = Self::on(topology, threads)?;
         let refused = lanes.pool.broadcast(|thread| {
@@ -76,14 +77,26 @@ impl Lanes {
         }
     }
 
-    /// Lanes when their number is left to the engine: one for each physical core this process may use.
-    pub fn default_threads() -> usize {
-        Topology::detect().cores().min(available()).max(1)
+    /// One lane on each of the nodes given.
+    fn on_nodes(node_of_thread: Vec<usize>) -> Result<Self> {
+        let threads = node_of_thread.len();
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("lane {i}")).build().map_err(
+                |e| Error::input(format!("cannot start {threads} threads ({e}); ask for fewer with --threads")),
+            )?;
+        let lane = |(index, &node): (usize, &usize)| {
+            let lane = Lane::new(index, node);
+            CachePadded::new(Mutex::new(lane))
+        };
+        let lanes = node_of_thread.iter().enumerate().map(lane).collect();
+        let nodes = node_of_thread.iter().max().map_or(1, |last| last + 1);
+        let lanes_of_node = (0..nodes).map(|node| node_of_thread.iter().filter(|n| **n == node).count()).collect();
+        Ok(Self { pool, lanes, node_of_thread, lanes_of_node })
     }
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.lanes.len()
     }
 
     /// How many lanes each NUMA node has.
@@ -91,9 +104,9 @@ impl Lanes {
         &self.lanes_of_node
     }
 
-    /// Bytes of all lanes' arenas.
-    pub fn arena_bytes(&self) -> usize {
-        self.each(|_| with_own_lane(|lane| lane.arena_bytes())).into_iter().sum()
+    /// Bytes of all lanes' memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.each(|_| self.with_lane(|lane| lane.memory_bytes())).into_iter().sum()
     }
 
     /// Runs `work` inside the pool, so that rayon's splits happen on its threads.
@@ -111,22 +124,28 @@ impl Lanes {
         self.each(|_| simd::fma_limit(precision, seconds)).into_iter().sum()
     }
 
-    /// Gives every NUMA node a packed copy of the weights, made by a thread of that node.
-    pub fn replicate(&self, params: &mut Params<f32>) {
-        if params.nodes() != self.lanes_of_node.len() {
-            self.install(|| params.replicate(self.lanes_of_node.len()));
+    /// Gives every NUMA node a copy of the weights in the device's form, made by a thread of that node.
+    pub fn replicate(&self, params: &mut Params<D>) {
+        self.install(|| D::replicate(params, &self.node_of_thread));
+    }
+
+    /// Runs `work` with the calling thread's own lane.
+    ///
+    /// # Panics
+    /// Outside of [`Lanes::install`], and when `work` splits and the other half asks for the same lane.
+    pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane<D>) -> R) -> R {
+        let index = rayon::current_thread_index().expect("called on a thread of the pool");
+        match self.lanes[index].try_lock() {
+            Ok(mut lane) => work(&mut lane),
+            // A panic leaves a lane with an unfinished tape, which the next one clears.
+            Err(TryLockError::Poisoned(lane)) => work(&mut lane.into_inner()),
+            Err(TryLockError::WouldBlock) => panic!("a lane is asked for while it works"),
         }
     }
 
-    /// Runs `work` with the calling thread's own lane; to be called inside [`Lanes::install`]. `work` must not split:
-    /// the other half might ask for the same lane.
-    pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane) -> R) -> R {
-        with_own_lane(work)
-    }
-
-    /// As [`Lanes::with_lane`], for work that is all there is to do: the other threads help with its products, and wait
-    /// for them awake, since products follow each other faster than a thread wakes up.
-    pub fn alone<R: Send>(&self, work: impl FnOnce(&mut Lane) -> R + Send) -> R {
+    /// As [`Lanes::with_lane`], in single-sequence mode: the work is one sequence's, so the other threads help with its
+    /// products. They wait for those awake, since products follow each other faster than a thread wakes up.
+    pub fn alone<R: Send>(&self, work: impl FnOnce(&mut Lane<D>) -> R + Send) -> R {
         let own = rayon::current_thread_index();
         let done = AtomicBool::new(false);
         rayon::scope(|scope| {
@@ -139,7 +158,12 @@ impl Lanes {
                 }
             });
             let _release = Release(&done);
-            simd::in_parts(self.threads, || with_own_lane(work))
+            self.with_lane(|lane| {
+                lane.memory.device.set_threads(self.threads());
+                let result = work(lane);
+                lane.memory.device.set_threads(1);
+                result
+            })
         })
     }
 }
@@ -153,6 +177,19 @@ impl Drop for Release<'_> {
     }
 }
 
-fn with_own_lane<R>(work: impl FnOnce(&mut Lane) -> R) -> R {
-    LANE.with_borrow_mut(work)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_pools_have_lanes_of_their_own() {
+        let (a, b) = (Lanes::new(2).expect("threads"), Lanes::new(3).expect("threads"));
+        a.each(|index| a.with_lane(|lane| lane.sums.resize(10 + index, 0.0)));
+        b.each(|_| b.with_lane(|lane| assert!(lane.sums.is_empty())));
+        // A thread of one pool that works in the other takes a lane there.
+        a.install(|| {
+            a.with_lane(|own| b.install(|| b.with_lane(|other| assert_ne!(own.sums.len(), other.sums.len()))))
+        });
+        assert_eq!(a.each(|_| a.with_lane(|lane| lane.sums.len())), [10, 11]);
+    }
 }

@@ -1,24 +1,97 @@
-//! What a training step asks of a machine: lanes that take slots through everything, and the tree that sums gradients.
+//! The seam above the lane: what training asks of a machine.
 //!
-//! Below a [`Lane`] everything is single-threaded and owns its memory; above it everything is about slots, gradient
-//! groups and the order of summation. Gradients of a group are summed in one buffer, groups in a fixed binary tree,
-//! so no number of threads changes a bit of the result.
+//! A [`Lane`] is a core, or a GPU: below it everything is sequential and owns its memory. An [`Engine`] is what a
+//! [`Trainer`](crate::train::Trainer) sees: all slots of a batch, worked on somehow, whose gradients come to one sum in a fixed
+//! order. [`LaneEngine`] is the one for devices whose memory the host sees: as many [`Lanes`] as there are cores take
+//! gradient groups in turn, and a binary tree of fixed shape adds them up, so that no number of threads changes a bit of the
+//! result. The same tree goes on above a process: see [`Peers`].
 
-mod adam;
 mod group;
 mod lane;
+mod lane_engine;
 mod lanes;
-mod puzzle_table;
+mod optimizer;
+mod peers;
+mod precision;
+pub mod puzzle_table;
 mod tree;
 mod weights;
 
-pub use adam::Adam;
-pub(crate) use adam::{adam_coefficients, largest_gradient, non_finite_tensor};
-pub use group::{Carry, Group, Outcome, gradient_groups};
-pub use lane::{Lane, argmax};
-pub(crate) use lane::{score, shard};
+pub use group::{Group, Outcome, Slots, gradient_groups};
+pub use lane::Lane;
+pub use lane_engine::LaneEngine;
+pub(crate) use lane_engine::{EMA, WEIGHTS, groups_of_rank};
 pub use lanes::Lanes;
+pub use optimizer::{
+    Adam, Optimizer, OptimizerState, UpdateRule, WeightPart, largest_gradient, non_finite_tensor, optimizer,
+};
+pub use peers::{Alone, Peers};
+pub use precision::precision_for;
 pub use puzzle_table::PuzzleTable;
-pub use tree::partial_sums;
-pub(crate) use tree::{Sums, accumulate};
+pub use tree::{node, partial_sums};
 pub use weights::Weights;
+
+use std::borrow::Cow;
+
+use crate::config::TrainConfig;
+use crate::device::Real;
+use crate::error::Result;
+use crate::model::Model;
+
+/// A buffer of a training state, by the name that checkpoints know it under.
+pub type NamedBuffer<'a, T> = (Cow<'a, str>, Cow<'a, [T]>);
+
+/// What a training step asks for.
+///
+/// A step is [`accumulate`](Engine::accumulate), [`reduce`](Engine::reduce), [`update`](Engine::update), in this order;
+/// between steps the slots may be refilled.
+pub trait Engine {
+    /// Scalars of states, weights and gradients.
+    type T: Real;
+
+    /// The name of the device that it runs on.
+    fn device(&self) -> &'static str;
+
+    /// The gradient groups of this process, in order: examples, ages, and what the last step said.
+    fn groups(&self) -> &[Box<Group<Self::T>>];
+
+    /// The same, to be refilled and halted.
+    fn groups_mut(&mut self) -> &mut [Box<Group<Self::T>>];
+
+    /// One supervision step of every slot: forward, losses, backward. States are carried on, outcomes written; the gradients
+    /// of total/batch stay with the engine.
+    fn accumulate(&mut self, model: &Model, config: &TrainConfig);
+
+    /// Sums the gradients of all groups, of other processes too. Returns the norm of the sum; not finite when one of its
+    /// elements is not.
+    ///
+    /// # Errors
+    /// When another process cannot be reached.
+    fn reduce(&mut self, peers: &mut dyn Peers<Self::T>) -> Result<f64>;
+
+    /// Changes the dense weights and their EMA.
+    fn update(&mut self, rule: &UpdateRule);
+
+    /// The sparse puzzle table, for the update of the rows that were seen.
+    fn table_mut(&mut self) -> Option<&mut PuzzleTable<Self::T>>;
+
+    /// The first tensor with a gradient that is not finite, and the one with the largest, for messages.
+    fn suspects(&self) -> [String; 2];
+
+    /// Weights, EMA and optimizer state: what a checkpoint holds but for slots, states and puzzle table.
+    fn snapshot(&self) -> Vec<NamedBuffer<'_, Self::T>>;
+
+    /// Takes over what [`Engine::snapshot`] gave, a whole puzzle table, and for each group its slots and states.
+    ///
+    /// # Errors
+    /// When the shapes do not fit: the state belongs to another model.
+    fn restore(
+        &mut self,
+        buffers: Vec<NamedBuffer<'_, Self::T>>,
+        table: Option<PuzzleTable<Self::T>>,
+        groups: Vec<(Slots, Vec<Vec<Self::T>>)>,
+    ) -> Result<()>;
+
+    /// Bytes that a reduction and an update move, for the profile.
+    fn sweep_bytes(&self) -> [f64; 2];
+}

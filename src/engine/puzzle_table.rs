@@ -4,10 +4,14 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::SparseRows;
+use crate::device::Real;
+
+/// The name under which the table is published.
+pub const NAME: &str = "inner.puzzle_emb.weights";
 
 /// Rows `[num_puzzle_identifiers, ndim]`; zeros at first. Memory grows with the rows touched.
 #[derive(Clone, Debug)]
-pub struct PuzzleTable {
+pub struct PuzzleTable<T = f32> {
     rows: usize,
     ndim: usize,
     /// Where in `values` an identifier's row is.
@@ -17,19 +21,16 @@ pub struct PuzzleTable {
     /// The update that changed each stored row last.
     changed: Vec<u64>,
     /// `[ids.len(), ndim]`.
-    values: Vec<f32>,
+    values: Vec<T>,
     /// The row of everybody else.
-    zeros: Vec<f32>,
+    zeros: Vec<T>,
 }
 
-impl PuzzleTable {
-    /// The name under which the table is published.
-    pub const NAME: &'static str = "inner.puzzle_emb.weights";
-
+impl<T: Real> PuzzleTable<T> {
     /// A table of zeros.
     pub fn new(rows: usize, ndim: usize) -> Self {
         let (places, ids, changed, values) = Default::default();
-        Self { rows, ndim, places, ids, changed, values, zeros: vec![0.0; ndim] }
+        Self { rows, ndim, places, ids, changed, values, zeros: vec![T::ZERO; ndim] }
     }
 
     /// Number of puzzle identifiers.
@@ -43,7 +44,7 @@ impl PuzzleTable {
     }
 
     /// The row of one identifier.
-    pub fn row(&self, id: u32) -> &[f32] {
+    pub fn row(&self, id: u32) -> &[T] {
         match self.places.get(&id) {
             Some(&place) => &self.values[place as usize * self.ndim..][..self.ndim],
             None => &self.zeros,
@@ -54,7 +55,7 @@ impl PuzzleTable {
     ///
     /// # Panics
     /// When there is no such identifier.
-    pub fn row_mut(&mut self, id: u32, update: u64) -> &mut [f32] {
+    pub fn row_mut(&mut self, id: u32, update: u64) -> &mut [T] {
         let place = match self.places.get(&id) {
             Some(&place) => place as usize,
             None => self.add_row(id),
@@ -69,7 +70,7 @@ impl PuzzleTable {
         self.places.insert(id, place as u32);
         self.ids.push(id);
         self.changed.push(0);
-        self.values.resize(self.values.len() + self.ndim, 0.0);
+        self.values.resize(self.values.len() + self.ndim, T::ZERO);
         place
     }
 
@@ -80,25 +81,25 @@ impl PuzzleTable {
         &mut self,
         update: u64,
         (lr, decay): (f64, f64),
-        (ids, grads): (&[u32], &[f32]),
+        (ids, grads): (&[u32], &[T]),
         order: &mut Vec<(u32, u32)>,
     ) {
         order.clear();
         order.extend(ids.iter().zip(0..).map(|(&id, slot)| (id, slot)));
         order.sort_unstable();
-        let (ndim, keep, lr) = (self.ndim, (1.0 - lr * decay) as f32, lr as f32);
+        let (ndim, keep, lr) = (self.ndim, T::from_f64(1.0 - lr * decay), T::from_f64(lr));
         for equal in order.chunk_by(|a, b| a.0 == b.0) {
             for (d, value) in self.row_mut(equal[0].0, update).iter_mut().enumerate() {
-                let sum: f32 = equal.iter().map(|&(_, slot)| grads[slot as usize * ndim + d]).sum();
+                let sum: T = equal.iter().map(|&(_, slot)| grads[slot as usize * ndim + d]).sum();
                 // `signum` of zero is one; the sign meant here is zero.
-                let sign = if sum == 0.0 { 0.0 } else { sum.signum() };
+                let sign = if sum == T::ZERO { T::ZERO } else { T::ONE.copysign(sum) };
                 *value = *value * keep - lr * sign;
             }
         }
     }
 }
 
-impl SparseRows for PuzzleTable {
+impl SparseRows for PuzzleTable<f32> {
     fn ndim(&self) -> usize {
         self.ndim
     }
@@ -117,7 +118,7 @@ impl SparseRows for PuzzleTable {
 }
 
 /// Equal shapes and equal rows, however they came to be.
-impl PartialEq for PuzzleTable {
+impl<T: Real> PartialEq for PuzzleTable<T> {
     fn eq(&self, other: &Self) -> bool {
         let has = |mine: &Self, theirs: &Self| mine.ids.iter().all(|&id| mine.row(id) == theirs.row(id));
         (self.rows, self.ndim) == (other.rows, other.ndim) && has(self, other) && has(other, self)

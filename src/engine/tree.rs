@@ -23,8 +23,9 @@ use crossbeam_utils::atomic::AtomicCell;
 use rayon::prelude::*;
 
 use super::{Group, Lane, Lanes};
+use crate::device::{Grads, HostDevice, Real};
 use crate::simd;
-use crate::tape::Grads;
+use crate::tape::profile::Part;
 
 /// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
 const SLICE: usize = 4096;
@@ -33,30 +34,37 @@ const SLICE: usize = 4096;
 type Boxed<T> = Vec<Box<T>>;
 
 /// A gradient buffer.
-struct Sum {
+struct Sum<D: HostDevice> {
     /// The lane that touched it first.
     home: usize,
-    grads: Grads<f32>,
+    grads: Grads<D>,
 }
 
 /// Buffers for partial sums, and the places where they and the groups change hands.
-#[derive(Default)]
-pub(crate) struct Sums {
+pub(crate) struct Sums<D: HostDevice> {
     lanes: usize,
     /// Buffers made so far.
     made: usize,
     /// Each lane's free buffers.
-    free: Vec<ArrayQueue<Box<Sum>>>,
+    free: Vec<ArrayQueue<Box<Sum<D>>>>,
     /// Groups that have not been taken.
-    groups: Vec<AtomicCell<Option<Box<Group>>>>,
+    groups: Vec<AtomicCell<Option<Box<Group<D::T>>>>>,
     /// Where the halves of a node meet, at the index of its second half's first group.
-    meeting: Vec<AtomicCell<Option<Box<Sum>>>>,
+    meeting: Vec<AtomicCell<Option<Box<Sum<D>>>>>,
     /// Partial sums that are done, in the order of the tree.
-    done: Vec<AtomicCell<Option<Box<Sum>>>>,
+    done: Vec<AtomicCell<Option<Box<Sum<D>>>>>,
     /// The same, for the last sums.
-    parts: Boxed<Sum>,
+    parts: Boxed<Sum<D>>,
     /// Σ g² of each slice of the total.
     squares: Vec<f64>,
+}
+
+impl<D: HostDevice> Default for Sums<D> {
+    fn default() -> Self {
+        let (lanes, made, squares) = (0, 0, Vec::new());
+        let (free, groups, meeting, done, parts) = Default::default();
+        Self { lanes, made, free, groups, meeting, done, parts, squares }
+    }
 }
 
 /// Hands out the numbers of a range, each once.
@@ -80,12 +88,12 @@ const MAX_NODES: usize = 16;
 
 /// Runs `work` on every group with a gradient buffer (of the shape of `like`) to add to, and sums the buffers but for the
 /// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
-pub(crate) fn accumulate(
-    lanes: &Lanes,
-    groups: &mut Boxed<Group>,
-    sums: &mut Sums,
-    like: &Grads<f32>,
-    work: impl Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync,
+pub(crate) fn accumulate<D: HostDevice>(
+    lanes: &Lanes<D>,
+    groups: &mut Boxed<Group<D::T>>,
+    sums: &mut Sums<D>,
+    like: &Grads<D>,
+    work: impl Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync,
 ) {
     let n = groups.len();
     sums.prepare(n, lanes, like);
@@ -111,9 +119,9 @@ pub(crate) fn accumulate(
     groups.extend(sums.groups.iter().filter_map(AtomicCell::take));
 }
 
-impl Sums {
+impl<D: HostDevice> Sums<D> {
     /// Room for `n` groups; `like` has the shape of a buffer.
-    fn prepare(&mut self, n: usize, lanes: &Lanes, like: &Grads<f32>) {
+    fn prepare(&mut self, n: usize, lanes: &Lanes<D>, like: &Grads<D>) {
         let threads = lanes.threads();
         if self.lanes != threads || self.groups.len() != n {
             *self = Self { lanes: threads, ..Self::default() };
@@ -136,7 +144,7 @@ impl Sums {
     }
 
     /// A free buffer, `lane`'s own if there is one.
-    fn take(&self, lane: usize) -> Box<Sum> {
+    fn take(&self, lane: usize) -> Box<Sum<D>> {
         loop {
             // There are as many buffers as can be in use, so this ends; one may be given back behind our back.
             let mut queues = (0..self.lanes).map(|i| &self.free[(lane + i) % self.lanes]);
@@ -148,13 +156,13 @@ impl Sums {
     }
 
     /// Takes a buffer back.
-    fn give_back(&self, sum: Box<Sum>) {
+    fn give_back(&self, sum: Box<Sum<D>>) {
         let home = sum.home;
         assert!(self.free[home].push(sum).is_ok(), "there is room for all buffers");
     }
 
     /// Replaces `total` by the sum of all groups' gradients. To be called inside [`Lanes::install`].
-    pub(crate) fn finish(&mut self, lanes: &Lanes, total: &mut Grads<f32>) {
+    pub(crate) fn finish(&mut self, lanes: &Lanes<D>, total: &mut Grads<D>) {
         self.parts.extend(self.done.iter().filter_map(AtomicCell::take));
         if let [part] = &mut self.parts[..] {
             std::mem::swap(&mut part.grads, total);
@@ -165,7 +173,7 @@ impl Sums {
             if parts.len() > 1 {
                 let levels = parts.len().ilog2() as usize;
                 lanes.with_lane(|lane| {
-                    lane.sums.resize(levels * SLICE, 0.0);
+                    lane.sums.resize(levels * SLICE, D::T::ZERO);
                     sum_slice(parts, i * SLICE, slice, &mut lane.sums);
                 });
             }
@@ -176,10 +184,16 @@ impl Sums {
         }
     }
 
+    /// Sums the squares of a total that has changed since [`Sums::finish`].
+    pub(crate) fn square(&mut self, total: &Grads<D>) {
+        let slices = total.values().par_chunks(SLICE).zip(self.squares.par_iter_mut());
+        slices.for_each(|(slice, squares)| *squares = simd::sum_squares(slice));
+    }
+
     /// Bytes that [`Sums::finish`] moves: each partial sum is read, the total written.
     pub(crate) fn finish_bytes(&self) -> f64 {
         let parts = self.done.len() as f64;
-        let weights = (self.squares.len() * SLICE * size_of::<f32>()) as f64;
+        let weights = (self.squares.len() * SLICE * size_of::<D::T>()) as f64;
         if parts > 1.0 { (parts + 1.0) * weights } else { weights }
     }
 
@@ -191,8 +205,8 @@ impl Sums {
 
 /// `out ←` the sum of the parts' elements from `start` on, left half plus right half; `scratch` has a slice for each
 /// level.
-fn sum_slice(parts: &[Box<Sum>], start: usize, out: &mut [f32], scratch: &mut [f32]) {
-    let slice = |part: &'_ Sum| -> Range<usize> { start..(start + out.len()).min(part.grads.values().len()) };
+fn sum_slice<D: HostDevice>(parts: &[Box<Sum<D>>], start: usize, out: &mut [D::T], scratch: &mut [D::T]) {
+    let slice = |part: &'_ Sum<D>| -> Range<usize> { start..(start + out.len()).min(part.grads.values().len()) };
     match parts {
         [one] => out.copy_from_slice(&one.grads.values()[slice(one)]),
         [left, right] => {
@@ -211,17 +225,17 @@ fn sum_slice(parts: &[Box<Sum>], start: usize, out: &mut [f32], scratch: &mut [f
 }
 
 /// What the lanes share while they work on the groups.
-struct Walk<'a, F> {
+struct Walk<'a, D: HostDevice, F> {
     n: usize,
     /// Lanes stop climbing at this level below the root.
     cut: usize,
-    lanes: &'a Lanes,
-    sums: &'a Sums,
+    lanes: &'a Lanes<D>,
+    sums: &'a Sums<D>,
     counters: &'a [Counter],
     work: F,
 }
 
-impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
+impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync> Walk<'_, D, F> {
     /// So many walkers, each on a thread if one is free.
     fn spread(&self, walkers: usize) {
         match walkers {
@@ -233,12 +247,12 @@ impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
     }
 
     /// Takes groups as long as there are any, those of the lane's node first.
-    fn walk(&self, lane: &mut Lane) {
+    fn walk(&self, lane: &mut Lane<D>) {
         if let Some(watch) = &mut lane.memory.stopwatch {
             watch.start();
         }
         // What the last sums need of this lane, so that it is there before they are.
-        lane.sums.resize(self.cut * SLICE, 0.0);
+        lane.sums.resize(self.cut * SLICE, D::T::ZERO);
         let counters = self.counters.len();
         for i in 0..counters {
             while let Some(index) = self.counters[(lane.node + i) % counters].take() {
@@ -246,18 +260,18 @@ impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
                 let mut sum = self.sums.take(lane.index % self.sums.lanes);
                 sum.grads.clear();
                 let buffer_bytes = std::mem::size_of_val(sum.grads.values()) as f64;
-                lane.lap("gradient buffer", buffer_bytes);
+                lane.lap(Part::GradientBuffer, buffer_bytes);
                 (self.work)(lane, &mut group, &mut sum.grads);
                 self.sums.groups[index].store(Some(group));
                 let additions = self.climb(index..index + 1, sum);
-                lane.lap("gradient tree", 3.0 * additions as f64 * buffer_bytes);
+                lane.lap(Part::GradientTree, 3.0 * additions as f64 * buffer_bytes);
             }
         }
     }
 
     /// Adds a finished node to its other half and so on, until that half is not done yet or the level is reached at
     /// which all lanes sum together. Returns how many it added.
-    fn climb(&self, mut node: Range<usize>, mut sum: Box<Sum>) -> usize {
+    fn climb(&self, mut node: Range<usize>, mut sum: Box<Sum<D>>) -> usize {
         for additions in 0.. {
             let place = Place::of(self.n, &node);
             if place.level == self.cut {
@@ -285,6 +299,18 @@ impl<F: Fn(&mut Lane, &mut Group, &mut Grads<f32>) + Sync> Walk<'_, F> {
 /// nodes than there are cores.
 pub fn partial_sums(groups: usize, cores: usize) -> usize {
     1 << cores.min(groups).max(1).ilog2()
+}
+
+/// The groups of node `position` of the tree over `0..n`, on the level with `count` nodes, a power of two.
+pub fn node(n: usize, position: usize, count: usize) -> Range<usize> {
+    assert!(count.is_power_of_two() && position < count && count <= n, "node {position} of {count} over {n} groups");
+    let (mut node, mut half) = (0..n, count / 2);
+    while half > 0 {
+        let middle = middle(&node);
+        node = if position & half == 0 { node.start..middle } else { middle..node.end };
+        half /= 2;
+    }
+    node
 }
 
 /// First group of a node's second half.
@@ -345,6 +371,22 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_a_level_cover_the_groups_in_order_and_are_trees_of_their_own() {
+        for n in 1..70 {
+            for count in [1, 2, 4, 8, 16].into_iter().filter(|&count| count <= n) {
+                let level: Vec<Range<usize>> = (0..count).map(|position| node(n, position, count)).collect();
+                assert!(level.iter().cloned().flatten().eq(0..n), "{level:?}");
+                for (position, node) in level.iter().enumerate() {
+                    let place = Place::of(n, node);
+                    assert_eq!((1 << place.level, place.position), (count, position), "{node:?} of {n}");
+                    // Where a node is cut does not depend on what is around it.
+                    assert_eq!(middle(node) - node.start, middle(&(0..node.len())));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_level_with_as_many_partial_sums_as_lanes_is_whole() {
         for n in 1..70 {
             for lanes in 1..70 {
@@ -356,7 +398,7 @@ mod tests {
 
     #[test]
     fn halves_change_hands_without_a_lock() {
-        assert!(AtomicCell::<Option<Box<Sum>>>::is_lock_free() && AtomicCell::<Option<Box<Group>>>::is_lock_free());
+        assert!(AtomicCell::<Option<Box<Sum<D>>>>::is_lock_free() && AtomicCell::<Option<Box<Group>>>::is_lock_free());
     }
 
     #[test]

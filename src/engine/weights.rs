@@ -3,23 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::PuzzleTable;
+use super::{PuzzleTable, precision_for, puzzle_table};
 use crate::checkpoint::{SparseRows as _, TensorSource, save_weights, weights};
 use crate::config::Config;
-use crate::device::precision_for;
+use crate::device::{Cpu, Device, Params};
 use crate::error::{Error, Result};
 use crate::model::{Model, initialize};
-use crate::tape::Params;
 
 /// The numbers that a [`Model`]'s structure is filled with.
-#[derive(Clone, Debug)]
-pub struct Weights {
-    pub params: Params<f32>,
+#[derive(Debug)]
+pub struct Weights<D: Device = Cpu<f32>> {
+    pub params: Params<D>,
     /// Shared, so that a copy of the weights (to evaluate a moving average) is none of a large table.
-    pub table: Option<Arc<PuzzleTable>>,
+    pub table: Option<Arc<PuzzleTable<D::T>>>,
 }
 
-impl Weights {
+impl<D: Device> Clone for Weights<D> {
+    fn clone(&self) -> Self {
+        Self { params: self.params.clone(), table: self.table.clone() }
+    }
+}
+
+impl<D: Device> Weights<D> {
     /// Fresh weights of a configuration.
     pub fn new(model: &Model, config: &Config) -> Self {
         let ndim = config.model.puzzle_emb_ndim;
@@ -30,28 +35,30 @@ impl Weights {
     }
 
     /// Name, shape and values of every dense tensor.
-    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[f32])> {
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[D::T])> {
         self.tensors_in(self.params.values())
     }
 
-    fn tensors_in<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = (&'a str, Vec<usize>, &'a [f32])> {
+    fn tensors_in<'a>(&'a self, values: &'a [D::T]) -> impl Iterator<Item = (&'a str, Vec<usize>, &'a [D::T])> {
         self.params.layout().tensors().iter().map(move |t| (t.name.as_str(), t.shape(), &values[t.range()]))
     }
 
     /// Overwrites every dense tensor with what `read` gives for its name, in the order of [`Weights::tensors`].
-    pub fn set<E>(&mut self, mut read: impl FnMut(&str, &mut [f32]) -> Result<(), E>) -> Result<(), E> {
+    pub fn set<E>(&mut self, mut read: impl FnMut(&str, &mut [D::T]) -> Result<(), E>) -> Result<(), E> {
         let layout = self.params.layout().clone();
         self.params.update(|values| {
             layout.tensors().iter().try_for_each(|tensor| read(&tensor.name, &mut values[tensor.range()]))
         })
     }
+}
 
+impl<D: Device<T = f32>> Weights<D> {
     /// Writes all tensors in the published form, the puzzle table as the dense one it is (with holes where nothing was
     /// learned). `dense` are the values of the dense ones: these weights' own, or their moving average.
     pub fn save(&self, path: &Path, dense: &[f32]) -> Result<()> {
         let tensors = self.tensors_in(dense).map(|(name, shape, values)| TensorSource::dense(name, shape, values));
         let table = self.table.iter().map(|table| TensorSource {
-            name: PuzzleTable::NAME,
+            name: puzzle_table::NAME,
             shape: vec![table.rows(), table.ndim()],
             pieces: Box::new(table.changed(0).into_iter().map(|(id, row)| (id as usize * row.len(), row))),
         });
@@ -62,7 +69,7 @@ impl Weights {
     /// table take no memory.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let mut expected: Vec<_> = self.tensors().map(|(name, shape, _)| (name.to_owned(), shape)).collect();
-        expected.extend(self.table.iter().map(|t| (PuzzleTable::NAME.to_owned(), vec![t.rows(), t.ndim()])));
+        expected.extend(self.table.iter().map(|t| (puzzle_table::NAME.to_owned(), vec![t.rows(), t.ndim()])));
         let file = weights::open_expected(path, &expected)?;
         self.set(|name, values| {
             values.copy_from_slice(&weights::load_tensor(&file, name)?.data);
@@ -70,7 +77,7 @@ impl Weights {
         })?;
         if let Some(table) = &mut self.table {
             let mut loaded = PuzzleTable::new(table.rows(), table.ndim());
-            weights::load_rows(&file, PuzzleTable::NAME, |id, row| loaded.row_mut(id as u32, 1).copy_from_slice(row))?;
+            weights::load_rows(&file, puzzle_table::NAME, |id, row| loaded.row_mut(id as u32, 1).copy_from_slice(row))?;
             *table = Arc::new(loaded);
         }
         Ok(())

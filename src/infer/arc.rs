@@ -4,14 +4,16 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Evaluation, Identifiers, Thinking};
+use super::{Identifiers, Thinking};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};
 use crate::puzzle::arc::{Augmentation, crop};
+use crate::report::Evaluation;
 
 /// An evaluation by tasks.
 pub struct ArcEvaluation {
@@ -35,10 +37,10 @@ impl TaskData {
 
     /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
     /// and counts the votes in the order of the rows. `done` is told of every row that is answered.
-    pub fn evaluate_arc(
+    pub fn evaluate_arc<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (limit, copies): (usize, usize),
         told: (Thinking, Identifiers),
         done: &(dyn Fn() + Sync),
@@ -56,7 +58,7 @@ impl TaskData {
         let observer = |at: usize, tokens: &[u8], confidence: f64| {
             done();
             let example = rows[at];
-            let vote = (example, undone(example, &split.inputs.row(example)), undone(example, tokens), confidence);
+            let vote = (example, undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
         let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
@@ -64,7 +66,8 @@ impl TaskData {
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);
         let mut ballot = Ballot::new(&tasks);
-        for (example, input, answer, confidence) in votes {
+        for (example, answer, confidence) in votes {
+            let input = undone(example, &*split.inputs.row(example)?);
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
         let unknown = tasks.iter().filter(|task| !task.is_answered()).count();

@@ -1,7 +1,10 @@
 //! One puzzle, thought about step by step.
 
+use std::convert::Infallible;
+
 use super::Thinking;
-use crate::engine::{Group, Lanes, Weights, argmax};
+use crate::device::{Device, Real};
+use crate::engine::{Group, Lanes, Weights};
 use crate::model::Model;
 
 /// What the model says after one supervision step.
@@ -14,26 +17,25 @@ pub struct Thought {
 }
 
 /// The thoughts of the supervision steps on a question (its tokens).
-pub fn attempt(
-    lanes: &Lanes,
+pub fn attempt<D: Device>(
+    lanes: &Lanes<D>,
     model: &Model,
-    weights: &Weights,
+    weights: &Weights<D>,
     question: &[u8],
     puzzle_id: u32,
     thinking: Thinking,
 ) -> Vec<Thought> {
     let mut group = Group::new(model, 1);
-    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
-    group.carry.refill(0, &starts, |inputs, _| {
+    let Ok(()) = group.slots.refill(0, |inputs, _| {
         inputs.copy_from_slice(question);
-        puzzle_id
+        Ok::<_, Infallible>(puzzle_id)
     });
     let mut thoughts = Vec::new();
     for _ in 0..thinking.steps {
         lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
-        let tokens = group.outcome.logits.chunks_exact(model.vocab_size()).map(|row| argmax(row) as u8).collect();
         let q = group.outcome.q[0];
-        thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-f64::from(q[0])).exp()) });
+        let tokens = group.outcome.tokens.clone();
+        thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
         if thinking.halt.is_some_and(|rule| rule.is_done(q)) {
             break;
         }

@@ -1,50 +1,17 @@
 //! Evaluation: accuracy after each supervision step (SPEC "Deep supervision"). Every puzzle gets all steps, or, when
 //! halting is asked for, as many as the model wants.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::HaltRule;
-use crate::engine::{Group, Lanes, Weights, argmax, score, shard};
+use crate::device::{Device, IGNORE_LABEL, Real};
+use crate::engine::{Group, Lanes, Weights};
+use crate::error::Result;
 use crate::model::Model;
 use crate::puzzle::Board;
-
-/// Accuracy after one supervision step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct StepAccuracy {
-    /// Supervision steps taken.
-    pub step: u32,
-    /// Share of puzzles that are right in every labelled token.
-    pub exact_accuracy: f64,
-    /// Share of right tokens of a puzzle, averaged over puzzles.
-    pub token_accuracy: f64,
-    /// Share of puzzles whose halting head (`q_halt ≥ 0`) says whether they are right.
-    pub halt_accuracy: f64,
-    /// Share of puzzles whose answer solves them, stored or not; where there may be several answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<f64>,
-}
-
-/// The result of an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Exact accuracy after the last supervision step.
-    pub exact_accuracy: f64,
-    /// Token accuracy after the last supervision step.
-    pub token_accuracy: f64,
-    /// Halting accuracy after the last supervision step.
-    pub halt_accuracy: f64,
-    /// Share of answers that solve their puzzle after the last supervision step; where there may be several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<f64>,
-    pub puzzles: usize,
-    /// Supervision steps that a puzzle took, on average; all of them without halting.
-    pub mean_steps: f64,
-    /// After each step; a puzzle that has halted keeps its answer.
-    pub by_step: Vec<StepAccuracy>,
-}
+use crate::report::{Evaluation, StepAccuracy};
 
 /// How long to think.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +30,7 @@ pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
 struct Score {
     correct: u32,
     labelled: u32,
-    q: [f32; 2],
+    q: [f64; 2],
     /// Whether the answer solves the puzzle, where that is asked.
     valid: bool,
 }
@@ -73,28 +40,37 @@ type Scored = (usize, Vec<Score>);
 
 /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
 ///
+/// # Errors
+/// The first of `write`; all lanes then stop at their next step.
+///
 /// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
 /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
 /// so threads change nothing.
 ///
 /// With an observer, that is told of each example's final answer.
-pub fn evaluate(
-    lanes: &Lanes,
-    (model, weights): (&Model, &Weights),
+pub fn evaluate<D: Device>(
+    lanes: &Lanes<D>,
+    (model, weights): (&Model, &Weights<D>),
     (n, thinking): (usize, Thinking),
-    write: impl Fn(usize, &mut [u8], &mut [i32]) -> u32 + Sync,
+    write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
     (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
     stop: impl Fn() -> bool + Sync,
-) -> Option<Evaluation> {
+) -> Result<Option<Evaluation>> {
     let waiting = AtomicUsize::new(0);
     let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-    let shard = share(shard(model.len), n, lanes.threads());
-    let work = |_| work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
-    let finished: Option<Vec<Vec<Scored>>> =
+    let shard = share(D::shard(model.len), n, lanes.threads());
+    let failed = AtomicBool::new(false);
+    let stop = || failed.load(Ordering::Relaxed) || stop();
+    let work = |_| {
+        let work = work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
+        work.inspect_err(|_| failed.store(true, Ordering::Relaxed))
+    };
+    let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
         lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
-    let mut scores: Vec<Scored> = finished?.into_iter().flatten().collect();
+    let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
     scores.sort_unstable_by_key(|&(example, _)| example);
-    Some(summary(&scores, thinking.steps, board.is_some()))
+    Ok(Some(summary(&scores, thinking.steps, board.is_some())))
 }
 
 /// Puzzles a lane takes at a time: a whole `shard`, or its part of few, so that none is left with nothing to do.
@@ -103,54 +79,55 @@ fn share(shard: usize, n: usize, threads: usize) -> usize {
 }
 
 /// What one lane does: up to `shard` puzzles at a time, as long as there are any. `None` when `stop` cut it short.
-fn work(
-    lanes: &Lanes,
-    (model, weights): (&Model, &Weights),
+fn work<D: Device>(
+    lanes: &Lanes<D>,
+    (model, weights): (&Model, &Weights<D>),
     (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
     shard: usize,
     next: &impl Fn() -> Option<usize>,
-    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> u32,
+    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
     stop: &impl Fn() -> bool,
-) -> Option<Vec<Scored>> {
-    let (seq_len, vocab) = (model.embedding.seq_len, model.vocab_size());
-    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| weights.params.get(id)).collect();
+) -> Result<Option<Vec<Scored>>> {
+    let seq_len = model.embedding.seq_len;
     let mut group = Group::new(model, shard);
     let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
         while live.len() < shard
             && let Some(example) = next()
         {
-            group.carry.refill(live.len(), &starts, |inputs, labels| write(example, inputs, labels));
+            group.slots.refill(live.len(), |inputs, labels| write(example, inputs, labels))?;
             live.push((example, Vec::new()));
         }
         if live.is_empty() {
-            return Some(done);
+            return Ok(Some(done));
         }
         if stop() {
-            return None;
+            return Ok(None);
         }
         lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
         for slot in (0..live.len()).rev() {
-            let logits = &group.outcome.logits[slot * seq_len * vocab..];
-            let labels = &group.carry.labels[slot * seq_len..(slot + 1) * seq_len];
-            let (correct, labelled) = score(logits, labels, vocab);
-            let answer =
-                || -> Vec<u8> { logits.chunks_exact(vocab).take(seq_len).map(|row| argmax(row) as u8).collect() };
-            let valid = board.is_some_and(|board| {
-                board.solves(&group.carry.inputs[slot * seq_len..(slot + 1) * seq_len], &answer())
-            });
-            let (example, q) = (live[slot].0, group.outcome.q[slot]);
+            let tokens = slot * seq_len..(slot + 1) * seq_len;
+            let (question, answer) = (&group.slots.inputs[tokens.clone()], &group.outcome.tokens[tokens.clone()]);
+            let (correct, labelled) = score(answer, &group.slots.labels[tokens]);
+            let valid = board.is_some_and(|board| board.solves(question, answer));
+            let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
             let scores = &mut live[slot].1;
             scores.push(Score { correct, labelled, q, valid });
             if scores.len() >= thinking.steps as usize || thinking.halt.is_some_and(|rule| rule.is_done(q)) {
                 if let Some(observer) = observer {
-                    observer(example, &answer(), 1.0 / (1.0 + (-f64::from(q[0])).exp()));
+                    observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
                 }
                 done.push(live.swap_remove(slot));
-                group.carry.move_slot(live.len(), slot);
+                group.move_slot(live.len(), slot);
             }
         }
     }
+}
+
+/// `(right, labelled)` tokens of one sequence.
+fn score(answer: &[u8], labels: &[i32]) -> (u32, u32) {
+    let labelled = answer.iter().zip(labels).filter(|(_, label)| **label != IGNORE_LABEL);
+    labelled.fold((0, 0), |(right, all), (&token, &label)| (right + u32::from(i32::from(token) == label), all + 1))
 }
 
 fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
@@ -190,6 +167,7 @@ fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
 mod tests {
     use super::*;
     use crate::config::{Config, Mixing};
+    use crate::device::{Cpu, ParamId};
     use crate::rng::Rng;
 
     /// A small model with a random halting head, shifted so that about half of what it says is above 0.
@@ -198,32 +176,32 @@ mod tests {
         let m = &mut config.model;
         (m.hidden_size, m.inner_multiple, m.h_cycles, m.l_cycles, m.mixing) = (32, 32, 1, 2, mixing);
         let model = Model::new(&config.model, &config.task);
-        let mut weights = Weights::new(&model, &config);
-        let range = |id: crate::tape::ParamId| model.layout.tensors()[id.index()].range();
+        let mut weights: Weights = Weights::new(&model, &config);
+        let range = |id: ParamId| model.layout.tensors()[id.index()].range();
         let (weight, bias) = (range(model.heads.q_weight), range(model.heads.q_bias));
         let mut rng = Rng::new(3);
         weights.params.update(|values| {
             values[weight].fill_with(|| (rng.uniform() - 0.5) as f32);
             values[bias.clone()].fill(0.0);
         });
-        let said: Vec<[f32; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
+        let said: Vec<[f64; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
             .iter()
             .flat_map(|(_, scores)| scores.iter().map(|score| score.q))
             .collect();
         let medians = [0, 1].map(|i| {
-            let mut sorted: Vec<f32> = said.iter().map(|q| q[i]).collect();
-            sorted.sort_by(f32::total_cmp);
+            let mut sorted: Vec<f64> = said.iter().map(|q| q[i]).collect();
+            sorted.sort_by(f64::total_cmp);
             sorted[sorted.len() / 2]
         });
-        weights.params.update(|values| values[bias].copy_from_slice(&medians.map(|median| -median)));
+        weights.params.update(|values| values[bias].copy_from_slice(&medians.map(|median| -median as f32)));
         (model, weights)
     }
 
-    fn example(i: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn example(i: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
         let mut rng = Rng::stream(7, i as u64);
         inputs.fill_with(|| rng.below(6) as u8);
         labels.fill_with(|| rng.below(6) as i32);
-        0
+        Ok(0)
     }
 
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
@@ -231,9 +209,12 @@ mod tests {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-        let size = share(shard(stored.0.len), n, threads);
-        let work =
-            |_| work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false).expect("not stopped");
+        let size = share(Cpu::<f32>::shard(stored.0.len), n, threads);
+        let work = |_| {
+            work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false)
+                .expect("read")
+                .expect("not stopped")
+        };
         let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
         all.sort_unstable_by_key(|&(example, _)| example);
         all
@@ -254,7 +235,7 @@ mod tests {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
                         let work = || work(&lanes, stored, (thinking, None, None), 1, &next, &example, &|| false);
-                        lanes.install(work).expect("not stopped").remove(0)
+                        lanes.install(work).expect("read").expect("not stopped").remove(0)
                     })
                     .collect();
                 for (n, threads) in [(n, 1), (n, 2), (n, 3), (3, 2), (5, 2)] {
@@ -290,13 +271,32 @@ mod tests {
         }
         let lanes = Lanes::new(2).expect("threads");
         let thinking = Thinking { steps: 5, halt: Some(rule) };
-        let result =
-            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false).expect("not stopped");
+        let result = evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false)
+            .expect("read")
+            .expect("not stopped");
         let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
-        assert!(evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true).is_none());
-        let none =
-            evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false).expect("not stopped");
+        assert!(
+            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true)
+                .expect("read")
+                .is_none()
+        );
+        let none = evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false)
+            .expect("read")
+            .expect("not stopped");
         assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn an_example_that_cannot_be_read_ends_the_evaluation_with_its_error() {
+        let (model, weights) = model(Mixing::MlpT);
+        let lanes = Lanes::new(2).expect("threads");
+        let broken = |i: usize, inputs: &mut [u8], labels: &mut [i32]| match i {
+            9 => Err(crate::Error::input("row 9 cannot be read")),
+            _ => example(i, inputs, labels),
+        };
+        let thinking = Thinking { steps: 2, halt: None };
+        let result = evaluate(&lanes, (&model, &weights), (40, thinking), broken, (None, None), || false);
+        assert_eq!(result.expect_err("row 9").to_string(), "row 9 cannot be read");
     }
 }

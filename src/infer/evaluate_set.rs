@@ -1,19 +1,21 @@
 //! Evaluation of a split of a data set.
 
-use super::{Evaluation, Identifiers, Observer, Thinking, evaluate};
+use super::{Identifiers, Observer, Thinking, evaluate};
 use crate::dataset::{Draw, Split, TaskData, write_example};
+use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
 use crate::model::Model;
+use crate::report::Evaluation;
 
 impl TaskData {
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
     /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
     /// short.
-    pub fn evaluate(
+    pub fn evaluate<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (split, limit): (&str, usize),
         told: (Thinking, Identifiers),
         observer: Option<Observer<'_>>,
@@ -35,10 +37,10 @@ impl TaskData {
     }
 
     /// The same on these rows.
-    pub(super) fn evaluate_rows(
+    pub(super) fn evaluate_rows<D: Device>(
         &self,
-        lanes: &Lanes,
-        stored: (&Model, &Weights),
+        lanes: &Lanes<D>,
+        stored: (&Model, &Weights<D>),
         (split, rows): (&Split, &[usize]),
         (thinking, identifiers): (Thinking, Identifiers),
         observer: Option<Observer<'_>>,
@@ -47,10 +49,10 @@ impl TaskData {
         let identifiers = identifiers.of(split)?;
         let write = |at: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let draw = Draw { example: rows[at] as u32, augment_seed: 0 };
-            write_example(split, draw, None, inputs, labels);
-            identifiers[split.puzzle_of(rows[at])]
+            write_example(split, draw, None, inputs, labels)?;
+            Ok(identifiers[split.puzzle_of(rows[at])])
         };
         let board = self.board().has_several_answers().then_some(self.board());
-        Ok(evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop))
+        evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop)
     }
 }

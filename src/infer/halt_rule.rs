@@ -1,6 +1,7 @@
 //! When a sequence is done, by its halting head (SPEC "Deep supervision", step 3).
 
 use crate::config::TrainConfig;
+use crate::device::Real;
 use crate::model::Model;
 
 /// How the halting head is read.
@@ -19,9 +20,9 @@ impl HaltRule {
     }
 
     /// Whether a sequence with these `(q_halt, q_continue)` is done.
-    pub fn is_done(self, [q_halt, q_continue]: [f32; 2]) -> bool {
+    pub fn is_done<T: Real>(self, [q_halt, q_continue]: [T; 2]) -> bool {
         match self {
-            Self::Positive => q_halt > 0.0,
+            Self::Positive => q_halt > T::ZERO,
             Self::Compare => q_halt > q_continue,
         }
     }

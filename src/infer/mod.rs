@@ -9,6 +9,6 @@ mod identifiers;
 
 pub use arc::ArcEvaluation;
 pub use attempt::{Thought, attempt};
-pub use evaluate::{Evaluation, Observer, StepAccuracy, Thinking, evaluate};
+pub use evaluate::{Observer, Thinking, evaluate};
 pub use halt_rule::HaltRule;
 pub use identifiers::Identifiers;

@@ -1,23 +1,26 @@
 //! Gradient checks of whole compositions: a block, a full cycle, a deep-supervision step.
 
-use super::{Balance, Mlp, Model, Pass, States, initialize};
+use super::{Mlp, Model, Pass, States, initialize};
 use crate::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
+use crate::device::{HostDevice, Likelihood, Params, Precision};
 use crate::rng::Rng;
-use crate::simd::Precision;
 use crate::tape::gradcheck::Sample;
-use crate::tape::ops::{self, Entry, Likelihood};
-use crate::tape::{Memory, Params, Tape, Var};
+use crate::tape::ops::{self, Entry};
+use crate::tape::{Memory, Tape, Var};
 
 /// The compositions, for the gradient check.
-pub const CATALOGUE: &[Entry] = &[
-    Entry { name: "block", terms: &[], samples: block },
-    Entry { name: "full cycle", terms: &[], samples: full_cycle },
-    Entry { name: "deep-supervision step", terms: &[], samples: supervision_step },
-    Entry { name: "mixture of experts", terms: &[], samples: experts },
-    Entry { name: "tied embeddings", terms: &[], samples: tied_embeddings },
-    Entry { name: "after a fixed point", terms: &[], samples: after_a_fixed_point },
-    Entry { name: "last k calls", terms: &[], samples: last_k },
-];
+pub fn catalogue<D: HostDevice<T = f64>>() -> Vec<Entry<D>> {
+    let entry = |name, samples| Entry { name, terms: &[], samples };
+    vec![
+        entry("block", block),
+        entry("full cycle", full_cycle),
+        entry("deep-supervision step", supervision_step),
+        entry("mixture of experts", experts),
+        entry("tied embeddings", tied_embeddings),
+        entry("after a fixed point", after_a_fixed_point),
+        entry("last k calls", last_k),
+    ]
+}
 
 const VARIANTS: [(&str, Mixing, Positions); 4] = [
     ("mlp_t", Mixing::MlpT, Positions::None),
@@ -27,19 +30,24 @@ const VARIANTS: [(&str, Mixing, Positions); 4] = [
 ];
 
 /// A model of random small size, its weights, and a number of sequences.
-fn small(rng: &mut Rng, arch: Arch, mixing: Mixing, positions: Positions) -> (Model, Params<f64>, usize) {
+fn small<D: HostDevice<T = f64>>(
+    rng: &mut Rng,
+    arch: Arch,
+    mixing: Mixing,
+    positions: Positions,
+) -> (Model, Params<D>, usize) {
     small_with(rng, arch, mixing, positions, |_| ())
 }
 
 /// The same with settings changed.
-fn small_with(
+fn small_with<D: HostDevice<T = f64>>(
     rng: &mut Rng,
     arch: Arch,
     mixing: Mixing,
     positions: Positions,
     change: impl FnOnce(&mut ModelConfig),
-) -> (Model, Params<f64>, usize) {
-    let [heads, half, seq_len, vocab, sequences] = Sample::sizes(rng, [2, 2, 4, 4, 2]);
+) -> (Model, Params<D>, usize) {
+    let [heads, half, seq_len, vocab, sequences] = Sample::<D>::sizes(rng, [2, 2, 4, 4, 2]);
     let hidden_size = heads * 2 * half;
     let with_table = rng.below(2) == 0;
     let mut config = ModelConfig {
@@ -91,7 +99,7 @@ fn small_with(
     (model, params, sequences)
 }
 
-fn block(rng: &mut Rng) -> Vec<Sample> {
+fn block<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     VARIANTS
         .map(|(label, mixing, positions)| {
             let (model, params, sequences) = small(rng, Arch::Trm, mixing, positions);
@@ -100,21 +108,26 @@ fn block(rng: &mut Rng) -> Vec<Sample> {
             sample.input(rng, sequences * model.len, model.hidden);
             sample.run(move |tape, inputs| {
                 let h = ops::add(tape, &[&inputs[0]]);
-                vec![model.nets[0].blocks[0].forward(tape, h, &mut Balance::new(model.len, 0))]
+                vec![model.nets[0].blocks[0].forward(tape, h)]
             })
         })
         .into()
 }
 
 /// The last cycle of the recursion as a function of the states it starts from, the question and the weights.
-fn last_cycle(model: &Model, tape: &mut Tape<'_, f64>, question: &Var, states: &mut States) -> Option<Var> {
+fn last_cycle<D: HostDevice<T = f64>>(
+    model: &Model,
+    tape: &mut Tape<'_, D>,
+    question: &Var,
+    states: &mut States,
+) -> Option<Var> {
     let mut last = model.clone();
     last.schedule.calls.retain(|call| call.recorded);
     last.schedule.iteration = None;
     last.recur(tape, question, states, Pass::Train).balance
 }
 
-fn full_cycle(rng: &mut Rng) -> Vec<Sample> {
+fn full_cycle<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [
         ("trm, mlp_t", Arch::Trm, Mixing::MlpT),
         ("trm, attention", Arch::Trm, Mixing::Attention),
@@ -132,7 +145,11 @@ fn full_cycle(rng: &mut Rng) -> Vec<Sample> {
 }
 
 /// The recorded calls of a model as a function of the states they start from, the question and the weights.
-fn recorded_calls(rng: &mut Rng, label: &'static str, problem: (Model, Params<f64>, usize)) -> Sample {
+fn recorded_calls<D: HostDevice<T = f64>>(
+    rng: &mut Rng,
+    label: &'static str,
+    problem: (Model, Params<D>, usize),
+) -> Sample<D> {
     let (model, params, sequences) = problem;
     let mut sample = Sample::new(label);
     sample.model(&params);
@@ -147,7 +164,7 @@ fn recorded_calls(rng: &mut Rng, label: &'static str, problem: (Model, Params<f6
 }
 
 /// A block with a mixture, and a cycle of calls with the load-balancing loss of all its routers.
-fn experts(rng: &mut Rng) -> Vec<Sample> {
+fn experts<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("top 1 of 3", 3, 1), ("top 2 of 3", 3, 2), ("all of 2", 2, 2)]
         .map(|(label, experts, experts_per_token)| {
             let set =
@@ -160,7 +177,7 @@ fn experts(rng: &mut Rng) -> Vec<Sample> {
 }
 
 /// From the tokens through one matrix to the states, and through the same matrix to the logits.
-fn tied_embeddings(rng: &mut Rng) -> Vec<Sample> {
+fn tied_embeddings<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let set = |m: &mut ModelConfig| m.tied_embeddings = true;
     let (model, params, sequences) = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
     assert_eq!(model.heads.lm, model.embedding.tokens);
@@ -182,7 +199,7 @@ fn tied_embeddings(rng: &mut Rng) -> Vec<Sample> {
 }
 
 /// The recorded calls that follow a fixed point: gradient through them, none through the iteration.
-fn after_a_fixed_point(rng: &mut Rng) -> Vec<Sample> {
+fn after_a_fixed_point<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("plain", FixedPoint::Plain, Gradient::FullCycle), ("anderson", FixedPoint::Anderson, Gradient::OneStep)]
         .map(|(label, fixed_point, gradient)| {
             let set = |m: &mut ModelConfig| {
@@ -213,7 +230,7 @@ fn after_a_fixed_point(rng: &mut Rng) -> Vec<Sample> {
 }
 
 /// Gradient through the last k calls, from less than a cycle to more than one.
-fn last_k(rng: &mut Rng) -> Vec<Sample> {
+fn last_k<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("k = 1", 1), ("k = 2", 2), ("k = 5", 5)]
         .map(|(label, k)| {
             let set = |m: &mut ModelConfig| (m.gradient, m.last_k) = (Gradient::LastK, k);
@@ -224,7 +241,7 @@ fn last_k(rng: &mut Rng) -> Vec<Sample> {
         .into()
 }
 
-fn supervision_step(rng: &mut Rng) -> Vec<Sample> {
+fn supervision_step<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let likelihoods = [("stablemax", Likelihood::Stablemax), ("softmax", Likelihood::Softmax { label_smoothing: 0.1 })];
     let mut samples = Vec::new();
     for (name, likelihood) in likelihoods {
@@ -242,13 +259,13 @@ fn supervision_step(rng: &mut Rng) -> Vec<Sample> {
 }
 
 /// Embedding, last cycle from constant states, heads and losses; and the smallest magnitude among the logits.
-fn supervised(
+fn supervised<D: HostDevice<T = f64>>(
     rng: &mut Rng,
     label: &'static str,
     mixing: Mixing,
     positions: Positions,
     likelihood: Likelihood,
-) -> (Sample, f64) {
+) -> (Sample<D>, f64) {
     let (model, params, sequences) = small(rng, Arch::Trm, mixing, positions);
     let (seq_len, hidden, len) = (model.embedding.seq_len, model.hidden, model.len);
     let vocab = model.layout.tensors()[model.heads.lm.index()].rows;
@@ -264,7 +281,7 @@ fn supervised(
         sample.input(rng, sequences, model.embedding.puzzle_ndim);
     }
     let rows = sample.input_values(0).map(<[f64]>::to_vec);
-    let forward = move |tape: &mut Tape<'_, f64>, rows: Option<&Var>| {
+    let forward = move |tape: &mut Tape<'_, D>, rows: Option<&Var>| {
         let question = model.embedding.forward(tape, &tokens, rows);
         let mut states: States = starts.iter().map(|state| tape.constant(sequences * len, hidden, state)).collect();
         last_cycle(&model, tape, &question, &mut states);
@@ -279,10 +296,11 @@ fn supervised(
 
     let sample = sample.run(move |tape, inputs| {
         let (logits, q) = forward(tape, inputs.first());
+        let target = tape.constant(sequences, 1, &targets);
         vec![
             ops::cross_entropy(tape, &logits, &labels, seq_len, likelihood),
-            ops::bce_with_logits(tape, &q, 0, &targets),
-            ops::bce_with_logits(tape, &q, 1, &targets),
+            ops::bce_with_logits(tape, &q, 0, &target),
+            ops::bce_with_logits(tape, &q, 1, &target),
         ]
     });
     (sample, nearest)
@@ -290,17 +308,23 @@ fn supervised(
 
 #[cfg(test)]
 mod tests {
-    use super::CATALOGUE;
+    use super::catalogue;
+    use crate::device::{Cpu, HostDevice, Reference};
     use crate::rng::Rng;
     use crate::tape::gradcheck::check;
 
-    #[test]
-    fn every_composition_agrees_with_central_differences() {
-        for entry in CATALOGUE {
-            for outcome in check(entry, &mut Rng::new(5), 3) {
+    fn every_composition_passes<D: HostDevice<T = f64>>() {
+        for entry in catalogue::<D>() {
+            for outcome in check(&entry, &mut Rng::new(5), 3) {
                 println!("{:40} {:.1e}", outcome.name, outcome.worst_error);
-                assert!(outcome.passed(), "{outcome:?}");
+                assert!(outcome.passed(), "{}: {outcome:?}", D::NAME);
             }
         }
+    }
+
+    #[test]
+    fn every_composition_agrees_with_central_differences() {
+        every_composition_passes::<Cpu<f64>>();
+        every_composition_passes::<Reference<f64>>();
     }
 }

@@ -1,8 +1,8 @@
 //! Input embedding: prefix, tokens, learned positions, all in units of √D (SPEC "Input embedding").
 
 use crate::config::{ModelConfig, Positions, TaskConfig};
-use crate::simd::Real;
-use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
+use crate::device::{Device, Layout, ParamId, Usage};
+use crate::tape::{Tape, Var, ops};
 
 /// The embedding's tensors and sizes.
 #[derive(Clone, Debug)]
@@ -26,12 +26,12 @@ impl Embedding {
         let hidden = config.hidden_size;
         let prefix = config.prefix_len();
         // Tied, the matrix is also the answer's head, and packed for that.
-        let usage = if config.tied_embeddings { Use::Rows } else { Use::Table };
+        let usage = if config.tied_embeddings { Usage::Rows } else { Usage::Table };
         let tokens = layout.push("inner.embed_tokens.embedding_weight", task.vocab_size, hidden, usage);
         let positions = (config.positions == Positions::Learned)
-            .then(|| layout.push("inner.embed_pos.embedding_weight", prefix + task.seq_len, hidden, Use::Table));
+            .then(|| layout.push("inner.embed_pos.embedding_weight", prefix + task.seq_len, hidden, Usage::Table));
         let learned_prefix =
-            (config.learned_prefix > 0).then(|| layout.push("inner.prefix.weight", prefix, hidden, Use::Table));
+            (config.learned_prefix > 0).then(|| layout.push("inner.prefix.weight", prefix, hidden, Usage::Table));
         Self {
             tokens,
             positions,
@@ -55,7 +55,7 @@ impl Embedding {
 
     /// x `[sequences·len, hidden]` from `tokens` `[sequences, seq_len]` and, with a puzzle table, its rows
     /// `[sequences, ndim]`.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, tokens: &[u8], puzzle_rows: Option<&Var>) -> Var {
+    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, tokens: &[u8], puzzle_rows: Option<&Var>) -> Var {
         let mut scale = (self.hidden as f64).sqrt();
         if self.positions.is_some() {
             scale *= std::f64::consts::FRAC_1_SQRT_2;

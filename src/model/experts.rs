@@ -4,8 +4,8 @@
 //! A loss keeps the router from always choosing the same ones (paper, "Ideas that failed": it did not generalise).
 
 use super::network::SwiGluWeights;
-use crate::simd::Real;
-use crate::tape::{ParamId, Tape, Var, ops};
+use crate::device::{Device, ParamId};
+use crate::tape::{Tape, Var, ops};
 
 /// The weights of the mixture in one block.
 #[derive(Clone, Debug)]
@@ -18,12 +18,16 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// The mixture's answer for h `[sequences·len, width]`.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: &Var, balance: &mut Balance) -> Var {
+    /// The mixture's answer for h `[sequences·len, width]`. Where gradient flows, the router's load-balancing loss is a side
+    /// loss of the tape.
+    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: &Var, len: usize) -> Var {
         let (rows, width) = tape.shape(h);
         let logits = ops::linear(tape, h, self.router, None);
         let (gates, routing) = ops::route(tape, &logits, self.per_token);
-        balance.add(tape, &logits, routing);
+        if tape.needs_grad(&logits) {
+            let loss = ops::load_balance(tape, &logits, routing, len, 1.0);
+            tape.add_side_loss(loss);
+        }
         tape.release(logits);
         let mut sum = tape.zeros(rows, width);
         for (e, expert) in self.weights.iter().enumerate() {
@@ -35,42 +39,5 @@ impl Experts {
         }
         tape.release(gates);
         sum
-    }
-}
-
-/// Collects the load-balancing loss of the routers that a pass goes through with gradient.
-pub struct Balance {
-    total: Option<Var>,
-    /// L.
-    len: usize,
-    /// Each router's weight: the loss is their mean.
-    weight: f64,
-}
-
-impl Balance {
-    /// For sequences of `len` positions that go through `routers` routers.
-    pub fn new(len: usize, routers: usize) -> Self {
-        Self { total: None, len, weight: 1.0 / routers.max(1) as f64 }
-    }
-
-    fn add<T: Real>(&mut self, tape: &mut Tape<'_, T>, logits: &Var, routing: ops::Routing) {
-        if !tape.needs_grad(logits) {
-            return;
-        }
-        let loss = ops::load_balance(tape, logits, routing, self.len, self.weight);
-        self.total = Some(match self.total.take() {
-            None => loss,
-            Some(before) => {
-                let total = ops::add(tape, &[&before, &loss]);
-                tape.release(before);
-                tape.release(loss);
-                total
-            }
-        });
-    }
-
-    /// `[sequences, 1]`: the mean over the routers; `None` without any.
-    pub fn finish(self) -> Option<Var> {
-        self.total
     }
 }

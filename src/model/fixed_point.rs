@@ -8,9 +8,8 @@
 
 use arrayvec::ArrayVec;
 
-use super::experts::Balance;
 use super::{Iteration, Method, Model, States};
-use crate::simd::Real;
+use crate::device::{Device, Real};
 use crate::tape::{Tape, Var, ops};
 
 /// Iterations that Anderson's method remembers.
@@ -20,22 +19,21 @@ const MEMORY: usize = 5;
 const REGULARISATION: f64 = 1e-8;
 
 /// Replaces `states` by settled ones, and returns how many calls that took. The tape is detached.
-pub(super) fn settle<T: Real>(
+pub(super) fn settle<D: Device>(
     model: &Model,
-    tape: &mut Tape<'_, T>,
+    tape: &mut Tape<'_, D>,
     question: &Var,
     states: &mut States,
     iteration: &Iteration,
 ) -> usize {
     let sequences = tape.shape(question).0 / model.len;
-    let mut balance = Balance::new(model.len, 0);
     let mut past: ArrayVec<Past, MEMORY> = ArrayVec::new();
     for made in 1..=iteration.most {
         let before = copy(tape, states);
         for call in &model.schedule.calls[..iteration.cycle] {
-            model.call(tape, call, question, states, &mut balance);
+            model.call(tape, call, question, states);
         }
-        // A change that is NaN is not within the tolerance.
+        // NaN is not settled: it is not at most anything.
         let settled = (0..sequences).all(|b| change(tape, &before, states, b, sequences) <= iteration.tolerance);
         if settled || made == iteration.most {
             release(tape, before);
@@ -64,41 +62,33 @@ struct Past {
 }
 
 impl Past {
-    fn release<T: Real>(self, tape: &mut Tape<'_, T>) {
+    fn release<D: Device>(self, tape: &mut Tape<'_, D>) {
         release(tape, self.before);
         release(tape, self.after);
     }
 }
 
-fn copy<T: Real>(tape: &mut Tape<'_, T>, states: &States) -> States {
+fn copy<D: Device>(tape: &mut Tape<'_, D>, states: &States) -> States {
     states.iter().map(|state| ops::add(tape, &[state])).collect()
 }
 
-fn release<T: Real>(tape: &mut Tape<'_, T>, states: States) {
+fn release<D: Device>(tape: &mut Tape<'_, D>, states: States) {
     states.into_iter().for_each(|state| tape.release(state));
 }
 
-/// The part of a state that belongs to sequence `b` of `sequences`.
-fn part<'a, T: Real>(tape: &'a Tape<'_, T>, state: &Var, b: usize, sequences: usize) -> &'a [T] {
-    let values = tape.value(state);
-    let size = values.len() / sequences;
-    &values[b * size..(b + 1) * size]
-}
-
-/// `‖after − before‖ / ‖after‖` of one sequence, all states together; NaN where a state is.
-fn change<T: Real>(tape: &Tape<'_, T>, before: &States, after: &States, b: usize, sequences: usize) -> f64 {
-    let (mut difference, mut size) = (0.0, 0.0);
+/// `‖after − before‖ / ‖after‖` of sequence `b` of `sequences`, all states together.
+fn change<D: Device>(tape: &Tape<'_, D>, before: &States, after: &States, b: usize, sequences: usize) -> f64 {
+    let mut sums = [[0.0; 2]];
     for (before, after) in before.iter().zip(after) {
-        for (x, y) in part(tape, before, b, sequences).iter().zip(part(tape, after, b, sequences)) {
-            difference += (y.to_f64() - x.to_f64()).powi(2);
-            size += y.to_f64().powi(2);
-        }
+        let [before, after] = [before, after].map(|state| tape.block(state).nth(b, sequences));
+        tape.device().distance(before, after, 1, &mut sums);
     }
+    let [[difference, size]] = sums;
     if difference == 0.0 { 0.0 } else { (difference / size).sqrt() }
 }
 
 /// What Anderson's method goes on from.
-fn mixture<T: Real>(tape: &mut Tape<'_, T>, past: &[Past], sequences: usize) -> States {
+fn mixture<D: Device>(tape: &mut Tape<'_, D>, past: &[Past], sequences: usize) -> States {
     let shapes: ArrayVec<(usize, usize), { super::MAX_STATES }> =
         past[0].after.iter().map(|state| tape.shape(state)).collect();
     let mixed: States = shapes.iter().map(|&(rows, cols)| tape.zeros(rows, cols)).collect();
@@ -114,7 +104,7 @@ fn mixture<T: Real>(tape: &mut Tape<'_, T>, past: &[Past], sequences: usize) -> 
         for (past, &weight) in past.iter().zip(&weights) {
             for ((target, source), &(rows, _)) in mixed.iter().zip(&past.after).zip(&shapes) {
                 let rows = rows / sequences;
-                tape.accumulate(target, b * rows..(b + 1) * rows, T::from_f64(weight), source);
+                tape.accumulate(target, b * rows..(b + 1) * rows, D::T::from_f64(weight), source);
             }
         }
     }
@@ -122,15 +112,14 @@ fn mixture<T: Real>(tape: &mut Tape<'_, T>, past: &[Past], sequences: usize) -> 
 }
 
 /// The inner product of two residuals G(s) − s of one sequence.
-fn residual_product<T: Real>(tape: &Tape<'_, T>, p: &Past, q: &Past, b: usize, sequences: usize) -> f64 {
-    let mut sum = 0.0;
+fn residual_product<D: Device>(tape: &Tape<'_, D>, p: &Past, q: &Past, b: usize, sequences: usize) -> f64 {
+    let mut sum = [0.0];
     for state in 0..p.before.len() {
-        let [s, g, t, h] = [&p.before, &p.after, &q.before, &q.after].map(|v| part(tape, &v[state], b, sequences));
-        for (((s, g), t), h) in s.iter().zip(g).zip(t).zip(h) {
-            sum += (g.to_f64() - s.to_f64()) * (h.to_f64() - t.to_f64());
-        }
+        let part = |states: &States| tape.block(&states[state]).nth(b, sequences);
+        let residuals = [p, q].map(|past| [part(&past.before), part(&past.after)]);
+        tape.device().residual_product(residuals[0], residuals[1], 1, &mut sum);
     }
-    sum
+    sum[0]
 }
 
 /// The α with Σ α = 1 that make αᵀ·gram·α smallest, for the first `n` rows and columns; the last alone when there is no

@@ -6,7 +6,7 @@
 use super::network::SwiGluWeights;
 use super::{Mix, Mlp, Model};
 use crate::config::TrainConfig;
-use crate::tape::ParamId;
+use crate::device::ParamId;
 
 /// FLOPs of one supervision step of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,8 @@
 //! Initial weights (SPEC "Initialisation").
 
 use super::Model;
+use crate::device::{Device, ParamId, Params, Precision, Real};
 use crate::rng::Rng;
-use crate::simd::{Precision, Real};
-use crate::tape::{ParamId, Params};
 
 /// Standard deviation of a unit normal cut at ±2: what a cut draw is divided by to have unit deviation.
 const CUT_DEVIATION: f64 = 0.879_625_661_034_239_8;
@@ -22,7 +21,7 @@ pub fn truncated_normal(rng: &mut Rng, deviation: f64) -> f64 {
 }
 
 /// Fresh weights from a seed. Every tensor has its own random stream.
-pub fn initialize<T: Real>(model: &Model, seed: u64, precision: Precision) -> Params<T> {
+pub fn initialize<D: Device>(model: &Model, seed: u64, precision: Precision) -> Params<D> {
     let mut params = Params::with_precision(model.layout.clone(), precision);
     let embedding = &model.embedding;
     let unit = |id: ParamId| model.starts.contains(&id) || embedding.learned_prefix == Some(id);
@@ -31,7 +30,7 @@ pub fn initialize<T: Real>(model: &Model, seed: u64, precision: Precision) -> Pa
         for (id, tensor) in model.layout.ids().zip(model.layout.tensors()) {
             let values = &mut values[tensor.range()];
             if id == model.heads.q_bias {
-                values.fill(T::from_f64(Q_BIAS));
+                values.fill(D::T::from_f64(Q_BIAS));
             } else if id != model.heads.q_weight {
                 let deviation = match id {
                     id if unit(id) => 1.0,
@@ -39,7 +38,7 @@ pub fn initialize<T: Real>(model: &Model, seed: u64, precision: Precision) -> Pa
                     _ => 1.0 / (tensor.cols as f64).sqrt(),
                 };
                 let mut rng = Rng::stream(seed, id.index() as u64);
-                values.fill_with(|| T::from_f64(truncated_normal(&mut rng, deviation)));
+                values.fill_with(|| D::T::from_f64(truncated_normal(&mut rng, deviation)));
             }
         }
     });

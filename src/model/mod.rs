@@ -1,7 +1,7 @@
 //! The model: embedding, blocks, heads, and the recursion as data.
 //!
 //! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
-//! (a [`Schedule`]). The numbers live in [`Params`](crate::tape::Params), so that one structure serves the weights in training, their
+//! (a [`Schedule`]). The numbers live in [`Params`](crate::device::Params), so that one structure serves the weights in training, their
 //! moving average, and f64 copies for checking.
 
 mod checks;
@@ -14,9 +14,9 @@ mod network;
 mod recursion;
 mod schedule;
 
-pub use checks::CATALOGUE;
+pub use checks::catalogue;
 pub use embedding::Embedding;
-pub use experts::{Balance, Experts};
+pub use experts::Experts;
 pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops, update_flops};
 pub use init::initialize;
 pub use network::{Block, Mix, Mlp, Network};
@@ -28,8 +28,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::config::{ModelConfig, TaskConfig};
-use crate::simd::Real;
-use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
+use crate::device::{Device, Layout, ParamId, Usage};
+use crate::tape::{Tape, Var, ops};
 
 /// The states of some sequences: one `[sequences·len, hidden]` value each, in the order of [`Schedule::states`].
 pub type States = ArrayVec<Var, MAX_STATES>;
@@ -81,9 +81,9 @@ impl Model {
         let heads = Heads {
             lm: match config.tied_embeddings {
                 true => embedding.tokens,
-                false => layout.push("inner.lm_head.weight", task.vocab_size, hidden, Use::Rows),
+                false => layout.push("inner.lm_head.weight", task.vocab_size, hidden, Usage::Rows),
             },
-            q_weight: layout.push("inner.q_head.weight", 2, hidden, Use::Rows),
+            q_weight: layout.push("inner.q_head.weight", 2, hidden, Usage::Rows),
             q_bias: layout.push_vector("inner.q_head.bias", 2),
         };
         Self { layout: Arc::new(layout), schedule, embedding, nets, starts, heads, len, hidden }
@@ -95,7 +95,7 @@ impl Model {
     }
 
     /// The heads applied to the states: `(logits [sequences·seq_len, vocab], q [sequences, 2])`.
-    pub fn heads<T: Real>(&self, tape: &mut Tape<'_, T>, states: &States) -> (Var, Var) {
+    pub fn heads<D: Device>(&self, tape: &mut Tape<'_, D>, states: &States) -> (Var, Var) {
         let y = &states[self.schedule.answer.index()];
         let prefix = self.embedding.prefix;
         let tokens = ops::select_positions(tape, y, self.len, prefix, self.len - prefix);

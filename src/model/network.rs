@@ -1,10 +1,10 @@
 //! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, SPEC "Block").
 
 use super::NetworkSpec;
-use super::experts::{Balance, Experts};
+use super::experts::Experts;
 use crate::config::{Mixing, ModelConfig, Positions};
-use crate::simd::Real;
-use crate::tape::{Layout, ParamId, Tape, Use, Var, ops};
+use crate::device::{Device, Layout, ParamId, Usage};
+use crate::tape::{Tape, Var, ops};
 
 /// `f(h) = block_k(… block_1(h))`.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Network {
     pub(super) fn new(layout: &mut Layout, spec: &NetworkSpec, config: &ModelConfig, len: usize) -> Self {
         let name = &spec.name;
         let hidden = config.hidden_size;
-        let swiglu = |layout: &mut Layout, prefix: String, width: usize, (gate_up, down): (Use, Use)| {
+        let swiglu = |layout: &mut Layout, prefix: String, width: usize, (gate_up, down): (Usage, Usage)| {
             let inner = inner_width(config.expansion, width, config.inner_multiple);
             SwiGluWeights {
                 gate_up: layout.push(format!("{prefix}.gate_up_proj.weight"), 2 * inner, width, gate_up),
@@ -65,26 +65,31 @@ impl Network {
                 let prefix = format!("inner.{name}.layers.{i}");
                 let mix = match config.mixing {
                     Mixing::Attention => Mix::Attention {
-                        qkv: layout.push(format!("{prefix}.self_attn.qkv_proj.weight"), 3 * hidden, hidden, Use::Rows),
-                        out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Use::Rows),
+                        qkv: layout.push(
+                            format!("{prefix}.self_attn.qkv_proj.weight"),
+                            3 * hidden,
+                            hidden,
+                            Usage::Rows,
+                        ),
+                        out: layout.push(format!("{prefix}.self_attn.o_proj.weight"), hidden, hidden, Usage::Rows),
                         heads: config.n_heads,
                         rope: config.positions == Positions::Rope,
                     },
                     Mixing::MlpT => {
-                        Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, (Use::GateUpCols, Use::Cols)))
+                        Mix::Positions(swiglu(layout, format!("{prefix}.mlp_t"), len, (Usage::GateUpCols, Usage::Cols)))
                     }
                 };
                 let mlp = match config.experts {
-                    0 => Mlp::SwiGlu(swiglu(layout, format!("{prefix}.mlp"), hidden, (Use::GateUpRows, Use::Rows))),
+                    0 => Mlp::SwiGlu(swiglu(layout, format!("{prefix}.mlp"), hidden, (Usage::GateUpRows, Usage::Rows))),
                     experts => Mlp::Experts(Experts {
-                        router: layout.push(format!("{prefix}.mlp.router.weight"), experts, hidden, Use::Rows),
+                        router: layout.push(format!("{prefix}.mlp.router.weight"), experts, hidden, Usage::Rows),
                         weights: (0..experts)
                             .map(|e| {
                                 swiglu(
                                     layout,
                                     format!("{prefix}.mlp.experts.{e}"),
                                     hidden,
-                                    (Use::GateUpRows, Use::Rows),
+                                    (Usage::GateUpRows, Usage::Rows),
                                 )
                             })
                             .collect(),
@@ -98,8 +103,8 @@ impl Network {
     }
 
     /// `f(h)`; uses up h `[sequences·len, hidden]`.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, balance: &mut Balance) -> Var {
-        self.blocks.iter().fold(h, |h, block| block.forward(tape, h, balance))
+    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var) -> Var {
+        self.blocks.iter().fold(h, |h, block| block.forward(tape, h))
     }
 
     /// Blocks with a mixture of experts.
@@ -110,7 +115,7 @@ impl Network {
 
 impl Block {
     /// One block: mix over positions, then over features; post-norm.
-    pub fn forward<T: Real>(&self, tape: &mut Tape<'_, T>, h: Var, balance: &mut Balance) -> Var {
+    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var) -> Var {
         let h = match self.mix {
             Mix::Attention { qkv, out, heads, rope } => {
                 let qkv = ops::linear(tape, &h, qkv, None);
@@ -124,7 +129,7 @@ impl Block {
         match &self.mlp {
             Mlp::SwiGlu(mlp) => ops::swiglu_add_rmsnorm(tape, h, mlp.gate_up, mlp.down),
             Mlp::Experts(experts) => {
-                let wide = experts.forward(tape, &h, balance);
+                let wide = experts.forward(tape, &h, self.len);
                 ops::add_rmsnorm(tape, h, wide)
             }
         }

@@ -2,9 +2,8 @@
 
 use arrayvec::ArrayVec;
 
-use super::experts::Balance;
 use super::{Call, MAX_STATES, Model, Source, States, fixed_point};
-use crate::simd::Real;
+use crate::device::Device;
 use crate::tape::{Tape, Var, ops};
 
 /// Which calls of the schedule leave a record.
@@ -21,14 +20,19 @@ pub enum Pass {
 pub struct Recursion {
     /// Calls made: the schedule's, or fewer when the states settled before.
     pub calls: usize,
-    /// With experts, `[sequences, 1]`: the load-balancing loss, averaged over the recorded routers.
+    /// With experts, `[sequences, 1]`: the sum of the recorded routers' load-balancing losses.
     pub balance: Option<Var>,
 }
 
 impl Model {
     /// Runs the recursion of one supervision step: `states` are replaced by the new ones. `question` is x.
-    pub fn recur<T: Real>(&self, tape: &mut Tape<'_, T>, question: &Var, states: &mut States, pass: Pass) -> Recursion {
-        let mut balance = Balance::new(self.len, self.recorded_routers());
+    pub fn recur<D: Device>(
+        &self,
+        tape: &mut Tape<'_, D>,
+        question: &Var,
+        states: &mut States,
+        pass: Pass,
+    ) -> Recursion {
         let (mut next, mut calls) = (0, 0);
         if let Some(iteration) = &self.schedule.iteration {
             tape.set_recording(false);
@@ -37,22 +41,15 @@ impl Model {
         }
         for call in &self.schedule.calls[next..] {
             tape.set_recording(call.recorded && pass == Pass::Train);
-            self.call(tape, call, question, states, &mut balance);
+            self.call(tape, call, question, states);
             calls += 1;
         }
         tape.set_recording(pass == Pass::Train);
-        Recursion { calls, balance: balance.finish() }
+        Recursion { calls, balance: tape.take_side_loss() }
     }
 
     /// `target ← net(Σ inputs)`.
-    pub(super) fn call<T: Real>(
-        &self,
-        tape: &mut Tape<'_, T>,
-        call: &Call,
-        question: &Var,
-        states: &mut States,
-        balance: &mut Balance,
-    ) {
+    pub(super) fn call<D: Device>(&self, tape: &mut Tape<'_, D>, call: &Call, question: &Var, states: &mut States) {
         let h = {
             let summand = |source: &Source| match source {
                 Source::State(id) => &states[id.index()],
@@ -61,13 +58,13 @@ impl Model {
             let summands: ArrayVec<&Var, { MAX_STATES + 1 }> = call.inputs.iter().map(summand).collect();
             ops::add(tape, &summands)
         };
-        let updated = self.nets[call.net].forward(tape, h, balance);
+        let updated = self.nets[call.net].forward(tape, h);
         let outdated = std::mem::replace(&mut states[call.target.index()], updated);
         tape.release(outdated);
     }
 
     /// Routers that a training step goes through with gradient.
-    fn recorded_routers(&self) -> usize {
+    pub fn recorded_routers(&self) -> usize {
         let recorded = self.schedule.calls.iter().filter(|call| call.recorded);
         recorded.map(|call| self.nets[call.net].routers()).sum()
     }

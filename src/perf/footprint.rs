@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use super::MemoryLimits;
 use crate::config::{Config, TrainConfig};
-use crate::device::precision_for;
-use crate::engine::{gradient_groups, shard};
+use crate::device::cpu::ROWS_ENOUGH;
+use crate::device::{Cpu, Device as _, ParamId};
+use crate::engine::{gradient_groups, precision_for};
 use crate::error::{Error, Result};
 use crate::model::{Block, Mix, Mlp, Model};
 use crate::simd::Precision;
-use crate::tape::{ParamId, ROWS_ENOUGH};
 
 /// Bytes of an f32.
 const F32: f64 = 4.0;
@@ -19,7 +19,7 @@ const F32: f64 = 4.0;
 /// What a process needs apart from all that is counted: code, threads, buffers of files.
 const PROCESS: f64 = (16 << 20) as f64;
 
-/// Estimated bytes of some work, by what they are for.
+/// RunCostd bytes of some work, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Footprint {
     /// Threads it was counted for.
@@ -54,7 +54,8 @@ impl Footprint {
         let gradients = (1 + groups.min(threads + depth)) as f64 * n * F32;
         let elements = Elements { model, halves: precision == Precision::Bf16 };
         let sequence = elements.recorded(train) + elements.working();
-        let activations = (threads.min(groups) * shard(model.len).min(train.batch_size)) as f64 * sequence * F32;
+        let activations =
+            (threads.min(groups) * Cpu::<f32>::shard(model.len).min(train.batch_size)) as f64 * sequence * F32;
         let carry = train.batch_size as f64 * slot_bytes(model);
         // Rows that no batch has touched take no memory.
         let rows = (config.task.num_puzzle_identifiers as f64).min(updates as f64 * train.batch_size as f64);
@@ -76,7 +77,7 @@ impl Footprint {
     pub fn of_inference(model: &Model, config: &Config, threads: usize) -> Self {
         let precision = precision_for(config.train.precision);
         let weights = model.layout.len() as f64 * (F32 + packed_bytes(precision));
-        let sequences = (threads * shard(model.len)) as f64;
+        let sequences = (threads * Cpu::<f32>::shard(model.len)) as f64;
         let working = Elements { model, halves: precision == Precision::Bf16 }.working();
         let (activations, carry) = (sequences * working * F32, sequences * slot_bytes(model));
         Self {
@@ -201,7 +202,7 @@ impl Elements<'_> {
 
     /// What the operands of deferred weight gradients take beyond the values whose place they take.
     fn deferred(&self, block: &Block) -> f64 {
-        if shard(self.model.len) * self.model.len >= ROWS_ENOUGH {
+        if Cpu::<f32>::shard(self.model.len) * self.model.len >= ROWS_ENOUGH {
             return 0.0;
         }
         let (state, len) = (self.state(), self.model.len as f64);
@@ -233,7 +234,7 @@ impl Elements<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Estimate;
+    use super::super::RunCost;
     use super::*;
 
     fn config(sets: &[&str]) -> Config {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     fn training(sets: &[&str]) -> Footprint {
-        Estimate::new(&config(sets), 2).memory
+        RunCost::new(&config(sets), 2).memory
     }
 
     fn inference(sets: &[&str]) -> Footprint {

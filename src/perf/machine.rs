@@ -1,27 +1,25 @@
-//! Measures what the scaling model wants to know of a machine.
+//! Measures what the scaling model needs to know of a machine.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use super::Profile;
-use super::scaling::Machine;
+use super::scaling::MachineFigures;
 use crate::engine::Lanes;
 use crate::error::Result;
-use crate::simd::Precision;
 
-/// Elements of a lane's copy: 64 MB, past any cache.
+/// Elements of a lane's copy: 64 MB, more than any cache holds.
 const COPY: usize = 1 << 24;
 
 /// Fork-joins that are timed together.
 const JOINS: u32 = 2000;
 
-impl Machine {
-    /// Measures limit and bandwidth on all lanes at once, hand-overs on at least two; a profile of the experiment gives
-    /// the rest.
-    pub fn measure(lanes: &Lanes, profile: &Profile, precision: Precision) -> Result<Self> {
-        let threads = lanes.threads() as f64;
+impl MachineFigures {
+    /// Measures the bandwidth of all lanes at once, and hand-overs on at least two. `limit_gflops` is the FMA limit of all
+    /// lanes; a profile of the experiment gives the rest.
+    pub fn measure(lanes: &Lanes, profile: &Profile, limit_gflops: f64) -> Result<Self> {
         Ok(Self {
-            core_limit: lanes.fma_limit(precision, 0.2) * 1e9 / threads,
+            core_limit: limit_gflops * 1e9 / lanes.threads() as f64,
             sequence_seconds: profile.sequence_seconds(),
             core_bandwidth: Self::core_bandwidth(lanes),
             handover_seconds: Self::handover_seconds(lanes)?,

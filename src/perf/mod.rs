@@ -1,6 +1,6 @@
 //! Performance: what a run will cost, what a step takes and why, and what it would take on a larger machine.
 
-mod estimate;
+mod cost;
 mod footprint;
 mod limits;
 mod machine;
@@ -8,7 +8,7 @@ mod profile;
 pub mod scaling;
 mod workload;
 
-pub use estimate::Estimate;
+pub use cost::RunCost;
 pub use footprint::Footprint;
 pub use limits::MemoryLimits;
 pub use profile::Profile;

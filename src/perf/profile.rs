@@ -2,18 +2,13 @@
 
 use serde::Serialize;
 
-use crate::engine::Lanes;
+use crate::device::HostDevice;
+use crate::engine::LaneEngine;
 use crate::error::Result;
-use crate::tape::profile::{Line, Phase, Stopwatch};
-use crate::train::{GROUPS, Trainer};
+use crate::tape::profile::{Part, Phase, Stopwatch, Timing};
+use crate::train::Trainer;
 
-/// What the profile calls lanes that have nothing to do while others work on the last groups.
-const WAITING: &str = "waiting for other lanes";
-
-/// Parts of a step that one thread does, for every sequence.
-const SERIAL: [&str; 3] = ["deal examples", "losses, norm", "halting"];
-
-/// The parts of some updates. A line's seconds are the mean over the lanes, so that all lines together are the updates'
+/// Where the time of some updates went. Seconds are means over the lanes, so that all lines together are the updates'
 /// time; calls, FLOPs and bytes are sums over the lanes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Profile {
@@ -21,17 +16,17 @@ pub struct Profile {
     pub lanes: usize,
     /// Sequences in a batch.
     pub batch: usize,
-    pub lines: Vec<Line>,
+    pub lines: Vec<Timing>,
 }
 
 impl Profile {
     /// Runs so many updates with stopwatches on all lanes; `step` does one update.
-    pub(super) fn record(
-        lanes: &Lanes,
-        trainer: &mut Trainer,
+    pub(super) fn record<D: HostDevice>(
+        trainer: &mut Trainer<LaneEngine<'_, D>>,
         updates: u64,
-        mut step: impl FnMut(&mut Trainer) -> Result<()>,
+        mut step: impl FnMut(&mut Trainer<LaneEngine<'_, D>>) -> Result<()>,
     ) -> Result<Self> {
+        let lanes = trainer.engine.lanes;
         lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch = Some(Box::default())));
         trainer.watch = Some(Stopwatch::default());
         let ended = (0..updates).try_for_each(|_| step(trainer));
@@ -41,11 +36,17 @@ impl Profile {
         let mut sum = Stopwatch::default();
         of_lanes.iter().flatten().for_each(|watch| sum.add(watch.lines()));
         let n = lanes.threads();
-        let mut lines: Vec<Line> =
-            sum.lines().iter().map(|line| Line { seconds: line.seconds / n as f64, ..*line }).collect();
+        let mut lines: Vec<Timing> =
+            sum.lines().iter().map(|line| Timing { seconds: line.seconds / n as f64, ..*line }).collect();
         let busy: f64 = lines.iter().map(|line| line.seconds).sum();
-        lines.extend(whole.lines().iter().map(|line| match line.name {
-            GROUPS => Line { name: WAITING, seconds: line.seconds - busy, ..*line },
+        lines.extend(whole.lines().iter().map(|line| match line.phase {
+            // What the lanes did meanwhile is in their own lines; the rest of the time some of them waited.
+            Phase::Outside(Part::Groups) => Timing {
+                name: Part::Waiting.name(),
+                phase: Phase::Outside(Part::Waiting),
+                seconds: line.seconds - busy,
+                ..*line
+            },
             _ => *line,
         }));
         lines.sort_by_key(|line| line.phase);
@@ -65,18 +66,27 @@ impl Profile {
         self.lines.iter().map(|line| line.seconds).sum::<f64>() / self.updates as f64
     }
 
-    /// Seconds of one sequence in a lane: all that happens between a group's taking and its gradient's coming to rest,
-    /// but for the additions of the tree.
+    /// Lane seconds per sequence: everything that a lane does for it, without the reduction of the gradients.
     pub fn sequence_seconds(&self) -> f64 {
-        let in_lane =
-            |line: &&Line| line.phase != Phase::Outside || matches!(line.name, "carry in and out" | "metrics");
-        let seconds: f64 = self.lines.iter().filter(in_lane).map(|line| line.seconds).sum();
-        seconds * self.lanes as f64 / (self.updates as usize * self.batch) as f64
+        let seconds = self.seconds_where(|phase| match phase {
+            Phase::Detached | Phase::Recorded | Phase::Backward => true,
+            Phase::Outside(part) => matches!(part, Part::Carry | Part::Metrics),
+        });
+        seconds * self.lanes as f64 / self.sequences()
     }
 
-    /// Seconds of one thread's work for each sequence, outside of the lanes.
+    /// Seconds per sequence of what one thread does while the lanes have nothing to do.
     pub fn serial_per_sequence(&self) -> f64 {
-        let serial: f64 = self.lines.iter().filter(|l| SERIAL.contains(&l.name)).map(|line| line.seconds).sum();
-        serial / (self.updates as usize * self.batch) as f64
+        let serial = |phase| matches!(phase, Phase::Outside(Part::Examples | Part::Losses | Part::Halting));
+        self.seconds_where(serial) / self.sequences()
+    }
+
+    fn seconds_where(&self, counts: impl Fn(Phase) -> bool) -> f64 {
+        self.lines.iter().filter(|line| counts(line.phase)).map(|line| line.seconds).sum()
+    }
+
+    /// Sequences of all updates.
+    fn sequences(&self) -> f64 {
+        (self.updates as usize * self.batch) as f64
     }
 }

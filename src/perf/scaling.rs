@@ -1,26 +1,26 @@
-//! What an update would cost on a machine with more cores: a model of five parts, pure functions only.
+//! What an update would take on a machine with more cores: an analytic model of data-parallel training, pure functions only.
 //!
 //! | part | seconds |
 //! |---|---|
-//! | lanes | rounds of gradient groups (`⌈groups / cores⌉`) × a group's seconds on one core; not less than all bytes of packed weights that the calls read ÷ bandwidth |
-//! | reduction | the bytes of the gradient tree ÷ bandwidth |
-//! | optimizer | the bytes of Adam, moving average and packing ÷ bandwidth |
-//! | barrier | [`JOINS`] fork-joins, each a tree of hand-overs `⌈log₂ cores⌉` deep |
-//! | serial | what one thread does for every sequence: refilling, losses, halting |
+//! | lanes | the larger of compute (rounds of gradient groups, `⌈groups / cores⌉`, × a group's seconds on one core) and weight traffic (bytes of packed weights that the calls read ÷ bandwidth): a roofline |
+//! | reduction | bytes that the all-reduce of the gradients moves ÷ bandwidth |
+//! | optimizer | bytes that Adam, EMA and packing move ÷ bandwidth |
+//! | barrier | [`JOINS`] fork-joins, each a binary tree of `⌈log₂ cores⌉` hand-overs |
+//! | serial | what one thread does for every sequence: refilling slots, losses, halting (Amdahl's serial part) |
 //!
 //! Bandwidth is what one core was measured to stream, times cores, up to what the memory of its sockets gives
-//! ([`SOCKET_BANDWIDTH`], [`CORES_PER_SOCKET`]: stated, not measured). Everything else of [`Machine`] is measured on
-//! the machine at hand. Caches that hold the weights are not counted on, so streaming is an upper bound.
+//! ([`SOCKET_BANDWIDTH`], [`CORES_PER_SOCKET`]: stated, not measured). Everything else of [`MachineFigures`] is measured
+//! on the machine at hand. No weight is taken to stay in a cache, so weight traffic is an upper bound.
 
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::device::precision_for;
-use crate::engine::partial_sums;
+use crate::device::{Cpu, Device};
+use crate::engine::{partial_sums, precision_for};
 use crate::model::{Model, model_flops};
 use crate::simd::Precision;
 
-/// Places in an update where all lanes meet: after the groups, after the sum, after the optimizer.
+/// Barriers of an update, where all lanes meet: after the groups, after the sum, after the optimizer.
 pub const JOINS: f64 = 3.0;
 
 /// Bytes per second of a server socket's memory: 12 channels of DDR5-4800.
@@ -34,10 +34,10 @@ const F32: f64 = 4.0;
 
 /// What one update of an experiment has to do, on whatever machine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct UpdateWork {
     /// Sequences in the batch.
     pub batch: usize,
-    /// Gradient groups: no more cores than these can work at once.
+    /// Gradient groups, the units of data parallelism: no more cores than these can work at once.
     pub groups: usize,
     /// Sequences a lane takes at a time.
     pub shard: usize,
@@ -45,34 +45,34 @@ pub struct Step {
     pub flops_per_sequence: f64,
     /// Dense weights.
     pub weights: usize,
-    /// Bytes of packed weights that a shard reads.
+    /// Bytes of packed weights that the GEMMs of one shard read.
     pub streamed_per_shard: f64,
-    /// Bytes of one packed element, forward and transposed form each.
+    /// Bytes of one packed element; a weight is packed twice, as it is and transposed.
     pub packed_element: f64,
 }
 
 /// What was measured on the machine at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Machine {
+pub struct MachineFigures {
     /// FMA limit of one core while all work, FLOP/s.
     pub core_limit: f64,
-    /// Seconds of one sequence's forward and backward pass on one core, other cores working too.
+    /// Lane seconds per sequence, forward and backward pass without reduction, while the other cores work too.
     pub sequence_seconds: f64,
     /// Bytes per second one core streams (read and write together) while all do.
     pub core_bandwidth: f64,
-    /// Seconds of one hand-over between two threads.
+    /// Seconds of one hand-over between two threads: the latency of one level of a fork-join.
     pub handover_seconds: f64,
-    /// Seconds of one thread's work for each sequence, outside of the lanes.
+    /// Seconds per sequence of what one thread does while the lanes wait.
     pub serial_per_sequence: f64,
 }
 
-/// Seconds of one update, by part.
+/// Predicted seconds of one update, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     pub cores: usize,
-    /// Forward and backward passes of the lanes, if arithmetic holds them.
+    /// Forward and backward passes of the lanes, if arithmetic bounds them.
     pub compute: f64,
-    /// The same, if the reading of weights holds them.
+    /// The same, if the traffic of the packed weights bounds them.
     pub streaming: f64,
     pub reduction: f64,
     pub optimizer: f64,
@@ -80,7 +80,7 @@ pub struct Prediction {
     pub serial: f64,
 }
 
-impl Step {
+impl UpdateWork {
     /// The update of a complete experiment.
     pub fn new(config: &Config) -> Self {
         let model = Model::new(&config.model, &config.task);
@@ -91,12 +91,12 @@ impl Step {
             Precision::Bf16 => 2.0,
         };
         let recorded = model.schedule.calls.iter().filter(|call| call.recorded).count();
-        // Forward passes read the forward form, backward passes the transposed one; several nets share the calls.
+        // A forward pass reads a weight as it is, a backward pass transposed; several nets share the calls.
         let passes = (model.schedule.calls.len() + recorded) as f64 / model.nets.len() as f64;
         Self {
             batch: train.batch_size,
             groups: crate::engine::gradient_groups(train),
-            shard: crate::engine::shard(model.len),
+            shard: Cpu::<f32>::shard(model.len),
             flops_per_sequence: model_flops(&model).total(),
             weights,
             streamed_per_shard: passes * weights as f64 * packed_element,
@@ -115,28 +115,28 @@ impl Step {
         self.shards() * self.streamed_per_shard
     }
 
-    /// Bytes that summing the groups' gradients moves: below `cores` partial sums two are read and one is written for
-    /// each addition; those that are left are each read once, and their sum is written.
+    /// Bytes that the all-reduce of the groups' gradients moves. While there are more partial sums than `cores`, an addition
+    /// reads two and writes one; those that are left are each read once, and their sum is written.
     pub fn reduction_bytes(&self, cores: usize) -> f64 {
         let left = partial_sums(self.groups, cores) as f64;
         let gradient = F32 * self.weights as f64;
         (self.groups as f64 - left) * 3.0 * gradient + if left > 1.0 { (left + 1.0) * gradient } else { gradient }
     }
 
-    /// Bytes of the optimizer's sweep: weight, two moments and average read and written, gradient read, packed forms
-    /// written.
+    /// Bytes of the optimizer's sweep: it reads and writes weight, two moments and EMA, reads the gradient, and writes both
+    /// packed forms.
     pub fn optimizer_bytes(&self) -> f64 {
         (9.0 * F32 + 2.0 * self.packed_element) * self.weights as f64
     }
 
-    /// All bytes counted.
+    /// Memory traffic of an update: all bytes counted.
     pub fn bytes(&self, cores: usize) -> f64 {
         self.streamed_bytes() + self.reduction_bytes(cores) + self.optimizer_bytes()
     }
 }
 
-impl Machine {
-    /// Bytes per second of so many cores together.
+impl MachineFigures {
+    /// Memory bandwidth of so many cores together, bytes per second.
     pub fn bandwidth(&self, cores: usize) -> f64 {
         let sockets = cores.div_ceil(CORES_PER_SOCKET) as f64;
         (cores as f64 * self.core_bandwidth).min(sockets * SOCKET_BANDWIDTH.max(self.core_bandwidth))
@@ -149,8 +149,8 @@ impl Prediction {
         self.compute.max(self.streaming) + self.reduction + self.optimizer + self.barrier + self.serial
     }
 
-    /// The part that holds most of the time that perfect scaling would not need: what would break first.
-    pub fn worst(&self, ideal_compute: f64) -> &'static str {
+    /// The part that takes most of the time beyond `ideal_compute`, the seconds of perfect scaling.
+    pub fn bottleneck(&self, ideal_compute: f64) -> &'static str {
         let lanes = self.compute.max(self.streaming) - ideal_compute;
         let name = if self.streaming > self.compute { "weight streaming" } else { "uneven groups" };
         let parts = [
@@ -164,20 +164,20 @@ impl Prediction {
     }
 }
 
-/// The update `step` on `cores` cores like those of `machine`.
-pub fn predict(step: &Step, machine: &Machine, cores: usize) -> Prediction {
+/// An update on `cores` cores like those of `machine`.
+pub fn predict(work: &UpdateWork, machine: &MachineFigures, cores: usize) -> Prediction {
     let cores = cores.max(1);
-    let bandwidth = machine.bandwidth(cores.min(step.groups));
-    let rounds = step.groups.div_ceil(cores) as f64;
-    let group_seconds = step.batch as f64 / step.groups as f64 * machine.sequence_seconds;
+    let bandwidth = machine.bandwidth(cores.min(work.groups));
+    let rounds = work.groups.div_ceil(cores) as f64;
+    let group_seconds = work.batch as f64 / work.groups as f64 * machine.sequence_seconds;
     Prediction {
         cores,
         compute: rounds * group_seconds,
-        streaming: step.streamed_bytes() / bandwidth,
-        reduction: step.reduction_bytes(cores) / bandwidth,
-        optimizer: step.optimizer_bytes() / machine.bandwidth(cores),
+        streaming: work.streamed_bytes() / bandwidth,
+        reduction: work.reduction_bytes(cores) / bandwidth,
+        optimizer: work.optimizer_bytes() / machine.bandwidth(cores),
         barrier: JOINS * machine.handover_seconds * f64::from(cores.next_power_of_two().ilog2()),
-        serial: step.batch as f64 * machine.serial_per_sequence,
+        serial: work.batch as f64 * machine.serial_per_sequence,
     }
 }
 
@@ -185,11 +185,11 @@ pub fn predict(step: &Step, machine: &Machine, cores: usize) -> Prediction {
 mod tests {
     use super::*;
 
-    fn published() -> Step {
-        Step::new(&Config::resolve(Some("sudoku-extreme"), None, &[]).unwrap())
+    fn published() -> UpdateWork {
+        UpdateWork::new(&Config::resolve(Some("sudoku-extreme"), None, &[]).unwrap())
     }
 
-    const MACHINE: Machine = Machine {
+    const MACHINE: MachineFigures = MachineFigures {
         core_limit: 240e9,
         sequence_seconds: 0.2,
         core_bandwidth: 15e9,
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn more_cores_are_never_slower_while_hand_overs_are_free_and_stop_helping_at_the_number_of_groups() {
         let step = published();
-        let machine = Machine { handover_seconds: 0.0, ..MACHINE };
+        let machine = MachineFigures { handover_seconds: 0.0, ..MACHINE };
         let seconds = |cores| predict(&step, &machine, cores).seconds();
         for cores in 1..200 {
             // Between two powers of two as many partial sums are left, so the bytes stay and the bandwidth grows.
@@ -233,20 +233,20 @@ mod tests {
         let step = published();
         assert_eq!(predict(&step, &MACHINE, 128).compute, predict(&step, &MACHINE, 96).compute);
         assert_eq!(predict(&step, &MACHINE, 192).compute, 4.0 * MACHINE.sequence_seconds);
-        assert_eq!(predict(&step, &MACHINE, 128).worst(6.0 * MACHINE.sequence_seconds), "uneven groups");
+        assert_eq!(predict(&step, &MACHINE, 128).bottleneck(6.0 * MACHINE.sequence_seconds), "uneven groups");
     }
 
     #[test]
     fn a_machine_that_streams_slowly_is_held_by_streaming() {
-        let slow = Machine { core_bandwidth: 1e8, ..MACHINE };
+        let slow = MachineFigures { core_bandwidth: 1e8, ..MACHINE };
         let prediction = predict(&published(), &slow, 64);
         assert!(prediction.streaming > prediction.compute);
-        assert_eq!(prediction.worst(prediction.compute), "weight streaming");
+        assert_eq!(prediction.bottleneck(prediction.compute), "weight streaming");
     }
 
     #[test]
     fn the_sum_moves_three_buffers_an_addition_on_one_core_and_each_once_when_every_group_has_its_own() {
-        let step = Step { groups: 8, weights: 100, ..published() };
+        let step = UpdateWork { groups: 8, weights: 100, ..published() };
         assert_eq!(step.reduction_bytes(1), 400.0 * (7.0 * 3.0 + 1.0));
         assert_eq!(step.reduction_bytes(8), 400.0 * 9.0);
         assert_eq!([1, 2, 3, 4, 7, 8, 100].map(|cores| partial_sums(8, cores)), [1, 2, 2, 4, 4, 8, 8]);

@@ -1,11 +1,10 @@
 //! A training step to time: random tokens, no data set, slots that never halt early.
 
-use rayon::prelude::*;
-
 use super::Profile;
 use crate::config::Config;
 use crate::dataset::Examples;
-use crate::engine::{Group, Lanes, Weights, shard};
+use crate::device::{Cpu, HostDevice};
+use crate::engine::{LaneEngine, Lanes, Weights};
 use crate::error::Result;
 use crate::model::{Model, forward_flops, update_flops};
 use crate::rng::Rng;
@@ -28,12 +27,12 @@ impl RandomTokens {
 impl Examples for RandomTokens {
     fn next_batch(&mut self) {}
 
-    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
         for (input, label) in inputs.iter_mut().zip(labels) {
             *input = self.rng.below(self.vocab) as u8;
             *label = self.rng.below(self.vocab) as i32;
         }
-        self.rng.below(self.identifiers) as u32
+        Ok(self.rng.below(self.identifiers) as u32)
     }
 }
 
@@ -47,20 +46,20 @@ pub enum Work {
 }
 
 /// A step that can be repeated.
-pub struct Workload {
-    trainer: Trainer,
+pub struct Workload<'a, D: HostDevice = Cpu<f32>> {
+    trainer: Trainer<LaneEngine<'a, D>>,
     examples: RandomTokens,
     /// Model FLOPs of the last update.
     last_update: Option<f64>,
 }
 
-impl Workload {
+impl<'a, D: HostDevice> Workload<'a, D> {
     /// A fresh model of `config` and a batch of random puzzles.
-    pub fn new(config: Config) -> Self {
+    pub fn new(lanes: &'a Lanes<D>, config: Config) -> Self {
         let model = Model::new(&config.model, &config.task);
         let weights = Weights::new(&model, &config);
         let examples = RandomTokens::new(config.task.vocab_size, config.task.num_puzzle_identifiers);
-        Self { trainer: Trainer::new(config, weights, u64::MAX), examples, last_update: None }
+        Self { trainer: Trainer::on(lanes, config, weights, u64::MAX), examples, last_update: None }
     }
 
     /// Supervision steps that a sequence may live.
@@ -78,9 +77,12 @@ impl Workload {
     }
 
     /// Profiles so many updates.
-    pub fn profile(&mut self, lanes: &Lanes, updates: u64) -> Result<Profile> {
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn profile(&mut self, updates: u64) -> Result<Profile> {
         let Self { trainer, examples, .. } = self;
-        Profile::record(lanes, trainer, updates, |trainer| trainer.step(lanes, examples).map(|_| ()))
+        Profile::record(trainer, updates, |trainer| trainer.step(examples).map(|_| ()))
     }
 
     /// The model that is timed.
@@ -89,31 +91,14 @@ impl Workload {
     }
 
     /// Does the work once.
-    pub fn run(&mut self, lanes: &Lanes, work: Work) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn run(&mut self, work: Work) -> Result<()> {
         match work {
-            Work::Train => {
-                self.last_update = Some(self.trainer.step(lanes, &mut self.examples)?.model_flops);
-                Ok(())
-            }
-            Work::Forward => {
-                let (model, weights) = (&self.trainer.model, &self.trainer.weights);
-                let groups = &mut self.trainer.groups;
-                let shard = shard(model.len);
-                lanes.install(|| match &mut groups[..] {
-                    [one] if one.slots() <= shard => {
-                        lanes.alone(|lane| lane.infer(model, weights, one, 0..one.slots()));
-                    }
-                    many => many.par_iter_mut().for_each(|group| infer_group(lanes, model, weights, group, shard)),
-                });
-                Ok(())
-            }
+            Work::Train => self.last_update = Some(self.trainer.step(&mut self.examples)?.model_flops),
+            Work::Forward => self.trainer.engine.infer(&self.trainer.model),
         }
-    }
-}
-
-fn infer_group(lanes: &Lanes, model: &Model, weights: &Weights, group: &mut Group, shard: usize) {
-    for first in (0..group.slots()).step_by(shard) {
-        let slots = first..group.slots().min(first + shard);
-        lanes.with_lane(|lane| lane.infer(model, weights, group, slots));
+        Ok(())
     }
 }

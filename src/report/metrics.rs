@@ -4,65 +4,60 @@
 //! run finds its log complete up to the checkpoint, cuts off what came after, and ends with the log of a run that never
 //! stopped.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Points;
 use crate::error::{Error, Result};
+use crate::files::AppendFile;
 
 /// Longest line that counts as a record.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// An open log, to append to.
 #[derive(Debug)]
-pub struct MetricsLog {
-    path: PathBuf,
-    file: File,
-}
+pub struct MetricsLog(AppendFile);
 
 impl MetricsLog {
     /// Starts a log; an existing file is emptied.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|e| Error::io(path, e))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        Ok(Self(AppendFile::create(path)?))
     }
 
     /// Goes on with a log after update `step`: later records and a torn last line are cut off. A missing file is
     /// started anew.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
-        let file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|e| Error::io(path, e))?;
+        let file = AppendFile::open(path)?;
         let mut keep = 0;
-        for line in Lines::new(&file, path) {
+        for line in Lines::new(file.file(), path) {
             let line = line?;
             if line.record.get("step").and_then(Value::as_u64).is_none_or(|s| s > step) {
                 break;
             }
             keep = line.end;
         }
-        file.set_len(keep).and_then(|()| file.sync_all()).map_err(|e| Error::io(path, e))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        file.truncate(keep)?;
+        Ok(Self(file))
     }
 
     /// Appends one record: something that serialises to a JSON object with a whole number `step`. The line is written
     /// in one piece. Numbers that are not finite become `null`, which is all JSON has for them.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
-        let unfit = |what: &str| Error::input(format!("{}: a record {what}", self.path.display()));
+        let unfit = |what: &str| Error::input(format!("{}: a record {what}", self.0.path().display()));
         let value = serde_json::to_value(record).map_err(|e| unfit(&format!("is not JSON: {e}")))?;
         if value.get("step").and_then(Value::as_u64).is_none() {
             return Err(unfit("needs a whole number `step`"));
         }
-        let line = format!("{value}\n");
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))
+        self.0.append(format!("{value}\n").as_bytes())
     }
 
     /// Puts everything appended so far on disk.
     pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path, e))
+        self.0.sync()
     }
 }
 
@@ -147,6 +142,8 @@ impl Iterator for Lines<'_> {
 mod tests {
     use serde_json::json;
 
+    use std::path::PathBuf;
+
     use super::*;
 
     fn log(steps: &[u64], torn: &str) -> (tempfile::TempDir, PathBuf) {
@@ -158,7 +155,7 @@ mod tests {
                 .expect("append");
         }
         log.sync().expect("sync");
-        log.file.write_all(torn.as_bytes()).expect("write");
+        log.0.append(torn.as_bytes()).expect("write");
         (dir, path)
     }
 

@@ -7,6 +7,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::ticks::{self, Axis};
 use crate::error::{Error, Result};
+use crate::files::atomic;
 
 const SIZE: (u32, u32) = (960, 560);
 const FONT: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
@@ -107,7 +108,7 @@ impl Chart {
 
     /// Writes the chart as an SVG file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_svg()?).map_err(|e| Error::io(path, e))
+        atomic::write_bytes(path, self.to_svg()?.as_bytes())
     }
 
     /// The chart as SVG text.

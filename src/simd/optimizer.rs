@@ -1,5 +1,6 @@
 //! One sweep of Adam over a flat slice: weights, moments and moving average together.
 
+use super::Real;
 use super::vector::{Kernel, Simd, dispatch, sweep};
 
 /// Which update rule turns the moments into a step.
@@ -13,42 +14,42 @@ pub enum Update {
 
 /// Everything the sweep needs for update `t`, the bias corrections worked out.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamCoefficients {
+pub struct AdamCoefficients<T> {
     pub update: Update,
-    pub beta1: f32,
-    pub beta2: f32,
+    pub beta1: T,
+    pub beta2: T,
     /// `1 − lr·weight_decay`.
-    pub decay: f32,
+    pub decay: T,
     /// `lr / (1 − β1ᵗ)`.
-    pub step: f32,
+    pub step: T,
     /// `1 / √(1 − β2ᵗ)`.
-    pub inv_sqrt_correction2: f32,
+    pub inv_sqrt_correction2: T,
     /// μ of the moving average; 1 leaves it as it is.
-    pub ema_rate: f32,
+    pub ema_rate: T,
     /// Factor on the gradient (clipping).
-    pub grad_scale: f32,
+    pub grad_scale: T,
 }
 
 /// SPEC "Optimizers, schedule, EMA" on equal-length slices: p, m, v and e are updated from the gradient g.
-pub fn adam_step(c: &AdamCoefficients, p: &mut [f32], m: &mut [f32], v: &mut [f32], e: &mut [f32], g: &[f32]) {
+pub fn adam_step<T: Real>(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
     let n = p.len();
     assert!(m.len() == n && v.len() == n && e.len() == n && g.len() == n);
     dispatch(Step { c, p, m, v, e, g });
 }
 
-struct Step<'a> {
-    c: &'a AdamCoefficients,
-    p: &'a mut [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-    e: &'a mut [f32],
-    g: &'a [f32],
+struct Step<'a, T> {
+    c: &'a AdamCoefficients<T>,
+    p: &'a mut [T],
+    m: &'a mut [T],
+    v: &'a mut [T],
+    e: &'a mut [T],
+    g: &'a [T],
 }
 
-impl Kernel<f32> for Step<'_> {
+impl<T: Real> Kernel<T> for Step<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd<T = f32>>(self, s: S) {
+    fn run<S: Simd<T = T>>(self, s: S) {
         match self.c.update {
             Update::Atan2 => self.sweep::<S, true>(s),
             Update::Ratio => self.sweep::<S, false>(s),
@@ -56,14 +57,14 @@ impl Kernel<f32> for Step<'_> {
     }
 }
 
-impl Step<'_> {
+impl<T: Real> Step<'_, T> {
     #[inline(always)]
-    fn sweep<S: Simd<T = f32>, const ATAN2: bool>(self, s: S) {
+    fn sweep<S: Simd<T = T>, const ATAN2: bool>(self, s: S) {
         let Self { c, p, m, v, e, g } = self;
-        let (rest1, rest2) = (s.splat(1.0 - c.beta1), s.splat(1.0 - c.beta2));
+        let (rest1, rest2) = (s.splat(T::ONE - c.beta1), s.splat(T::ONE - c.beta2));
         let (decay, step, correction) = (s.splat(c.decay), s.splat(-c.step), s.splat(c.inv_sqrt_correction2));
-        let (keep, take) = (s.splat(c.ema_rate), s.splat(1.0 - c.ema_rate));
-        let (grad_scale, epsilon) = (s.splat(c.grad_scale), s.splat(1e-8));
+        let (keep, take) = (s.splat(c.ema_rate), s.splat(T::ONE - c.ema_rate));
+        let (grad_scale, epsilon) = (s.splat(c.grad_scale), s.splat(T::from_f64(1e-8)));
         sweep!(S, p.len(), at => {
             let g = s.mul(at.load(s, g), grad_scale);
             let (m0, v0) = (at.load(s, m), at.load(s, v));

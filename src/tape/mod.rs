@@ -1,4 +1,4 @@
-//! Reverse-mode differentiation with a dozen fat operations over one arena.
+//! Reverse-mode differentiation with a few fat operations, on a device.
 //!
 //! A [`Tape`] runs operations (see [`ops`]) on the spot and, while it is *recording*, remembers what their backward
 //! passes need. Detached, it remembers nothing: a [`Var`] is an owned handle, operations that take it by value have
@@ -6,11 +6,12 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use trm::tape::{Grads, Layout, Memory, Params, Tape, Use, ops};
+//! use trm::device::{Cpu, Grads, Layout, Params, Usage};
+//! use trm::tape::{Memory, Tape, ops};
 //!
 //! let mut layout = Layout::default();
-//! let w = layout.push("w", 1, 2, Use::Rows);
-//! let mut params = Params::<f64>::new(Arc::new(layout));
+//! let w = layout.push("w", 1, 2, Usage::Rows);
+//! let mut params = Params::<Cpu<f64>>::new(Arc::new(layout));
 //! params.update(|values| values[..2].copy_from_slice(&[3.0, 4.0]));
 //!
 //! let mut memory = Memory::default();
@@ -25,50 +26,31 @@
 //! assert_eq!(tape.grad(&x), Some(&[3.0, 4.0][..]));
 //! ```
 
-mod arena;
-mod gather;
 pub mod gradcheck;
 pub mod ops;
-mod params;
 pub mod profile;
-
-pub use arena::{Arena, Block};
-pub use gather::ROWS_ENOUGH;
-pub use params::{Grads, Layout, ParamId, Params, Tensor, Use, set_node};
 
 use std::ops::Range;
 
-use crate::simd::{self, Real, RopeTable};
+use crate::device::{Block, Device, Grads, HostDevice, Params, Real};
 use ops::Op;
-use profile::{Phase, Stopwatch};
+use profile::{Part, Phase, Stopwatch};
 
-/// A lane's memory: the arena and the bookkeeping of the tape that runs in it. Outlives the tapes.
-pub struct Memory<T> {
-    arena: Arena<T>,
+/// A lane's memory: the device, and the bookkeeping of the tape that runs on it. Outlives the tapes.
+pub struct Memory<D: Device> {
+    /// What the operations run on.
+    pub device: D,
     slots: Vec<Slot>,
     nodes: Vec<Op>,
-    /// Token and label numbers that recorded operations refer to.
+    /// Tokens, and rows of experts, that operations refer to.
     indices: Vec<u32>,
-    rope: Option<RopeTable<T>>,
-    /// Uses of weights whose gradients are still to be added up.
-    uses: Vec<gather::Use>,
-    /// Scratch of a gradient that is computed transposed.
-    turned: Vec<T>,
     /// Times operations while there is one.
     pub stopwatch: Option<Box<Stopwatch>>,
 }
 
-impl<T: Real> Default for Memory<T> {
+impl<D: Device> Default for Memory<D> {
     fn default() -> Self {
-        let (slots, nodes, indices, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { arena: Arena::default(), slots, nodes, indices, rope: None, uses, turned: Vec::new(), stopwatch: None }
-    }
-}
-
-impl<T: Real> Memory<T> {
-    /// Bytes of the arena.
-    pub fn size_bytes(&self) -> usize {
-        self.arena.size_bytes() + self.turned.len() * size_of::<T>()
+        Self { device: D::new(), slots: Vec::new(), nodes: Vec::new(), indices: Vec::new(), stopwatch: None }
     }
 }
 
@@ -94,21 +76,22 @@ struct Slot {
 pub struct Var(SlotId);
 
 /// Runs operations over a [`Memory`] and reads the weights from a [`Params`]. See the [module](self).
-pub struct Tape<'a, T> {
-    memory: &'a mut Memory<T>,
-    params: &'a Params<T>,
+pub struct Tape<'a, D: Device> {
+    memory: &'a mut Memory<D>,
+    params: &'a Params<D>,
     recording: bool,
+    /// A loss that an operation deep inside adds to the one that is asked for.
+    side_loss: Option<Var>,
 }
 
-impl<'a, T: Real> Tape<'a, T> {
+impl<'a, D: Device> Tape<'a, D> {
     /// An empty, recording tape; whatever an earlier tape left in `memory` is gone.
-    pub fn new(memory: &'a mut Memory<T>, params: &'a Params<T>) -> Self {
-        memory.arena.reset();
+    pub fn new(memory: &'a mut Memory<D>, params: &'a Params<D>) -> Self {
+        memory.device.reset();
         memory.slots.clear();
         memory.nodes.clear();
         memory.indices.clear();
-        memory.uses.clear();
-        Self { memory, params, recording: true }
+        Self { memory, params, recording: true, side_loss: None }
     }
 
     /// Recorded or detached: whether the operations that follow carry gradient.
@@ -116,8 +99,32 @@ impl<'a, T: Real> Tape<'a, T> {
         self.recording = recording;
     }
 
+    /// Adds `[sequences, 1]` to the side loss: one that comes up deep inside of a network and is to be minimised beside the
+    /// loss of the answer.
+    pub fn add_side_loss(&mut self, loss: Var) {
+        self.side_loss = Some(match self.side_loss.take() {
+            None => loss,
+            Some(before) => {
+                let total = ops::add(self, &[&before, &loss]);
+                self.release(before);
+                self.release(loss);
+                total
+            }
+        });
+    }
+
+    /// The side loss since it was taken last; `None` without any.
+    pub fn take_side_loss(&mut self) -> Option<Var> {
+        self.side_loss.take()
+    }
+
+    /// What the operations run on.
+    pub(crate) fn device(&self) -> &D {
+        &self.memory.device
+    }
+
     /// The weights.
-    pub fn params(&self) -> &'a Params<T> {
+    pub fn params(&self) -> &'a Params<D> {
         self.params
     }
 
@@ -127,34 +134,42 @@ impl<'a, T: Real> Tape<'a, T> {
     }
 
     /// A constant `[rows, cols]`.
-    pub fn constant(&mut self, rows: usize, cols: usize, values: &[T]) -> Var {
+    pub fn constant(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         assert_eq!(values.len(), rows * cols, "constant of {rows}×{cols}");
-        let id = self.new_slot(rows, cols);
-        let block = self.value_block(id);
-        self.memory.arena.get_mut(block).copy_from_slice(values);
+        let (id, block) = self.new_value(rows, cols);
+        self.memory.device.upload(values, block);
         Var(id)
     }
 
     /// A constant `[rows, cols]` of zeros.
     pub fn zeros(&mut self, rows: usize, cols: usize) -> Var {
-        let id = self.new_slot(rows, cols);
-        let block = self.value_block(id);
-        self.memory.arena.get_mut(block).fill(T::ZERO);
+        let (id, block) = self.new_value(rows, cols);
+        self.memory.device.fill(block, D::T::ZERO);
         Var(id)
     }
 
+    /// A constant `[rows, cols]` with arbitrary contents, to be written piece by piece.
+    pub(crate) fn uninitialised(&mut self, rows: usize, cols: usize) -> Var {
+        Var(self.new_slot(rows, cols))
+    }
+
+    /// The device, and the elements of a constant's rows, for writing from outside of the operations.
+    pub(crate) fn rows_mut(&mut self, constant: &Var, rows: Range<usize>) -> (&mut D, &'a Params<D>, Block) {
+        let (_, cols) = self.shape(constant);
+        let block = self.overwritten(constant).part(rows.start * cols, rows.len() * cols);
+        (&mut self.memory.device, self.params, block)
+    }
+
     /// `target[rows] ← target[rows] + alpha · source[rows]`, of two constants: nothing is recorded.
-    pub fn accumulate(&mut self, target: &Var, rows: Range<usize>, alpha: T, source: &Var) {
+    pub fn accumulate(&mut self, target: &Var, rows: Range<usize>, alpha: D::T, source: &Var) {
         assert!(!self.needs_grad(target) && !self.needs_grad(source), "gradient would be lost");
         let (_, cols) = self.shape(target);
-        let elements = |block: Block| block.part(rows.start * cols, rows.len() * cols);
-        let blocks = (elements(self.value_block(source.0)), elements(self.value_block(target.0)));
-        let ([source], [target]) = self.memory.arena.split([blocks.0], [blocks.1]);
-        crate::simd::axpy(target, alpha, source);
+        let [from, to] = [source, target].map(|var| self.block(var).part(rows.start * cols, rows.len() * cols));
+        self.memory.device.axpy(alpha, from, to);
     }
 
     /// An input `[rows, cols]` whose gradient is wanted.
-    pub fn leaf(&mut self, rows: usize, cols: usize, values: &[T]) -> Var {
+    pub fn leaf(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         let var = self.constant(rows, cols, values);
         let slot = self.slot_mut(var.0);
         slot.needs_grad = true;
@@ -168,14 +183,22 @@ impl<'a, T: Real> Tape<'a, T> {
         (slot.rows, slot.cols)
     }
 
-    /// The value, row-major.
-    pub fn value(&self, var: &Var) -> &[T] {
-        self.memory.arena.get(self.value_block(var.0))
+    /// Copies a value, row-major, to the host.
+    pub fn download(&self, var: &Var, to: &mut [D::T]) {
+        self.memory.device.download(self.block(var), to);
     }
 
-    /// The gradient of a leaf after [`Tape::backward`]; `None` when nothing depended on it.
-    pub fn grad(&self, var: &Var) -> Option<&[T]> {
-        self.slot(var.0).grad.map(|block| self.memory.arena.get(block))
+    /// The token of each row of logits, the first of the largest, to the host.
+    pub fn predict(&self, logits: &Var, tokens: &mut [u8]) {
+        self.memory.device.predict(self.block(logits), tokens);
+    }
+
+    /// Copies the gradient of a leaf after [`Tape::backward`] to the host: zeros when nothing depended on it.
+    pub fn download_grad(&self, var: &Var, to: &mut [D::T]) {
+        match self.slot(var.0).grad {
+            Some(block) => self.memory.device.download(block, to),
+            None => to.fill(D::T::ZERO),
+        }
     }
 
     /// Whether a gradient would reach this value.
@@ -188,32 +211,54 @@ impl<'a, T: Real> Tape<'a, T> {
         self.release_slot(var.0);
     }
 
-    /// Runs every recorded operation backwards. Each seed is a value and the gradient with respect to it; weight
-    /// gradients are *added* to `grads`, leaf gradients are read with [`Tape::grad`] afterwards. Values computed on
-    /// the way are used up: only leaves can be read after this.
-    pub fn backward(&mut self, seeds: &[(&Var, &[T])], grads: &mut Grads<T>) {
+    /// Runs every recorded operation backwards. Each seed is a value and the gradient with respect to each of its elements;
+    /// weight gradients are *added* to `grads`, leaf gradients are read with [`Tape::download_grad`] afterwards. Values
+    /// computed on the way are used up: only leaves can be read after this.
+    pub fn backward_from(&mut self, seeds: &[(&Var, D::T)], grads: &mut Grads<D>) {
         for &(var, seed) in seeds {
-            let mut backward = Backward { memory: self.memory, params: self.params, grads, operation: "seed" };
-            if let Some(grad) = backward.grad_in(var.0) {
-                crate::simd::add_assign(backward.memory.arena.get_mut(grad), seed);
+            if let Some(grad) = self.backward_pass(grads).grad_in_or_new(var.0) {
+                assert!(grad.is_new, "one seed for each value");
+                self.memory.device.fill(grad.block, seed);
             }
         }
+        self.run_backward(grads);
+    }
+
+    /// As [`Tape::backward_from`], with a gradient of its own for every element.
+    pub fn backward(&mut self, seeds: &[(&Var, &[D::T])], grads: &mut Grads<D>) {
+        for &(var, seed) in seeds {
+            if let Some(grad) = self.backward_pass(grads).grad_in_or_new(var.0) {
+                assert!(grad.is_new, "one seed for each value");
+                self.memory.device.upload(seed, grad.block);
+            }
+        }
+        self.run_backward(grads);
+    }
+
+    fn backward_pass<'b>(&'b mut self, grads: &'b mut Grads<D>) -> Backward<'b, D> {
+        Backward { memory: self.memory, params: self.params, grads }
+    }
+
+    fn run_backward(&mut self, grads: &mut Grads<D>) {
         while let Some(op) = self.memory.nodes.pop() {
             let output = op.output();
             if self.slot(output).grad.is_none() {
                 continue;
             }
-            op.backward(&mut Backward { memory: self.memory, params: self.params, grads, operation: op.name() });
+            op.backward(&mut self.backward_pass(grads));
             self.charge(&op, Phase::Backward);
             if op.creates_output() {
                 let slot = &mut self.memory.slots[output.0 as usize];
                 let blocks = [slot.value.take(), slot.grad.take()];
                 for block in blocks.into_iter().flatten() {
-                    self.memory.arena.release(block);
+                    self.memory.device.release(block);
                 }
             }
         }
-        gather::finish(self.memory, self.params, grads);
+        let bytes = self.memory.device.finish_weight_grads(self.params, grads);
+        if let Some(watch) = self.memory.stopwatch.as_mut().filter(|_| bytes > 0) {
+            watch.settle(bytes as f64);
+        }
     }
 
     // What operations are made of.
@@ -226,15 +271,26 @@ impl<'a, T: Real> Tape<'a, T> {
         &mut self.memory.slots[id.0 as usize]
     }
 
+    /// The elements of a value.
+    pub(crate) fn block(&self, var: &Var) -> Block {
+        self.value_block(var.0)
+    }
+
     fn value_block(&self, id: SlotId) -> Block {
         self.slot(id).value.expect("the value is still there")
     }
 
     /// A new slot with memory of arbitrary contents.
     fn new_slot(&mut self, rows: usize, cols: usize) -> SlotId {
-        let value = Some(self.memory.arena.alloc(rows * cols));
+        let value = Some(self.memory.device.alloc(rows * cols));
         self.memory.slots.push(Slot { rows, cols, value, grad: None, needs_grad: false, saved: false });
         SlotId(self.memory.slots.len() as u32 - 1)
+    }
+
+    /// A new slot, and its memory.
+    fn new_value(&mut self, rows: usize, cols: usize) -> (SlotId, Block) {
+        let id = self.new_slot(rows, cols);
+        (id, self.value_block(id))
     }
 
     fn release_slot(&mut self, id: SlotId) {
@@ -242,7 +298,7 @@ impl<'a, T: Real> Tape<'a, T> {
         if !slot.saved
             && let Some(block) = slot.value.take()
         {
-            self.memory.arena.release(block);
+            self.memory.device.release(block);
         }
     }
 
@@ -251,10 +307,10 @@ impl<'a, T: Real> Tape<'a, T> {
         self.slot_mut(id).saved = true;
     }
 
-    /// The slot of a value about to be overwritten by an operation that works in place.
-    fn overwrite(&mut self, var: &Var) -> SlotId {
+    /// The elements of a value about to be overwritten by an operation that works in place.
+    fn overwritten(&self, var: &Var) -> Block {
         assert!(!self.slot(var.0).saved, "a value that a recorded operation needs cannot be overwritten");
-        var.0
+        self.block(var)
     }
 
     /// Whether a result of these inputs (and of weights, if `has_weights`) is to be recorded.
@@ -262,8 +318,14 @@ impl<'a, T: Real> Tape<'a, T> {
         self.recording && (has_weights || inputs.iter().any(|&id| self.slot(id).needs_grad))
     }
 
-    /// Finishes an operation: notes whether its output carries gradient, and remembers it if so.
-    fn push(&mut self, output: SlotId, recorded: bool, op: impl Into<Op>) -> Var {
+    /// Finishes an operation: notes whether its output carries gradient, and remembers it if so. The backward pass reads the
+    /// values of `reads`, and those of `own`, which nobody else reads.
+    fn push(&mut self, output: SlotId, recorded: bool, reads: &[SlotId], own: &[SlotId], op: impl Into<Op>) -> Var {
+        if recorded {
+            reads.iter().chain(own).for_each(|&id| self.save(id));
+        } else {
+            own.iter().for_each(|&id| self.release_slot(id));
+        }
         self.slot_mut(output).needs_grad = recorded;
         let op = op.into();
         self.charge(&op, if recorded { Phase::Recorded } else { Phase::Detached });
@@ -275,24 +337,36 @@ impl<'a, T: Real> Tape<'a, T> {
 
     /// Reads the stopwatch, if there is one.
     fn charge(&mut self, op: &Op, phase: Phase) {
-        let Memory { stopwatch, slots, .. } = &mut *self.memory;
+        let Memory { stopwatch, slots, device, .. } = &mut *self.memory;
         if let Some(watch) = stopwatch {
-            profile::charge(watch, op, phase, slots, self.params);
+            profile::charge(watch, op, phase, slots, self.params, device.deferred_flops(self.params));
         }
     }
 
     /// Charges the time since the last operation to something outside of the tape, while a stopwatch runs.
-    pub fn lap(&mut self, name: &'static str) {
+    pub fn lap(&mut self, part: Part) {
         if let Some(watch) = &mut self.memory.stopwatch {
-            watch.lap(name, 0.0);
+            watch.lap(part, 0.0);
         }
     }
 
-    /// Keeps numbers for a backward pass; returns where they start.
-    fn keep_indices(&mut self, numbers: impl IntoIterator<Item = u32>) -> usize {
+    /// Keeps tokens or rows until the tape ends; returns where they start.
+    fn keep_indices(&mut self, indices: impl IntoIterator<Item = u32>) -> usize {
         let start = self.memory.indices.len();
-        self.memory.indices.extend(numbers);
+        self.memory.indices.extend(indices);
         start
+    }
+}
+
+impl<D: HostDevice> Tape<'_, D> {
+    /// The value, row-major.
+    pub fn value(&self, var: &Var) -> &[D::T] {
+        self.memory.device.view(self.block(var))
+    }
+
+    /// The gradient of a leaf after [`Tape::backward`]; `None` when nothing depended on it.
+    pub fn grad(&self, var: &Var) -> Option<&[D::T]> {
+        self.slot(var.0).grad.map(|block| self.memory.device.view(block))
     }
 }
 
@@ -305,14 +379,13 @@ struct GradIn {
 }
 
 /// What an operation's backward pass works with.
-pub struct Backward<'a, T> {
-    memory: &'a mut Memory<T>,
-    params: &'a Params<T>,
-    grads: &'a mut Grads<T>,
-    operation: &'static str,
+pub struct Backward<'a, D: Device> {
+    memory: &'a mut Memory<D>,
+    params: &'a Params<D>,
+    grads: &'a mut Grads<D>,
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<D: Device> Backward<'_, D> {
     fn slot(&self, id: SlotId) -> &Slot {
         &self.memory.slots[id.0 as usize]
     }
@@ -330,7 +403,7 @@ impl<T: Real> Backward<'_, T> {
     fn grad_in(&mut self, id: SlotId) -> Option<Block> {
         let grad = self.grad_in_or_new(id)?;
         if grad.is_new {
-            self.memory.arena.get_mut(grad.block).fill(T::ZERO);
+            self.memory.device.fill(grad.block, D::T::ZERO);
         }
         Some(grad.block)
     }
@@ -342,40 +415,23 @@ impl<T: Real> Backward<'_, T> {
             return None;
         }
         let is_new = slot.grad.is_none();
-        let block = *slot.grad.get_or_insert_with(|| self.memory.arena.alloc(slot.rows * slot.cols));
+        let block = *slot.grad.get_or_insert_with(|| self.memory.device.alloc(slot.rows * slot.cols));
         Some(GradIn { block, is_new })
     }
 
-    /// Adds `factor` times an output's gradient to an input's.
-    fn pass_on(&mut self, factor: T, d_out: Block, input: SlotId) {
-        let Some(GradIn { block, is_new }) = self.grad_in_or_new(input) else { return };
-        let ([d], [d_in]) = self.memory.arena.split([d_out], [block]);
-        if !is_new {
-            simd::axpy(d_in, factor, d);
-            return;
-        }
-        d_in.copy_from_slice(d);
-        if factor != T::ONE {
-            simd::scale(d_in, factor);
+    /// Adds an output's gradient to an input's.
+    fn add_to_grad(&mut self, d_out: Block, input: SlotId) {
+        match self.grad_in_or_new(input) {
+            None => {}
+            Some(GradIn { block, is_new: true }) => self.memory.device.copy(d_out, block),
+            Some(GradIn { block, is_new: false }) => self.memory.device.axpy(D::T::ONE, d_out, block),
         }
     }
 
     /// Gives up what the forward pass saved in a slot of the operation's own.
     fn release_saved(&mut self, id: SlotId) {
         if let Some(block) = self.memory.slots[id.0 as usize].value.take() {
-            self.memory.arena.release(block);
-        }
-    }
-
-    /// 1, except while a test makes this term of this operation wrong: see [`gradcheck::fault`].
-    #[inline]
-    fn factor(&self, term: &'static str) -> T {
-        #[cfg(test)]
-        return T::from_f64(gradcheck::fault::factor(self.operation, term));
-        #[cfg(not(test))]
-        {
-            let _ = (term, self.operation);
-            T::ONE
+            self.memory.device.release(block);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Training: batches, halting and updates; a run from its first update to its last.
 
+mod checkpoints;
 mod learning_rate;
 mod run;
 mod trainer;
 
 pub use learning_rate::learning_rate_factor;
 pub use run::{Ending, Run};
-pub(crate) use trainer::GROUPS;
 pub use trainer::{StepReport, Trainer, TrainerState};

@@ -1,27 +1,23 @@
 //! One optimizer update: refill halted slots, run all groups, sum their gradients in a fixed tree, update, halt.
 
 use std::borrow::Cow;
-use std::path::Path;
-use std::sync::Arc;
+use std::convert::Infallible;
 
 use serde::{Deserialize, Serialize};
 
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
 use crate::dataset::Examples;
+use crate::device::{HostDevice, Real};
 use crate::engine::{
-    Adam, Carry, Group, Lanes, PuzzleTable, Sums, Weights, accumulate, adam_coefficients, gradient_groups,
-    largest_gradient, non_finite_tensor, shard,
+    Alone, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
+    groups_of_rank, puzzle_table,
 };
 use crate::error::{Error, Result};
 use crate::infer::HaltRule;
 use crate::model::{Model, network_flops, update_flops};
 use crate::rng::Rng;
-use crate::tape::Grads;
-use crate::tape::profile::Stopwatch;
-
-/// What the profile calls the part of a step in which lanes work on groups.
-pub(crate) const GROUPS: &str = "groups";
+use crate::tape::profile::{Part, Stopwatch};
 
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
@@ -56,16 +52,15 @@ pub struct StepReport {
     pub steps: u64,
 }
 
-/// Everything a run changes as it goes: weights, moments, carry, random numbers.
-pub struct Trainer {
+/// Everything a run changes as it goes, and the engine that changes it.
+pub struct Trainer<E: Engine> {
     pub config: Config,
     pub model: Model,
-    pub weights: Weights,
-    /// Moving average of the dense weights, in their flat order.
-    pub ema: Vec<f32>,
-    /// Boxed, so that they can be handed to the lanes one by one.
-    pub groups: Vec<Box<Group>>,
-    adam: Adam,
+    pub engine: E,
+    /// The processes that train this model together.
+    peers: Box<dyn Peers<E::T>>,
+    /// First slot of the batch that is this process's.
+    first_slot: usize,
     /// Updates done.
     step: u64,
     /// Updates planned: the end of the learning-rate schedule.
@@ -74,18 +69,21 @@ pub struct Trainer {
     calls_skipped: u64,
     flops: UpdateFlops,
     rng: Rng,
-    /// Sum of all groups' gradients in the last step.
-    total: Grads<f32>,
-    /// Buffers for partial sums, and the place where they wait for each other.
-    sums: Sums,
     minimum_steps: Vec<u32>,
-    puzzle_ids: Vec<u32>,
-    puzzle_grads: Vec<f32>,
-    order: Vec<(u32, u32)>,
+    /// The examples that halted slots take next.
+    incoming: Incoming,
+    seen: SeenRows<E::T>,
     /// Times the parts of a step while there is one.
     pub(crate) watch: Option<Stopwatch>,
-    /// Bytes that the optimizer moves.
-    update_bytes: f64,
+}
+
+/// Rows of the puzzle table that a batch has touched.
+struct SeenRows<T> {
+    ids: Vec<u32>,
+    /// `[ids, ndim]`.
+    grads: Vec<T>,
+    /// Scratch.
+    order: Vec<(u32, u32)>,
 }
 
 /// Model FLOPs, counted once.
@@ -105,47 +103,92 @@ impl UpdateFlops {
     }
 }
 
-/// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
-#[derive(Serialize, Deserialize)]
-pub struct TrainerState<'a> {
-    step: u64,
-    calls_skipped: u64,
-    rng: Cow<'a, Rng>,
-    params: Cow<'a, [f32]>,
-    ema: Cow<'a, [f32]>,
-    m: Cow<'a, [f32]>,
-    v: Cow<'a, [f32]>,
-    carries: Vec<Cow<'a, Carry>>,
+/// Examples on their way into slots: all of a batch are read before any slot changes.
+struct Incoming {
+    seq_len: usize,
+    inputs: Vec<u8>,
+    labels: Vec<i32>,
+    identifiers: Vec<u32>,
 }
 
-impl Trainer {
-    /// A fresh run of `total_steps` updates.
-    pub fn new(config: Config, weights: Weights, total_steps: u64) -> Self {
+impl Incoming {
+    fn new(seq_len: usize, batch: usize) -> Self {
+        let tokens = seq_len * batch;
+        Self { seq_len, inputs: vec![0; tokens], labels: vec![0; tokens], identifiers: Vec::with_capacity(batch) }
+    }
+
+    /// Reads the example of every halted slot, in the order of the slots; the first one is slot `first` of the batch.
+    fn read<T>(
+        &mut self,
+        groups: &[Box<Group<T>>],
+        first: usize,
+        examples: &mut (impl Examples + ?Sized),
+    ) -> Result<()> {
+        self.identifiers.clear();
+        let rows = self.inputs.chunks_exact_mut(self.seq_len).zip(self.labels.chunks_exact_mut(self.seq_len));
+        let halted = groups.iter().flat_map(|group| &group.slots.halted).enumerate().filter(|(_, halted)| **halted);
+        for ((slot, _), (inputs, labels)) in halted.zip(rows) {
+            self.identifiers.push(examples.write(first + slot, inputs, labels)?);
+        }
+        Ok(())
+    }
+
+    /// Inputs, labels and identifier of each example.
+    fn rows(&self) -> impl Iterator<Item = (&[u8], &[i32], u32)> {
+        let rows = self.inputs.chunks_exact(self.seq_len).zip(self.labels.chunks_exact(self.seq_len));
+        rows.zip(&self.identifiers).map(|((inputs, labels), &identifier)| (inputs, labels, identifier))
+    }
+}
+
+/// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
+pub struct TrainerState<'a, T: Clone> {
+    /// Updates done.
+    pub step: u64,
+    /// Calls that settled states made unnecessary, since the first update.
+    pub calls_skipped: u64,
+    /// The generator of the exploration draws.
+    pub rng: Rng,
+    /// Weights, EMA and optimizer state, by name.
+    pub buffers: Vec<NamedBuffer<'a, T>>,
+    /// Slots and states of each gradient group.
+    pub groups: Vec<(Cow<'a, Slots>, Cow<'a, [Vec<T>]>)>,
+}
+
+impl<'a, D: HostDevice> Trainer<LaneEngine<'a, D>> {
+    /// A fresh run of `total_steps` updates on the lanes of this process alone.
+    pub fn on(lanes: &'a Lanes<D>, config: Config, weights: Weights<D>, total_steps: u64) -> Self {
         let model = Model::new(&config.model, &config.task);
+        let engine = LaneEngine::new(lanes, &model, &config.train, weights, &Alone);
+        Self::new(config, model, engine, Box::new(Alone), total_steps)
+    }
+
+    /// The weights to evaluate: their EMA when it is on.
+    pub fn evaluation_weights(&self) -> Weights<D> {
+        if self.config.train.ema { self.engine.averaged_weights() } else { self.engine.weights.clone() }
+    }
+}
+
+impl<E: Engine> Trainer<E> {
+    /// A fresh run of `total_steps` updates; the engine has the slots that `peers` leave to this process.
+    pub fn new(config: Config, model: Model, engine: E, peers: Box<dyn Peers<E::T>>, total_steps: u64) -> Self {
         let train = &config.train;
-        let n_groups = gradient_groups(train);
-        let start = |group: usize| group * train.batch_size / n_groups;
-        let groups = (0..n_groups).map(|i| Box::new(Group::new(&model, start(i + 1) - start(i)))).collect();
-        let layout = weights.params.layout().clone();
+        let (_, first_slot) = groups_of_rank(train, peers.rank(), peers.size());
         Self {
-            ema: weights.params.values().to_vec(),
-            adam: Adam::new(&layout),
-            total: Grads::new(layout.clone()),
-            sums: Sums::default(),
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
-            puzzle_ids: Vec::with_capacity(train.batch_size),
-            puzzle_grads: Vec::new(),
-            order: Vec::with_capacity(train.batch_size),
+            incoming: Incoming::new(model.embedding.seq_len, train.batch_size),
+            seen: SeenRows { ids: Vec::new(), grads: Vec::new(), order: Vec::new() },
             watch: None,
-            update_bytes: Adam::sweep_bytes(&layout, weights.params.precision()),
             step: 0,
             total_steps,
             calls_skipped: 0,
             flops: UpdateFlops::new(&model, train),
-            groups,
+            first_slot,
+            peers,
+            engine,
             model,
-            weights,
             config,
         }
     }
@@ -170,81 +213,58 @@ impl Trainer {
         (self.model.schedule.calls.len() * self.config.train.batch_size) as u64
     }
 
-    /// The gradient of the last step, summed over the batch, of total/batch.
-    pub fn grads(&self) -> &Grads<f32> {
-        &self.total
-    }
-
-    /// The weights to evaluate: the moving average when it is on.
-    pub fn evaluation_weights(&self) -> Weights {
-        let mut weights = self.weights.clone();
-        if self.config.train.ema {
-            weights.params.update(|values| values.copy_from_slice(&self.ema));
-        }
-        weights
-    }
-
-    /// Writes the weights to evaluate to a file.
-    pub fn save_weights(&self, path: &Path) -> Result<()> {
-        self.weights.save(path, if self.config.train.ema { &self.ema } else { self.weights.params.values() })
-    }
-
     /// One update, with exploration drawn from the run's own generator.
-    pub fn step(&mut self, lanes: &Lanes, examples: &mut (impl Examples + ?Sized)) -> Result<StepReport> {
+    ///
+    /// # Errors
+    /// As [`Trainer::step_with`].
+    pub fn step(&mut self, examples: &mut (impl Examples + ?Sized)) -> Result<StepReport> {
         let train = &self.config.train;
         let explored = train.halt_max_steps.saturating_sub(1) as usize;
+        let rng = self.rng.clone();
         let mut minimum_steps = std::mem::take(&mut self.minimum_steps);
         minimum_steps.clear();
         for _ in 0..train.batch_size {
             let explores = explored > 0 && self.rng.uniform() < train.halt_exploration_prob;
             minimum_steps.push(if explores { 2 + self.rng.below(explored) as u32 } else { 0 });
         }
-        let report = self.step_with(lanes, examples, &minimum_steps);
+        let report = self.step_with(examples, &minimum_steps);
         self.minimum_steps = minimum_steps;
+        if report.is_err() {
+            self.rng = rng;
+        }
         report
     }
 
-    /// One update; slot i may not halt before `minimum_steps[i]`.
+    /// One update; slot i of the batch may not halt before `minimum_steps[i]`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when a loss or gradient is not finite; the weights are then still those of before.
-    pub fn step_with(
-        &mut self,
-        lanes: &Lanes,
-        examples: &mut (impl Examples + ?Sized),
-        minimum_steps: &[u32],
-    ) -> Result<StepReport> {
-        lanes.replicate(&mut self.weights.params);
+    /// [`Error::NonFinite`] when a loss or gradient is not finite, and whatever an example cannot be read for; the weights
+    /// are then still those of before.
+    pub fn step_with(&mut self, examples: &mut (impl Examples + ?Sized), minimum_steps: &[u32]) -> Result<StepReport> {
         self.start_watch();
-        self.refill(examples);
-        self.lap("deal examples", 0.0);
-        lanes.install(|| self.accumulate_all(lanes));
-        self.lap(GROUPS, 0.0);
-        lanes.install(|| self.sums.finish(lanes, &mut self.total));
-        self.lap("gradient sum", self.sums.finish_bytes());
+        self.refill(examples)?;
+        self.lap(Part::Examples, 0.0);
+        self.engine.accumulate(&self.model, &self.config.train);
+        self.lap(Part::Groups, 0.0);
+        let grad_norm = self.engine.reduce(&mut *self.peers)?;
+        let [reduction_bytes, update_bytes] = self.engine.sweep_bytes();
+        self.lap(Part::GradientSum, reduction_bytes);
         let mut report = self.losses()?;
-        let grad_norm = self.sums.norm();
-        if !grad_norm.is_finite() {
-            return Err(self.non_finite(non_finite_tensor(&self.total)));
-        }
-        let clip = self.config.train.grad_clip;
-        let grad_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
-        // Adam squares it: twice infinity is a weight that is no number, which the next step would be the first to see.
-        if (grad_norm * grad_scale).powi(2) > f64::from(f32::MAX) {
-            return Err(self.non_finite(format!("the square of {}", largest_gradient(&self.total))));
-        }
-
+        let grad_scale = self.grad_scale(grad_norm)?;
         let skipped = self.calls_planned() - report.calls;
         self.calls_skipped += skipped;
         report.model_flops = self.flops.update - self.flops.detached_call * skipped as f64;
         self.step += 1;
-        let factor = learning_rate_factor(&self.config.train, self.step, self.total_steps);
-        (report.step, report.lr, report.grad_norm) = (self.step, self.config.train.lr * factor, grad_norm);
-        self.lap("losses, norm", 0.0);
-        lanes.install(|| self.update(report.lr, self.config.train.puzzle_emb_lr * factor, grad_scale));
-        self.lap("optimizer, average, packing", self.update_bytes);
-        self.halt(minimum_steps, &mut report);
-        self.lap("halting", 0.0);
+        let train = &self.config.train;
+        let factor = learning_rate_factor(train, self.step, self.total_steps);
+        (report.step, report.lr, report.grad_norm) = (self.step, train.lr * factor, grad_norm);
+        self.lap(Part::Losses, 0.0);
+        let rule = UpdateRule { t: self.step, lr: report.lr, grad_scale, ema_rate: self.config.train.ema_rate };
+        self.engine.update(&rule);
+        self.update_table(self.config.train.puzzle_emb_lr * factor)?;
+        self.lap(Part::Optimizer, update_bytes);
+        self.halt(minimum_steps, &mut report)?;
+        self.lap(Part::Halting, 0.0);
         Ok(report)
     }
 
@@ -254,47 +274,54 @@ impl Trainer {
         }
     }
 
-    fn lap(&mut self, name: &'static str, bytes: f64) {
+    fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.watch {
-            watch.lap(name, bytes);
+            watch.lap(part, bytes);
         }
     }
 
-    /// Every halted slot takes the next example of the incoming batch; the lane that works on it sets its states.
-    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) {
+    /// Every halted slot takes the next example of the incoming batch; when one cannot be read, none does.
+    fn refill(&mut self, examples: &mut (impl Examples + ?Sized)) -> Result<()> {
         examples.next_batch();
-        let mut first = 0;
-        for group in &mut self.groups {
-            for slot in 0..group.slots() {
-                if group.carry.halted[slot] {
-                    group.carry.deal(slot, |inputs, labels| examples.write(first + slot, inputs, labels));
+        self.incoming.read(self.engine.groups(), self.first_slot, examples)?;
+        let mut rows = self.incoming.rows();
+        for group in self.engine.groups_mut() {
+            for slot in 0..group.len() {
+                if group.slots.halted[slot] {
+                    let (inputs, labels, identifier) = rows.next().expect("an example for each halted slot");
+                    let Ok(()) = group.slots.refill(slot, |to_inputs, to_labels| {
+                        to_inputs.copy_from_slice(inputs);
+                        to_labels.copy_from_slice(labels);
+                        Ok::<_, Infallible>(identifier)
+                    });
                 }
             }
-            first += group.slots();
         }
+        Ok(())
     }
 
-    /// Runs all groups and sums their gradients as far as single lanes do.
-    fn accumulate_all(&mut self, lanes: &Lanes) {
-        let (model, weights, train) = (&self.model, &self.weights, &self.config.train);
-        accumulate(lanes, &mut self.groups, &mut self.sums, &self.total, |lane, group, grads| {
-            let shard = shard(model.len);
-            for first in (0..group.slots()).step_by(shard) {
-                let slots = first..group.slots().min(first + shard);
-                lane.train(model, weights, train, group, slots, grads);
-            }
-        });
-    }
-
-    fn losses(&self) -> Result<StepReport> {
-        let mut report = StepReport::default();
-        for (i, group) in self.groups.iter().enumerate() {
+    /// Sums over the whole batch, in the order of its gradient groups.
+    fn losses(&mut self) -> Result<StepReport> {
+        const NUMBERS: usize = 6;
+        let of_group = |group: &Box<Group<E::T>>| -> [f64; NUMBERS] {
             let outcome = &group.outcome;
-            report.lm_loss += outcome.lm_loss.iter().sum::<f64>();
-            report.q_halt_loss += outcome.halt_loss.iter().sum::<f64>();
-            report.q_continue_loss += outcome.continue_loss.iter().sum::<f64>();
-            report.balance_loss += outcome.balance_loss.iter().sum::<f64>();
-            report.calls += outcome.calls.iter().map(|&calls| u64::from(calls)).sum::<u64>();
+            [
+                outcome.lm_loss.iter().sum(),
+                outcome.halt_loss.iter().sum(),
+                outcome.continue_loss.iter().sum(),
+                outcome.balance_loss.iter().sum(),
+                outcome.calls.iter().map(|&calls| f64::from(calls)).sum(),
+                f64::from(u8::from(outcome.puzzle_grads.iter().all(|g| g.is_finite()))),
+            ]
+        };
+        let own: Vec<f64> = self.engine.groups().iter().flat_map(of_group).collect();
+        let mut report = StepReport::default();
+        for (i, numbers) in self.peers.gather(&own)?.chunks_exact(NUMBERS).enumerate() {
+            report.lm_loss += numbers[0];
+            report.q_halt_loss += numbers[1];
+            report.q_continue_loss += numbers[2];
+            report.balance_loss += numbers[3];
+            report.calls += numbers[4] as u64;
             let train = &self.config.train;
             report.loss = report.lm_loss + train.halt_loss_weight * (report.q_halt_loss + report.q_continue_loss);
             // Not even a zero is added without experts: the sum's bits stay.
@@ -304,75 +331,113 @@ impl Trainer {
             if !report.loss.is_finite() {
                 return Err(self.non_finite(format!("the loss of gradient group {i}")));
             }
-            if !outcome.puzzle_grads.iter().all(|g| g.is_finite()) {
-                return Err(self.non_finite(format!("the gradient of {}", PuzzleTable::NAME)));
+            if numbers[5] == 0.0 {
+                return Err(self.non_finite(format!("the gradient of {}", puzzle_table::NAME)));
             }
         }
         Ok(report)
+    }
+
+    /// The factor that clipping puts on the gradient.
+    fn grad_scale(&self, norm: f64) -> Result<f64> {
+        if !norm.is_finite() {
+            let [not_finite, _] = self.engine.suspects();
+            return Err(self.non_finite(not_finite));
+        }
+        let clip = self.config.train.grad_clip;
+        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        // The second moment is the gradient's square: beyond f32 the moments overflow to infinity and the weights to NaN,
+        // which the next step would be the first to see. So the update is refused now.
+        if (norm * scale).powi(2) > f64::from(f32::MAX) {
+            let [_, largest] = self.engine.suspects();
+            return Err(self.non_finite(format!("the square of {largest}")));
+        }
+        Ok(scale)
     }
 
     fn non_finite(&self, tensor: String) -> Error {
         Error::NonFinite { tensor, step: self.step + 1, last_good: "none yet".into() }
     }
 
-    fn update(&mut self, lr: f64, puzzle_lr: f64, grad_scale: f64) {
-        let train = &self.config.train;
-        let rule = adam_coefficients(train, self.step, lr, grad_scale);
-        self.adam.update(&rule, &mut self.weights.params, &mut self.ema, &self.total);
-        if let Some(table) = &mut self.weights.table {
-            self.puzzle_ids.clear();
-            self.puzzle_grads.clear();
-            for group in &self.groups {
-                self.puzzle_ids.extend_from_slice(&group.carry.puzzle_ids);
-                self.puzzle_grads.extend_from_slice(&group.outcome.puzzle_grads);
-            }
-            let decay = train.puzzle_emb_weight_decay;
-            let seen = (self.puzzle_ids.as_slice(), self.puzzle_grads.as_slice());
-            Arc::make_mut(table).update(self.step, (puzzle_lr, decay), seen, &mut self.order);
+    /// The puzzle table's own rule, on the rows that the whole batch has seen.
+    fn update_table(&mut self, lr: f64) -> Result<()> {
+        if self.engine.table_mut().is_none() {
+            return Ok(());
         }
+        let SeenRows { ids, grads, order } = &mut self.seen;
+        (ids.clear(), grads.clear());
+        for group in self.engine.groups() {
+            ids.extend_from_slice(&group.slots.puzzle_ids);
+            grads.extend_from_slice(&group.outcome.puzzle_grads);
+        }
+        if self.peers.size() > 1 {
+            let all = self.peers.gather(&ids.iter().map(|&id| f64::from(id)).collect::<Vec<_>>())?;
+            *ids = all.into_iter().map(|id| id as u32).collect();
+            let all = self.peers.gather(&grads.iter().map(|&g| g.to_f64()).collect::<Vec<_>>())?;
+            *grads = all.into_iter().map(E::T::from_f64).collect();
+        }
+        let decay = self.config.train.puzzle_emb_weight_decay;
+        if let Some(table) = self.engine.table_mut() {
+            table.update(self.step, (lr, decay), (ids, grads), order);
+        }
+        Ok(())
     }
 
-    /// SPEC step 3: who has lived long enough, or says it is done; and the metrics of those.
-    fn halt(&mut self, minimum_steps: &[u32], report: &mut StepReport) {
+    /// Who has lived long enough, or says it is done; and the metrics of those (SPEC "Deep supervision", step 3).
+    fn halt(&mut self, minimum_steps: &[u32], report: &mut StepReport) -> Result<()> {
+        const NUMBERS: usize = 5;
         let train = &self.config.train;
         let rule = HaltRule::of(&self.model, train);
-        let mut minimum = minimum_steps.iter();
-        for group in &mut self.groups {
-            for slot in 0..group.slots() {
+        let mut minimum = minimum_steps[self.first_slot..].iter();
+        let mut own: Vec<f64> = Vec::with_capacity(NUMBERS * self.engine.groups().len());
+        for group in self.engine.groups_mut() {
+            let Group { slots, outcome, .. } = &mut **group;
+            let mut numbers = [0.0; NUMBERS];
+            for slot in 0..slots.len() {
                 let minimum = *minimum.next().expect("one minimum for each slot");
-                let q = group.outcome.q[slot];
-                group.carry.steps[slot] += 1;
-                let steps = group.carry.steps[slot];
+                let q = outcome.q[slot];
+                slots.steps[slot] += 1;
+                let steps = slots.steps[slot];
                 let mut halted = steps >= train.halt_max_steps;
                 if train.act && train.halt_max_steps > 1 {
                     halted |= rule.is_done(q);
                     halted &= steps >= minimum;
                 }
-                group.carry.halted[slot] = halted;
-                let (correct, labelled) = (group.outcome.correct[slot], group.outcome.labelled[slot]);
+                slots.halted[slot] = halted;
+                let (correct, labelled) = (outcome.correct[slot], outcome.labelled[slot]);
                 if halted && labelled > 0 {
-                    let exact = group.outcome.is_exact(slot);
-                    report.count += 1;
-                    report.accuracy += f64::from(correct) / f64::from(labelled);
-                    report.exact_accuracy += u64::from(exact);
-                    report.q_halt_accuracy += u64::from((q[0] >= 0.0) == exact);
-                    report.steps += u64::from(steps);
+                    let exact = outcome.is_exact(slot);
+                    let knows = (q[0] >= E::T::ZERO) == exact;
+                    let flags = [exact, knows].map(|flag| f64::from(u8::from(flag)));
+                    let slot = [1.0, f64::from(correct) / f64::from(labelled), flags[0], flags[1], f64::from(steps)];
+                    numbers.iter_mut().zip(slot).for_each(|(sum, number)| *sum += number);
                 }
             }
+            own.extend(numbers);
         }
+        for numbers in self.peers.gather(&own)?.chunks_exact(NUMBERS) {
+            report.count += numbers[0] as u64;
+            report.accuracy += numbers[1];
+            report.exact_accuracy += numbers[2] as u64;
+            report.q_halt_accuracy += numbers[3] as u64;
+            report.steps += numbers[4] as u64;
+        }
+        Ok(())
     }
 
     /// Everything a checkpoint holds but the puzzle table, borrowed.
-    pub fn state(&self) -> TrainerState<'_> {
+    pub fn state(&self) -> TrainerState<'_, E::T> {
         TrainerState {
             step: self.step,
             calls_skipped: self.calls_skipped,
-            rng: Cow::Borrowed(&self.rng),
-            params: Cow::Borrowed(self.weights.params.values()),
-            ema: Cow::Borrowed(&self.ema),
-            m: Cow::Borrowed(&self.adam.m),
-            v: Cow::Borrowed(&self.adam.v),
-            carries: self.groups.iter().map(|group| Cow::Borrowed(&group.carry)).collect(),
+            rng: self.rng.clone(),
+            buffers: self.engine.snapshot(),
+            groups: self
+                .engine
+                .groups()
+                .iter()
+                .map(|group| (Cow::Borrowed(&group.slots), Cow::Borrowed(&group.states[..])))
+                .collect(),
         }
     }
 
@@ -380,28 +445,10 @@ impl Trainer {
     ///
     /// # Errors
     /// When the shapes do not fit: the checkpoint belongs to another model.
-    pub fn restore(&mut self, state: TrainerState<'_>, table: Option<PuzzleTable>) -> Result<()> {
-        let n = self.model.layout.len();
-        let flat_fits = [&state.params, &state.ema, &state.m, &state.v].into_iter().all(|v| v.len() == n);
-        let shape = |table: &PuzzleTable| (table.rows(), table.ndim());
-        let table_fits = table.as_ref().map(shape) == self.weights.table.as_deref().map(shape);
-        let shape = |c: &Carry| {
-            let lengths: Vec<usize> = c.states.iter().map(Vec::len).collect();
-            (c.inputs.len(), c.labels.len(), c.puzzle_ids.len(), c.steps.len(), c.halted.len(), lengths)
-        };
-        let carries_fit = state.carries.len() == self.groups.len()
-            && state.carries.iter().zip(&self.groups).all(|(c, g)| shape(c) == shape(&g.carry));
-        if !(flat_fits && table_fits && carries_fit) {
-            return Err(Error::input("the checkpoint belongs to a model of another shape; train into a new folder"));
-        }
-        self.weights.params.update(|values| values.copy_from_slice(&state.params));
-        self.weights.table = table.map(Arc::new);
-        (self.step, self.calls_skipped) = (state.step, state.calls_skipped);
-        (self.rng, self.ema) = (state.rng.into_owned(), state.ema.into_owned());
-        (self.adam.m, self.adam.v) = (state.m.into_owned(), state.v.into_owned());
-        for (group, carry) in self.groups.iter_mut().zip(state.carries) {
-            group.carry = carry.into_owned();
-        }
+    pub fn restore(&mut self, state: TrainerState<'_, E::T>, table: Option<PuzzleTable<E::T>>) -> Result<()> {
+        let groups = state.groups.into_iter().map(|(slots, states)| (slots.into_owned(), states.into_owned()));
+        self.engine.restore(state.buffers, table, groups.collect())?;
+        (self.step, self.calls_skipped, self.rng) = (state.step, state.calls_skipped, state.rng);
         Ok(())
     }
 }

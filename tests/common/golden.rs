@@ -1,5 +1,12 @@
-//! The golden vectors: reading a case (SPEC "Golden vectors").
+//! The golden vectors: reading a case, and who judges a figure (SPEC "Golden vectors").
+//!
+//! f64 is the judge. A case `<name>` has two pairs of files: `<name>.json` and `.safetensors` hold what the published code
+//! computed in f32, `<name>.f64.json` and `.f64.safetensors` the same in f64, by an independent reading of the formulas.
+//! The recursion with `mlp_t` mixing amplifies a last bit about 300-fold a step, so that two correct f32 programs differ
+//! as much from each other as from the exact figures: each may be as far off as a small multiple of what the published
+//! program is.
 
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -7,12 +14,15 @@ use serde_json::Value;
 use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, PrecisionSetting};
 use trm::dataset::Examples;
 use trm::engine::{PuzzleTable, Weights};
+use trm::simd::Real;
 
-/// One case: its JSON, and the bytes of its tensors.
+/// One case: its JSON and the bytes of its tensors, as published in f32, and in f64.
 pub struct Golden {
     pub name: String,
     pub case: Value,
     pub bytes: Vec<u8>,
+    exact: Value,
+    exact_bytes: Vec<u8>,
 }
 
 impl Golden {
@@ -23,17 +33,103 @@ impl Golden {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .filter(|path| path.to_str().is_some_and(|p| p.ends_with(".json") && !p.ends_with(".f64.json")))
             .collect();
         paths.sort();
         assert!(!paths.is_empty(), "no case in {}", folder.display());
         let read = |path: &PathBuf| {
-            let case: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-            let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
-            Self { name: case["case"].as_str().unwrap().to_owned(), case, bytes }
+            let bytes = |extension: &str| {
+                let path = path.with_extension(extension);
+                std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            };
+            let json = |extension: &str| -> Value { serde_json::from_slice(&bytes(extension)).unwrap() };
+            let (case, exact) = (json("json"), json("f64.json"));
+            let name = case["case"].as_str().unwrap().to_owned();
+            Self { name, case, bytes: bytes("safetensors"), exact, exact_bytes: bytes("f64.safetensors") }
         };
         paths.iter().map(read).collect()
     }
+
+    /// The tensors that the published code computed, and inputs and draws.
+    pub fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    /// The judge of figures computed in `T`.
+    pub fn judge<T: Judged>(&self) -> Judge<'_, T> {
+        let exact = SafeTensors::deserialize(&self.exact_bytes).unwrap();
+        Judge { published: self.tensors(), case: &self.case, exact, figures: &self.exact, scalar: PhantomData }
+    }
+}
+
+/// A scalar a model can be computed in: how far its figures may be from the exact ones (relative norm).
+pub trait Judged: Real {
+    /// `distance`: of the published f32 figure from the f64 one; `sensitivity`: of two f64 runs whose initial weights
+    /// differ by 1e-14 of themselves.
+    fn bound(distance: f64, sensitivity: f64) -> f64;
+}
+
+impl Judged for f32 {
+    fn bound(distance: f64, _: f64) -> f64 {
+        8.0 * distance.max(1e-6)
+    }
+}
+
+impl Judged for f64 {
+    fn bound(_: f64, sensitivity: f64) -> f64 {
+        (10.0 * sensitivity).max(1e-11)
+    }
+}
+
+/// Says what a figure should be, and how far it may be from that.
+pub struct Judge<'a, T> {
+    published: SafeTensors<'a>,
+    case: &'a Value,
+    exact: SafeTensors<'a>,
+    figures: &'a Value,
+    scalar: PhantomData<T>,
+}
+
+impl<T: Judged> Judge<'_, T> {
+    /// The f64 tensor of that name and the bound for it; `None` where f64 has none.
+    pub fn tensor(&self, name: &str) -> Option<(Vec<f64>, f64)> {
+        let exact = decode(&self.exact.tensor(name).ok()?);
+        let figure = |kind: &str| self.figures[kind][name].as_f64();
+        let distance = figure("f32_distance").unwrap_or_else(|| panic!("{name}: no distance of f32"));
+        Some((exact, T::bound(distance, figure("sensitivity_1e-14").unwrap())))
+    }
+
+    /// `q_halt_logits` (column 0) or `q_continue_logits` (1) of a step. The f64 file has both in one tensor, so the
+    /// distance of f32 is worked out here.
+    pub fn q(&self, step: usize, column: usize) -> (Vec<f64>, f64) {
+        let name = format!("step{step}.q");
+        let exact: Vec<f64> = read(&self.exact, &name).into_iter().skip(column).step_by(2).collect();
+        let published =
+            read(&self.published, &format!("step{step}.{}", ["q_halt_logits", "q_continue_logits"][column]));
+        let sensitivity = self.figures["sensitivity_1e-14"][&name].as_f64().unwrap();
+        let bound = T::bound(distance(&published, &exact), sensitivity);
+        (exact, bound)
+    }
+
+    /// The total loss of a step.
+    pub fn loss(&self, step: usize) -> (f64, f64) {
+        let exact = self.figures["loss"][step].as_f64().unwrap();
+        let published = self.case["metrics"][step]["loss"].as_f64().unwrap();
+        let sensitivity = self.figures["loss_sensitivity_1e-14"][step].as_f64().unwrap();
+        (exact, T::bound(distance(&[published], &[exact]), sensitivity))
+    }
+
+    /// How far the published f32 logits of a step are from the exact ones.
+    pub fn drift(&self, step: usize) -> f64 {
+        self.figures["f32_distance"][format!("step{step}.logits")].as_f64().unwrap()
+    }
+}
+
+/// Norm of the difference over the norm of `theirs`.
+pub fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut ours.iter().zip(theirs).map(|(a, b)| a - b)) / (norm(&mut theirs.iter().copied()) + 1e-12)
 }
 
 /// The configuration of a case, or `None` when its model is not built.
@@ -121,19 +217,19 @@ impl Batch {
 impl Examples for Batch {
     fn next_batch(&mut self) {}
 
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> trm::Result<u32> {
         let from = slot * inputs.len();
         for (i, (input, label)) in inputs.iter_mut().zip(labels).enumerate() {
             *input = self.inputs[from + i] as u8;
             *label = self.labels[from + i] as i32;
         }
-        self.ids[slot] as u32
+        Ok(self.ids[slot] as u32)
     }
 }
 
-/// f32 in f64.
-pub fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
+/// Any scalar in f64.
+pub fn wide<T: Real>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|x| x.to_f64()).collect()
 }
 
 /// All weights, the puzzle table's included, as they are in a case under `prefix`.
@@ -165,6 +261,7 @@ pub fn read(tensors: &SafeTensors, name: &str) -> Vec<f64> {
 pub fn decode(view: &safetensors::tensor::TensorView) -> Vec<f64> {
     let data = view.data();
     match view.dtype() {
+        Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
         Dtype::F32 => data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
         Dtype::I32 => data.chunks_exact(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect(),
         Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),

@@ -72,9 +72,12 @@ fn undone_rows_are_source_pairs(theirs: &Dataset, subsets: &[Subset]) -> usize {
             expected.sort();
             assert_eq!(undone, expected, "{name}: {identifier}");
             rows += undone.len();
-            assert!(name != "test" || split.puzzle(puzzle).all(|row| split.inputs.row(row)[0] > 1), "{identifier}");
+            assert!(
+                name != "test" || split.puzzle(puzzle).all(|row| split.inputs.row(row).unwrap()[0] > 1),
+                "{identifier}"
+            );
         }
-        let in_the_corner = |puzzle| split.puzzle(puzzle).any(|row| split.inputs.row(row)[0] > 1);
+        let in_the_corner = |puzzle| split.puzzle(puzzle).any(|row| split.inputs.row(row).unwrap()[0] > 1);
         assert!((0..split.puzzles()).all(in_the_corner), "one pair of each copy is not translated");
     }
     rows

@@ -109,10 +109,10 @@ impl Examples for RandomExamples {
         self.batch += 1;
     }
 
-    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> u32 {
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> trm::Result<u32> {
         let mut rng = Rng::stream(self.batch, slot as u64);
         inputs.fill_with(|| rng.below(self.vocab) as u8);
         labels.fill_with(|| if rng.uniform() < 0.1 { -100 } else { rng.below(self.vocab) as i32 });
-        rng.below(self.identifiers) as u32
+        Ok(rng.below(self.identifiers) as u32)
     }
 }

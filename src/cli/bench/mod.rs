@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::{Experiment, Threads, claim_training};
-use crate::device::precision_for;
-use crate::engine::Lanes;
+use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
+use crate::config::Config;
+use crate::device::{Device, HostDevice};
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
@@ -40,6 +41,8 @@ pub struct Args {
     precision: Option<String>,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Seconds to measure each for, after one repetition to warm up; at least two repetitions
     #[arg(long, value_name = "S", default_value_t = 5.0, allow_negative_numbers = true)]
     seconds: f64,
@@ -88,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
     if !(args.seconds.is_finite() && args.seconds >= 0.0) {
         return Err(Error::input(format!("--seconds {}: not a duration; give 0 or more", args.seconds)));
     }
-    let works: &[(&str, Work)] = match args.only.as_deref() {
+    let works: &[(&'static str, Work)] = match args.only.as_deref() {
         None => &[("train", Work::Train), ("forward", Work::Forward)],
         Some("train") => &[("train", Work::Train)],
         Some("forward") => &[("forward", Work::Forward)],
@@ -97,14 +100,18 @@ pub fn run(args: Args) -> Result<()> {
     if args.scaling {
         return scaling::run(&args, config, &whole);
     }
-    let lanes = args.threads.lanes()?;
+    on_device!(args.device.device, D => run_on::<D>(&args, config, works))
+}
+
+fn run_on<D: HostDevice>(args: &Args, config: Config, works: &[(&'static str, Work)]) -> Result<()> {
+    let lanes = args.threads.lanes::<D>()?;
     claim_training(&config, TIMED, lanes.threads())?;
     if args.profile {
-        return profile::run(&args, &lanes, config);
+        return profile::run(args, &lanes, config);
     }
     let precision = precision_for(config.train.precision);
     let batch = config.train.batch_size;
-    let mut workload = Workload::new(config);
+    let mut workload = Workload::new(&lanes, config);
     let mut measurements = Vec::new();
     for &(name, work) in works {
         measurements.push(measure(&lanes, &mut workload, name, work, args.seconds, precision, batch)?);
@@ -149,28 +156,45 @@ fn precision_name(precision: Precision) -> &'static str {
     }
 }
 
-fn measure(
-    lanes: &Lanes,
-    workload: &mut Workload,
+/// Does `work`, and measures the FMA limit of all lanes before and after: processors change their clock with the work and
+/// the neighbours, and the larger one is what was possible. Both are GFLOP/s.
+fn with_limit<D: Device, R>(
+    lanes: &Lanes<D>,
+    precision: Precision,
+    work: impl FnOnce() -> Result<R>,
+) -> Result<(R, f64)> {
+    const SECONDS: f64 = 0.2;
+    let before = lanes.fma_limit(precision, SECONDS);
+    let result = work()?;
+    Ok((result, before.max(lanes.fma_limit(precision, SECONDS))))
+}
+
+/// The median; the upper one of two.
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn measure<D: HostDevice>(
+    lanes: &Lanes<D>,
+    workload: &mut Workload<'_, D>,
     name: &'static str,
     work: Work,
     seconds: f64,
     precision: Precision,
     batch: usize,
 ) -> Result<Measurement> {
-    const LIMIT_SECONDS: f64 = 0.2;
-    workload.run(lanes, work)?;
-    // The limit is measured before and after: processors change their clock with the work and the neighbours.
-    let before = lanes.fma_limit(precision, LIMIT_SECONDS);
-    let (started, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
-        let start = Instant::now();
-        workload.run(lanes, work)?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    let limit_gflops = before.max(lanes.fma_limit(precision, LIMIT_SECONDS));
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    workload.run(work)?;
+    let (mut times, limit_gflops) = with_limit(lanes, precision, || {
+        let (started, mut times) = (Instant::now(), Vec::new());
+        while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
+            let start = Instant::now();
+            workload.run(work)?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(times)
+    })?;
+    let median = median(&mut times);
     let model_flops = workload.model_flops(work);
     let gflops = model_flops / median / 1e9;
     Ok(Measurement {

@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Args, precision_name};
+use super::{Args, median, precision_name, with_limit};
 use crate::cli::{print, print_json};
 use crate::config::Config;
-use crate::device::precision_for;
-use crate::engine::Lanes;
+use crate::device::HostDevice;
+use crate::engine::{Lanes, precision_for};
 use crate::error::Result;
 use crate::perf::{Profile, Work, Workload};
 use crate::report::Table;
 use crate::simd;
-use crate::tape::profile::{Line, Phase};
+use crate::tape::profile::{Phase, Timing};
 
 /// A profile, with what it is measured against.
 #[derive(Serialize)]
@@ -31,30 +31,31 @@ struct Report {
     simd: &'static str,
 }
 
-pub fn run(args: &Args, lanes: &Lanes, config: Config) -> Result<()> {
+pub fn run<D: HostDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
     let precision = precision_for(config.train.precision);
-    let mut workload = Workload::new(config);
-    workload.run(lanes, Work::Train)?;
-    let before = lanes.fma_limit(precision, 0.2);
-    // With and without stopwatches in turn, so that both see the same neighbours.
-    let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());
-    let mut profile: Option<Profile> = None;
-    while on.len() < 3 || started.elapsed().as_secs_f64() < args.seconds {
-        let start = Instant::now();
-        workload.run(lanes, Work::Train)?;
-        off.push(start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        let more = workload.profile(lanes, 1)?;
-        on.push(start.elapsed().as_secs_f64());
-        match &mut profile {
-            Some(profile) => profile.add(&more),
-            None => profile = Some(more),
+    let mut workload = Workload::new(lanes, config);
+    workload.run(Work::Train)?;
+    let ((profile, mut on, mut off), limit_gflops) = with_limit(lanes, precision, || {
+        let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());
+        let mut profile: Option<Profile> = None;
+        // With and without stopwatches in turn, so that both see the same neighbours.
+        while on.len() < 3 || started.elapsed().as_secs_f64() < args.seconds {
+            let start = Instant::now();
+            workload.run(Work::Train)?;
+            off.push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            let more = workload.profile(1)?;
+            on.push(start.elapsed().as_secs_f64());
+            match &mut profile {
+                Some(profile) => profile.add(&more),
+                None => profile = Some(more),
+            }
         }
-    }
-    let limit_gflops = before.max(lanes.fma_limit(precision, 0.2));
-    let (seconds, seconds_without) = (median(on), median(off));
+        Ok((profile.expect("there were three"), on, off))
+    })?;
+    let (seconds, seconds_without) = (median(&mut on), median(&mut off));
     let report = Report {
-        profile: profile.expect("there were three"),
+        profile,
         seconds,
         seconds_without,
         overhead: seconds / seconds_without - 1.0,
@@ -66,44 +67,38 @@ pub fn run(args: &Args, lanes: &Lanes, config: Config) -> Result<()> {
     if args.json { print_json(&report) } else { print(&text(&report)) }
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 fn text(report: &Report) -> String {
     let Report { profile, limit_gflops, .. } = report;
     let (updates, whole) = (profile.updates as f64, profile.seconds());
     let mut table = Table::new(["operation", "phase", "calls", "seconds", "share %", "GFLOP", "of limit %", "MB"]);
-    let mut row = |name: &str, phase: &str, line: &Line| {
-        let seconds = line.seconds / updates;
-        let gflop = line.flops / updates / 1e9;
-        let of_limit =
-            if line.flops > 0.0 { format!("{:.1}", 100.0 * gflop / seconds / limit_gflops) } else { "–".into() };
+    let mut row = |name: &str, phase: &str, sums: [f64; 4]| {
+        let [calls, seconds, gflop, mb] = sums.map(|sum| sum / updates);
+        let (gflop, mb) = (gflop / 1e9, mb / 1e6);
+        let known = |value: f64, text: String| if value > 0.0 { text } else { "–".into() };
         table.row([
             name.to_owned(),
             phase.to_owned(),
-            format!("{:.0}", line.calls as f64 / updates),
+            format!("{calls:.0}"),
             format!("{seconds:.5}"),
             format!("{:.2}", 100.0 * seconds / whole),
-            if line.flops > 0.0 { format!("{gflop:.3}") } else { "–".into() },
-            of_limit,
-            if line.bytes > 0.0 { format!("{:.1}", line.bytes / updates / 1e6) } else { "–".into() },
+            known(gflop, format!("{gflop:.3}")),
+            known(gflop, format!("{:.1}", 100.0 * gflop / seconds / limit_gflops)),
+            known(mb, format!("{mb:.1}")),
         ]);
     };
+    let sums = |line: &Timing| [line.calls as f64, line.seconds, line.flops, line.bytes];
+    let mut all = [0.0; 4];
     for line in &profile.lines {
         let phase = match line.phase {
             Phase::Detached => "forward",
             Phase::Recorded => "forward, recorded",
             Phase::Backward => "backward",
-            Phase::Outside => "",
+            Phase::Outside(_) => "",
         };
-        row(line.name, phase, line);
+        row(line.name, phase, sums(line));
+        all.iter_mut().zip(sums(line)).for_each(|(all, sum)| *all += sum);
     }
-    let sum = |of: fn(&Line) -> f64| profile.lines.iter().map(of).sum::<f64>();
-    let (seconds, flops, bytes) = (sum(|l| l.seconds), sum(|l| l.flops), sum(|l| l.bytes));
-    let calls = profile.lines.iter().map(|line| line.calls).sum();
-    row("all", "", &Line { name: "all", phase: Phase::Outside, calls, seconds, flops, bytes });
+    row("all", "", all);
     format!(
         "{table}\nper update, batch {}; seconds are means over {} lanes; limit {limit_gflops:.0} GFLOP/s, {}, {}\n\
          the stopwatches cost {:.2} % ({:.4} s with, {:.4} s without them)\n",

@@ -6,9 +6,9 @@ use super::{Args, Measurement, TIMED, measure, precision_name};
 use crate::cli::common::claim_training;
 use crate::cli::{print, print_json};
 use crate::config::Config;
-use crate::device::precision_for;
+use crate::engine::precision_for;
 use crate::error::Result;
-use crate::perf::scaling::{Machine, Prediction, Step, predict};
+use crate::perf::scaling::{MachineFigures, Prediction, UpdateWork, predict};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
 use crate::simd;
@@ -44,10 +44,10 @@ struct Predicted {
 
 #[derive(Serialize)]
 struct Report {
-    machine: Machine,
-    measured_step: Step,
+    machine: MachineFigures,
+    measured_step: UpdateWork,
     measured: Vec<Measured>,
-    predicted_step: Step,
+    predicted_step: UpdateWork,
     predicted: Vec<Predicted>,
     precision: &'static str,
 }
@@ -55,7 +55,7 @@ struct Report {
 /// Measures `config`, predicts `whole`: the same with the batch that the experiment asks for.
 pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     let precision = precision_for(config.train.precision);
-    let (batch, step) = (config.train.batch_size, Step::new(&config));
+    let (batch, step) = (config.train.batch_size, UpdateWork::new(&config));
     let most = args.threads.count()?;
     let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < most).collect();
     counts.push(most);
@@ -64,12 +64,13 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     let mut machine = None;
     for &threads in &counts {
         let lanes = args.threads.start(threads)?;
-        let mut workload = Workload::new(config.clone());
+        let mut workload = Workload::new(&lanes, config.clone());
         let timed = measure(&lanes, &mut workload, "train", Work::Train, args.seconds, precision, batch)?;
-        measurements.push(timed);
         if threads == most {
-            machine = Some(Machine::measure(&lanes, &workload.profile(&lanes, PROFILED)?, precision)?);
+            let profile = workload.profile(PROFILED)?;
+            machine = Some(MachineFigures::measure(&lanes, &profile, timed.limit_gflops)?);
         }
+        measurements.push(timed);
     }
     let machine = machine.expect("the last count is the most");
     let one = measurements[0].seconds;
@@ -86,7 +87,7 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
             }
         })
         .collect();
-    let predicted_step = Step::new(whole);
+    let predicted_step = UpdateWork::new(whole);
     let predicted = SERVERS.map(|cores| server(&predicted_step, &machine, cores)).into();
     let report = Report {
         machine,
@@ -99,7 +100,7 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     if args.json { print_json(&report) } else { print(&text(&report)) }
 }
 
-fn server(step: &Step, machine: &Machine, cores: usize) -> Predicted {
+fn server(step: &UpdateWork, machine: &MachineFigures, cores: usize) -> Predicted {
     let prediction = predict(step, machine, cores);
     let seconds = prediction.seconds();
     let sequences = step.batch as f64;
@@ -109,7 +110,7 @@ fn server(step: &Step, machine: &Machine, cores: usize) -> Predicted {
         speed_up: predict(step, machine, 1).seconds() / seconds,
         mfu: sequences * step.flops_per_sequence / seconds / (cores as f64 * machine.core_limit),
         bytes: step.bytes(cores),
-        worst: prediction.worst(ideal),
+        worst: prediction.bottleneck(ideal),
         prediction,
     }
 }

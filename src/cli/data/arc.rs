@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{print, print_json, written};
 use crate::cli::complain;
 use crate::dataset::arc::{self, Options, Sources, Stored, Subset};
-use crate::dataset::check_target;
 use crate::error::{Error, Result};
+use crate::files::new_folder::check_new_folder;
 use crate::puzzle::arc::generator::generate;
 use crate::report::RowBar;
 
@@ -124,7 +124,7 @@ impl Copies {
 }
 
 pub fn import(args: &ImportArgs) -> Result<()> {
-    check_target(&args.copies.out)?;
+    check_new_folder(&args.copies.out)?;
     let mut subsets = Vec::new();
     for name in &args.subsets {
         let subset = arc::read_subset(&args.dir, &args.prefix, name)?;
@@ -156,7 +156,7 @@ pub fn build(args: &BuildArgs) -> Result<()> {
             return Err(Error::input(format!("{argument} 0: nothing could be learned or tested; give 1 or more")));
         }
     }
-    check_target(&args.copies.out)?;
+    check_new_folder(&args.copies.out)?;
     let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
     let subset = Subset { name: "generated".into(), tasks, solved: true };
     args.copies.write(vec![subset], "generated", args.side, Usual { aug: 0, sheet: Some(arc::GENERATED_SHEET) }, None)

@@ -87,8 +87,10 @@ pub fn audit(dataset: &Dataset) -> Result<ArcAudit> {
     let mut report = ArcAudit::default();
     let mut originals: HashMap<&str, Vec<Group>> = HashMap::new();
     for (name, split) in dataset.in_order() {
-        let groups: Vec<Group> =
-            (0..split.groups()).into_par_iter().map(|group| look_at(dataset, split, name, group)).collect();
+        let groups: Vec<Group> = (0..split.groups())
+            .into_par_iter()
+            .map(|group| look_at(dataset, split, name, group))
+            .collect::<Result<_>>()?;
         let mut seen: HashSet<Box<[u8]>> = HashSet::new();
         // A task may have several groups, each with a part of its pairs.
         let tasks: HashSet<&str> = groups.iter().map(|group| group.task.as_str()).collect();
@@ -158,7 +160,7 @@ fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
     }
 }
 
-fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> Group {
+fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> Result<Group> {
     let first = split.puzzle_identifiers[split.group(group).start] as usize;
     let mut found = Group { task: dataset.identifiers[first].clone(), ..Group::default() };
     let mut copies: HashSet<Vec<Pair>> = HashSet::new();
@@ -174,7 +176,7 @@ fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> 
         let made = Augmentation::of_name(name).ok().filter(|(of, _)| of == task).map(|(_, made)| made);
         let mut seen = Vec::new();
         for (at, row) in split.puzzle(puzzle).enumerate() {
-            let Some(pair) = split.arc_pair(row) else {
+            let Some(pair) = split.arc_pair(row)? else {
                 found.no_pair += 1;
                 note(&mut found.findings, row, "is no pair of grids");
                 continue;
@@ -194,7 +196,7 @@ fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> 
             found.repeated_copies += 1;
         }
     }
-    found
+    Ok(found)
 }
 
 impl Display for ArcAudit {

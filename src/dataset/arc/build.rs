@@ -212,7 +212,7 @@ fn split(mut tasks: Vec<Source>, translation: Option<u64>, side: usize, identifi
     let tasks = Arc::new(tasks);
     let tokens = |outputs| {
         let source = Rows { tasks: tasks.clone(), side, translation, outputs };
-        Tokens::made(rows, side * side, Arc::new(source))
+        Tokens::generated(rows, side * side, Arc::new(source))
     };
     Ok(Split {
         meta: Metadata {
@@ -294,7 +294,7 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
             }
             let end = (first + 1..names.len()).find(|&id| is_original(id)).unwrap_or(names.len());
             let pair =
-                |row: usize| split.arc_pair(row).ok_or_else(|| bad(format!("{name}: row {row} is no pair of grids")));
+                |row: usize| split.arc_pair(row)?.ok_or_else(|| bad(format!("{name}: row {row} is no pair of grids")));
             tasks.push(Source {
                 pairs: split.puzzle(puzzle).map(pair).collect::<Result<_>>()?,
                 copies: parsed[first - 1..end - 1].into(),

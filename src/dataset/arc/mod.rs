@@ -47,9 +47,13 @@ pub const TEST: &str = "test";
 
 impl Split {
     /// An example as the pair of grids on a square board that it is, if it is one.
-    pub fn arc_pair(&self, example: usize) -> Option<Pair> {
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn arc_pair(&self, example: usize) -> Result<Option<Pair>> {
         let side = self.meta.seq_len.isqrt();
-        Some(Pair { input: decode(&self.inputs.row(example), side)?, output: decode(&self.labels.row(example), side)? })
+        let (input, output) = (self.inputs.row(example)?, self.labels.row(example)?);
+        Ok(decode(&input, side).zip(decode(&output, side)).map(|(input, output)| Pair { input, output }))
     }
 }
 
@@ -84,7 +88,7 @@ impl Dataset {
         let identifier = split.puzzle_identifiers[split.group(group).start];
         let id = &self.identifiers[identifier as usize];
         let pairs = |split: &Split| -> Result<Vec<Pair>> {
-            let pair = |row| split.arc_pair(row).ok_or_else(|| no_pair(id, row));
+            let pair = |row| split.arc_pair(row)?.ok_or_else(|| no_pair(id, row));
             split.puzzles_with_identifier(identifier).flat_map(|puzzle| split.puzzle(puzzle)).map(pair).collect()
         };
         let inside = pairs(split)?;

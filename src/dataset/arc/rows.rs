@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::Result;
 use crate::dataset::tokens::RowSource;
 use crate::puzzle::arc::{Augmentation, Pair, encode};
 use crate::rng::Rng;
@@ -32,7 +33,7 @@ pub(super) struct Rows {
 }
 
 impl RowSource for Rows {
-    fn write_row(&self, row: usize, out: &mut [u8]) {
+    fn write_row(&self, row: usize, out: &mut [u8]) -> Result<()> {
         let task = &self.tasks[self.tasks.partition_point(|task| task.first_row <= row) - 1];
         let (copy, at) = ((row - task.first_row) / task.pairs.len(), (row - task.first_row) % task.pairs.len());
         let (pair, made) = (&task.pairs[at], &task.copies[copy]);
@@ -41,6 +42,7 @@ impl RowSource for Rows {
             None => (0, 0),
         };
         encode(if self.outputs { &pair.output } else { &pair.input }, made, offset, self.side, out);
+        Ok(())
     }
 }
 

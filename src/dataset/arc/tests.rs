@@ -65,7 +65,7 @@ fn demonstrations_that_are_dealt_out_one_by_one_are_still_one_task() {
 #[test]
 fn in_training_one_pair_of_each_copy_stands_in_the_corner_and_the_others_anywhere() {
     let data = build(subsets(1), "evaluation", options(20, Stored::All)).unwrap();
-    let corner = |split: &Split, row: usize| split.inputs.row(row)[0] > 1;
+    let corner = |split: &Split, row: usize| split.inputs.row(row).unwrap()[0] > 1;
     let train = data.split("train").unwrap();
     for puzzle in 0..train.puzzles() {
         assert!(train.puzzle(puzzle).any(|row| corner(train, row)));
@@ -102,7 +102,8 @@ fn copies_are_distinct_and_fewer_than_asked_where_there_are_no_more() {
     let subset = Subset { name: "all".into(), tasks: vec![task], solved: true };
     let data = build(vec![subset], "all", options(1000, Stored::All)).unwrap();
     assert_eq!(data.split("train").unwrap().puzzles(), 9, "a dot has nine colours and no other copies");
-    let rows: HashSet<Vec<u8>> = data.split("test").unwrap().inputs.rows().map(|row| row.to_vec()).collect();
+    let rows: HashSet<Vec<u8>> =
+        data.split("test").unwrap().inputs.rows().map(Result::unwrap).map(|row| row.to_vec()).collect();
     assert_eq!(rows.len(), 9);
 }
 
@@ -147,7 +148,7 @@ fn an_audit_finds_rows_of_other_tasks_and_test_pairs_that_are_trained_on() {
     build(subsets(5), "evaluation", options(2, Stored::All)).unwrap().write(&root).unwrap();
     let mut data = Dataset::read(&root).unwrap();
     let train = data.splits.get_mut("train").unwrap();
-    let other = train.inputs.row(40).to_vec();
+    let other = train.inputs.row(40).unwrap().to_vec();
     train.inputs.row_mut(7).copy_from_slice(&other);
     train.labels.row_mut(9).fill(0);
     let report = audit(&data).unwrap();

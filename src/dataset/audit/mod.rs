@@ -45,9 +45,9 @@ pub fn audit(dataset: &Dataset) -> Result<AuditReport> {
     };
     let rules = &*rules;
     let looked_at: Vec<Looked> =
-        dataset.in_order().into_iter().map(|(name, split)| look_at(rules, name, split)).collect();
+        dataset.in_order().into_iter().map(|(name, split)| look_at(rules, name, split)).collect::<Result<_>>()?;
     let pairs = looked_at.iter().enumerate().flat_map(|(i, a)| looked_at[i + 1..].iter().map(move |b| (a, b)));
-    let across = pairs.map(|(a, b)| compare(a, b)).collect();
+    let across = pairs.map(|(a, b)| compare(a, b)).collect::<Result<_>>()?;
     Ok(AuditReport {
         puzzle: board.name(),
         measure: rules.measure(),
@@ -80,9 +80,9 @@ struct Looked<'a> {
     audit: SplitAudit,
 }
 
-fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Looked<'a> {
+fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Result<Looked<'a>> {
     let per_group: Vec<Vec<Representative>> =
-        (0..split.groups()).into_par_iter().map(|group| look_at_group(rules, split, group)).collect();
+        (0..split.groups()).into_par_iter().map(|group| look_at_group(rules, split, group)).collect::<Result<_>>()?;
     let puzzles: Vec<Representative> = per_group.into_iter().flatten().collect();
     let mut audit = SplitAudit {
         name: name.to_string(),
@@ -113,7 +113,7 @@ fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Looked<'a> {
             Verdict::SeveralSolutions => count(&mut audit.several_solutions, "has more than one solution"),
             Verdict::WrongAnswer => count(&mut audit.wrong_answers, "its answer does not solve its question"),
         }
-        if !as_written.insert(split.inputs.row(row)) {
+        if !as_written.insert(split.inputs.row(row)?) {
             audit.duplicates_as_written += 1;
         }
         match forms.entry(&puzzle.form) {
@@ -126,36 +126,41 @@ fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Looked<'a> {
             }
         }
     }
-    audit.solution_grids = puzzles.iter().map(|p| split.labels.row(p.row)).collect::<HashSet<_>>().len();
+    audit.solution_grids = answers(split, &puzzles)?.len();
     audit.solution_grids_up_to_symmetry = puzzles.iter().map(|p| &p.grid_class).collect::<HashSet<_>>().len();
-    Looked { split, puzzles, audit }
+    Ok(Looked { split, puzzles, audit })
+}
+
+/// The answers of these puzzles, as written.
+fn answers<'a>(split: &'a Split, puzzles: &[Representative]) -> Result<HashSet<Cow<'a, [u8]>>> {
+    puzzles.iter().map(|puzzle| split.labels.row(puzzle.row)).collect()
 }
 
 /// The group's original, and every copy that is no image of it.
-fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Vec<Representative> {
+fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Result<Vec<Representative>> {
     let rows = split.group_examples(group);
     let original = rows.start;
-    let mut found = vec![look_at_row(rules, split, original, false)];
-    let from = Row::of(split, original);
+    let mut found = vec![look_at_row(rules, split, original, false)?];
+    let from = Row::of(split, original)?;
     for row in rows.skip(1) {
-        if !rules.is_image(from.pair(), Row::of(split, row).pair()) {
-            found.push(look_at_row(rules, split, row, true));
+        if !rules.is_image(from.pair(), Row::of(split, row)?.pair()) {
+            found.push(look_at_row(rules, split, row, true)?);
         }
     }
-    found
+    Ok(found)
 }
 
-fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> Representative {
-    let tokens = Row::of(split, row);
+fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> Result<Representative> {
+    let tokens = Row::of(split, row)?;
     let pair = tokens.pair();
-    Representative {
+    Ok(Representative {
         row,
         is_copy,
         verdict: rules.verdict(pair),
         size: rules.size(pair),
         form: key(rules.form(pair.question)),
         grid_class: key(rules.form(pair.answer)),
-    }
+    })
 }
 
 /// Question and answer of a row, wherever they come from.
@@ -165,8 +170,8 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(split: &'a Split, row: usize) -> Self {
-        Self { question: split.inputs.row(row), answer: split.labels.row(row) }
+    fn of(split: &'a Split, row: usize) -> Result<Self> {
+        Ok(Self { question: split.inputs.row(row)?, answer: split.labels.row(row)? })
     }
 
     fn pair(&self) -> TokenPair<'_> {
@@ -182,7 +187,7 @@ fn key(tokens: Vec<u8>) -> Key {
 }
 
 /// What `b` has in common with `a`; every figure counts puzzles of `b`.
-fn compare(a: &Looked<'_>, b: &Looked<'_>) -> CrossAudit {
+fn compare(a: &Looked<'_>, b: &Looked<'_>) -> Result<CrossAudit> {
     let forms: HashMap<&Key, usize> = a.puzzles.iter().rev().map(|p| (&p.form, p.row)).collect();
     let matches: Vec<Match> = b
         .puzzles
@@ -190,19 +195,20 @@ fn compare(a: &Looked<'_>, b: &Looked<'_>) -> CrossAudit {
         .filter_map(|p| forms.get(&p.form).map(|&row| Match { row_in_first: row, row_in_second: p.row }))
         .collect();
     let classes: HashSet<&Key> = a.puzzles.iter().map(|p| &p.grid_class).collect();
-    let grids: HashSet<Cow<'_, [u8]>> = b.puzzles.iter().map(|p| b.split.labels.row(p.row)).collect();
+    let grids = answers(b.split, &b.puzzles)?;
     let shared: HashSet<Cow<'_, [u8]>> = (0..a.split.examples())
         .into_par_iter()
         .map(|row| a.split.labels.row(row))
-        .filter(|grid| grids.contains(grid))
-        .collect();
-    CrossAudit {
+        .filter(|grid| grid.as_ref().map_or(true, |grid| grids.contains(grid)))
+        .collect::<Result<_>>()?;
+    let same_solution = b.puzzles.iter().map(|p| Ok(usize::from(shared.contains(&b.split.labels.row(p.row)?))));
+    Ok(CrossAudit {
         first: a.audit.name.clone(),
         second: b.audit.name.clone(),
         puzzles: b.puzzles.len(),
         equivalent_puzzles: matches.len(),
-        same_solution_as_written: b.puzzles.iter().filter(|p| shared.contains(&b.split.labels.row(p.row))).count(),
+        same_solution_as_written: same_solution.sum::<Result<_>>()?,
         same_solution_up_to_symmetry: b.puzzles.iter().filter(|p| classes.contains(&p.grid_class)).count(),
         matches,
-    }
+    })
 }

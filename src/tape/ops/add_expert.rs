@@ -3,8 +3,8 @@
 //! Backward: `dx[p] = g · dy[row]`, `dg[row, e] = dy[row]·x[p]`; dy goes on as it is.
 
 use super::{Operation, Routing};
+use crate::device::{Choice, Device, HostDevice};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -18,8 +18,8 @@ pub(crate) struct AddExpert {
 }
 
 /// `y` with the answers x (a row for each of `expert`'s, then any) added, weighted by the gates `[m, experts]`; uses up both.
-pub fn add_expert<T: Real>(
-    tape: &mut Tape<'_, T>,
+pub fn add_expert<D: Device>(
+    tape: &mut Tape<'_, D>,
     y: Var,
     x: Var,
     gates: &Var,
@@ -27,57 +27,35 @@ pub fn add_expert<T: Real>(
     expert: usize,
 ) -> Var {
     let (_, width) = tape.shape(&y);
-    let slot = tape.overwrite(&y);
-    let blocks = [x.0, gates.0, slot].map(|id| tape.value_block(id));
-    let ([x_values, g], [sum]) = tape.memory.arena.split([blocks[0], blocks[1]], [blocks[2]]);
-    for (x, &row) in x_values.chunks_exact(width).zip(routing.rows(&tape.memory.indices, expert)) {
-        let row = row as usize;
-        simd::axpy(&mut sum[row * width..][..width], g[row * routing.experts + expert], x);
-    }
-    let recorded = tape.records(&[slot, x.0, gates.0], false);
-    let operation = AddExpert { y: slot, x: x.0, gates: gates.0, routing, expert };
-    if recorded {
-        tape.save(x.0);
-        tape.save(gates.0);
-    } else {
-        tape.release(x);
-    }
-    tape.push(slot, recorded, operation)
+    let (sum, gate_block, answers) = (tape.overwritten(&y), tape.block(gates), tape.block(&x));
+    let rows = routing.rows(&tape.memory.indices, expert);
+    let choice = Choice { rows, width, gates: gate_block, expert, experts: routing.experts };
+    tape.memory.device.add_expert(choice, answers, sum);
+    let recorded = tape.records(&[y.0, x.0, gates.0], false);
+    let operation = AddExpert { y: y.0, x: x.0, gates: gates.0, routing, expert };
+    tape.push(y.0, recorded, &[gates.0], &[x.0], operation)
 }
 
 impl Operation for AddExpert {
     const NAME: &'static str = "add an expert's answers";
-    const TERMS: &'static [&'static str] = &["answers", "gate"];
+    const TERMS: &'static [&'static str] = &["answers", "chosen gate"];
     const CREATES_OUTPUT: bool = false;
 
     fn output(&self) -> SlotId {
         self.y
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let (answers, gate) = (pass.factor("answers"), pass.factor("gate"));
-        let (width, experts) = (pass.slot(self.y).cols, self.routing.experts);
-        let reads = [pass.grad_out(self.y), pass.value(self.x), pass.value(self.gates)];
-        if let Some(d_x) = pass.grad_in(self.x) {
-            let ([dy, g], [dx]) = pass.memory.arena.split([reads[0], reads[2]], [d_x]);
-            let rows = self.routing.rows(&pass.memory.indices, self.expert);
-            for (dx, &row) in dx.chunks_exact_mut(width).zip(rows) {
-                let row = row as usize;
-                simd::axpy(dx, answers * g[row * experts + self.expert], &dy[row * width..][..width]);
-            }
-        }
-        if let Some(d_gates) = pass.grad_in(self.gates) {
-            let ([dy, x], [dg]) = pass.memory.arena.split([reads[0], reads[1]], [d_gates]);
-            let rows = self.routing.rows(&pass.memory.indices, self.expert);
-            for (x, &row) in x.chunks_exact(width).zip(rows) {
-                let row = row as usize;
-                dg[row * experts + self.expert] += gate * simd::dot(&dy[row * width..][..width], x);
-            }
-        }
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let [d_x, d_gates] = [self.x, self.gates].map(|input| pass.grad_in(input));
+        let (dy, x, gates) = (pass.grad_out(self.y), pass.value(self.x), pass.value(self.gates));
+        let rows = self.routing.rows(&pass.memory.indices, self.expert);
+        let (width, experts) = (pass.memory.slots[self.y.0 as usize].cols, self.routing.experts);
+        let choice = Choice { rows, width, gates, expert: self.expert, experts };
+        pass.memory.device.add_expert_backward(choice, dy, x, d_x, d_gates);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [rows, width, experts] = Sample::sizes(rng, [5, 7, 3]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [rows, width, experts] = Sample::<D>::sizes(rng, [5, 7, 3]);
         let logits: Vec<f64> = (0..rows * experts).map(|_| rng.normal()).collect();
         let mut sample = Sample::new("");
         sample.input(rng, rows, width);

@@ -4,31 +4,29 @@
 //! Backward: `dE[l] = s · Σ sequences dy[b, l]`, `dx = dy`; in place.
 
 use super::Operation;
+use crate::device::{Device, HostDevice, ParamId, Usage};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
-use crate::tape::{Backward, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct AddPositions {
     x: SlotId,
     table: ParamId,
-    len: usize,
+    /// Elements of a sequence.
+    every: usize,
     scale: f64,
 }
 
 /// `x + scale · table` on the first rows of each sequence of `len` positions; uses up x `[sequences·len, width]`.
-pub fn add_positions<T: Real>(tape: &mut Tape<'_, T>, x: Var, table: ParamId, len: usize, scale: f64) -> Var {
+pub fn add_positions<D: Device>(tape: &mut Tape<'_, D>, x: Var, table: ParamId, len: usize, scale: f64) -> Var {
     let (_, width) = tape.shape(&x);
     let (count, table_width) = tape.params.shape(table);
     assert!(count <= len && table_width == width, "the table fits the sequence");
-    let slot = tape.overwrite(&x);
-    let block = tape.value_block(slot);
-    for sequence in tape.memory.arena.get_mut(block).chunks_exact_mut(len * width) {
-        simd::axpy(&mut sequence[..count * width], T::from_f64(scale), tape.params.get(table));
-    }
-    let recorded = tape.records(&[slot], true);
-    tape.push(slot, recorded, AddPositions { x: slot, table, len, scale })
+    let (block, every) = (tape.overwritten(&x), len * width);
+    tape.memory.device.add_table(tape.params, table, scale, every, block);
+    let recorded = tape.records(&[x.0], true);
+    tape.push(x.0, recorded, &[], &[], AddPositions { x: x.0, table, every, scale })
 }
 
 impl Operation for AddPositions {
@@ -40,23 +38,17 @@ impl Operation for AddPositions {
         self.x
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("table") * T::from_f64(self.scale);
-        let width = pass.slot(self.x).cols;
-        let dy = pass.memory.arena.get(pass.grad_out(self.x));
-        for sequence in dy.chunks_exact(self.len * width) {
-            let table = pass.grads.get_mut(self.table);
-            let shared = table.len();
-            simd::axpy(table, factor, &sequence[..shared]);
-        }
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let dy = pass.grad_out(self.x);
+        pass.memory.device.table_grad(pass.grads, self.table, self.scale, self.every, dy);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|prefix| {
-                let [sequences, len, width] = Sample::sizes(rng, [3, 5, 7]);
+                let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
                 let mut sample = Sample::new(if prefix { "prefix only" } else { "" });
-                let table = sample.param(rng, if prefix { 1 } else { len }, width, Use::Table);
+                let table = sample.param(rng, if prefix { 1 } else { len }, width, Usage::Table);
                 sample.input(rng, sequences * len, width);
                 sample.run(move |tape, inputs| {
                     let x = super::add(tape, &[&inputs[0]]);

@@ -4,8 +4,8 @@
 //! `dv = r (dy − y · mean(dy·y))`, the same for h and x. The result takes x's memory.
 
 use super::Operation;
+use crate::device::{Device, HostDevice, NormEpilogue, Over};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -16,90 +16,87 @@ pub(crate) struct AddRmsNorm {
     x: SlotId,
     /// One factor r per row, or per column of a sequence.
     inv_rms: SlotId,
-    /// Over this many positions instead of over features.
-    positions: Option<usize>,
+    over: Over,
 }
 
 /// `rmsnorm(h + x)` over the features of each row; uses up both.
-pub fn add_rmsnorm<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var) -> Var {
-    normalize(tape, h, x, None)
+pub fn add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, h: Var, x: Var) -> Var {
+    normalize(tape, h, x, Over::Features)
 }
 
 /// `rmsnorm(h + x)` over the `len` positions of each sequence, for every feature; uses up both.
-pub fn add_rmsnorm_over_positions<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var, len: usize) -> Var {
-    normalize(tape, h, x, Some(len))
+pub fn add_rmsnorm_over_positions<D: Device>(tape: &mut Tape<'_, D>, h: Var, x: Var, len: usize) -> Var {
+    normalize(tape, h, x, Over::Positions(len))
 }
 
-fn normalize<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var, positions: Option<usize>) -> Var {
+fn normalize<D: Device>(tape: &mut Tape<'_, D>, h: Var, x: Var, over: Over) -> Var {
     let (_, width) = tape.shape(&x);
-    let slot = tape.overwrite(&x);
-    let inv_rms = new_inv_rms(tape, &x, positions);
-    let (h_block, x_block, inv_block) = (tape.value_block(h.0), tape.value_block(slot), tape.value_block(inv_rms));
-    let ([h_values], [x_values, inv]) = tape.memory.arena.split([h_block], [x_block, inv_block]);
-    match positions {
-        None => simd::add_rmsnorm_rows(width, h_values, x_values, inv),
-        Some(len) => simd::add_rmsnorm_cols(len, width, h_values, x_values, inv),
-    }
-    push(tape, h, x, inv_rms, positions)
+    let norm = Norm::new(tape, h, over);
+    let (block, NormEpilogue { h, inv_rms }) = (tape.overwritten(&x), norm.epilogue(tape));
+    tape.memory.device.add_rmsnorm(over, width, h, block, inv_rms);
+    norm.push(tape, x)
 }
 
-/// Room for the factors of x, or of what has its shape.
-pub(super) fn new_inv_rms<T: Real>(tape: &mut Tape<'_, T>, x: &Var, positions: Option<usize>) -> SlotId {
-    let (rows, width) = tape.shape(x);
-    match positions {
-        None => tape.new_slot(rows, 1),
-        Some(len) => tape.new_slot(rows / len, width),
-    }
+/// A residual h, and room for the norm's factors, while some kernel makes `rmsnorm(h + x)`.
+pub(super) struct Norm {
+    h: Var,
+    inv_rms: SlotId,
+    over: Over,
 }
 
-/// Remembers that x has become `rmsnorm(h + x)`, by whatever kernel; uses up both.
-pub(super) fn push<T: Real>(tape: &mut Tape<'_, T>, h: Var, x: Var, inv_rms: SlotId, positions: Option<usize>) -> Var {
-    assert_eq!(tape.shape(&h), tape.shape(&x), "both summands have one shape");
-    let slot = x.0;
-    let recorded = tape.records(&[h.0, slot], false);
-    let op = AddRmsNorm { h: h.0, x: slot, inv_rms, positions };
-    tape.release(h);
-    if recorded {
-        tape.save(slot);
-        tape.save(inv_rms);
-    } else {
-        tape.release_slot(inv_rms);
+impl Norm {
+    /// Uses up h.
+    pub fn new<D: Device>(tape: &mut Tape<'_, D>, h: Var, over: Over) -> Self {
+        let (rows, width) = tape.shape(&h);
+        let inv_rms = match over {
+            Over::Features => tape.new_slot(rows, 1),
+            Over::Positions(len) => tape.new_slot(rows / len, width),
+        };
+        Self { h, inv_rms, over }
     }
-    tape.push(slot, recorded, op)
+
+    /// The residual, which the kernel's input may be as well.
+    pub fn h(&self) -> &Var {
+        &self.h
+    }
+
+    /// For the kernel.
+    pub fn epilogue<D: Device>(&self, tape: &Tape<'_, D>) -> NormEpilogue {
+        NormEpilogue { h: tape.block(&self.h), inv_rms: tape.value_block(self.inv_rms) }
+    }
+
+    /// Remembers that x has become `rmsnorm(h + x)`; uses up both.
+    pub fn push<D: Device>(self, tape: &mut Tape<'_, D>, x: Var) -> Var {
+        let Self { h, inv_rms, over } = self;
+        assert_eq!(tape.shape(&h), tape.shape(&x), "both summands have one shape");
+        let recorded = tape.records(&[h.0, x.0], false);
+        let op = AddRmsNorm { h: h.0, x: x.0, inv_rms, over };
+        tape.release(h);
+        tape.push(x.0, recorded, &[x.0], &[inv_rms], op)
+    }
 }
 
 impl Operation for AddRmsNorm {
     const NAME: &'static str = "add + rmsnorm";
-    const TERMS: &'static [&'static str] = &["projection", "residual", "branch"];
+    const TERMS: &'static [&'static str] = &["projection", "copy"];
     const CREATES_OUTPUT: bool = false;
 
     fn output(&self) -> SlotId {
         self.x
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let width = pass.slot(self.x).cols;
         let (y, inv_rms, grad) = (pass.value(self.x), pass.value(self.inv_rms), pass.grad_out(self.x));
-        let (projection, residual, branch) =
-            (pass.factor("projection"), pass.factor("residual"), pass.factor("branch"));
-        let mean = pass.memory.arena.alloc(width);
-        let ([y, inv], [d, mean_values]) = pass.memory.arena.split([y, inv_rms], [grad, mean]);
-        match self.positions {
-            None => simd::rmsnorm_backward_rows(width, y, inv, d, projection),
-            Some(len) => simd::rmsnorm_backward_cols(len, width, y, inv, d, mean_values, projection),
-        }
-        pass.memory.arena.release(mean);
-        pass.pass_on(residual, grad, self.h);
-        if branch != T::ONE {
-            simd::scale(pass.memory.arena.get_mut(grad), branch);
-        }
+        pass.memory.device.rmsnorm_backward(self.over, width, y, inv_rms, grad);
+        pass.add_to_grad(grad, self.h);
         pass.release_saved(self.inv_rms);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|over_positions| {
-                let [sequences, len, width] = Sample::sizes(rng, [3, 5, 7]);
+                let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
                 let mut sample = Sample::new(if over_positions { "over positions" } else { "" });
                 let rows = sequences * (len + 1);
                 let width = width + 1;
@@ -123,9 +120,10 @@ mod tests {
 
     use super::super::*;
     use super::{add_rmsnorm, add_rmsnorm_over_positions};
+    use crate::device::{Cpu, Grads, Layout, ParamId, Params, Usage};
     use crate::rng::Rng;
     use crate::simd::{Isa, Precision};
-    use crate::tape::{Grads, Layout, Memory, ParamId, Params, Tape, Use, Var};
+    use crate::tape::{Memory, Tape, Var};
 
     const LEN: usize = 19;
     const WIDTH: usize = 45;
@@ -135,19 +133,19 @@ mod tests {
     fn run(
         precision: Precision,
         recorded: bool,
-        block: impl Fn(&mut Tape<'_, f32>, Var, [ParamId; 5]) -> Var,
+        block: impl Fn(&mut Tape<'_, Cpu<f32>>, Var, [ParamId; 5]) -> Var,
     ) -> (Vec<u32>, Vec<u32>) {
         let mut layout = Layout::default();
         let weights = [
-            layout.push("linear", WIDTH, WIDTH, Use::Rows),
-            layout.push("gate_up", 2 * INNER, WIDTH, Use::GateUpRows),
-            layout.push("down", WIDTH, INNER, Use::Rows),
-            layout.push("mlp_t.gate_up", 2 * INNER, LEN, Use::GateUpCols),
-            layout.push("mlp_t.down", LEN, INNER, Use::Cols),
+            layout.push("linear", WIDTH, WIDTH, Usage::Rows),
+            layout.push("gate_up", 2 * INNER, WIDTH, Usage::GateUpRows),
+            layout.push("down", WIDTH, INNER, Usage::Rows),
+            layout.push("mlp_t.gate_up", 2 * INNER, LEN, Usage::GateUpCols),
+            layout.push("mlp_t.down", LEN, INNER, Usage::Cols),
         ];
         let mut rng = Rng::new(5);
         let mut draw = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<_>>();
-        let mut params = Params::<f32>::with_precision(Arc::new(layout), precision);
+        let mut params = Params::<Cpu<f32>>::with_precision(Arc::new(layout), precision);
         params.update(|values| values.copy_from_slice(&draw(values.len())));
         let rows = 3 * LEN;
         let (x, d) = (draw(rows * WIDTH), draw(rows * WIDTH));
@@ -170,7 +168,7 @@ mod tests {
 
     #[test]
     fn one_kernel_is_the_operation_and_then_the_norm_to_the_bit() {
-        type Block = fn(&mut Tape<'_, f32>, Var, [ParamId; 5]) -> Var;
+        type Block = fn(&mut Tape<'_, Cpu<f32>>, Var, [ParamId; 5]) -> Var;
         let pairs: [(Block, Block); 3] = [
             (
                 |tape, h, [w, ..]| {

@@ -4,8 +4,8 @@
 //! The backward pass recomputes the probabilities block by block from the saved log-sum-exp of each row.
 
 use super::Operation;
+use crate::device::{AttentionShape, Device, HostDevice};
 use crate::rng::Rng;
-use crate::simd::{self, AttentionShape, Real, RopeTable};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, GradIn, SlotId, Tape, Var};
@@ -20,32 +20,19 @@ pub(crate) struct Attention {
     rope: bool,
 }
 
-/// Attention over sequences of `len` positions: `qkv` `[sequences·len, 3·width]` → `[sequences·len, width]`.
-pub fn attention<T: Real>(tape: &mut Tape<'_, T>, qkv: Var, heads: usize, len: usize, rope: bool) -> Var {
+/// Attention over sequences of `len` positions: `qkv` `[sequences·len, 3·width]` → `[sequences·len, width]`; uses up qkv.
+pub fn attention<D: Device>(tape: &mut Tape<'_, D>, qkv: Var, heads: usize, len: usize, rope: bool) -> Var {
     let (rows, triple) = tape.shape(&qkv);
     let width = triple / 3;
     assert!(triple == 3 * width && width.is_multiple_of(heads) && rows.is_multiple_of(len), "qkv shape");
     let shape = AttentionShape { sequences: rows / len, len, heads, head_dim: width / heads };
-    let qkv_slot = tape.overwrite(&qkv);
-    let recorded = tape.records(&[qkv_slot], false);
-    if rope && !tape.memory.rope.as_ref().is_some_and(|table| table.fits(&shape)) {
-        tape.memory.rope = Some(RopeTable::new(len, shape.head_dim));
-    }
-    let out = tape.new_slot(rows, width);
-    let lse = tape.new_slot(shape.sequences * heads, len);
-    let blocks = [qkv_slot, out, lse].map(|slot| tape.value_block(slot));
-    let ([], [qkv_values, out_values, lse_values]) = tape.memory.arena.split([], blocks);
-    let table = tape.memory.rope.as_ref().filter(|_| rope);
-    simd::attention_forward(tape.params.precision(), &shape, table, qkv_values, out_values, lse_values);
-    if recorded {
-        for slot in [qkv_slot, out, lse] {
-            tape.save(slot);
-        }
-    } else {
-        tape.release_slot(lse);
-        tape.release(qkv);
-    }
-    tape.push(out, recorded, Attention { qkv: qkv_slot, out, lse, shape, rope })
+    let qkv_block = tape.overwritten(&qkv);
+    let (out, out_block) = tape.new_value(rows, width);
+    let (lse, lse_block) = tape.new_value(shape.sequences * heads, len);
+    let precision = tape.params.precision();
+    tape.memory.device.attention(precision, &shape, rope, qkv_block, out_block, lse_block);
+    let recorded = tape.records(&[qkv.0], false);
+    tape.push(out, recorded, &[out], &[lse, qkv.0], Attention { qkv: qkv.0, out, lse, shape, rope })
 }
 
 impl Operation for Attention {
@@ -56,30 +43,27 @@ impl Operation for Attention {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let Some(GradIn { block: d_qkv, is_new }) = pass.grad_in_or_new(self.qkv) else { return };
         assert!(is_new, "qkv was used up: nothing that ran later has added to its gradient");
-        let reads = [pass.value(self.qkv), pass.value(self.out), pass.value(self.lse), pass.grad_out(self.out)];
-        let faults = [pass.factor("query"), pass.factor("key"), pass.factor("value")];
-        let ([qkv, out, lse, dy], [d_qkv]) = pass.memory.arena.split(reads, [d_qkv]);
-        let table = pass.memory.rope.as_ref().filter(|_| self.rope);
-        let precision = pass.params.precision();
-        simd::attention_backward(precision, &self.shape, table, qkv, out, lse, dy, d_qkv, faults);
+        let [qkv, out, lse] = [self.qkv, self.out, self.lse].map(|slot| pass.value(slot));
+        let (d_out, precision) = (pass.grad_out(self.out), pass.params.precision());
+        pass.memory.device.attention_backward(precision, &self.shape, self.rope, qkv, out, lse, d_out, d_qkv);
         pass.release_saved(self.lse);
     }
 
-    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
         let AttentionShape { sequences, len, .. } = self.shape;
         let flops = 4.0 * (sequences * len * len * self.shape.width()) as f64;
         Cost { flops, bytes: 2.0 * sizes.elementwise(self.out).bytes }
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let long = simd::AttentionShape { sequences: 1, len: 131, heads: 1, head_dim: 2 };
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let long = AttentionShape { sequences: 1, len: 131, heads: 1, head_dim: 2 };
         [(false, None), (true, None), (true, Some(long))]
             .map(|(rope, shape)| {
                 let shape = shape.unwrap_or_else(|| {
-                    let [sequences, len, heads, half] = Sample::sizes(rng, [3, 7, 3, 3]);
+                    let [sequences, len, heads, half] = Sample::<D>::sizes(rng, [3, 7, 3, 3]);
                     AttentionShape { sequences, len: len + 1, heads, head_dim: 2 * half }
                 });
                 let mut sample = Sample::new(match (rope, shape == long) {

@@ -3,8 +3,8 @@
 //! Targets are constants. Backward: `dq = σ(q) − t`, worked out in the forward pass.
 
 use super::Operation;
+use crate::device::{Device, HostDevice};
 use crate::rng::Rng;
-use crate::simd::Real;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -17,54 +17,43 @@ pub(crate) struct BceWithLogits {
     out: SlotId,
 }
 
-/// `[rows, 1]` losses of column `column` of x `[rows, cols]` against `targets` `[rows]`, each in 0..=1.
-pub fn bce_with_logits<T: Real>(tape: &mut Tape<'_, T>, x: &Var, column: usize, targets: &[f64]) -> Var {
+/// `[rows, 1]` losses of column `column` of x `[rows, cols]` against `target` `[rows, 1]`, a constant, each in 0..=1.
+pub fn bce_with_logits<D: Device>(tape: &mut Tape<'_, D>, x: &Var, column: usize, target: &Var) -> Var {
     let (rows, cols) = tape.shape(x);
-    assert!(targets.len() == rows && column < cols, "one target per row");
+    assert!(tape.shape(target) == (rows, 1) && column < cols, "one target per row");
+    let (out, loss) = tape.new_value(rows, 1);
+    let (unit_grad, unit_block) = tape.new_value(rows, 1);
+    let (x_block, target) = (tape.block(x), tape.block(target));
+    tape.memory.device.bce_with_logits((column, cols), x_block, target, loss, unit_block);
     let recorded = tape.records(&[x.0], false);
-    let out = tape.new_slot(rows, 1);
-    let unit_grad = tape.new_slot(rows, 1);
-    let (out_block, grad_block) = (tape.value_block(out), tape.value_block(unit_grad));
-    let ([x_values], [losses, grads]) = tape.memory.arena.split([tape.value_block(x.0)], [out_block, grad_block]);
-    for (row, &target) in targets.iter().enumerate() {
-        let q = x_values[row * cols + column].to_f64();
-        losses[row] = T::from_f64(q.max(0.0) - q * target + (-q.abs()).exp().ln_1p());
-        grads[row] = T::from_f64(1.0 / (1.0 + (-q).exp()) - target);
-    }
-    if recorded {
-        tape.save(unit_grad);
-    } else {
-        tape.release_slot(unit_grad);
-    }
-    tape.push(out, recorded, BceWithLogits { x: x.0, column, unit_grad, out })
+    tape.push(out, recorded, &[], &[unit_grad], BceWithLogits { x: x.0, column, unit_grad, out })
 }
 
 impl Operation for BceWithLogits {
     const NAME: &'static str = "bce with logits";
-    const TERMS: &'static [&'static str] = &["logit"];
+    const TERMS: &'static [&'static str] = &["bce"];
 
     fn output(&self) -> SlotId {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("logit");
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let cols = pass.slot(self.x).cols;
-        let reads = [pass.grad_out(self.out), pass.value(self.unit_grad)];
+        let (d_loss, unit_grad) = (pass.grad_out(self.out), pass.value(self.unit_grad));
         let Some(d_x) = pass.grad_in(self.x) else { return };
-        let ([d_loss, unit], [d_x]) = pass.memory.arena.split(reads, [d_x]);
-        for (row, (&d_loss, &unit)) in d_loss.iter().zip(unit).enumerate() {
-            d_x[row * cols + self.column] += factor * d_loss * unit;
-        }
+        pass.memory.device.bce_backward((self.column, cols), d_loss, unit_grad, d_x);
         pass.release_saved(self.unit_grad);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [rows, cols] = Sample::sizes(rng, [5, 2]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [rows, cols] = Sample::<D>::sizes(rng, [5, 2]);
         let column = rng.below(cols);
         let targets: Vec<f64> = (0..rows).map(|_| rng.uniform()).collect();
         let mut sample = Sample::new("");
         sample.input(rng, rows, cols);
-        vec![sample.run(move |tape, inputs| vec![bce_with_logits(tape, &inputs[0], column, &targets)])]
+        vec![sample.run(move |tape, inputs| {
+            let target = tape.constant(rows, 1, &targets);
+            vec![bce_with_logits(tape, &inputs[0], column, &target)]
+        })]
     }
 }

@@ -4,8 +4,8 @@
 //! the next.
 
 use super::{Operation, Routing};
+use crate::device::{Device, HostDevice};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -21,45 +21,38 @@ pub(crate) struct GatherRows {
 const SIZES: usize = 8;
 
 /// The rows of x `[m, width]` that `expert` takes, in order, then zeros; `None` when there are none.
-pub fn gather_rows<T: Real>(tape: &mut Tape<'_, T>, x: &Var, routing: Routing, expert: usize) -> Option<Var> {
+pub fn gather_rows<D: Device>(tape: &mut Tape<'_, D>, x: &Var, routing: Routing, expert: usize) -> Option<Var> {
     let (rows, width) = tape.shape(x);
     let count = routing.rows(&tape.memory.indices, expert).len();
     if count == 0 {
         return None;
     }
     let filled = count.next_multiple_of(rows.div_ceil(SIZES)).min(rows);
-    let out = tape.new_slot(filled, width);
-    let blocks = (tape.value_block(x.0), tape.value_block(out));
-    let ([x_values], [y]) = tape.memory.arena.split([blocks.0], [blocks.1]);
-    for (y, &row) in y.chunks_exact_mut(width).zip(routing.rows(&tape.memory.indices, expert)) {
-        y.copy_from_slice(&x_values[row as usize * width..][..width]);
-    }
-    y[count * width..].fill(T::ZERO);
+    let (out, y) = tape.new_value(filled, width);
+    let x_block = tape.block(x);
+    let rows = routing.rows(&tape.memory.indices, expert);
+    tape.memory.device.gather(rows, width, x_block, y);
     let recorded = tape.records(&[x.0], false);
-    Some(tape.push(out, recorded, GatherRows { x: x.0, routing, expert, out }))
+    Some(tape.push(out, recorded, &[], &[], GatherRows { x: x.0, routing, expert, out }))
 }
 
 impl Operation for GatherRows {
     const NAME: &'static str = "gather an expert's rows";
-    const TERMS: &'static [&'static str] = &["input"];
+    const TERMS: &'static [&'static str] = &["scatter"];
 
     fn output(&self) -> SlotId {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("input");
-        let width = pass.slot(self.out).cols;
-        let d_out = pass.grad_out(self.out);
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let (d_out, width) = (pass.grad_out(self.out), pass.slot(self.out).cols);
         let Some(d_x) = pass.grad_in(self.x) else { return };
-        let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
-        for (dy, &row) in dy.chunks_exact(width).zip(self.routing.rows(&pass.memory.indices, self.expert)) {
-            simd::axpy(&mut dx[row as usize * width..][..width], factor, dy);
-        }
+        let rows = self.routing.rows(&pass.memory.indices, self.expert);
+        pass.memory.device.scatter(rows, width, d_out, d_x);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [rows, width, experts] = Sample::sizes(rng, [5, 7, 3]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [rows, width, experts] = Sample::<D>::sizes(rng, [5, 7, 3]);
         let logits: Vec<f64> = (0..rows * experts).map(|_| rng.normal()).collect();
         let mut sample = Sample::new("");
         sample.input(rng, rows, width);

@@ -2,12 +2,13 @@
 //!
 //! Backward: `dx = dy W`, `dW = dyᵀ x`, `db = Σ rows dy`.
 
-use super::{Operation, add_rmsnorm};
+use super::Operation;
+use super::add_rmsnorm::Norm;
+use crate::device::{Device, HostDevice, Over, ParamId, Usage};
 use crate::rng::Rng;
-use crate::simd::{self, AddRmsNorm, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, GradIn, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, GradIn, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Linear {
@@ -18,86 +19,68 @@ pub(crate) struct Linear {
 }
 
 /// `y = x Wᵀ (+ b)`: x is `[m, in]`, y `[m, out]`.
-pub fn linear<T: Real>(tape: &mut Tape<'_, T>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+pub fn linear<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
     forward(tape, x, weight, bias, None)
 }
 
-/// `rmsnorm(h + x Wᵀ)`: [`linear`] and [`add_rmsnorm`](super::add_rmsnorm()) in one go, each block of rows while it is in
-/// the cache; uses up h `[m, out]`.
-pub fn linear_add_rmsnorm<T: Real>(tape: &mut Tape<'_, T>, x: &Var, weight: ParamId, h: Var) -> Var {
-    let inv_rms = add_rmsnorm::new_inv_rms(tape, &h, None);
-    let y = forward(tape, x, weight, None, Some((&h, inv_rms)));
-    add_rmsnorm::push(tape, h, y, inv_rms, None)
+/// `rmsnorm(h + x Wᵀ)`: [`linear`] and [`add_rmsnorm`](super::add_rmsnorm()) as its epilogue; uses up h `[m, out]`.
+pub fn linear_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, h: Var) -> Var {
+    let norm = Norm::new(tape, h, Over::Features);
+    let y = forward(tape, x, weight, None, Some(&norm));
+    norm.push(tape, y)
 }
 
-/// With h and the slot of its factors, residual and norm follow.
-fn forward<T: Real>(
-    tape: &mut Tape<'_, T>,
+fn forward<D: Device>(
+    tape: &mut Tape<'_, D>,
     x: &Var,
     weight: ParamId,
     bias: Option<ParamId>,
-    then: Option<(&Var, SlotId)>,
+    norm: Option<&Norm>,
 ) -> Var {
     let (m, _) = tape.shape(x);
-    let params = tape.params();
-    let (n_out, _) = params.shape(weight);
-    let out = tape.new_slot(m, n_out);
-    let [h_block, inv_block] = then.map_or_else(Default::default, |(h, inv)| [h.0, inv].map(|id| tape.value_block(id)));
-    let reads = [tape.value_block(x.0), h_block];
-    let ([x_values, h], [y, inv]) = tape.memory.arena.split(reads, [tape.value_block(out), inv_block]);
-    let then = then.map(|_| AddRmsNorm { h, inv_rms: inv });
-    params.weight(weight).forward_rows(x_values, y, then);
+    let (n_out, _) = tape.params.shape(weight);
+    let (out, y) = tape.new_value(m, n_out);
+    let (x_block, epilogue) = (tape.block(x), norm.map(|norm| norm.epilogue(tape)));
+    tape.memory.device.linear(tape.params, weight, x_block, y, epilogue);
     if let Some(bias) = bias {
-        for row in y.chunks_exact_mut(n_out) {
-            simd::add_assign(row, params.get(bias));
-        }
+        tape.memory.device.add_table(tape.params, bias, 1.0, n_out, y);
     }
     let recorded = tape.records(&[x.0], true);
-    if recorded {
-        tape.save(x.0);
-    }
-    tape.push(out, recorded, Linear { x: x.0, weight, bias, out })
+    tape.push(out, recorded, &[x.0], &[], Linear { x: x.0, weight, bias, out })
 }
 
 impl Operation for Linear {
     const NAME: &'static str = "linear";
-    const TERMS: &'static [&'static str] = &["input", "weight", "bias"];
+    const TERMS: &'static [&'static str] = &["linear input", "weight", "table"];
 
     fn output(&self) -> SlotId {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let d_out = pass.grad_out(self.out);
-        let shape = pass.params.shape(self.weight);
-        let (input, weight, bias) = (pass.factor("input"), pass.factor("weight"), pass.factor("bias"));
-        if let Some(GradIn { block, is_new }) = pass.grad_in_or_new(self.x) {
-            let ([dy], [dx]) = pass.memory.arena.split([d_out], [block]);
-            pass.params.weight(self.weight).backward_rows(dy, dx, !is_new);
-            if input != T::ONE {
-                simd::scale(dx, input);
-            }
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let (dy, x) = (pass.grad_out(self.out), pass.value(self.x));
+        if let Some(GradIn { block: dx, is_new }) = pass.grad_in_or_new(self.x) {
+            pass.memory.device.linear_backward(pass.params, self.weight, dy, dx, !is_new);
         }
-        pass.weight_grad_rows(self.weight, weight, d_out, pass.value(self.x));
-        if let Some(id) = self.bias {
-            for row in pass.memory.arena.get(d_out).chunks_exact(shape.0) {
-                simd::axpy(pass.grads.get_mut(id), bias, row);
-            }
+        pass.memory.device.weight_grad(pass.params, pass.grads, self.weight, dy, x);
+        if let Some(bias) = self.bias {
+            let (n_out, _) = pass.params.shape(self.weight);
+            pass.memory.device.table_grad(pass.grads, bias, 1.0, n_out, dy);
         }
     }
 
-    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
         let (n_out, _) = sizes.shape(self.weight);
         sizes.products(sizes.elements(self.out) / n_out, &[self.weight])
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|with_bias| {
-                let [m, n_in, n_out] = Sample::sizes(rng, [7, 9, 9]);
+                let [m, n_in, n_out] = Sample::<D>::sizes(rng, [7, 9, 9]);
                 let mut sample = Sample::new(if with_bias { "with bias" } else { "" });
-                let weight = sample.param(rng, n_out, n_in, Use::Rows);
-                let bias = with_bias.then(|| sample.param(rng, 1, n_out, Use::Table));
+                let weight = sample.param(rng, n_out, n_in, Usage::Rows);
+                let bias = with_bias.then(|| sample.param(rng, 1, n_out, Usage::Table));
                 sample.input(rng, m, n_in);
                 sample.run(move |tape, inputs| vec![linear(tape, &inputs[0], weight, bias)])
             })

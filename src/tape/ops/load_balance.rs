@@ -5,8 +5,8 @@
 //! Backward: `da[r, e] = (w·E/len) · p[r, e] (f[e] − Σ f·p[r])`, worked out in the forward pass.
 
 use super::{Operation, Routing, backward_of_losses};
+use crate::device::{Device, HostDevice};
 use crate::rng::Rng;
-use crate::simd::Real;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -19,55 +19,41 @@ pub(crate) struct LoadBalance {
 }
 
 /// `[sequences, 1]` losses from the router's logits `[sequences·len, experts]` and its choice, each times `weight`.
-pub fn load_balance<T: Real>(tape: &mut Tape<'_, T>, logits: &Var, routing: Routing, len: usize, weight: f64) -> Var {
+pub fn load_balance<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, routing: Routing, len: usize, weight: f64) -> Var {
     let (rows, experts) = tape.shape(logits);
-    let recorded = tape.records(&[logits.0], false);
-    let out = tape.new_slot(rows / len, 1);
-    let unit_grad = tape.new_slot(rows, experts);
-    let blocks = [logits.0, out, unit_grad].map(|id| tape.value_block(id));
-    let memory = &mut *tape.memory;
-    let ([a], [losses, grads]) = memory.arena.split([blocks[0]], [blocks[1], blocks[2]]);
-    let scale = weight * experts as f64 / len as f64;
-    for (b, loss) in losses.iter_mut().enumerate() {
-        let sequence = b * len * experts..(b + 1) * len * experts;
-        let picks = |e: usize| routing.rows(&memory.indices, e).iter().filter(|&&row| row as usize / len == b).count();
-        let share = |e: usize| picks(e) as f64 * rows as f64 / (routing.picks * len) as f64;
-        let mut total = 0.0;
-        for (a, grad) in a[sequence.clone()].chunks_exact(experts).zip(grads[sequence].chunks_exact_mut(experts)) {
-            let largest = a.iter().fold(f64::NEG_INFINITY, |most, x| most.max(x.to_f64()));
-            let sum: f64 = a.iter().map(|x| (x.to_f64() - largest).exp()).sum();
-            let p = |e: usize| (a[e].to_f64() - largest).exp() / sum;
-            let expected: f64 = (0..experts).map(|e| share(e) * p(e)).sum();
-            total += expected;
-            for (e, grad) in grad.iter_mut().enumerate() {
-                *grad = T::from_f64(scale * p(e) * (share(e) - expected));
-            }
+    let (out, loss) = tape.new_value(rows / len, 1);
+    let (unit_grad, unit_block) = tape.new_value(rows, experts);
+    let logits_block = tape.block(logits);
+    // Picks of each sequence, behind everything else, and gone when they have been used.
+    let indices = &mut tape.memory.indices;
+    let at = indices.len();
+    indices.resize(at + rows / len * experts, 0);
+    let (lists, picks) = indices.split_at_mut(at);
+    for e in 0..experts {
+        for &row in routing.rows(lists, e) {
+            picks[row as usize / len * experts + e] += 1;
         }
-        *loss = T::from_f64(scale * total);
     }
-    if recorded {
-        tape.save(unit_grad);
-    } else {
-        tape.release_slot(unit_grad);
-    }
-    tape.push(out, recorded, LoadBalance { logits: logits.0, unit_grad, out })
+    tape.memory.device.load_balance((experts, picks), weight, logits_block, loss, unit_block);
+    tape.memory.indices.truncate(at);
+    let recorded = tape.records(&[logits.0], false);
+    tape.push(out, recorded, &[], &[unit_grad], LoadBalance { logits: logits.0, unit_grad, out })
 }
 
 impl Operation for LoadBalance {
     const NAME: &'static str = "load balance";
-    const TERMS: &'static [&'static str] = &["logits"];
+    const TERMS: &'static [&'static str] = &["loss"];
 
     fn output(&self) -> SlotId {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("logits");
-        backward_of_losses(pass, factor, self.out, self.unit_grad, self.logits);
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        backward_of_losses(pass, self.out, self.unit_grad, self.logits);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [sequences, len, experts, per_row] = Sample::sizes(rng, [3, 5, 3, 4]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [sequences, len, experts, per_row] = Sample::<D>::sizes(rng, [3, 5, 3, 4]);
         let (experts, per_row) = (experts + 1, per_row.min(experts));
         let mut sample = Sample::new("");
         sample.input(rng, sequences * len, experts);
@@ -83,11 +69,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::tape::{Layout, Memory, Params};
+    use crate::device::{Cpu, Layout, Params};
+    use crate::tape::Memory;
 
     #[test]
     fn even_use_costs_one_and_a_collapsed_router_costs_as_much_as_there_are_experts() {
-        let params = Params::<f64>::new(Arc::new(Layout::default()));
+        let params = Params::<Cpu<f64>>::new(Arc::new(Layout::default()));
         let mut memory = Memory::default();
         let mut tape = Tape::new(&mut memory, &params);
         let even = [9.0, 0.0, 0.0, 9.0];

@@ -5,8 +5,8 @@
 //! back there. Backward: `drow = c·dy` over the first ndim numbers of a sequence, `dx = dy`; in place.
 
 use super::Operation;
+use crate::device::{Device, HostDevice, Real, Runs};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -19,43 +19,37 @@ pub(crate) struct PuzzlePrefix {
 }
 
 /// Adds `scale · rows[b]` to the start of each sequence of `len` positions; uses up x `[sequences·len, width]`.
-pub fn puzzle_prefix<T: Real>(tape: &mut Tape<'_, T>, x: Var, rows: &Var, len: usize, scale: f64) -> Var {
+pub fn puzzle_prefix<D: Device>(tape: &mut Tape<'_, D>, x: Var, rows: &Var, len: usize, scale: f64) -> Var {
     let (_, width) = tape.shape(&x);
-    let (_, ndim) = tape.shape(rows);
+    let (sequences, ndim) = tape.shape(rows);
     assert!(ndim <= len * width, "a puzzle row fits the sequence");
-    let slot = tape.overwrite(&x);
-    let ([row_values], [x_values]) = tape.memory.arena.split([tape.value_block(rows.0)], [tape.value_block(slot)]);
-    for (sequence, row) in x_values.chunks_exact_mut(len * width).zip(row_values.chunks_exact(ndim)) {
-        simd::axpy(&mut sequence[..ndim], T::from_f64(scale), row);
-    }
-    let recorded = tape.records(&[slot, rows.0], false);
-    tape.push(slot, recorded, PuzzlePrefix { x: slot, rows: rows.0, len, scale })
+    let from = Runs { block: tape.block(rows), start: 0, stride: ndim };
+    let to = Runs { block: tape.overwritten(&x), start: 0, stride: len * width };
+    tape.memory.device.add_runs((sequences, ndim), D::T::from_f64(scale), from, to);
+    let recorded = tape.records(&[x.0, rows.0], false);
+    tape.push(x.0, recorded, &[], &[], PuzzlePrefix { x: x.0, rows: rows.0, len, scale })
 }
 
 impl Operation for PuzzlePrefix {
     const NAME: &'static str = "puzzle prefix";
-    const TERMS: &'static [&'static str] = &["row"];
+    const TERMS: &'static [&'static str] = &["runs"];
     const CREATES_OUTPUT: bool = false;
 
     fn output(&self) -> SlotId {
         self.x
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("row") * T::from_f64(self.scale);
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let width = pass.slot(self.x).cols;
-        let ndim = pass.slot(self.rows).cols;
-        let d_out = pass.grad_out(self.x);
-        if let Some(d_rows) = pass.grad_in(self.rows) {
-            let ([dy], [d_rows]) = pass.memory.arena.split([d_out], [d_rows]);
-            for (sequence, row) in dy.chunks_exact(self.len * width).zip(d_rows.chunks_exact_mut(ndim)) {
-                simd::axpy(row, factor, &sequence[..ndim]);
-            }
-        }
+        let (sequences, ndim) = (pass.slot(self.rows).rows, pass.slot(self.rows).cols);
+        let from = Runs { block: pass.grad_out(self.x), start: 0, stride: self.len * width };
+        let Some(d_rows) = pass.grad_in(self.rows) else { return };
+        let to = Runs { block: d_rows, start: 0, stride: ndim };
+        pass.memory.device.add_runs((sequences, ndim), D::T::from_f64(self.scale), from, to);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [sequences, len, width] = Sample::sizes(rng, [3, 5, 7]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
         let mut sample = Sample::new("");
         sample.input(rng, sequences * len, width);
         let ndim = 1 + rng.below(len * width);

@@ -2,8 +2,8 @@
 //! position 0 for halting. Backward: the gradient goes back to where the rows came from.
 
 use super::Operation;
+use crate::device::{Block, Device, HostDevice, Real, Runs};
 use crate::rng::Rng;
-use crate::simd::{self, Real};
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
 
@@ -17,40 +17,43 @@ pub(crate) struct SelectPositions {
 }
 
 /// Positions `from..from + count` of each sequence of `len` positions: `[sequences·count, width]`.
-pub fn select_positions<T: Real>(tape: &mut Tape<'_, T>, x: &Var, len: usize, from: usize, count: usize) -> Var {
+pub fn select_positions<D: Device>(tape: &mut Tape<'_, D>, x: &Var, len: usize, from: usize, count: usize) -> Var {
     let (rows, width) = tape.shape(x);
     assert!(from + count <= len && rows.is_multiple_of(len), "the positions exist");
-    let out = tape.new_slot(rows / len * count, width);
-    let ([x_values], [y]) = tape.memory.arena.split([tape.value_block(x.0)], [tape.value_block(out)]);
-    for (sequence, selected) in x_values.chunks_exact(len * width).zip(y.chunks_exact_mut(count * width)) {
-        selected.copy_from_slice(&sequence[from * width..(from + count) * width]);
-    }
+    let (out, y) = tape.new_value(rows / len * count, width);
+    let op = SelectPositions { x: x.0, len, from, count, out };
+    let (sequences, selected) = op.runs(width, tape.block(x), y);
+    tape.memory.device.copy_runs((rows / len, count * width), sequences, selected);
     let recorded = tape.records(&[x.0], false);
-    tape.push(out, recorded, SelectPositions { x: x.0, len, from, count, out })
+    tape.push(out, recorded, &[], &[], op)
+}
+
+impl SelectPositions {
+    /// The selected positions in x, or its gradient, and in y.
+    fn runs(&self, width: usize, x: Block, y: Block) -> (Runs, Runs) {
+        let sequences = Runs { block: x, start: self.from * width, stride: self.len * width };
+        (sequences, Runs { block: y, start: 0, stride: self.count * width })
+    }
 }
 
 impl Operation for SelectPositions {
     const NAME: &'static str = "select positions";
-    const TERMS: &'static [&'static str] = &["input"];
+    const TERMS: &'static [&'static str] = &["runs"];
 
     fn output(&self) -> SlotId {
         self.out
     }
 
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let factor = pass.factor("input");
-        let width = pass.slot(self.out).cols;
-        let d_out = pass.grad_out(self.out);
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let (d_out, width) = (pass.grad_out(self.out), pass.slot(self.out).cols);
         let Some(d_x) = pass.grad_in(self.x) else { return };
-        let ([dy], [dx]) = pass.memory.arena.split([d_out], [d_x]);
-        let (from, to) = (self.from * width, (self.from + self.count) * width);
-        for (sequence, selected) in dx.chunks_exact_mut(self.len * width).zip(dy.chunks_exact(to - from)) {
-            simd::axpy(&mut sequence[from..to], factor, selected);
-        }
+        let (sequences, selected) = self.runs(width, d_x, d_out);
+        let shape = (d_out.len() / (self.count * width), self.count * width);
+        pass.memory.device.add_runs(shape, D::T::ONE, selected, sequences);
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [sequences, len, width] = Sample::sizes(rng, [3, 5, 7]);
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
         let from = rng.below(len);
         let count = 1 + rng.below(len - from);
         let mut sample = Sample::new("");

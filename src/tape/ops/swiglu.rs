@@ -1,104 +1,160 @@
-//! SwiGLU over features: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` per row (SPEC "Block").
+//! SwiGLU over features or over positions: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` (SPEC "Block").
 //!
-//! x `[m, width]`, W_gate_up `[2·inner, width]`, W_down `[width, inner]`. The backward pass finds g and u saved (in the
-//! kernel's own order, in bf16 rounded) and recomputes the activation; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·silu(g)`.
+//! W_gate_up is `[2·inner, in]`, W_down `[out, inner]`. Over features each row of x `[m, in]` is mapped; over positions (mlp_t)
+//! each column of every sequence of x `[sequences·in, width]`. What the backward pass needs beside x is saved in the device's
+//! own order; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·g·σ(g)` with `d = W_downᵀ dy`.
 
-use super::{Operation, add_rmsnorm};
+use super::Operation;
+use super::add_rmsnorm::Norm;
+use crate::device::{Device, HostDevice, Over, ParamId, SwiGlu, Usage};
 use crate::rng::Rng;
-use crate::simd::{self, AddRmsNorm, Real, Side, SwigluOperands};
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, Block, ParamId, SlotId, Tape, Use, Var};
+use crate::tape::{Backward, SlotId, Tape, Var};
 
+/// One record for both axes; they are listed apart, for the profile and the gradient check.
 #[derive(Clone, Copy)]
-pub(crate) struct SwiGlu {
+struct Record {
     x: SlotId,
-    gate_up: ParamId,
-    down: ParamId,
-    /// g and u before the activation, as the kernel keeps them.
+    swiglu: SwiGlu,
+    /// g and u before the activation, as the device keeps them.
     saved: SlotId,
     out: SlotId,
 }
 
+#[derive(Clone, Copy)]
+pub(crate) struct OverFeatures(Record);
+
+#[derive(Clone, Copy)]
+pub(crate) struct OverPositions(Record);
+
 /// `y = W_down (silu(g) ⊙ u)` for each row of x `[m, width]`.
-pub fn swiglu<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
-    forward(tape, x, gate_up, down, None)
+pub fn swiglu<D: Device>(tape: &mut Tape<'_, D>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
+    forward(tape, x, over_features(tape, gate_up, down), None)
 }
 
-/// `rmsnorm(h + swiglu(h))`: [`swiglu`] and [`add_rmsnorm`](super::add_rmsnorm()) in one go, each block of rows while it is
-/// in the cache; uses up h.
-pub fn swiglu_add_rmsnorm<T: Real>(tape: &mut Tape<'_, T>, h: Var, gate_up: ParamId, down: ParamId) -> Var {
-    let inv_rms = add_rmsnorm::new_inv_rms(tape, &h, None);
-    let y = forward(tape, &h, gate_up, down, Some(inv_rms));
-    add_rmsnorm::push(tape, h, y, inv_rms, None)
+/// `rmsnorm(h + swiglu(h))`: [`swiglu`] and [`add_rmsnorm`](super::add_rmsnorm()) as its epilogue; uses up h.
+pub fn swiglu_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, h: Var, gate_up: ParamId, down: ParamId) -> Var {
+    let swiglu = over_features(tape, gate_up, down);
+    residual(tape, h, swiglu)
 }
 
-/// With the slot of its factors, residual and norm follow.
-fn forward<T: Real>(tape: &mut Tape<'_, T>, x: &Var, gate_up: ParamId, down: ParamId, inv_rms: Option<SlotId>) -> Var {
-    let (m, width) = tape.shape(x);
-    let params = tape.params();
-    let recorded = tape.records(&[x.0], true);
-    let (gate_up_weight, down_weight) = (params.weight(gate_up), params.weight(down));
-    let saved_len = if recorded { simd::swiglu_saved_len(gate_up_weight, Side::Rows, m) } else { 0 };
-    let saved = tape.new_slot(1, saved_len);
-    let out = tape.new_slot(m, width);
-    let [x_block, saved_block, y_block] = [x.0, saved, out].map(|slot| tape.value_block(slot));
-    let inv_block = inv_rms.map_or_else(Block::default, |slot| tape.value_block(slot));
-    let ([h], [saved_values, y, inv]) = tape.memory.arena.split([x_block], [saved_block, y_block, inv_block]);
-    let then = inv_rms.map(|_| AddRmsNorm { h, inv_rms: inv });
-    simd::swiglu(Side::Rows, gate_up_weight, down_weight, h, recorded.then_some(saved_values), y, then);
-    if recorded {
-        tape.save(x.0);
-        tape.save(saved);
-    } else {
-        tape.release_slot(saved);
+/// `Y = W_down (silu(G) ⊙ U)` for each sequence of x `[sequences·len, width]`; len is the weights' width.
+pub fn swiglu_over_positions<D: Device>(tape: &mut Tape<'_, D>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
+    forward(tape, x, over_positions(tape, x, gate_up, down), None)
+}
+
+/// `rmsnorm(h + swiglu_over_positions(h))`, the norm over positions; uses up h.
+pub fn swiglu_add_rmsnorm_over_positions<D: Device>(
+    tape: &mut Tape<'_, D>,
+    h: Var,
+    gate_up: ParamId,
+    down: ParamId,
+) -> Var {
+    let swiglu = over_positions(tape, &h, gate_up, down);
+    residual(tape, h, swiglu)
+}
+
+fn over_features<D: Device>(tape: &Tape<'_, D>, gate_up: ParamId, down: ParamId) -> SwiGlu {
+    SwiGlu { gate_up, down, over: Over::Features, width: tape.params.shape(gate_up).1 }
+}
+
+fn over_positions<D: Device>(tape: &Tape<'_, D>, x: &Var, gate_up: ParamId, down: ParamId) -> SwiGlu {
+    let ((rows, width), (len, _)) = (tape.shape(x), tape.params.shape(down));
+    assert!(rows.is_multiple_of(len) && tape.params.shape(gate_up).1 == len, "rows are whole sequences");
+    SwiGlu { gate_up, down, over: Over::Positions(len), width }
+}
+
+fn residual<D: Device>(tape: &mut Tape<'_, D>, h: Var, swiglu: SwiGlu) -> Var {
+    let norm = Norm::new(tape, h, swiglu.over);
+    let y = forward(tape, norm.h(), swiglu, Some(&norm));
+    norm.push(tape, y)
+}
+
+fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Option<&Norm>) -> Var {
+    let (rows, width) = tape.shape(x);
+    let (x_block, recorded) = (tape.block(x), tape.records(&[x.0], true));
+    let saved_len = match recorded {
+        true => tape.memory.device.swiglu_saved_len(tape.params, swiglu, x_block.len()),
+        false => 0,
+    };
+    let (saved, saved_block) = tape.new_value(1, saved_len);
+    let (out, y) =
+        tape.new_value(rows, if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width });
+    let epilogue = norm.map(|norm| norm.epilogue(tape));
+    tape.memory.device.swiglu(tape.params, swiglu, x_block, recorded.then_some(saved_block), y, epilogue);
+    let record = Record { x: x.0, swiglu, saved, out };
+    match swiglu.over {
+        Over::Features => tape.push(out, recorded, &[x.0], &[saved], OverFeatures(record)),
+        Over::Positions(_) => tape.push(out, recorded, &[x.0], &[saved], OverPositions(record)),
     }
-    tape.push(out, recorded, SwiGlu { x: x.0, gate_up, down, saved, out })
 }
 
-impl Operation for SwiGlu {
-    const NAME: &'static str = "swiglu";
-    const TERMS: &'static [&'static str] = &["input", "gate", "up", "weight gate_up", "weight down"];
-
-    fn output(&self) -> SlotId {
-        self.out
-    }
-
-    fn backward<T: Real>(&self, pass: &mut Backward<'_, T>) {
-        let rows = pass.slot(self.out).rows;
-        let d_x = pass.grad_in(self.x);
-        let [gate, up, input] = ["gate", "up", "input"].map(|term| pass.factor(term));
-        let (scale_down, scale_gate_up) = (pass.factor("weight down"), pass.factor("weight gate_up"));
-        let down = pass.new_use(self.down, scale_down, rows);
-        let gate_up = pass.new_use(self.gate_up, scale_gate_up, rows);
-        let reads = [pass.grad_out(self.out), pass.value(self.saved), pass.value(self.x)];
-        let ([a, b], [c, d]) = (down.operands, gate_up.operands);
-        let ([dy, saved, x], [a, b, c, d, dx]) = pass.memory.arena.split(reads, [a, b, c, d, d_x.unwrap_or_default()]);
-        let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
-        let mut dx = d_x.is_some().then_some(dx);
-        let weights = (pass.params.weight(self.gate_up), pass.params.weight(self.down));
-        simd::swiglu_backward(Side::Rows, weights, [gate, up], (dy, saved, x), operands, dx.as_deref_mut());
-        if let Some(dx) = dx
-            && input != T::ONE
-        {
-            simd::scale(dx, input);
-        }
-        pass.gather(down);
-        pass.gather(gate_up);
+impl Record {
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        let dx = pass.grad_in(self.x);
+        let (dy, saved, x) = (pass.grad_out(self.out), pass.value(self.saved), pass.value(self.x));
+        pass.memory.device.swiglu_backward(pass.params, pass.grads, self.swiglu, dy, saved, x, dx);
         pass.release_saved(self.saved);
     }
 
-    fn cost<T: Real>(&self, sizes: &Sizes<'_, T>) -> Cost {
-        let (width, _) = sizes.shape(self.down);
-        sizes.products(sizes.elements(self.out) / width, &[self.gate_up, self.down])
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
+        let (n_out, _) = sizes.shape(self.swiglu.down);
+        sizes.products(sizes.elements(self.out) / n_out, &[self.swiglu.gate_up, self.swiglu.down])
+    }
+}
+
+/// The gradient terms of either axis.
+const TERMS: &[&str] = &["gate", "up", "weight"];
+
+impl Operation for OverFeatures {
+    const NAME: &'static str = "swiglu";
+    const TERMS: &'static [&'static str] = TERMS;
+
+    fn output(&self) -> SlotId {
+        self.0.out
     }
 
-    fn samples(rng: &mut Rng) -> Vec<Sample> {
-        let [m, width, inner] = Sample::sizes(rng, [5, 7, 9]);
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        self.0.backward(pass);
+    }
+
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
+        self.0.cost(sizes)
+    }
+
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [m, width, inner] = Sample::<D>::sizes(rng, [5, 7, 9]);
         let mut sample = Sample::new("");
-        let gate_up = sample.param(rng, 2 * inner, width, Use::GateUpRows);
-        let down = sample.param(rng, width, inner, Use::Rows);
+        let gate_up = sample.param(rng, 2 * inner, width, Usage::GateUpRows);
+        let down = sample.param(rng, width, inner, Usage::Rows);
         sample.input(rng, m, width);
         vec![sample.run(move |tape, inputs| vec![swiglu(tape, &inputs[0], gate_up, down)])]
+    }
+}
+
+impl Operation for OverPositions {
+    const NAME: &'static str = "swiglu over positions";
+    const TERMS: &'static [&'static str] = TERMS;
+
+    fn output(&self) -> SlotId {
+        self.0.out
+    }
+
+    fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
+        self.0.backward(pass);
+    }
+
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
+        self.0.cost(sizes)
+    }
+
+    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+        let [sequences, len, width, inner] = Sample::<D>::sizes(rng, [3, 5, 5, 7]);
+        let mut sample = Sample::new("");
+        let gate_up = sample.param(rng, 2 * inner, len, Usage::GateUpCols);
+        let down = sample.param(rng, len, inner, Usage::Cols);
+        sample.input(rng, sequences * len, width);
+        vec![sample.run(move |tape, inputs| vec![swiglu_over_positions(tape, &inputs[0], gate_up, down)])]
     }
 }

@@ -8,7 +8,7 @@ use crate::model::{Model, update_flops};
 
 /// The size of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub struct RunCost {
     /// Dense weights.
     pub parameters: usize,
     /// Elements of the puzzle table.
@@ -22,7 +22,7 @@ pub struct Estimate {
     pub memory: Footprint,
 }
 
-impl Estimate {
+impl RunCost {
     /// Of a complete experiment on so many threads. Without `max_steps`, the updates are those of `train_puzzles` examples
     /// an epoch.
     pub fn new(config: &Config, threads: usize) -> Self {
@@ -48,14 +48,14 @@ impl Estimate {
 mod tests {
     use super::*;
 
-    fn estimate(sets: &[&str]) -> Estimate {
+    fn cost(sets: &[&str]) -> RunCost {
         let sets: Vec<String> = sets.iter().map(|&s| s.to_owned()).collect();
-        Estimate::new(&Config::resolve(Some("sudoku-extreme"), None, &sets).expect("settings"), 2)
+        RunCost::new(&Config::resolve(Some("sudoku-extreme"), None, &sets).expect("settings"), 2)
     }
 
     #[test]
     fn the_published_run_is_counted_as_published() {
-        let published = estimate(&[]);
+        let published = cost(&[]);
         assert_eq!(published.updates, 65_104);
         assert!((5.0e6..5.1e6).contains(&(published.parameters as f64)), "{}", published.parameters);
         // 440 MFLOP for each token and step; 2.2e18 for the run.

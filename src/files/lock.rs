@@ -1,4 +1,4 @@
-//! One process per run folder: an advisory lock on `run.lock`, which the system frees however its holder ends.
+//! One process per folder: an advisory lock on `run.lock`, which the system frees however its holder ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -6,16 +6,16 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The file in a run folder that is locked; it stays there, empty or with the last holder's process id.
+/// The file in a folder that is locked; it stays there, empty or with the last holder's process id.
 pub const LOCK_FILE: &str = "run.lock";
 
-/// Holds a run folder until dropped.
+/// Holds a folder until dropped.
 #[derive(Debug)]
-pub struct RunLock {
+pub struct FolderLock {
     _file: File,
 }
 
-impl RunLock {
+impl FolderLock {
     /// Locks the folder, or says which process holds it.
     pub fn acquire(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
@@ -58,11 +58,11 @@ mod tests {
     #[test]
     fn the_second_holder_is_refused_with_folder_and_process_until_the_first_is_gone() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let first = RunLock::acquire(dir.path()).expect("free");
-        let line = RunLock::acquire(dir.path()).expect_err("held").to_string();
+        let first = FolderLock::acquire(dir.path()).expect("free");
+        let line = FolderLock::acquire(dir.path()).expect_err("held").to_string();
         assert!(line.contains(&dir.path().display().to_string()), "{line}");
         assert!(line.contains(&format!("process {}", std::process::id())), "{line}");
         drop(first);
-        RunLock::acquire(dir.path()).expect("free again");
+        FolderLock::acquire(dir.path()).expect("free again");
     }
 }

@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::step;
 use crate::error::{Error, Result};
 
 /// Suffix of files that are not whole yet.
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// Replaces `path` by what `content` writes. On an error the temporary is removed and the old file is untouched; a
 /// process that dies on the way leaves at most a temporary, which [`remove_leftovers`] clears.
@@ -28,6 +29,20 @@ pub fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Resu
 /// Replaces `path` by `bytes`.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |file| file.write_all(bytes))
+}
+
+/// Writes a file that must not be there yet, and syncs it: for a folder that nobody sees before all of it is written
+/// ([`NewFolder`](super::NewFolder)).
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        step("create")?;
+        let mut file = File::create_new(path)?;
+        step("write")?;
+        file.write_all(bytes)?;
+        step("sync file")?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::io(path, e))
 }
 
 /// Finds out whether a file can be written to `path`, before the work whose result it is to hold.
@@ -51,7 +66,7 @@ pub fn remove_leftovers(folder: &Path) -> Result<()> {
 }
 
 /// Whether a file of that name is a temporary.
-pub(super) fn is_leftover(name: &OsStr) -> bool {
+pub fn is_leftover(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with('.') && name.ends_with(TEMPORARY)
 }
@@ -86,7 +101,7 @@ fn temporary_of(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -100,10 +115,22 @@ fn explained(path: &Path, e: io::Error) -> Error {
     Error::io(path, e)
 }
 
-/// A place where a test may make the sequence fail or the process die; nothing outside tests.
-#[inline]
-pub(super) fn step(_name: &'static str) -> io::Result<()> {
-    #[cfg(test)]
-    super::crash_tests::on_step(_name)?;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use super::super::crash::temporaries;
+    use super::*;
+
+    #[test]
+    fn an_error_while_writing_keeps_the_old_file() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("weights");
+        write_bytes(&path, b"old").expect("write");
+        let full = |_: &mut BufWriter<File>| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let line = write(&path, full).expect_err("full").to_string();
+        assert!(line.contains("no space left") && line.contains("weights"), "{line}");
+        assert_eq!(fs::read(&path).expect("read"), b"old");
+        assert_eq!(temporaries(dir.path()), 0);
+        assert!(write_bytes(&dir.path().join("no/such/folder"), b"").is_err());
+        assert!(write_bytes(Path::new("/"), b"").is_err());
+    }
 }

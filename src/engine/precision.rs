@@ -1,7 +1,8 @@
-//! Which number format a machine computes its GEMMs in.
+//! Which number format the GEMMs of a run have.
 
 use crate::config::PrecisionSetting;
-use crate::simd::{Isa, Precision, isa};
+use crate::device::Precision;
+use crate::simd::{Isa, isa};
 
 /// The number format that `setting` stands for on this machine: `auto` is bf16 where the processor has bf16 dot products
 /// (a dot product takes two products a lane), and f32 everywhere else (bf16 without them rounds operands and multiplies in

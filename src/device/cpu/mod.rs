@@ -1,0 +1,448 @@
+//! The CPU: kernels of [`crate::simd`] on packed weights. What it keeps to itself: the packing, a copy of the weights for
+//! each NUMA node, deferred weight gradients, and threads inside a product.
+//!
+//! Where a plain loop is as good as any other, it is the [reference](super::reference)'s own.
+
+mod deferred;
+mod weight;
+
+pub use deferred::ROWS_ENOUGH;
+pub use weight::CpuWeight;
+
+use super::memory::HostMemory;
+use super::params::host_buffer;
+use super::reference::{experts, fixed_point, losses, tables};
+use super::{
+    AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params,
+    Precision, Real, Runs, Space, SwiGlu,
+};
+use crate::simd::{self, AddRmsNorm, RopeTable, Side, SwigluOperands, Weight};
+use deferred::Deferred;
+
+/// One core's memory and kernels.
+pub struct Cpu<T> {
+    memory: HostMemory<T>,
+    /// Angles of the shape that attention was last asked for.
+    rope: Option<RopeTable<T>>,
+    deferred: Deferred<T>,
+    node: usize,
+    /// Threads that share a forward product.
+    threads: usize,
+}
+
+impl<T: Real> Cpu<T> {
+    /// One matrix, packed for products; the copy of the lane's NUMA node.
+    fn weight<'a>(&self, params: &'a Params<Self>, id: ParamId) -> &'a Weight<T> {
+        params.weights[id.index()].packed(self.node)
+    }
+
+    fn prepare_rope(&mut self, shape: &AttentionShape) {
+        if !self.rope.as_ref().is_some_and(|table| table.fits(shape)) {
+            self.rope = Some(RopeTable::new(shape.len, shape.head_dim));
+        }
+    }
+}
+
+fn side(over: Over) -> Side {
+    match over {
+        Over::Features => Side::Rows,
+        Over::Positions(_) => Side::Cols,
+    }
+}
+
+impl<T: Real> HostDevice for Cpu<T> {
+    fn view(&self, block: Block) -> &[T] {
+        self.memory.get(block)
+    }
+}
+
+impl<T: Real> Device for Cpu<T> {
+    type T = T;
+    type Weight = CpuWeight<T>;
+    type Buffer = Vec<T>;
+
+    const NAME: &'static str = "cpu";
+
+    fn new() -> Self {
+        Self { memory: HostMemory::default(), rope: None, deferred: Deferred::default(), node: 0, threads: 1 }
+    }
+
+    fn set_node(&mut self, node: usize) {
+        self.node = node;
+    }
+
+    fn set_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
+    fn replicate(params: &mut Params<Self>, node_of_thread: &[usize]) {
+        weight::replicate(params, node_of_thread);
+    }
+
+    fn buffer(len: usize) -> Vec<T> {
+        host_buffer(len)
+    }
+
+    fn clear_buffer(buffer: &mut Vec<T>) {
+        buffer.fill(T::ZERO);
+    }
+
+    fn space(&mut self) -> &mut Space {
+        &mut self.memory.space
+    }
+
+    fn reserve(&mut self) {
+        self.memory.reserve();
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.memory.size_bytes() + self.deferred.size_bytes()
+    }
+
+    fn reset(&mut self) {
+        self.memory.space.reset();
+        self.deferred.clear();
+    }
+
+    fn upload(&mut self, from: &[T], to: Block) {
+        self.memory.get_mut(to).copy_from_slice(from);
+    }
+
+    fn download(&self, from: Block, to: &mut [T]) {
+        to.copy_from_slice(self.memory.get(from));
+    }
+
+    fn fill(&mut self, to: Block, value: T) {
+        self.memory.get_mut(to).fill(value);
+    }
+
+    fn copy(&mut self, from: Block, to: Block) {
+        let ([from], [to]) = self.memory.split([from], [to]);
+        to.copy_from_slice(from);
+    }
+
+    fn axpy(&mut self, alpha: T, from: Block, to: Block) {
+        let ([from], [to]) = self.memory.split([from], [to]);
+        simd::axpy(to, alpha, from);
+    }
+
+    fn sum(&mut self, summands: &[Block], out: Block) {
+        match *summands {
+            [] => self.fill(out, T::ZERO),
+            [a] => self.copy(a, out),
+            [a, b, ref rest @ ..] => {
+                let ([a, b], [sum]) = self.memory.split([a, b], [out]);
+                simd::add(a, b, sum);
+                for &summand in rest {
+                    self.axpy(T::ONE, summand, out);
+                }
+            }
+        }
+    }
+
+    fn copy_runs(&mut self, shape: (usize, usize), from: Runs, to: Runs) {
+        let ([x], [y]) = self.memory.split([from.block], [to.block]);
+        tables::each_run(shape, from, to, |x_at, y_at| y[y_at].copy_from_slice(&x[x_at]));
+    }
+
+    fn add_runs(&mut self, shape: (usize, usize), alpha: T, from: Runs, to: Runs) {
+        let ([x], [y]) = self.memory.split([from.block], [to.block]);
+        tables::each_run(shape, from, to, |x_at, y_at| simd::axpy(&mut y[y_at], alpha, &x[x_at]));
+    }
+
+    fn broadcast(&mut self, params: &Params<Self>, table: ParamId, y: Block) {
+        tables::broadcast(params.get(table), self.memory.get_mut(y));
+    }
+
+    fn add_table(&mut self, params: &Params<Self>, table: ParamId, scale: f64, every: usize, x: Block) {
+        let table = params.get(table);
+        for stretch in self.memory.get_mut(x).chunks_exact_mut(every) {
+            simd::axpy(&mut stretch[..table.len()], T::from_f64(scale), table);
+        }
+    }
+
+    fn table_grad(&mut self, grads: &mut Grads<Self>, table: ParamId, scale: f64, every: usize, dy: Block) {
+        let d_table = grads.get_mut(table);
+        for stretch in self.memory.get(dy).chunks_exact(every) {
+            simd::axpy(d_table, T::from_f64(scale), &stretch[..d_table.len()]);
+        }
+    }
+
+    fn embed(
+        &mut self,
+        params: &Params<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        shape: (usize, usize),
+        scale: f64,
+        y: Block,
+    ) {
+        tables::embed(params.get(table), params.shape(table).1, tokens, shape, scale, self.memory.get_mut(y));
+    }
+
+    fn embed_backward(
+        &mut self,
+        grads: &mut Grads<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        (seq_len, prefix): (usize, usize),
+        scale: f64,
+        dy: Block,
+    ) {
+        let width = grads.layout().tensors()[table.index()].cols;
+        let d_table = grads.get_mut(table);
+        let sequences = self.memory.get(dy).chunks_exact((prefix + seq_len) * width);
+        for (dy, tokens) in sequences.zip(tokens.chunks_exact(seq_len)) {
+            for (dy, &token) in dy[prefix * width..].chunks_exact(width).zip(tokens) {
+                simd::axpy(&mut d_table[token as usize * width..][..width], T::from_f64(scale), dy);
+            }
+        }
+    }
+
+    fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>) {
+        let weight = self.weight(params, weight);
+        let (h, inv_rms) = epilogue.map_or_else(Default::default, |then| (then.h, then.inv_rms));
+        let ([x, h], [y, inv_rms]) = self.memory.split([x, h], [y, inv_rms]);
+        let threads = self.threads;
+        simd::in_parts(threads, || weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms })));
+    }
+
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
+        let weight = self.weight(params, weight);
+        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        weight.backward_rows(dy, dx, accumulate);
+    }
+
+    fn weight_grad(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId, dy: Block, x: Block) {
+        let (precision, shape) = (params.precision(), params.shape(weight));
+        let used = self.new_use(params, weight, dy.len() / shape.0);
+        let ([dy, x], [to_dy, to_x]) = self.memory.split([dy, x], used.operands);
+        simd::gather_rows(precision, shape, (dy, x), (to_dy, to_x));
+        self.defer(params, grads, used);
+    }
+
+    fn finish_weight_grads(&mut self, params: &Params<Self>, grads: &mut Grads<Self>) -> usize {
+        self.sum_all_uses(params, grads)
+    }
+
+    fn deferred_flops(&self, params: &Params<Self>) -> f64 {
+        self.flops_of_uses(params)
+    }
+
+    fn swiglu_saved_len(&self, params: &Params<Self>, swiglu: SwiGlu, len: usize) -> usize {
+        let (count, vectors) = swiglu.pieces(len);
+        count * simd::swiglu_saved_len(self.weight(params, swiglu.gate_up), side(swiglu.over), vectors)
+    }
+
+    fn swiglu(
+        &mut self,
+        params: &Params<Self>,
+        swiglu: SwiGlu,
+        x: Block,
+        saved: Option<Block>,
+        y: Block,
+        epilogue: Option<NormEpilogue>,
+    ) {
+        let (gate_up, down) = (self.weight(params, swiglu.gate_up), self.weight(params, swiglu.down));
+        let (count, _) = swiglu.pieces(x.len());
+        for i in 0..count {
+            let part = |block: Block| block.nth(i, count);
+            let inv_rms = epilogue.map_or_else(Block::default, |then| then.inv_rms);
+            let (h, kept) = (epilogue.map_or(x, |then| then.h), saved.unwrap_or_default());
+            let writes = [kept, y, inv_rms].map(part);
+            let ([x, h], [kept, y, inv_rms]) = self.memory.split([part(x), part(h)], writes);
+            let then = epilogue.map(|_| AddRmsNorm { h, inv_rms });
+            let saved = saved.map(|_| kept);
+            simd::in_parts(self.threads, || simd::swiglu(side(swiglu.over), gate_up, down, x, saved, y, then));
+        }
+    }
+
+    fn swiglu_backward(
+        &mut self,
+        params: &Params<Self>,
+        grads: &mut Grads<Self>,
+        swiglu: SwiGlu,
+        dy: Block,
+        saved: Block,
+        x: Block,
+        dx: Option<Block>,
+    ) {
+        let weights = (self.weight(params, swiglu.gate_up), self.weight(params, swiglu.down));
+        let (count, vectors) = swiglu.pieces(x.len());
+        for i in 0..count {
+            let part = |block: Block| block.nth(i, count);
+            let down = self.new_use(params, swiglu.down, vectors);
+            let gate_up = self.new_use(params, swiglu.gate_up, vectors);
+            let ([a, b], [c, d]) = (down.operands, gate_up.operands);
+            let writes = [a, b, c, d, dx.map(part).unwrap_or_default()];
+            let ([dy, saved, x], [a, b, c, d, to]) = self.memory.split([dy, saved, x].map(part), writes);
+            let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
+            let to = dx.map(|_| to);
+            simd::swiglu_backward(side(swiglu.over), weights, [T::ONE; 2], (dy, saved, x), operands, to);
+            self.defer(params, grads, down);
+            self.defer(params, grads, gate_up);
+        }
+        if swiglu.over != Over::Features {
+            // The sequences of one call have two to four thousand columns together, and their operands are still in the
+            // cache: deferring them further would gain nothing.
+            self.sum_uses(params, grads, swiglu.down);
+            self.sum_uses(params, grads, swiglu.gate_up);
+        }
+    }
+
+    fn attention(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+    ) {
+        if rope {
+            self.prepare_rope(shape);
+        }
+        let ([], [qkv, out, lse]) = self.memory.split([], [qkv, out, lse]);
+        simd::attention_forward(precision, shape, self.rope.as_ref().filter(|_| rope), qkv, out, lse);
+    }
+
+    fn attention_backward(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+        d_out: Block,
+        d_qkv: Block,
+    ) {
+        if rope {
+            self.prepare_rope(shape);
+        }
+        let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
+        let table = self.rope.as_ref().filter(|_| rope);
+        simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv, [T::ONE; 3]);
+    }
+
+    fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {
+        let ([h], [x, inv_rms]) = self.memory.split([h], [x, inv_rms]);
+        match over {
+            Over::Features => simd::add_rmsnorm_rows(width, h, x, inv_rms),
+            Over::Positions(len) => simd::add_rmsnorm_cols(len, width, h, x, inv_rms),
+        }
+    }
+
+    fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block) {
+        let mean = self.alloc(width);
+        let ([y, inv_rms], [d, mean_values]) = self.memory.split([y, inv_rms], [d, mean]);
+        match over {
+            Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d, T::ONE),
+            Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values, T::ONE),
+        }
+        self.release(mean);
+    }
+
+    fn cross_entropy(
+        &mut self,
+        likelihood: Likelihood,
+        labels: &[i32],
+        seq_len: usize,
+        logits: Block,
+        loss: Block,
+        unit_grad: Block,
+    ) {
+        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
+        losses::cross_entropy(likelihood, labels, seq_len, logits, loss, unit_grad);
+    }
+
+    fn bce_with_logits(&mut self, column: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block) {
+        let ([x, target], [loss, unit_grad]) = self.memory.split([x, target], [loss, unit_grad]);
+        losses::bce_with_logits(column, x, target, loss, unit_grad);
+    }
+
+    fn bce_backward(&mut self, column: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block) {
+        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
+        losses::bce_backward(column, d_loss, unit_grad, d_x);
+    }
+
+    fn loss_backward(&mut self, d_loss: Block, unit_grad: Block, d_x: Block) {
+        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
+        losses::loss_backward(d_loss, unit_grad, d_x);
+    }
+
+    fn score(&mut self, labels: &[i32], seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block) {
+        let ([logits], [correct, labelled, exact]) = self.memory.split([logits], [correct, labelled, exact]);
+        losses::score(labels, seq_len, logits, [correct, labelled, exact]);
+    }
+
+    fn predict(&self, logits: Block, tokens: &mut [u8]) {
+        losses::predict(self.memory.get(logits), tokens);
+    }
+
+    fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block) {
+        let ([q], [target]) = self.memory.split([q], [target]);
+        losses::continue_target(is_last, q, target);
+    }
+
+    fn route(&mut self, experts: usize, per_row: usize, logits: Block, gates: Block) {
+        let ([logits], [gates]) = self.memory.split([logits], [gates]);
+        experts::route(experts, per_row, logits, gates);
+    }
+
+    fn route_backward(&mut self, experts: usize, gates: Block, d_gates: Block, d_logits: Block) {
+        let ([gates, d_gates], [d_logits]) = self.memory.split([gates, d_gates], [d_logits]);
+        experts::route_backward(experts, gates, d_gates, d_logits);
+    }
+
+    fn chosen(&self, experts: usize, gates: Block, lists: &mut Vec<u32>) {
+        experts::chosen(experts, self.memory.get(gates), lists);
+    }
+
+    fn gather(&mut self, rows: &[u32], width: usize, x: Block, y: Block) {
+        let ([x], [y]) = self.memory.split([x], [y]);
+        experts::gather(rows, width, x, y);
+    }
+
+    fn scatter(&mut self, rows: &[u32], width: usize, dy: Block, dx: Block) {
+        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        experts::scatter(rows, width, dy, dx);
+    }
+
+    fn add_expert(&mut self, choice: Choice<'_>, x: Block, y: Block) {
+        let ([x, gates], [y]) = self.memory.split([x, choice.gates], [y]);
+        experts::add_expert(choice, gates, x, y);
+    }
+
+    fn add_expert_backward(
+        &mut self,
+        choice: Choice<'_>,
+        dy: Block,
+        x: Block,
+        dx: Option<Block>,
+        d_gates: Option<Block>,
+    ) {
+        if let Some(dx) = dx {
+            let ([dy, gates], [dx]) = self.memory.split([dy, choice.gates], [dx]);
+            experts::add_expert_dx(choice, gates, dy, dx);
+        }
+        if let Some(d_gates) = d_gates {
+            let ([dy, x], [d_gates]) = self.memory.split([dy, x], [d_gates]);
+            experts::add_expert_d_gates(choice, dy, x, d_gates);
+        }
+    }
+
+    fn load_balance(&mut self, picks: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block) {
+        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
+        experts::load_balance(picks, weight, logits, loss, unit_grad);
+    }
+
+    fn distance(&self, before: Block, after: Block, sequences: usize, sums: &mut [[f64; 2]]) {
+        fixed_point::distance(self.memory.get(before), self.memory.get(after), sequences, sums);
+    }
+
+    fn residual_product(&self, p: [Block; 2], q: [Block; 2], sequences: usize, sums: &mut [f64]) {
+        let blocks = [p, q].map(|pair| pair.map(|block| self.memory.get(block)));
+        fixed_point::residual_product(blocks, sequences, sums);
+    }
+}

@@ -1,0 +1,104 @@
+//! Memory of a device that computes on the host: one growing piece, read and written block by block.
+
+use super::{ALIGNMENT, Block, Space};
+use crate::simd::{self, Real};
+
+/// The unit of allocation, so that every block starts on a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line<T>([T; ALIGNMENT]);
+
+/// Elements in one piece, and what of them is in use.
+pub(super) struct HostMemory<T> {
+    lines: Vec<Line<T>>,
+    pub space: Space,
+}
+
+impl<T> Default for HostMemory<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), space: Space::default() }
+    }
+}
+
+impl<T: Real> HostMemory<T> {
+    /// Grows to what has been handed out.
+    pub fn reserve(&mut self) {
+        let lines = self.space.extent().div_ceil(ALIGNMENT);
+        if lines > self.lines.len() {
+            // `reserve` doubles the reservation when it must; what is not yet used costs address space only.
+            simd::reserve(&mut self.lines, lines);
+            self.lines.resize(lines, Line([T::ZERO; ALIGNMENT]));
+        }
+    }
+
+    /// Bytes in use.
+    pub fn size_bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line<T>>()
+    }
+
+    /// The elements of a block.
+    pub fn get(&self, block: Block) -> &[T] {
+        // SAFETY: `Line<T>` is `ALIGNMENT` elements of T without padding, all initialised.
+        let elements =
+            unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<T>(), self.lines.len() * ALIGNMENT) };
+        &elements[block.offset()..block.offset() + block.len()]
+    }
+
+    /// The elements of a block, for writing.
+    pub fn get_mut(&mut self, block: Block) -> &mut [T] {
+        let ([], [slice]) = self.split([], [block]);
+        slice
+    }
+
+    /// Several blocks at once: `reads` may overlap each other; no block of `writes` may overlap any other.
+    ///
+    /// # Panics
+    /// When they do, or when a block reaches past the memory.
+    pub fn split<const R: usize, const W: usize>(
+        &mut self,
+        reads: [Block; R],
+        writes: [Block; W],
+    ) -> ([&[T]; R], [&mut [T]; W]) {
+        let elements = self.lines.len() * ALIGNMENT;
+        for (i, write) in writes.iter().enumerate() {
+            let clash = reads.iter().chain(&writes[..i]).any(|other| other.overlaps(*write));
+            assert!(!clash, "a block is written and used twice at the same time");
+        }
+        let inside = reads.iter().chain(&writes).all(|b| b.offset() + b.len() <= elements);
+        assert!(inside, "a block reaches past its memory");
+        let base = self.lines.as_mut_ptr().cast::<T>();
+        // SAFETY: `Line<T>` is `ALIGNMENT` elements of T without padding, all initialised, so `base` addresses `elements`
+        // of them; every block was checked to lie inside. Written blocks are disjoint from all others, and the
+        // exclusive borrow of `self` lives as long as the slices.
+        unsafe {
+            (
+                reads.map(|b| std::slice::from_raw_parts(base.add(b.offset()), b.len())),
+                writes.map(|b| std::slice::from_raw_parts_mut(base.add(b.offset()), b.len())),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_lie_on_cache_lines() {
+        let mut memory = HostMemory::<f64>::default();
+        for len in [1, 17, 3] {
+            let block = memory.space.alloc(len);
+            memory.reserve();
+            assert_eq!(memory.get(block).as_ptr() as usize % 64, 0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "written and used twice")]
+    fn overlapping_writes_are_refused() {
+        let mut memory = HostMemory::<f32>::default();
+        let a = memory.space.alloc(10);
+        memory.reserve();
+        memory.split([a.part(0, 5)], [a.part(4, 3)]);
+    }
+}

@@ -1,0 +1,458 @@
+//! The reference: plain loops under their formulas, one function a kernel, products by `matrixmultiply`.
+//!
+//! It is the naive twin of everything: the kernels of other devices are tested against it, and it answers the question how
+//! this really works. There is no SIMD of ours, no packing, no fusion and no deferral. Functions here see slices; the
+//! implementation of [`Device`] below only finds the slices of blocks.
+
+#[macro_use]
+pub(crate) mod fault;
+pub(super) mod experts;
+pub(super) mod fixed_point;
+mod fused;
+pub(super) mod losses;
+mod products;
+pub(super) mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use losses::argmax;
+
+use super::memory::HostMemory;
+use super::params::host_buffer;
+use super::{
+    AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, change_in_pieces,
+};
+use fused::SwiGluMatrices;
+use products::{Matrix, Multiply, operand, transposed};
+
+/// The plain device.
+pub struct Reference<T> {
+    memory: HostMemory<T>,
+}
+
+/// The kernels read the weights where they are.
+#[derive(Clone, Debug)]
+pub struct Plain;
+
+impl<T: Real> DeviceWeight<T> for Plain {
+    fn new(_: &Tensor, _: Precision) -> Self {
+        Self
+    }
+
+    fn update<const N: usize>(&mut self, arrays: [&mut [T]; N], change: &impl Change<T, N>) {
+        change_in_pieces(arrays, change);
+    }
+}
+
+impl<T: Multiply> HostDevice for Reference<T> {
+    fn view(&self, block: Block) -> &[T] {
+        self.memory.get(block)
+    }
+}
+
+/// Matrices of a SwiGLU.
+fn matrices<T: Multiply>(params: &Params<Reference<T>>, swiglu: SwiGlu) -> SwiGluMatrices<'_, T> {
+    let ((double, width), (out, inner)) = (params.shape(swiglu.gate_up), params.shape(swiglu.down));
+    assert_eq!(double, 2 * inner, "the projections of one SwiGLU");
+    SwiGluMatrices { gate_up: params.get(swiglu.gate_up), down: params.get(swiglu.down), inner, width, out }
+}
+
+/// A piece with what is mapped or normalised as its rows: a sequence is transposed.
+fn as_rows<T: Real>(over: Over, width: usize, piece: &[T]) -> Vec<T> {
+    match over {
+        Over::Features => piece.to_vec(),
+        Over::Positions(_) => transposed(piece, width),
+    }
+}
+
+/// Back from [`as_rows`].
+fn from_rows<T: Real>(over: Over, row_len: usize, rows: &[T]) -> Vec<T> {
+    match over {
+        Over::Features => rows.to_vec(),
+        Over::Positions(_) => transposed(rows, row_len),
+    }
+}
+
+fn add<T: Real>(to: &mut [T], from: &[T]) {
+    assert_eq!(to.len(), from.len());
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+}
+
+impl<T: Multiply> Device for Reference<T> {
+    type T = T;
+    type Weight = Plain;
+    type Buffer = Vec<T>;
+
+    const NAME: &'static str = "reference";
+
+    fn new() -> Self {
+        Self { memory: HostMemory::default() }
+    }
+
+    fn buffer(len: usize) -> Vec<T> {
+        host_buffer(len)
+    }
+
+    fn clear_buffer(buffer: &mut Vec<T>) {
+        buffer.fill(T::ZERO);
+    }
+
+    fn space(&mut self) -> &mut Space {
+        &mut self.memory.space
+    }
+
+    fn reserve(&mut self) {
+        self.memory.reserve();
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.memory.size_bytes()
+    }
+
+    fn upload(&mut self, from: &[T], to: Block) {
+        self.memory.get_mut(to).copy_from_slice(from);
+    }
+
+    fn download(&self, from: Block, to: &mut [T]) {
+        to.copy_from_slice(self.memory.get(from));
+    }
+
+    fn fill(&mut self, to: Block, value: T) {
+        self.memory.get_mut(to).fill(value);
+    }
+
+    fn copy(&mut self, from: Block, to: Block) {
+        let ([from], [to]) = self.memory.split([from], [to]);
+        to.copy_from_slice(from);
+    }
+
+    fn axpy(&mut self, alpha: T, from: Block, to: Block) {
+        let ([from], [to]) = self.memory.split([from], [to]);
+        for (y, &x) in to.iter_mut().zip(from) {
+            *y += term!("axpy", alpha * x);
+        }
+    }
+
+    fn sum(&mut self, summands: &[Block], out: Block) {
+        self.fill(out, T::ZERO);
+        for &summand in summands {
+            let ([x], [sum]) = self.memory.split([summand], [out]);
+            add(sum, x);
+        }
+    }
+
+    fn copy_runs(&mut self, shape: (usize, usize), from: Runs, to: Runs) {
+        let ([x], [y]) = self.memory.split([from.block], [to.block]);
+        tables::each_run(shape, from, to, |x_at, y_at| y[y_at].copy_from_slice(&x[x_at]));
+    }
+
+    fn add_runs(&mut self, shape: (usize, usize), alpha: T, from: Runs, to: Runs) {
+        let ([x], [y]) = self.memory.split([from.block], [to.block]);
+        tables::each_run(shape, from, to, |x_at, y_at| {
+            for (y, &x) in y[y_at].iter_mut().zip(&x[x_at]) {
+                *y += term!("runs", alpha * x);
+            }
+        });
+    }
+
+    fn broadcast(&mut self, params: &Params<Self>, table: ParamId, y: Block) {
+        tables::broadcast(params.get(table), self.memory.get_mut(y));
+    }
+
+    fn add_table(&mut self, params: &Params<Self>, table: ParamId, scale: f64, every: usize, x: Block) {
+        let (table, scale) = (params.get(table), T::from_f64(scale));
+        for stretch in self.memory.get_mut(x).chunks_exact_mut(every) {
+            for (x, &e) in stretch.iter_mut().zip(table) {
+                *x += scale * e;
+            }
+        }
+    }
+
+    fn table_grad(&mut self, grads: &mut Grads<Self>, table: ParamId, scale: f64, every: usize, dy: Block) {
+        let (d_table, scale) = (grads.get_mut(table), T::from_f64(scale));
+        for stretch in self.memory.get(dy).chunks_exact(every) {
+            for (d, &dy) in d_table.iter_mut().zip(stretch) {
+                *d += term!("table", scale * dy);
+            }
+        }
+    }
+
+    fn embed(
+        &mut self,
+        params: &Params<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        shape: (usize, usize),
+        scale: f64,
+        y: Block,
+    ) {
+        tables::embed(params.get(table), params.shape(table).1, tokens, shape, scale, self.memory.get_mut(y));
+    }
+
+    fn embed_backward(
+        &mut self,
+        grads: &mut Grads<Self>,
+        table: ParamId,
+        tokens: &[u32],
+        (seq_len, prefix): (usize, usize),
+        scale: f64,
+        dy: Block,
+    ) {
+        let width = grads.layout().tensors()[table.index()].cols;
+        let (d_table, scale) = (grads.get_mut(table), T::from_f64(scale));
+        let sequences = self.memory.get(dy).chunks_exact((prefix + seq_len) * width);
+        for (dy, tokens) in sequences.zip(tokens.chunks_exact(seq_len)) {
+            for (dy, &token) in dy[prefix * width..].chunks_exact(width).zip(tokens) {
+                for (d, &dy) in d_table[token as usize * width..][..width].iter_mut().zip(dy) {
+                    *d += term!("token", scale * dy);
+                }
+            }
+        }
+    }
+
+    fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>) {
+        let (n_out, n_in) = params.shape(weight);
+        let ([x], [out]) = self.memory.split([x], [y]);
+        let (x, w) = (operand(params.precision(), x), operand(params.precision(), params.get(weight)));
+        let sizes = [x.len() / n_in, n_in, n_out];
+        out.copy_from_slice(&T::product(sizes, Matrix::new(&x, n_in), Matrix::new(&w, n_in).transposed()));
+        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
+            self.add_rmsnorm(Over::Features, n_out, h, y, inv_rms);
+        }
+    }
+
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
+        let (n_out, n_in) = params.shape(weight);
+        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        let (dy, w) = (operand(params.precision(), dy), operand(params.precision(), params.get(weight)));
+        let product = T::product([dy.len() / n_out, n_out, n_in], Matrix::new(&dy, n_out), Matrix::new(&w, n_in));
+        for (dx, product) in dx.iter_mut().zip(product) {
+            let before = if accumulate { *dx } else { T::ZERO };
+            *dx = before + term!("linear input", product);
+        }
+    }
+
+    fn weight_grad(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId, dy: Block, x: Block) {
+        let (dy, x) = (self.memory.get(dy), self.memory.get(x));
+        let product = fused::weight_grad(params.precision(), params.shape(weight), dy, x);
+        add(grads.get_mut(weight), &product);
+    }
+
+    fn swiglu_saved_len(&self, params: &Params<Self>, swiglu: SwiGlu, len: usize) -> usize {
+        let (count, vectors) = swiglu.pieces(len);
+        count * vectors * params.shape(swiglu.gate_up).0
+    }
+
+    fn swiglu(
+        &mut self,
+        params: &Params<Self>,
+        swiglu: SwiGlu,
+        x: Block,
+        saved: Option<Block>,
+        y: Block,
+        epilogue: Option<NormEpilogue>,
+    ) {
+        let (count, _) = swiglu.pieces(x.len());
+        let weights = matrices(params, swiglu);
+        for i in 0..count {
+            let writes = [y, saved.unwrap_or_default()].map(|block| block.nth(i, count));
+            let ([x], [y, kept]) = self.memory.split([x.nth(i, count)], writes);
+            let (made, gu) = fused::swiglu(params.precision(), weights, &as_rows(swiglu.over, swiglu.width, x));
+            y.copy_from_slice(&from_rows(swiglu.over, weights.out, &made));
+            if saved.is_some() {
+                kept.copy_from_slice(&gu);
+            }
+        }
+        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
+            let width = if swiglu.over == Over::Features { weights.out } else { swiglu.width };
+            self.add_rmsnorm(swiglu.over, width, h, y, inv_rms);
+        }
+    }
+
+    fn swiglu_backward(
+        &mut self,
+        params: &Params<Self>,
+        grads: &mut Grads<Self>,
+        swiglu: SwiGlu,
+        dy: Block,
+        saved: Block,
+        x: Block,
+        dx: Option<Block>,
+    ) {
+        let (count, _) = swiglu.pieces(x.len());
+        let weights = matrices(params, swiglu);
+        for i in 0..count {
+            let reads = [dy, saved, x].map(|block| block.nth(i, count));
+            let ([dy, gu, x], [dx]) = self.memory.split(reads, [dx.unwrap_or_default().nth(i, count)]);
+            let [dy, x] = [dy, x].map(|piece| as_rows(swiglu.over, swiglu.width, piece));
+            let made = fused::swiglu_backward(params.precision(), weights, &dy, gu, &x);
+            if !dx.is_empty() {
+                add(dx, &from_rows(swiglu.over, weights.width, &made.x));
+            }
+            add(grads.get_mut(swiglu.gate_up), &made.gate_up);
+            add(grads.get_mut(swiglu.down), &made.down);
+        }
+    }
+
+    fn attention(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+    ) {
+        let ([], [qkv, out, lse]) = self.memory.split([], [qkv, out, lse]);
+        fused::attention(precision, shape, rope, qkv, out, lse);
+    }
+
+    fn attention_backward(
+        &mut self,
+        precision: Precision,
+        shape: &AttentionShape,
+        rope: bool,
+        qkv: Block,
+        out: Block,
+        lse: Block,
+        d_out: Block,
+        d_qkv: Block,
+    ) {
+        let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
+        fused::attention_backward(precision, shape, rope, qkv, out, lse, d_out, d_qkv);
+    }
+
+    fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {
+        let ([h], [x, inv_rms]) = self.memory.split([h], [x, inv_rms]);
+        match over {
+            Over::Features => fused::add_rmsnorm(width, h, x, inv_rms),
+            Over::Positions(len) => {
+                let sequences = x.chunks_exact_mut(len * width).zip(h.chunks_exact(len * width));
+                for ((x, h), inv_rms) in sequences.zip(inv_rms.chunks_exact_mut(width)) {
+                    let mut rows = transposed(x, width);
+                    fused::add_rmsnorm(len, &transposed(h, width), &mut rows, inv_rms);
+                    x.copy_from_slice(&transposed(&rows, len));
+                }
+            }
+        }
+    }
+
+    fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block) {
+        let ([y, inv_rms], [d]) = self.memory.split([y, inv_rms], [d]);
+        match over {
+            Over::Features => fused::rmsnorm_backward(width, y, inv_rms, d),
+            Over::Positions(len) => {
+                let sequences = d.chunks_exact_mut(len * width).zip(y.chunks_exact(len * width));
+                for ((d, y), inv_rms) in sequences.zip(inv_rms.chunks_exact(width)) {
+                    let mut rows = transposed(d, width);
+                    fused::rmsnorm_backward(len, &transposed(y, width), inv_rms, &mut rows);
+                    d.copy_from_slice(&transposed(&rows, len));
+                }
+            }
+        }
+    }
+
+    fn cross_entropy(
+        &mut self,
+        likelihood: Likelihood,
+        labels: &[i32],
+        seq_len: usize,
+        logits: Block,
+        loss: Block,
+        unit_grad: Block,
+    ) {
+        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
+        losses::cross_entropy(likelihood, labels, seq_len, logits, loss, unit_grad);
+    }
+
+    fn bce_with_logits(&mut self, column: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block) {
+        let ([x, target], [loss, unit_grad]) = self.memory.split([x, target], [loss, unit_grad]);
+        losses::bce_with_logits(column, x, target, loss, unit_grad);
+    }
+
+    fn bce_backward(&mut self, column: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block) {
+        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
+        losses::bce_backward(column, d_loss, unit_grad, d_x);
+    }
+
+    fn loss_backward(&mut self, d_loss: Block, unit_grad: Block, d_x: Block) {
+        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
+        losses::loss_backward(d_loss, unit_grad, d_x);
+    }
+
+    fn score(&mut self, labels: &[i32], seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block) {
+        let ([logits], [correct, labelled, exact]) = self.memory.split([logits], [correct, labelled, exact]);
+        losses::score(labels, seq_len, logits, [correct, labelled, exact]);
+    }
+
+    fn predict(&self, logits: Block, tokens: &mut [u8]) {
+        losses::predict(self.memory.get(logits), tokens);
+    }
+
+    fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block) {
+        let ([q], [target]) = self.memory.split([q], [target]);
+        losses::continue_target(is_last, q, target);
+    }
+
+    fn route(&mut self, experts: usize, per_row: usize, logits: Block, gates: Block) {
+        let ([logits], [gates]) = self.memory.split([logits], [gates]);
+        experts::route(experts, per_row, logits, gates);
+    }
+
+    fn route_backward(&mut self, experts: usize, gates: Block, d_gates: Block, d_logits: Block) {
+        let ([gates, d_gates], [d_logits]) = self.memory.split([gates, d_gates], [d_logits]);
+        experts::route_backward(experts, gates, d_gates, d_logits);
+    }
+
+    fn chosen(&self, experts: usize, gates: Block, lists: &mut Vec<u32>) {
+        experts::chosen(experts, self.memory.get(gates), lists);
+    }
+
+    fn gather(&mut self, rows: &[u32], width: usize, x: Block, y: Block) {
+        let ([x], [y]) = self.memory.split([x], [y]);
+        experts::gather(rows, width, x, y);
+    }
+
+    fn scatter(&mut self, rows: &[u32], width: usize, dy: Block, dx: Block) {
+        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        experts::scatter(rows, width, dy, dx);
+    }
+
+    fn add_expert(&mut self, choice: Choice<'_>, x: Block, y: Block) {
+        let ([x, gates], [y]) = self.memory.split([x, choice.gates], [y]);
+        experts::add_expert(choice, gates, x, y);
+    }
+
+    fn add_expert_backward(
+        &mut self,
+        choice: Choice<'_>,
+        dy: Block,
+        x: Block,
+        dx: Option<Block>,
+        d_gates: Option<Block>,
+    ) {
+        if let Some(dx) = dx {
+            let ([dy, gates], [dx]) = self.memory.split([dy, choice.gates], [dx]);
+            experts::add_expert_dx(choice, gates, dy, dx);
+        }
+        if let Some(d_gates) = d_gates {
+            let ([dy, x], [d_gates]) = self.memory.split([dy, x], [d_gates]);
+            experts::add_expert_d_gates(choice, dy, x, d_gates);
+        }
+    }
+
+    fn load_balance(&mut self, picks: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block) {
+        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
+        experts::load_balance(picks, weight, logits, loss, unit_grad);
+    }
+
+    fn distance(&self, before: Block, after: Block, sequences: usize, sums: &mut [[f64; 2]]) {
+        fixed_point::distance(self.memory.get(before), self.memory.get(after), sequences, sums);
+    }
+
+    fn residual_product(&self, p: [Block; 2], q: [Block; 2], sequences: usize, sums: &mut [f64]) {
+        let blocks = [p, q].map(|pair| pair.map(|block| self.memory.get(block)));
+        fixed_point::residual_product(blocks, sequences, sums);
+    }
+}

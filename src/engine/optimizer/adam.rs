@@ -1,0 +1,47 @@
+//! Adam with decoupled weight decay (SPEC "Optimizers, schedule, EMA").
+
+use super::{Optimizer, UpdateRule, WeightPart};
+use crate::config::{self, TrainConfig};
+use crate::device::{Real, Tensor};
+use crate::simd::{self, AdamCoefficients, Update};
+
+/// AdamW or Adam-atan2; both moments are kept.
+pub struct Adam {
+    update: Update,
+    beta1: f64,
+    beta2: f64,
+    weight_decay: f64,
+}
+
+impl Adam {
+    /// As a configuration has it.
+    pub fn new(config: &TrainConfig) -> Self {
+        let update = match config.optimizer {
+            config::Optimizer::AdamAtan2 => Update::Atan2,
+            config::Optimizer::Adamw => Update::Ratio,
+        };
+        Self { update, beta1: config.beta1, beta2: config.beta2, weight_decay: config.weight_decay }
+    }
+}
+
+impl<T: Real> Optimizer<T> for Adam {
+    fn buffers(&self) -> &'static [&'static str] {
+        &["m", "v"]
+    }
+
+    fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>) {
+        let exponent = rule.t as f64;
+        let coefficients = AdamCoefficients {
+            update: self.update,
+            beta1: T::from_f64(self.beta1),
+            beta2: T::from_f64(self.beta2),
+            decay: T::from_f64(1.0 - rule.lr * self.weight_decay),
+            step: T::from_f64(rule.lr / (1.0 - self.beta1.powf(exponent))),
+            inv_sqrt_correction2: T::from_f64(1.0 / (1.0 - self.beta2.powf(exponent)).sqrt()),
+            ema_rate: T::from_f64(rule.ema_rate),
+            grad_scale: T::from_f64(rule.grad_scale),
+        };
+        let [m, v] = part.state else { unreachable!("two buffers, as `buffers` says") };
+        simd::adam_step(&coefficients, part.weights, m, v, part.ema, part.gradient);
+    }
+}

@@ -1,0 +1,142 @@
+//! Optimizers of the dense weights: what an update makes of a gradient.
+//!
+//! An [`Optimizer`] is a rule; [`OptimizerState`] is the rule with its named buffers, each of the weights' shape. An update
+//! has two parts: first the rule sees whole matrices, one after the other (a rule that needs products, such as Muon's
+//! orthogonalisation, works there), then all weights in one sweep, part by part, together with their EMA and the device's
+//! form of the weights.
+
+mod adam;
+
+pub use adam::Adam;
+
+use crate::config::TrainConfig;
+use crate::device::{Grads, HostDevice, Layout, Params, Real, Tensor};
+use crate::simd;
+
+/// The numbers of one update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateRule {
+    /// Which update it is, from 1.
+    pub t: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Factor on the gradient (clipping).
+    pub grad_scale: f64,
+    /// Share of the EMA that is kept; 1 leaves it as it is.
+    pub ema_rate: f64,
+}
+
+/// Elements of one tensor, all of equal length, during an update.
+pub struct WeightPart<'a, T> {
+    pub weights: &'a mut [T],
+    /// In the order of [`Optimizer::buffers`].
+    pub state: &'a mut [&'a mut [T]],
+    pub ema: &'a mut [T],
+    pub gradient: &'a [T],
+}
+
+/// What an update makes of a gradient.
+pub trait Optimizer<T: Real>: Send + Sync {
+    /// Names of the buffers it keeps for each weight, at most three; zeros at first. Checkpoints know them by these names.
+    fn buffers(&self) -> &'static [&'static str];
+
+    /// The rule for one tensor, where tensors differ.
+    fn rule_of(&self, _tensor: &Tensor, rule: &UpdateRule) -> UpdateRule {
+        *rule
+    }
+
+    /// Sees a whole matrix before the sweep: its state, and its gradient, which it may replace by another direction.
+    fn whole(&self, _tensor: &Tensor, _rule: &UpdateRule, _state: &mut [&mut [T]], _gradient: &mut [T]) {}
+
+    /// Updates some elements of a tensor, and their EMA: `ema ← rate · ema + (1 − rate) · weights`.
+    fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>);
+}
+
+/// The optimizer that a configuration asks for.
+pub fn optimizer<T: Real>(config: &TrainConfig) -> Box<dyn Optimizer<T>> {
+    Box::new(Adam::new(config))
+}
+
+/// An optimizer and its buffers, in the flat order of the weights.
+pub struct OptimizerState<T> {
+    rule: Box<dyn Optimizer<T>>,
+    buffers: Vec<Vec<T>>,
+}
+
+impl<T: Real> OptimizerState<T> {
+    /// Buffers of zeros for a layout.
+    pub fn new(rule: Box<dyn Optimizer<T>>, layout: &Layout) -> Self {
+        let buffers = rule.buffers().iter().map(|_| vec![T::ZERO; layout.len()]).collect();
+        Self { rule, buffers }
+    }
+
+    /// Name and values of every buffer.
+    pub fn buffers(&self) -> impl Iterator<Item = (&'static str, &[T])> {
+        self.rule.buffers().iter().copied().zip(self.buffers.iter().map(Vec::as_slice))
+    }
+
+    /// The same, for writing.
+    pub fn buffers_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [T])> {
+        self.rule.buffers().iter().copied().zip(self.buffers.iter_mut().map(Vec::as_mut_slice))
+    }
+
+    /// Bytes that an update moves: weights, buffers and EMA read and written, the gradient read, packed weights written.
+    pub fn sweep_bytes(&self, layout: &Layout, packed_bytes: usize) -> f64 {
+        let arrays = 2 * (2 + self.buffers.len()) + 1;
+        ((arrays * size_of::<T>() + 2 * packed_bytes) * layout.n_weights()) as f64
+    }
+
+    /// One update of all trained tensors and of their EMA. A rule that changes directions does so in `grads`.
+    pub fn update<D: HostDevice<T = T>>(
+        &mut self,
+        rule: &UpdateRule,
+        params: &mut Params<D>,
+        ema: &mut [T],
+        grads: &mut Grads<D>,
+    ) {
+        let layout = params.layout().clone();
+        for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
+            let own = self.rule.rule_of(tensor, rule);
+            let mut state: Vec<&mut [T]> = self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
+            self.rule.whole(tensor, &own, &mut state, &mut grads.values_mut()[tensor.range()]);
+        }
+        let gradient = grads.values();
+        let optimizer = &*self.rule;
+        macro_rules! sweep {
+            ($($buffers:literal => $arrays:literal, $all:literal;)*) => {
+                match self.buffers.len() {
+                    $($buffers => {
+                        let mut buffers = self.buffers.iter_mut().map(Vec::as_mut_slice);
+                        let mut arrays = std::iter::once(ema).chain(&mut buffers);
+                        let arrays: [&mut [T]; $arrays] =
+                            std::array::from_fn(|_| arrays.next().expect("the EMA and the buffers"));
+                        params.sweep::<$arrays, $all>(arrays, |tensor, range, [weights, ema, state @ ..]| {
+                            if tensor.trained {
+                                let mut state = state;
+                                let part = WeightPart { weights, ema, state: &mut state, gradient: &gradient[range] };
+                                optimizer.sweep(tensor, &optimizer.rule_of(tensor, rule), part);
+                            }
+                        });
+                    })*
+                    more => panic!("an optimizer keeps at most three buffers, not {more}"),
+                }
+            };
+        }
+        sweep! { 0 => 1, 2; 1 => 2, 3; 2 => 3, 4; 3 => 4, 5; }
+    }
+}
+
+/// The first tensor in whose gradient something is not finite, for a message.
+pub fn non_finite_tensor<D: HostDevice>(grads: &Grads<D>) -> String {
+    let is_finite = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]).is_finite();
+    let tensor = grads.layout().tensors().iter().find(|tensor| !is_finite(tensor));
+    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
+}
+
+/// The tensor with the largest gradient, for a message.
+pub fn largest_gradient<D: HostDevice>(grads: &Grads<D>) -> String {
+    let size = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]);
+    let tensors = grads.layout().tensors().iter();
+    let tensor = tensors.max_by(|a, b| size(a).total_cmp(&size(b)));
+    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
+}

@@ -1,0 +1,32 @@
+//! What losses and metrics are measured against: constants, worked out from logits where they lie.
+
+use crate::device::Device;
+use crate::tape::{Tape, Var};
+
+/// How many tokens of each sequence are right, `[sequences, 1]` each.
+pub struct Score {
+    /// Labelled tokens that the logits get right.
+    pub correct: Var,
+    /// Labelled tokens.
+    pub labelled: Var,
+    /// 1 where all labelled tokens are right, else 0: the target of the halting head.
+    pub exact: Var,
+}
+
+/// The score of logits `[sequences·seq_len, vocab]` against labels `[sequences, seq_len]`.
+pub fn score<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, labels: &[i32], seq_len: usize) -> Score {
+    let sequences = labels.len() / seq_len;
+    let [correct, labelled, exact] = [0; 3].map(|_| tape.uninitialised(sequences, 1));
+    let logits = tape.block(logits);
+    let [c, l, e] = [&correct, &labelled, &exact].map(|var| tape.block(var));
+    tape.memory.device.score(labels, seq_len, logits, c, l, e);
+    Score { correct, labelled, exact }
+}
+
+/// `[sequences, 1]`: the target of the continue head, from q `[sequences, 2]` of the next supervision step.
+pub fn continue_target<D: Device>(tape: &mut Tape<'_, D>, q: &Var, is_last: &[bool]) -> Var {
+    let target = tape.uninitialised(is_last.len(), 1);
+    let (q, block) = (tape.block(q), tape.block(&target));
+    tape.memory.device.continue_target(is_last, q, block);
+    target
+}
