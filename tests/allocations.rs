@@ -79,17 +79,17 @@ fn settles(mixing: Mixing, batch_size: usize, threads: usize, extras: bool, prec
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::new(config, weights, 1000);
+    let mut trainer = Trainer::on(&lanes, config, weights, 1000);
     // As a run does it: the loop is on a thread of the pool.
     lanes.install(|| {
         rayon::broadcast(|_| COUNTED_THREAD.set(true));
         for _ in 0..FIRST {
-            trainer.step(&lanes, &mut examples).unwrap();
+            trainer.step(&mut examples).unwrap();
         }
         let mut attempt = || {
             let before = ALLOCATIONS.load(Ordering::Relaxed);
             for _ in 0..COUNTED {
-                trainer.step(&lanes, &mut examples).unwrap();
+                trainer.step(&mut examples).unwrap();
             }
             ALLOCATIONS.load(Ordering::Relaxed) - before
         };

@@ -10,6 +10,7 @@ use common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::{Config, Mixing, PrecisionSetting};
+use trm::engine::Engine as _;
 use trm::engine::{Lanes, Weights};
 use trm::model::Model;
 use trm::rng::Rng;
@@ -126,15 +127,16 @@ fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSe
             let mut perturbed = |value: &mut f32| *value *= (1.0 + ROUNDING * (2.0 * rng.uniform() - 1.0)) as f32;
             weights.params.update(|values| values.iter_mut().for_each(&mut perturbed));
         }
-        let mut trainer = Trainer::new(config.clone(), weights, golden.case["steps"].as_u64().unwrap());
+        let mut trainer = Trainer::on(&lanes, config.clone(), weights, golden.case["steps"].as_u64().unwrap());
         let minimum_steps = vec![0; config.train.batch_size];
-        let report = trainer.step_with(&lanes, &mut Batch::of(&tensors, 0), &minimum_steps).unwrap();
+        trainer.engine.groups_mut().iter_mut().for_each(|group| group.keep_logits(&model));
+        let report = trainer.step_with(&mut Batch::of(&tensors, 0), &minimum_steps).unwrap();
         let layout = &trainer.model.layout;
         let trained = layout.ids().zip(layout.tensors()).filter(|(_, tensor)| tensor.trained);
         Step {
-            logits: trainer.groups.iter().flat_map(|group| wide(&group.outcome.logits)).collect(),
+            logits: trainer.engine.groups().iter().flat_map(|group| wide(&group.outcome.logits)).collect(),
             losses: vec![report.loss, report.lm_loss, report.q_halt_loss],
-            gradient: trained.flat_map(|(id, _)| wide(trainer.grads().get(id))).collect(),
+            gradient: trained.flat_map(|(id, _)| wide(trainer.engine.grads().get(id))).collect(),
         }
     };
     lanes.install(|| isa.run(step))

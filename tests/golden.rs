@@ -12,9 +12,12 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::Config;
 use trm::dataset::Examples as _;
-use trm::engine::{Group, Lanes, PuzzleTable, Weights};
+use trm::device::{Cpu, HostDevice, Real, Reference};
+use trm::engine::{Engine as _, Group, LaneEngine, Lanes, Weights, puzzle_table};
 use trm::model::Model;
-use trm::train::{StepReport, Trainer};
+use trm::train::{StepReport, Trainer as AnyTrainer};
+
+type Trainer<'a, D> = AnyTrainer<LaneEngine<'a, D>>;
 
 /// Cases that were published.
 const CASES: usize = 11;
@@ -27,7 +30,26 @@ const PUBLISHED: f64 = 1e-3;
 const BOTH: f64 = 9.0;
 
 #[test]
-fn every_case_agrees_with_the_exact_figures() {
+fn every_case_agrees_with_the_exact_figures_in_f32() {
+    every_case::<Cpu<f32>>();
+}
+
+#[test]
+fn every_case_agrees_with_the_exact_figures_in_f64() {
+    every_case::<Cpu<f64>>();
+}
+
+#[test]
+fn every_case_agrees_with_the_exact_figures_on_the_reference_in_f32() {
+    every_case::<Reference<f32>>();
+}
+
+#[test]
+fn every_case_agrees_with_the_exact_figures_on_the_reference_in_f64() {
+    every_case::<Reference<f64>>();
+}
+
+fn every_case<D: HostDevice<T: Judged>>() {
     let (mut passed, mut failed, mut not_built) = (0, Vec::new(), Vec::new());
     for golden in Golden::all() {
         let name = &golden.name;
@@ -35,7 +57,7 @@ fn every_case_agrees_with_the_exact_figures() {
             not_built.push(name.clone());
             continue;
         };
-        let stages = run::<f32>(&golden, &config);
+        let stages = run::<D>(&golden, &config);
         let line: Vec<String> =
             stages.worst.iter().map(|(stage, (error, share))| format!("{stage} {error:.0e} ({share:.2})")).collect();
         println!("{name:24} {}", line.join("  "));
@@ -95,12 +117,12 @@ impl<T: Judged> Stages<'_, T> {
     }
 }
 
-/// Trains as the case did, in `T`, and compares everything on the way.
-fn run<'a, T: Judged>(golden: &'a Golden, config: &Config) -> Stages<'a, T> {
+/// Trains as the case did, on a device, and compares everything on the way.
+fn run<'a, D: HostDevice<T: Judged>>(golden: &'a Golden, config: &Config) -> Stages<'a, D::T> {
     let (judge, published, case) = (golden.judge(), golden.tensors(), &golden.case);
     let mut stages = Stages { judge, published, case, worst: BTreeMap::new(), failures: Vec::new() };
     let tensors = &golden.tensors();
-    let lanes = Lanes::new(2).unwrap();
+    let lanes = Lanes::<D>::start(2).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut weights = Weights::new(&model, config);
     fill_weights(&mut weights, tensors, "init");
@@ -112,7 +134,9 @@ fn run<'a, T: Judged>(golden: &'a Golden, config: &Config) -> Stages<'a, T> {
     );
 
     let n_steps = case["steps"].as_u64().unwrap() as usize;
-    let mut trainer = Trainer::new(config.clone(), weights, n_steps as u64);
+    let mut trainer = Trainer::on(&lanes, config.clone(), weights, n_steps as u64);
+    let model = trainer.model.clone();
+    trainer.engine.groups_mut().iter_mut().for_each(|group| group.keep_logits(&model));
     for step in 0..n_steps {
         let uniform = read(tensors, &format!("step{step}.explore_uniform"));
         let minimum = read(tensors, &format!("step{step}.explore_min_steps"));
@@ -121,58 +145,63 @@ fn run<'a, T: Judged>(golden: &'a Golden, config: &Config) -> Stages<'a, T> {
             .zip(&minimum)
             .map(|(&u, &steps)| if u < config.train.halt_exploration_prob { steps as u32 } else { 0 })
             .collect();
-        let report = trainer.step_with(&lanes, &mut Batch::of(tensors, step), &minimum_steps).unwrap();
+        let report = trainer.step_with(&mut Batch::of(tensors, step), &minimum_steps).unwrap();
         compare_state(&mut stages, &trainer, step);
         compare_report(&mut stages, &trainer, &report, step);
         if step < 2 {
             compare_gradients(&mut stages, &trainer, step);
         }
     }
-    for (name, _, ours) in trainer.weights.tensors() {
+    for (name, _, ours) in trainer.engine.weights.tensors() {
         stages.tensor("final", &format!("final.{name}"), &wide(ours));
     }
-    if let Some(table) = &trainer.weights.table {
+    if let Some(table) = &trainer.engine.weights.table {
         let ours: Vec<f64> = (0..table.rows() as u32).flat_map(|id| wide(table.row(id))).collect();
-        stages.tensor("final", &format!("final.{}", PuzzleTable::NAME), &ours);
+        stages.tensor("final", &format!("final.{}", puzzle_table::NAME), &ours);
     }
     for (name, _, ours) in trainer.evaluation_weights().tensors() {
         stages.tensor("ema", &format!("ema.{name}"), &wide(ours));
     }
-    compare_evaluation(&mut stages, &mut trainer, &lanes);
+    compare_evaluation(&mut stages, &mut trainer);
     stages
 }
 
 /// One figure of every group, in slot order.
-fn all(trainer: &Trainer, of: impl Fn(&Group) -> Vec<f64>) -> Vec<f64> {
-    trainer.groups.iter().flat_map(|group| of(group)).collect()
+fn all<D: HostDevice>(trainer: &Trainer<'_, D>, of: impl Fn(&Group<D::T>) -> Vec<f64>) -> Vec<f64> {
+    trainer.engine.groups().iter().flat_map(|group| of(group)).collect()
 }
 
 /// Logits, q and carry after a step.
-fn compare_state<T: Judged>(stages: &mut Stages<'_, T>, trainer: &Trainer, step: usize) {
-    let ours = |of: &dyn Fn(&Group) -> Vec<f64>| all(trainer, of);
+fn compare_state<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &Trainer<'_, D>, step: usize) {
+    let ours = |of: &dyn Fn(&Group<D::T>) -> Vec<f64>| all(trainer, of);
     stages.tensor("logits", &format!("step{step}.logits"), &ours(&|g| wide(&g.outcome.logits)));
     for column in 0..2 {
         let (theirs, bound) = stages.judge.q(step, column);
-        let ours = ours(&|g| g.outcome.q.iter().map(|q| f64::from(q[column])).collect());
+        let ours = ours(&|g| g.outcome.q.iter().map(|q| q[column].to_f64()).collect());
         stages.compare("q", &format!("step{step}.q {column}"), &ours, (&theirs, bound));
     }
     for (i, state) in trainer.model.schedule.states.iter().enumerate() {
-        stages.tensor("carry", &format!("step{step}.carry.z_{state}"), &ours(&|g| wide(&g.carry.states[i])));
+        stages.tensor("carry", &format!("step{step}.carry.z_{state}"), &ours(&|g| wide(&g.states[i])));
     }
     if trainer.config.train.continue_loss {
         let ours = ours(&|g| g.outcome.continue_target.clone());
         stages.tensor("q", &format!("step{step}.target_q_continue"), &ours);
     }
-    let halted = ours(&|g| g.carry.halted.iter().map(|&h| f64::from(u8::from(h))).collect());
+    let halted = ours(&|g| g.slots.halted.iter().map(|&h| f64::from(u8::from(h))).collect());
     let theirs = read(&stages.published, &format!("step{step}.carry.halted"));
     stages.equal("halting", "halted", &halted, &theirs);
-    let steps = ours(&|g| g.carry.steps.iter().map(|&s| f64::from(s)).collect());
+    let steps = ours(&|g| g.slots.steps.iter().map(|&s| f64::from(s)).collect());
     let theirs = read(&stages.published, &format!("step{step}.carry.steps"));
     stages.equal("halting", "steps", &steps, &theirs);
 }
 
 /// Losses and metrics of a step.
-fn compare_report<T: Judged>(stages: &mut Stages<'_, T>, trainer: &Trainer, report: &StepReport, step: usize) {
+fn compare_report<D: HostDevice<T: Judged>>(
+    stages: &mut Stages<'_, D::T>,
+    trainer: &Trainer<'_, D>,
+    report: &StepReport,
+    step: usize,
+) {
     let (theirs, bound) = stages.judge.loss(step);
     stages.compare("loss", &format!("step{step} loss"), &[report.loss], (&[theirs], bound));
     let (metrics, drift) = (&stages.case["metrics"][step], stages.judge.drift(step));
@@ -196,14 +225,14 @@ fn compare_report<T: Judged>(stages: &mut Stages<'_, T>, trainer: &Trainer, repo
     }
 }
 
-fn compare_gradients<T: Judged>(stages: &mut Stages<'_, T>, trainer: &Trainer, step: usize) {
+fn compare_gradients<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &Trainer<'_, D>, step: usize) {
     for (id, tensor) in trainer.model.layout.ids().zip(trainer.model.layout.tensors()) {
         if tensor.trained {
             let name = format!("step{step}.grad.{}", tensor.name);
-            stages.tensor("gradient", &name, &wide(trainer.grads().get(id)));
+            stages.tensor("gradient", &name, &wide(trainer.engine.grads().get(id)));
         }
     }
-    if trainer.weights.table.is_some() {
+    if trainer.engine.weights.table.is_some() {
         let ours = all(trainer, |g| wide(&g.outcome.puzzle_grads));
         let name = format!("step{step}.grad.inner.puzzle_emb.local_weights");
         // The gradient is further off than the logits, as those of all weights are.
@@ -213,28 +242,27 @@ fn compare_gradients<T: Judged>(stages: &mut Stages<'_, T>, trainer: &Trainer, s
 }
 
 /// The last batch, from fresh slots, all supervision steps, with the case's final (not averaged) weights.
-fn compare_evaluation<T: Judged>(stages: &mut Stages<'_, T>, trainer: &mut Trainer, lanes: &Lanes) {
-    fill_weights(&mut trainer.weights, &stages.published, "final");
+fn compare_evaluation<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &mut Trainer<'_, D>) {
+    fill_weights(&mut trainer.engine.weights, &stages.published, "final");
     let (model, steps) = (&trainer.model, stages.case["steps"].as_u64().unwrap() as usize);
     let slots = trainer.config.train.batch_size;
     let mut group = Group::new(model, slots);
     let mut batch = Batch::of(&stages.published, steps - 1);
-    let starts: Vec<&[f32]> = model.starts.iter().map(|&id| trainer.weights.params.get(id)).collect();
+    group.keep_logits(model);
     for slot in 0..slots {
-        group.carry.refill(slot, &starts, |inputs, labels| batch.write(slot, inputs, labels)).unwrap();
+        group.slots.refill(slot, |inputs, labels| batch.write(slot, inputs, labels)).unwrap();
     }
+    let lanes = trainer.engine.lanes;
     for _ in 0..stages.case["eval"]["eval_steps"].as_u64().unwrap() {
-        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &trainer.weights, &mut group, 0..slots)));
+        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &trainer.engine.weights, &mut group, 0..slots)));
     }
     let drift = stages.judge.drift(steps - 1);
     let theirs = read(&stages.published, "eval.logits");
     stages.published("eval", "eval.logits", &wide(&group.outcome.logits), &theirs, drift);
-    let q: Vec<f64> = group.outcome.q.iter().map(|q| f64::from(q[0])).collect();
+    let q: Vec<f64> = group.outcome.q.iter().map(|q| q[0].to_f64()).collect();
     let theirs = read(&stages.published, "eval.q_halt_logits");
     stages.published("eval", "eval.q_halt_logits", &q, &theirs, drift);
-    let vocab = model.vocab_size();
-    let predictions: Vec<f64> =
-        group.outcome.logits.chunks_exact(vocab).map(|row| trm::engine::argmax(row) as f64).collect();
+    let predictions: Vec<f64> = group.outcome.tokens.iter().map(|&token| f64::from(token)).collect();
     let theirs = read(&stages.published, "eval.preds");
     stages.equal("eval", "eval.preds", &predictions, &theirs);
 }

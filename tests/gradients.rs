@@ -5,15 +5,24 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use trm::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
-use trm::model::{self, Balance, Model, Pass, States, initialize};
+use trm::device::{Cpu, Grads, HostDevice, IGNORE_LABEL, Likelihood, Params, Precision, Real, Reference};
+use trm::model::{self, Model, Pass, States, initialize};
 use trm::rng::Rng;
-use trm::simd::{Precision, Real};
-use trm::tape::ops::{self, Entry, Likelihood};
-use trm::tape::{Grads, Memory, Params, Tape, Var, gradcheck};
+use trm::tape::ops::{self, Entry};
+use trm::tape::{Memory, Tape, Var, gradcheck};
 
 /// Every operation and every composition.
-fn catalogue() -> impl Iterator<Item = &'static Entry> {
-    ops::CATALOGUE.iter().chain(model::CATALOGUE)
+fn catalogue<D: HostDevice<T = f64>>() -> impl Iterator<Item = Entry<D>> {
+    ops::catalogue().into_iter().chain(model::catalogue())
+}
+
+fn every_gradient_is_right<D: HostDevice<T = f64>>(seed: u64) -> TestCaseResult {
+    for entry in catalogue::<D>() {
+        for outcome in gradcheck::check(&entry, &mut Rng::new(seed), 1) {
+            prop_assert!(outcome.passed(), "{}: {outcome:?}", D::NAME);
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -21,11 +30,8 @@ proptest! {
 
     #[test]
     fn every_gradient_equals_central_differences(seed: u64) {
-        for entry in catalogue() {
-            for outcome in gradcheck::check(entry, &mut Rng::new(seed), 1) {
-                prop_assert!(outcome.passed(), "{outcome:?}");
-            }
-        }
+        every_gradient_is_right::<Cpu<f64>>(seed)?;
+        every_gradient_is_right::<Reference<f64>>(seed)?;
     }
 }
 
@@ -35,7 +41,7 @@ proptest! {
     #[test]
     fn every_backward_pass_is_linear_in_the_output_gradient(seed: u64) {
         let rng = &mut Rng::new(seed);
-        for entry in catalogue() {
+        for entry in catalogue::<Cpu<f64>>() {
             for sample in (entry.samples)(rng) {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
                 let (of_a, of_b) = (sample.gradients(&mut a, rng), sample.gradients(&mut b, rng));
@@ -61,29 +67,32 @@ proptest! {
 
     #[test]
     fn permuting_the_batch_permutes_all_but_the_weight_gradients(shape in shapes(), sequences in 1usize..6, seed: u64) {
-        permutation_law::<f64>(&shape, sequences, seed, 1e-12)?;
-        permutation_law::<f32>(&shape, sequences, seed, 1e-4)?;
+        permutation_law::<Cpu<f64>>(&shape, sequences, seed, 1e-12)?;
+        permutation_law::<Cpu<f32>>(&shape, sequences, seed, 1e-4)?;
+        permutation_law::<Reference<f64>>(&shape, sequences, seed, 1e-12)?;
     }
 
     #[test]
     fn the_gradient_is_that_of_the_recorded_calls_alone_from_constants_bit_for_bit(
         shape in shapes(), sequences in 1usize..4, seed: u64
     ) {
-        detaching_law::<f64>(&shape, sequences, seed)?;
-        detaching_law::<f32>(&shape, sequences, seed)?;
+        detaching_law::<Cpu<f64>>(&shape, sequences, seed)?;
+        detaching_law::<Cpu<f32>>(&shape, sequences, seed)?;
+        detaching_law::<Reference<f64>>(&shape, sequences, seed)?;
     }
 
     #[test]
     fn no_gradient_passes_a_detached_value(shape in shapes(), sequences in 1usize..4, seed: u64) {
-        zero_gradient_law::<f64>(&shape, sequences, seed)?;
-        zero_gradient_law::<f32>(&shape, sequences, seed)?;
+        zero_gradient_law::<Cpu<f64>>(&shape, sequences, seed)?;
+        zero_gradient_law::<Cpu<f32>>(&shape, sequences, seed)?;
+        zero_gradient_law::<Reference<f64>>(&shape, sequences, seed)?;
     }
 
     #[test]
     fn a_detached_pass_computes_what_a_recorded_one_does_and_leaves_no_record(
         shape in shapes(), sequences in 1usize..4, seed: u64
     ) {
-        let problem = Problem::<f32>::new(&shape, sequences, seed);
+        let problem = Problem::<Cpu<f32>>::new(&shape, sequences, seed);
         let mut values = Vec::new();
         for pass in [Pass::Train, Pass::Infer] {
             let mut memory = Memory::default();
@@ -209,17 +218,17 @@ impl Shape {
 }
 
 /// A model with weights, and what its recursion starts from.
-struct Problem<T> {
+struct Problem<D: HostDevice> {
     model: Model,
-    params: Params<T>,
+    params: Params<D>,
     sequences: usize,
     /// x, y, z: each `[sequences·len, hidden]`.
-    values: [Vec<T>; 3],
+    values: [Vec<D::T>; 3],
     /// Gradients of the new y and z.
-    seeds: [Vec<T>; 2],
+    seeds: [Vec<D::T>; 2],
 }
 
-impl<T: Real> Problem<T> {
+impl<D: HostDevice> Problem<D> {
     fn new(shape: &Shape, sequences: usize, seed: u64) -> Self {
         let model = shape.model();
         let rng = &mut Rng::new(seed);
@@ -231,7 +240,7 @@ impl<T: Real> Problem<T> {
     }
 
     /// The question as a leaf, the states as constants.
-    fn load(&self, tape: &mut Tape<'_, T>) -> (Var, States) {
+    fn load(&self, tape: &mut Tape<'_, D>) -> (Var, States) {
         let [x, states @ ..] = &self.values;
         let (rows, cols) = (self.sequences * self.model.len, self.model.hidden);
         let question = tape.leaf(rows, cols, x);
@@ -239,31 +248,31 @@ impl<T: Real> Problem<T> {
     }
 
     /// Gradients of the question and of all weights, for the given gradients of the states.
-    fn gradients(&self, tape: &mut Tape<'_, T>, question: &Var, states: &States) -> (Option<Vec<u64>>, Vec<u64>) {
+    fn gradients(&self, tape: &mut Tape<'_, D>, question: &Var, states: &States) -> (Option<Vec<u64>>, Vec<u64>) {
         let mut grads = Grads::new(self.params.layout().clone());
-        let seeds: Vec<(&Var, &[T])> = states.iter().zip(&self.seeds).map(|(s, seed)| (s, seed.as_slice())).collect();
+        let seeds: Vec<(&Var, &[D::T])> =
+            states.iter().zip(&self.seeds).map(|(s, seed)| (s, seed.as_slice())).collect();
         tape.backward(&seeds, &mut grads);
         (tape.grad(question).map(bits), bits(grads.values()))
     }
 }
 
 /// `z ← f_z(z + y + x)` or `y ← f_y(y + z)`.
-fn update<T: Real>(model: &Model, tape: &mut Tape<'_, T>, which: char, x: &Var, states: &mut States) {
+fn update<D: HostDevice>(model: &Model, tape: &mut Tape<'_, D>, which: char, x: &Var, states: &mut States) {
     let [y, z] = [&states[0], &states[1]];
-    let mut balance = Balance::new(model.len, 0);
     if which == 'z' {
         let sum = ops::add(tape, &[z, y, x]);
-        states[1] = model.nets[0].forward(tape, sum, &mut balance);
+        states[1] = model.nets[0].forward(tape, sum);
     } else {
         let sum = ops::add(tape, &[y, z]);
-        states[0] = model.nets[model.nets.len() - 1].forward(tape, sum, &mut balance);
+        states[0] = model.nets[model.nets.len() - 1].forward(tape, sum);
     }
 }
 
 /// The gradient of a whole step equals that of its recorded updates alone, written out by hand, started from what
 /// the detached updates had computed, as constants.
-fn detaching_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
-    let mut problem = Problem::<T>::new(shape, sequences, seed);
+fn detaching_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
+    let mut problem = Problem::<D>::new(shape, sequences, seed);
     let mut memory = Memory::default();
     let updates = shape.updates();
     let (detached, recorded) = updates.split_at(updates.len() - shape.recorded());
@@ -274,7 +283,7 @@ fn detaching_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> TestCas
         problem.model.recur(&mut tape, &question, &mut states, Pass::Train);
         problem.gradients(&mut tape, &question, &states)
     };
-    let constants: Vec<Vec<T>> = {
+    let constants: Vec<Vec<D::T>> = {
         let mut tape = Tape::new(&mut memory, &problem.params);
         tape.set_recording(false);
         let (question, mut states) = problem.load(&mut tape);
@@ -301,9 +310,9 @@ fn detaching_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> TestCas
 
 /// States that a detached update has replaced have no gradient, nor has a network that only detached updates use, nor
 /// anything at all when no update is recorded.
-fn zero_gradient_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
+fn zero_gradient_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
     let shape = Shape { separate_nets: true, ..shape.clone() };
-    let mut problem = Problem::<T>::new(&shape, sequences, seed);
+    let mut problem = Problem::<D>::new(&shape, sequences, seed);
     let updates = shape.updates();
     for recorded in 0..=updates.len() {
         problem.model.schedule.record_last(recorded);
@@ -335,16 +344,16 @@ fn zero_gradient_law<T: Real>(shape: &Shape, sequences: usize, seed: u64) -> Tes
 }
 
 /// Everything that belongs to a sequence moves with it, bit for bit; weight gradients stay, within rounding.
-fn permutation_law<T: Real>(shape: &Shape, sequences: usize, seed: u64, tolerance: f64) -> TestCaseResult {
+fn permutation_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64, tolerance: f64) -> TestCaseResult {
     let model = shape.model();
     let rng = &mut Rng::new(seed);
-    let mut params = initialize::<T>(&model, rng.next_u64(), shape.precision);
+    let mut params = initialize::<D>(&model, rng.next_u64(), shape.precision);
     // The halting head starts at zero, which would hide its input's gradient.
     let q_weight = model.layout.tensors()[model.heads.q_weight.index()].range();
-    params.update(|values| values[q_weight].fill_with(|| T::from_f64(rng.normal())));
-    let batch: Vec<Sequence<T>> = (0..sequences).map(|_| Sequence::random(&model, rng)).collect();
+    params.update(|values| values[q_weight].fill_with(|| D::T::from_f64(rng.normal())));
+    let batch: Vec<Sequence<D::T>> = (0..sequences).map(|_| Sequence::random(&model, rng)).collect();
     let order = rng.permutation(sequences);
-    let permuted: Vec<Sequence<T>> = order.iter().map(|&i| batch[i].clone()).collect();
+    let permuted: Vec<Sequence<D::T>> = order.iter().map(|&i| batch[i].clone()).collect();
 
     let (before, weights_before) = supervision_step(&model, &params, &batch);
     let (after, weights_after) = supervision_step(&model, &params, &permuted);
@@ -376,7 +385,7 @@ impl<T: Real> Sequence<T> {
         Self {
             tokens: (0..seq_len).map(|_| rng.below(VOCAB) as u8).collect(),
             labels: (0..seq_len)
-                .map(|_| if rng.below(4) == 0 { ops::IGNORE_LABEL } else { rng.below(VOCAB) as i32 })
+                .map(|_| if rng.below(4) == 0 { IGNORE_LABEL } else { rng.below(VOCAB) as i32 })
                 .collect(),
             puzzle_row: normal(rng, model.embedding.puzzle_ndim),
             y: normal(rng, n),
@@ -389,12 +398,16 @@ impl<T: Real> Sequence<T> {
 
 /// A whole step of a batch, forward and backward. For each sequence the bits of its losses, states, logits and
 /// gradients (puzzle row, y, z); and the gradient of the weights.
-fn supervision_step<T: Real>(model: &Model, params: &Params<T>, batch: &[Sequence<T>]) -> (Vec<Vec<u64>>, Vec<f64>) {
+fn supervision_step<D: HostDevice>(
+    model: &Model,
+    params: &Params<D>,
+    batch: &[Sequence<D::T>],
+) -> (Vec<Vec<u64>>, Vec<f64>) {
     let n = batch.len();
-    let all = |part: fn(&Sequence<T>) -> &[T]| batch.iter().flat_map(part).copied().collect::<Vec<T>>();
+    let all = |part: fn(&Sequence<D::T>) -> &[D::T]| batch.iter().flat_map(part).copied().collect::<Vec<D::T>>();
     let tokens: Vec<u8> = batch.iter().flat_map(|s| s.tokens.clone()).collect();
     let labels: Vec<i32> = batch.iter().flat_map(|s| s.labels.clone()).collect();
-    let targets: Vec<f64> = batch.iter().map(|s| s.target).collect();
+    let targets: Vec<D::T> = batch.iter().map(|s| D::T::from_f64(s.target)).collect();
     let mut memory = Memory::default();
     let mut tape = Tape::new(&mut memory, params);
     let rows = tape.leaf(n, model.embedding.puzzle_ndim, &all(|s| &s.puzzle_row));
@@ -405,10 +418,11 @@ fn supervision_step<T: Real>(model: &Model, params: &Params<T>, batch: &[Sequenc
     model.recur(&mut tape, &question, &mut states, Pass::Train);
     let (logits, q) = model.heads(&mut tape, &states);
     let lm = ops::cross_entropy(&mut tape, &logits, &labels, model.embedding.seq_len, Likelihood::Stablemax);
-    let halt = ops::bce_with_logits(&mut tape, &q, 0, &targets);
+    let target = tape.constant(n, 1, &targets);
+    let halt = ops::bce_with_logits(&mut tape, &q, 0, &target);
 
     let mut parts = vec![Vec::new(); n];
-    let mut share = |values: &[T]| {
+    let mut share = |values: &[D::T]| {
         for (part, values) in parts.iter_mut().zip(values.chunks_exact(values.len() / n)) {
             part.extend(bits(values));
         }
@@ -416,7 +430,7 @@ fn supervision_step<T: Real>(model: &Model, params: &Params<T>, batch: &[Sequenc
     for output in states.iter().chain([&logits, &q, &lm, &halt]) {
         share(tape.value(output));
     }
-    let seeds = [0, 1].map(|i| batch.iter().map(|s| s.seeds[i]).collect::<Vec<T>>());
+    let seeds = [0, 1].map(|i| batch.iter().map(|s| s.seeds[i]).collect::<Vec<D::T>>());
     let mut grads = Grads::new(params.layout().clone());
     tape.backward(&[(&lm, &seeds[0]), (&halt, &seeds[1])], &mut grads);
     for leaf in [&rows, &y, &z] {

@@ -23,9 +23,9 @@ fn trained(config: &Config, threads: usize, updates: u64) -> (Vec<f32>, Vec<Step
     let lanes = Lanes::new(threads).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(config);
-    let mut trainer = Trainer::new(config.clone(), Weights::new(&model, config), updates);
-    let reports = (0..updates).map(|_| trainer.step(&lanes, &mut examples).unwrap()).collect();
-    (trainer.weights.params.values().to_vec(), reports)
+    let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, config), updates);
+    let reports = (0..updates).map(|_| trainer.step(&mut examples).unwrap()).collect();
+    (trainer.engine.weights.params.values().to_vec(), reports)
 }
 
 #[test]
@@ -54,8 +54,9 @@ fn states_that_settle_early_save_calls_and_flops() {
         let mut weights = Weights::new(&model, &settling);
         // Networks of small weights leave little but the norms: a contraction.
         weights.params.update(|values| values.iter_mut().for_each(|w| *w *= 0.01));
-        let mut trainer = Trainer::new(settling.clone(), weights, 1);
-        let report = trainer.step(&Lanes::new(2).unwrap(), &mut RandomExamples::new(&settling)).unwrap();
+        let lanes = Lanes::new(2).unwrap();
+        let mut trainer = Trainer::on(&lanes, settling.clone(), weights, 1);
+        let report = trainer.step(&mut RandomExamples::new(&settling)).unwrap();
         let planned = 60 * 3 * 8;
         assert!((2 * 3 * 8..planned).contains(&report.calls), "{method:?}: {} of {planned}", report.calls);
         assert_eq!(report.calls % 3, 0, "whole cycles");
@@ -133,12 +134,12 @@ fn memory_is_estimated_close_to_what_the_lanes_take() {
         let lanes = Lanes::new(2).unwrap();
         let model = Model::new(&config.model, &config.task);
         let mut examples = RandomExamples::new(&config);
-        let mut trainer = Trainer::new(config.clone(), Weights::new(&model, &config), 2);
+        let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, &config), 2);
         // Which lane works is chance where threads wait for a core: a lane that has not yet is counted as the other.
-        trainer.step(&lanes, &mut examples).unwrap();
-        trainer.step(&lanes, &mut examples).unwrap();
+        trainer.step(&mut examples).unwrap();
+        trainer.step(&mut examples).unwrap();
         let estimate = RunCost::new(&config, 2).memory.activations as f64;
-        let ratio = lanes.arena_bytes() as f64 / estimate;
+        let ratio = lanes.memory_bytes() as f64 / estimate;
         assert!((0.35..1.6).contains(&ratio), "{mixing:?} {arch:?} {experts}: {ratio:.2} of the estimate");
     }
 }

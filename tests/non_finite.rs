@@ -10,30 +10,30 @@ use std::sync::Arc;
 use common::{RandomExamples, config, fail, resume, train};
 use trm::Error;
 use trm::config::{FixedPoint, Mixing};
-use trm::engine::{Lanes, Weights};
+use trm::engine::{Engine as _, LaneEngine, Lanes, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
 
 /// Trains two steps, lets `spoil` do its work, and returns the error of the third; the weights must be those of before.
-fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {
+fn third_step_of(spoil: impl FnOnce(&mut Trainer<LaneEngine<'_>>)) -> Error {
     let config = config(Mixing::Attention, 12);
     let lanes = Lanes::new(2).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::new(config, weights, 10);
+    let mut trainer = Trainer::on(&lanes, config, weights, 10);
     for _ in 0..2 {
-        trainer.step(&lanes, &mut examples).unwrap();
+        trainer.step(&mut examples).unwrap();
     }
     spoil(&mut trainer);
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    let of = |trainer: &Trainer| {
-        let table = trainer.weights.table.as_ref().unwrap();
+    let of = |trainer: &Trainer<LaneEngine<'_>>| {
+        let table = trainer.engine.weights.table.as_ref().unwrap();
         let rows: Vec<Vec<u32>> = (0..table.rows() as u32).map(|id| bits(table.row(id))).collect();
-        (bits(trainer.weights.params.values()), bits(&trainer.ema), rows)
+        (bits(trainer.engine.weights.params.values()), bits(&trainer.engine.ema), rows)
     };
     let before = of(&trainer);
-    let error = trainer.step(&lanes, &mut examples).unwrap_err();
+    let error = trainer.step(&mut examples).unwrap_err();
     assert!(of(&trainer) == before, "something was overwritten");
     assert_eq!(trainer.step_count(), 2);
     error
@@ -43,7 +43,7 @@ fn third_step_of(spoil: impl FnOnce(&mut Trainer)) -> Error {
 fn a_weight_that_is_not_finite_stops_the_step_before_anything_changes() {
     for value in [f32::NAN, f32::INFINITY] {
         let error = third_step_of(|trainer| {
-            trainer.weights.params.update(|values| values[5] = value);
+            trainer.engine.weights.params.update(|values| values[5] = value);
         });
         assert!(matches!(&error, Error::NonFinite { step: 3, tensor, .. } if tensor.contains("loss")), "{error}");
         assert_eq!(error.exit_code(), 1);
@@ -58,11 +58,12 @@ fn states_that_are_nan_never_count_as_settled() {
         let model = Model::new(&config.model, &config.task);
         let mut weights = Weights::new(&model, &config);
         weights.params.update(|values| values.fill(f32::NAN));
-        let mut trainer = Trainer::new(config.clone(), weights, 1);
-        let error = trainer.step(&Lanes::new(1).unwrap(), &mut RandomExamples::new(&config)).unwrap_err();
+        let lanes = Lanes::new(1).unwrap();
+        let mut trainer = Trainer::on(&lanes, config.clone(), weights, 1);
+        let error = trainer.step(&mut RandomExamples::new(&config)).unwrap_err();
         assert!(matches!(&error, Error::NonFinite { .. }), "{error}");
         let planned = model.schedule.calls.len() as u32;
-        let calls: Vec<u32> = trainer.groups.iter().flat_map(|group| group.outcome.calls.clone()).collect();
+        let calls: Vec<u32> = trainer.engine.groups().iter().flat_map(|group| group.outcome.calls.clone()).collect();
         assert!(calls.iter().all(|&calls| calls == planned), "{method:?}: {calls:?} of {planned}");
     }
 }
@@ -70,7 +71,7 @@ fn states_that_are_nan_never_count_as_settled() {
 #[test]
 fn a_puzzle_row_that_is_not_finite_stops_the_step_before_anything_changes() {
     let error = third_step_of(|trainer| {
-        let table = Arc::make_mut(trainer.weights.table.as_mut().unwrap());
+        let table = Arc::make_mut(trainer.engine.weights.table.as_mut().unwrap());
         (0..table.rows() as u32).for_each(|id| table.row_mut(id, 2).fill(f32::NAN));
     });
     assert!(matches!(&error, Error::NonFinite { step: 3, .. }), "{error}");

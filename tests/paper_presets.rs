@@ -45,12 +45,12 @@ fn every_row_of_the_papers_tables_trains_and_evaluates() {
         let before = weights.params.values().to_vec();
         let steps = config.train.halt_max_steps;
         let mut examples = RandomExamples::new(&config);
-        let mut trainer = Trainer::new(config, weights, 2);
+        let mut trainer = Trainer::on(&lanes, config, weights, 2);
         for _ in 0..2 {
-            let report = trainer.step(&lanes, &mut examples).unwrap();
+            let report = trainer.step(&mut examples).unwrap();
             assert!(report.loss.is_finite() && report.grad_norm > 0.0, "{}: {report:?}", preset.name);
         }
-        assert_ne!(trainer.weights.params.values(), before, "{}", preset.name);
+        assert_ne!(trainer.engine.weights.params.values(), before, "{}", preset.name);
         let weights = trainer.evaluation_weights();
         let write = |example: usize, inputs: &mut [u8], labels: &mut [i32]| {
             let mut examples = RandomExamples::new(&trainer.config);

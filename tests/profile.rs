@@ -17,8 +17,9 @@ fn profile(mixing: Mixing, batch_size: usize, threads: usize) -> (Profile, Model
     let mut config = config(mixing, batch_size);
     // The continue loss runs the model once more, which the counting rule leaves out.
     config.train.continue_loss = false;
-    let mut workload = Workload::new(config);
-    let profile = workload.profile(&Lanes::new(threads).unwrap(), UPDATES).unwrap();
+    let lanes = Lanes::new(threads).unwrap();
+    let mut workload = Workload::new(&lanes, config);
+    let profile = workload.profile(UPDATES).unwrap();
     let model = workload.model().clone();
     (profile, model)
 }
@@ -111,10 +112,10 @@ fn the_parts_are_the_whole_and_what_is_outside_of_the_tape_is_named() {
 #[test]
 fn after_a_profile_nothing_is_timed_any_more() {
     let lanes = Lanes::new(2).unwrap();
-    let mut workload = Workload::new(config(Mixing::MlpT, 8));
-    let first = workload.profile(&lanes, 1).unwrap();
-    workload.run(&lanes, trm::perf::Work::Train).unwrap();
-    let second = workload.profile(&lanes, 1).unwrap();
+    let mut workload = Workload::new(&lanes, config(Mixing::MlpT, 8));
+    let first = workload.profile(1).unwrap();
+    workload.run(trm::perf::Work::Train).unwrap();
+    let second = workload.profile(1).unwrap();
     let calls = |profile: &Profile| profile.lines.iter().map(|line| line.calls).collect::<Vec<_>>();
     assert_eq!(calls(&first), calls(&second));
 }

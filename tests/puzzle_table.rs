@@ -15,7 +15,7 @@ use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;
 use trm::dataset::{Dataset, Metadata, Split};
-use trm::engine::PuzzleTable;
+use trm::engine::{PuzzleTable, puzzle_table};
 use trm::puzzle::Description;
 use trm::rng::Rng;
 
@@ -132,7 +132,7 @@ fn a_run_killed_at_random_moments_ends_with_the_bytes_of_one_that_never_stopped(
 fn the_published_tensor_is_dense_and_zero_where_nothing_was_learned() {
     let (_, run) = uninterrupted();
     let tensors = load_weights(&run.join("weights.safetensors")).unwrap();
-    let table = tensors.iter().find(|tensor| tensor.name == PuzzleTable::NAME).unwrap();
+    let table = tensors.iter().find(|tensor| tensor.name == puzzle_table::NAME).unwrap();
     assert_eq!(table.shape, [PUZZLES + 1, NDIM]);
     let learned = table.data.chunks_exact(NDIM).filter(|row| row.iter().any(|&value| value != 0.0)).count();
     // 200 updates of 32 slots, in which puzzles live for more than one update.

@@ -9,8 +9,9 @@ use common::{RandomExamples, config};
 use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, PrecisionSetting};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::dataset::{Examples, TaskData};
+use trm::device::Cpu;
 use trm::device::Topology;
-use trm::engine::{Carry, Lanes, PuzzleTable, Weights};
+use trm::engine::{Engine as _, Lanes, PuzzleTable, Slots, Weights};
 use trm::model::Model;
 use trm::puzzle::arc::generator::generate;
 use trm::train::{StepReport, Trainer};
@@ -21,7 +22,7 @@ struct Left {
     weights: Vec<u32>,
     ema: Vec<u32>,
     table: Option<Arc<PuzzleTable>>,
-    carries: Vec<Carry>,
+    carries: Vec<(Slots, Vec<Vec<f32>>)>,
     reports: Vec<StepReport>,
 }
 
@@ -39,14 +40,14 @@ fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> 
 fn left_by(lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
     let model = Model::new(&config.model, &config.task);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::new(config, weights, 100);
-    let reports = (0..9).map(|_| trainer.step(lanes, examples).unwrap()).collect();
+    let mut trainer = Trainer::on(lanes, config, weights, 100);
+    let reports = (0..9).map(|_| trainer.step(examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {
-        weights: bits(trainer.weights.params.values()),
-        ema: bits(&trainer.ema),
-        table: trainer.weights.table.clone(),
-        carries: trainer.groups.iter().map(|group| group.carry.clone()).collect(),
+        weights: bits(trainer.engine.weights.params.values()),
+        ema: bits(&trainer.engine.ema),
+        table: trainer.engine.weights.table.clone(),
+        carries: trainer.engine.groups().iter().map(|group| (group.slots.clone(), group.states.clone())).collect(),
         reports,
     }
 }
@@ -174,34 +175,10 @@ fn weights_kept_once_for_each_numa_node_change_nothing() {
     for (batch_size, groups) in [(32, 0), (30, 11), (2, 0)] {
         let one = train(Mixing::MlpT, batch_size, groups, 1);
         for threads in [2, 4, 5] {
-            let lanes = Lanes::on(&topology, threads).unwrap();
+            let lanes = Lanes::<Cpu<f32>>::on(&topology, threads).unwrap();
             assert_eq!(lanes.lanes_of_node().len(), 2);
             let what = format!("batch {batch_size}, {groups} groups, {threads} threads");
             assert!(one == train_on(&lanes, Mixing::MlpT, batch_size, groups), "{what}");
         }
     }
-}
-
-#[test]
-fn each_node_reads_its_own_copy_and_an_update_packs_them_all() {
-    let mut config = config(Mixing::MlpT, 8);
-    config.train.seed = 5;
-    let model = Model::new(&config.model, &config.task);
-    let mut params = Weights::new(&model, &config).params;
-    let lanes = Lanes::on(&two_nodes(), 4).unwrap();
-    lanes.replicate(&mut params);
-    assert_eq!(params.nodes(), 2);
-    lanes.install(|| params.update(|values| values.iter_mut().for_each(|value| *value *= 2.0)));
-    let id = model.heads.lm;
-    let (n_out, n_in) = params.shape(id);
-    let read = |_| {
-        let mut y = vec![0.0; n_out];
-        params.weight(id).forward_rows(&vec![1.0; n_in], &mut y, None);
-        (std::ptr::from_ref(params.weight(id)) as usize, y)
-    };
-    let seen = lanes.each(read);
-    assert!(seen.iter().all(|(_, y)| *y == seen[0].1));
-    let copies: Vec<usize> = seen.iter().map(|(copy, _)| *copy).collect();
-    assert!(copies[0] == copies[1] && copies[2] == copies[3] && copies[0] != copies[2]);
-    assert_eq!(params.clone().nodes(), 1);
 }

@@ -11,7 +11,7 @@ use common::{RandomExamples, config, trm};
 use ndarray_npy::{write_npy, write_zeroed_npy};
 use trm::config::Mixing;
 use trm::dataset::Examples;
-use trm::engine::{Lanes, Weights};
+use trm::engine::{LaneEngine, Lanes, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
 use trm::{Error, Result};
@@ -42,23 +42,23 @@ fn a_step_whose_examples_cannot_be_read_leaves_the_trainer_as_it_was() {
     config.train.halt_max_steps = 1;
     let lanes = Lanes::new(2).unwrap();
     let model = Model::new(&config.model, &config.task);
-    let trainer = |config: &trm::config::Config| Trainer::new(config.clone(), Weights::new(&model, config), 10);
+    let trainer = |config: &trm::config::Config| Trainer::on(&lanes, config.clone(), Weights::new(&model, config), 10);
     let (mut disturbed, mut other) = (trainer(&config), trainer(&config));
     let mut examples = Shrinking { examples: RandomExamples::new(&config), bad_slot: None };
     let mut same = RandomExamples::new(&config);
-    let state = |trainer: &Trainer| serde_json::to_string(&trainer.state()).unwrap();
-    disturbed.step(&lanes, &mut examples).unwrap();
-    other.step(&lanes, &mut same).unwrap();
+    let state = |trainer: &Trainer<LaneEngine<'_>>| serde_json::to_string(&trainer.state()).unwrap();
+    disturbed.step(&mut examples).unwrap();
+    other.step(&mut same).unwrap();
     let before = state(&disturbed);
     for bad_slot in [0, 7, 11] {
         (examples.bad_slot, examples.examples.batch) = (Some(bad_slot), 1);
-        let error = disturbed.step(&lanes, &mut examples).unwrap_err();
+        let error = disturbed.step(&mut examples).unwrap_err();
         assert_eq!((error.exit_code(), error.to_string().lines().count()), (2, 1));
         assert!(state(&disturbed) == before, "slot {bad_slot}");
     }
     (examples.bad_slot, examples.examples.batch) = (None, 1);
-    disturbed.step(&lanes, &mut examples).unwrap();
-    other.step(&lanes, &mut same).unwrap();
+    disturbed.step(&mut examples).unwrap();
+    other.step(&mut same).unwrap();
     assert!(state(&disturbed) == state(&other));
 }
 

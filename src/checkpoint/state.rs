@@ -375,8 +375,8 @@ mod tests {
             let head = header(payload.len() as u64, crc32fast::hash(&payload));
             fs::write(&path, [&head[..], &payload].concat()).expect("write");
             for line in [
-                load::<String>(&path).expect_err("string").to_string(),
-                load::<Vec<u64>>(&path).expect_err("numbers").to_string(),
+                load::<String, String>(&path).expect_err("string").to_string(),
+                load::<Vec<u64>, Vec<u64>>(&path).expect_err("numbers").to_string(),
             ] {
                 assert!(line.contains("damaged checkpoint") && !line.contains('\n'), "{line}");
             }
@@ -390,7 +390,7 @@ mod tests {
             let path = dir.path().join("x");
             let head = header(body.len() as u64, if sum { crc32fast::hash(&body) } else { 0 });
             fs::write(&path, [&head[..], &body].concat()).expect("write");
-            let _ = load::<State>(&path);
+            let _ = load::<State, State>(&path);
         }
     }
 }

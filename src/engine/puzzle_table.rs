@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn equal_identifiers_are_summed_and_unseen_rows_stay() {
-        let mut table = PuzzleTable::new(3, 2);
+        let mut table = PuzzleTable::<f32>::new(3, 2);
         (0..3).for_each(|id| table.row_mut(id, 1).fill(1.0));
         let grads = [1.0, 0.0, 5.0, -5.0, -3.0, 0.0];
         table.update(2, (0.1, 0.5), (&[2, 0, 2], &grads), &mut Vec::new());
@@ -150,7 +150,7 @@ mod tests {
         #[test]
         fn a_sparse_table_is_the_dense_one(batches in proptest::collection::vec(
             proptest::collection::vec((0..9u32, -2i8..3, -2i8..3), 1..6), 1..8)) {
-            let mut sparse = PuzzleTable::new(9, 2);
+            let mut sparse = PuzzleTable::<f32>::new(9, 2);
             let mut dense = [[0f32; 2]; 9];
             for (update, batch) in (1..).zip(&batches) {
                 let ids: Vec<u32> = batch.iter().map(|slot| slot.0).collect();

@@ -397,11 +397,6 @@ mod tests {
     }
 
     #[test]
-    fn halves_change_hands_without_a_lock() {
-        assert!(AtomicCell::<Option<Box<Sum<D>>>>::is_lock_free() && AtomicCell::<Option<Box<Group>>>::is_lock_free());
-    }
-
-    #[test]
     fn a_counter_hands_out_each_number_once() {
         let counter = Counter::new(3..6);
         assert_eq!(std::iter::from_fn(|| counter.take()).collect::<Vec<_>>(), [3, 4, 5]);

@@ -13,8 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, PrecisionSetting};
 use trm::dataset::Examples;
-use trm::engine::{PuzzleTable, Weights};
-use trm::simd::Real;
+use trm::device::{Device, Real};
+use trm::engine::{Weights, puzzle_table};
 
 /// One case: its JSON and the bytes of its tensors, as published in f32, and in f64.
 pub struct Golden {
@@ -233,21 +233,21 @@ pub fn wide<T: Real>(values: &[T]) -> Vec<f64> {
 }
 
 /// All weights, the puzzle table's included, as they are in a case under `prefix`.
-pub fn fill_weights(weights: &mut Weights, tensors: &SafeTensors, prefix: &str) {
+pub fn fill_weights<D: Device>(weights: &mut Weights<D>, tensors: &SafeTensors, prefix: &str) {
     weights.set(|name, values| fill(values, &read(tensors, &format!("{prefix}.{name}")))).unwrap();
     if let Some(table) = &mut weights.table {
         let table = std::sync::Arc::make_mut(table);
-        let values = read(tensors, &format!("{prefix}.{}", PuzzleTable::NAME));
+        let values = read(tensors, &format!("{prefix}.{}", puzzle_table::NAME));
         for (id, row) in (0..).zip(values.chunks_exact(table.ndim())) {
             fill(table.row_mut(id, 1), row).unwrap();
         }
     }
 }
 
-fn fill(target: &mut [f32], source: &[f64]) -> Result<(), ()> {
+fn fill<T: Real>(target: &mut [T], source: &[f64]) -> Result<(), ()> {
     assert_eq!(target.len(), source.len());
     for (t, &s) in target.iter_mut().zip(source) {
-        *t = s as f32;
+        *t = T::from_f64(s);
     }
     Ok(())
 }

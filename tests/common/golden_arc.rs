@@ -59,7 +59,7 @@ fn undone_rows_are_source_pairs(theirs: &Dataset, subsets: &[Subset]) -> usize {
             let mut undone: Vec<Pair> = split
                 .puzzle(puzzle)
                 .map(|row| {
-                    let pair = split.arc_pair(row).unwrap_or_else(|| panic!("{name} row {row} is a pair"));
+                    let pair = split.arc_pair(row).unwrap().unwrap_or_else(|| panic!("{name} row {row} is a pair"));
                     Pair { input: made.undo(&pair.input), output: made.undo(&pair.output) }
                 })
                 .collect();

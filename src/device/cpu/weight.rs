@@ -72,3 +72,30 @@ pub(super) fn replicate<T: Real>(params: &mut Params<Cpu<T>>, node_of_thread: &[
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::device::Layout;
+
+    #[test]
+    fn each_node_reads_its_own_copy_and_an_update_packs_them_all() {
+        let mut layout = Layout::default();
+        let id = layout.push("w", 40, 24, Usage::Rows);
+        let mut params = Params::<Cpu<f32>>::new(Arc::new(layout));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads");
+        pool.install(|| replicate(&mut params, &[0, 0, 1, 1]));
+        let weight = |params: &Params<Cpu<f32>>| params.weights[id.index()].copies.clone();
+        assert_eq!(weight(&params).len(), 2);
+        pool.install(|| params.update(|values| values.fill(2.0)));
+        let sums = |copy: &Weight<f32>| {
+            let mut y = vec![0.0; 40];
+            copy.forward_rows(&[1.0; 24], &mut y, None);
+            y
+        };
+        assert!(weight(&params).iter().all(|copy| sums(copy) == [48.0; 40]));
+        assert_eq!(weight(&params.clone()).len(), 1);
+    }
+}

@@ -124,7 +124,7 @@ impl<T: Multiply> Device for Reference<T> {
 
     fn copy(&mut self, from: Block, to: Block) {
         let ([from], [to]) = self.memory.split([from], [to]);
-        to.copy_from_slice(from);
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = term!("copy", from));
     }
 
     fn axpy(&mut self, alpha: T, from: Block, to: Block) {

@@ -96,7 +96,7 @@ fn check_norm<T: Real>(sequences: usize, positions: usize, width: usize, over_ro
     assert_close(&d, &want_d, tolerance * worst * worst, "gradient of the norm");
 }
 
-fn adam_reference(c: &AdamCoefficients, [p, m, v, e, g]: [f64; 5]) -> [f64; 4] {
+fn adam_reference(c: &AdamCoefficients<f32>, [p, m, v, e, g]: [f64; 5]) -> [f64; 4] {
     let g = g * f64::from(c.grad_scale);
     let m = m + (1.0 - f64::from(c.beta1)) * (g - m);
     let v = v + (1.0 - f64::from(c.beta2)) * (g * g - v);
