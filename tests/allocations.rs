@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{RandomExamples, config};
-use trm::config::{Mixing, Precision};
+use trm::config::{Mixing, PrecisionSetting};
 use trm::engine::{Lanes, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
@@ -68,7 +68,7 @@ const COUNTED: usize = 70;
 const ATTEMPTS: usize = 4;
 
 /// Whether [`COUNTED`] updates in a row allocate nothing.
-fn settles(mixing: Mixing, batch_size: usize, threads: usize, extras: bool, precision: Precision) -> bool {
+fn settles(mixing: Mixing, batch_size: usize, threads: usize, extras: bool, precision: PrecisionSetting) -> bool {
     let mut config = config(mixing, batch_size);
     (config.train.precision, config.model.l_cycles) = (precision, 1);
     if !extras {
@@ -109,9 +109,12 @@ fn after_the_first_steps_a_training_step_allocates_nothing() {
     assert!(ALLOCATIONS.load(Ordering::Relaxed) >= 2, "every lane's requests are counted");
     for mixing in [Mixing::MlpT, Mixing::Attention] {
         for extras in [false, true] {
-            for (threads, batch_size, precision) in
-                [(1, 16, Precision::F32), (1, 14, Precision::F32), (2, 16, Precision::F32), (2, 14, Precision::Bf16)]
-            {
+            for (threads, batch_size, precision) in [
+                (1, 16, PrecisionSetting::F32),
+                (1, 14, PrecisionSetting::F32),
+                (2, 16, PrecisionSetting::F32),
+                (2, 14, PrecisionSetting::Bf16),
+            ] {
                 assert!(
                     settles(mixing, batch_size, threads, extras, precision),
                     "{mixing:?}, batch {batch_size}, {threads} threads, {precision:?}, puzzle table and continue loss: \

@@ -30,7 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
-    ("perf", &["train", "engine", "model", "tape", "simd", "dataset", "config", "rng", "error"]),
+    ("perf", &["train", "engine", "model", "tape", "device", "simd", "dataset", "config", "rng", "error"]),
     ("train", &["infer", "engine", "report", "checkpoint", "model", "tape", "dataset", "config", "rng", "error"]),
     ("infer", &["engine", "report", "model", "tape", "simd", "dataset", "puzzle", "config", "rng", "error"]),
     ("engine", &["checkpoint", "model", "tape", "device", "simd", "dataset", "config", "rng", "error"]),

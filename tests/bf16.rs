@@ -9,7 +9,7 @@ mod common;
 use common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use trm::config::{Config, Mixing, Precision};
+use trm::config::{Config, Mixing, PrecisionSetting};
 use trm::engine::Engine as _;
 use trm::engine::{Lanes, Weights};
 use trm::model::Model;
@@ -112,7 +112,7 @@ impl Distance {
 }
 
 /// The first step of a case on an instruction set; with `draw`, its dense weights perturbed by bf16's rounding.
-fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: Precision, draw: Option<u64>) -> Step {
+fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSetting, draw: Option<u64>) -> Step {
     let tensors = SafeTensors::deserialize(&golden.bytes).unwrap();
     let mut config = config.clone();
     config.train.precision = precision;
@@ -175,11 +175,11 @@ fn every_golden_case_agrees_in_bf16_as_far_as_its_rounding_lets_it() {
     for (golden, config) in built() {
         let published = published(&golden, &config);
         let perturbed =
-            |draw| first_step(&golden, &config, Isa::best(), Precision::F32, Some(draw)).distance(&published);
+            |draw| first_step(&golden, &config, Isa::best(), PrecisionSetting::F32, Some(draw)).distance(&published);
         let noise = (0..DRAWS).map(perturbed).fold(Distance::default(), Distance::worst);
         show(&format!("{}: f32, weights perturbed", golden.name), noise);
         for isa in Isa::available() {
-            let found = first_step(&golden, &config, isa, Precision::Bf16, None).distance(&published);
+            let found = first_step(&golden, &config, isa, PrecisionSetting::Bf16, None).distance(&published);
             show(&format!("{}: bf16, {isa}", golden.name), found);
             let bound = if config.model.mixing == Mixing::MlpT { BOUND_MLP_T } else { BOUND };
             if !(found.is_within(noise.times(FACTOR)) && found.is_within(bound)) {
@@ -196,8 +196,8 @@ fn bf16_is_the_same_model_on_every_instruction_set() {
     for (golden, config) in built() {
         let step = |isa, precision, draw| first_step(&golden, &config, isa, precision, draw);
         let draws: Vec<Option<u64>> = std::iter::once(None).chain((0..DRAWS).map(Some)).collect();
-        let portable: Vec<Step> = draws.iter().map(|&draw| step(Isa::Portable, Precision::Bf16, draw)).collect();
-        let rounding = portable[0].distance(&step(Isa::Portable, Precision::F32, None));
+        let portable: Vec<Step> = draws.iter().map(|&draw| step(Isa::Portable, PrecisionSetting::Bf16, draw)).collect();
+        let rounding = portable[0].distance(&step(Isa::Portable, PrecisionSetting::F32, None));
         show(&format!("{}: bf16 against f32", golden.name), rounding);
         for isa in Isa::available().filter(|&isa| isa != Isa::Portable) {
             let mut bound = Distance { loss: OTHER_ORDER_LOSS, ..rounding.times(OTHER_ORDER) };
@@ -207,7 +207,7 @@ fn bf16_is_the_same_model_on_every_instruction_set() {
             // The bounds of dot products are those of the published weights.
             let count = if isa == Isa::Avx512Bf16 { 1 } else { draws.len() };
             for (&draw, portable) in draws.iter().zip(&portable).take(count) {
-                let found = step(isa, Precision::Bf16, draw).distance(portable);
+                let found = step(isa, PrecisionSetting::Bf16, draw).distance(portable);
                 show(&format!("{}: {isa} against portable", golden.name), found);
                 if !found.is_within(bound) {
                     failed.push(format!("{} on {isa}, {draw:?}: {found:?}, rounding {rounding:?}", golden.name));

@@ -165,9 +165,12 @@ impl Shape {
     fn model(&self) -> Model {
         let config = ModelConfig {
             arch: Arch::Trm,
+            recursion: None,
             h_cycles: self.t,
             l_cycles: self.n,
             n_layers: self.n_layers,
+            h_layers: 0,
+            l_layers: 0,
             hidden_size: self.heads * self.head_size,
             n_heads: self.heads,
             expansion: 1.5,
@@ -209,6 +212,7 @@ impl Shape {
             Gradient::FullCycle => self.n + 1,
             Gradient::OneStep => 2,
             Gradient::LastK => self.last_k.min(self.updates().len()),
+            Gradient::Marked => unreachable!("not drawn"),
         }
     }
 }

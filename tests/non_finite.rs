@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use common::{RandomExamples, config, fail, resume, train};
 use trm::Error;
-use trm::config::Mixing;
-use trm::engine::{LaneEngine, Lanes, Weights};
+use trm::config::{FixedPoint, Mixing};
+use trm::engine::{Engine as _, LaneEngine, Lanes, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
 
@@ -47,6 +47,24 @@ fn a_weight_that_is_not_finite_stops_the_step_before_anything_changes() {
         });
         assert!(matches!(&error, Error::NonFinite { step: 3, tensor, .. } if tensor.contains("loss")), "{error}");
         assert_eq!(error.exit_code(), 1);
+    }
+}
+
+#[test]
+fn states_that_are_nan_never_count_as_settled() {
+    for method in [FixedPoint::Plain, FixedPoint::Anderson] {
+        let mut config = config(Mixing::MlpT, 8);
+        (config.model.h_cycles, config.model.fixed_point, config.model.fixed_point_tolerance) = (6, method, 1.0);
+        let model = Model::new(&config.model, &config.task);
+        let mut weights = Weights::new(&model, &config);
+        weights.params.update(|values| values.fill(f32::NAN));
+        let lanes = Lanes::new(1).unwrap();
+        let mut trainer = Trainer::on(&lanes, config.clone(), weights, 1);
+        let error = trainer.step(&mut RandomExamples::new(&config)).unwrap_err();
+        assert!(matches!(&error, Error::NonFinite { .. }), "{error}");
+        let planned = model.schedule.calls.len() as u32;
+        let calls: Vec<u32> = trainer.engine.groups().iter().flat_map(|group| group.outcome.calls.clone()).collect();
+        assert!(calls.iter().all(|&calls| calls == planned), "{method:?}: {calls:?} of {planned}");
     }
 }
 

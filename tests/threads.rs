@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{RandomExamples, config};
-use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, Precision};
+use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, PrecisionSetting};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::dataset::{Examples, TaskData};
 use trm::device::Cpu;
@@ -99,10 +99,10 @@ fn one_thread_equals_others_with_any_number_of_gradient_groups() {
 fn one_thread_equals_others_whatever_the_model() {
     type Change = fn(&mut Config);
     let models: [(&str, Change); 9] = [
-        ("attention in bf16", |c| c.train.precision = Precision::Bf16),
+        ("attention in bf16", |c| c.train.precision = PrecisionSetting::Bf16),
         ("mlp_t in bf16", |c| {
             (c.model.mixing, c.model.positions) = (Mixing::MlpT, Positions::None);
-            c.train.precision = Precision::Bf16;
+            c.train.precision = PrecisionSetting::Bf16;
         }),
         ("hrm", |c| (c.model.arch, c.model.gradient) = (Arch::Hrm, Gradient::OneStep)),
         ("singlez", |c| c.model.arch = Arch::Singlez),

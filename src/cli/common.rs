@@ -8,6 +8,7 @@ use crate::device::{Device, Topology};
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::perf::{Footprint, MemoryLimits};
 
 /// Which experiment: a preset or a file of differences, and settings on top.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -102,6 +103,17 @@ impl Threads {
     }
 }
 
+/// Refuses work that this process has no memory for; says on standard error where that is only likely.
+pub fn claim(footprint: &Footprint) -> Result<()> {
+    footprint.check(&MemoryLimits::read())?.iter().for_each(|warning| super::complain(warning));
+    Ok(())
+}
+
+/// The same for a training run of `updates` updates.
+pub fn claim_training(config: &Config, updates: u64, threads: usize) -> Result<()> {
+    claim(&Footprint::of_training(&Model::new(&config.model, &config.task), config, updates, threads))
+}
+
 /// A model with its weights, and the settings it was made with.
 pub struct StoredModel<D: Device> {
     pub config: Config,
@@ -110,8 +122,8 @@ pub struct StoredModel<D: Device> {
 }
 
 impl<D: Device<T = f32>> StoredModel<D> {
-    /// Loads a run folder, or a safetensors file together with a config.
-    pub fn load(run: &Path, config: Option<&Path>) -> Result<Self> {
+    /// Loads a run folder, or a safetensors file together with a config, to think with it on so many threads.
+    pub fn load(run: &Path, config: Option<&Path>, threads: usize) -> Result<Self> {
         let (config, file) = if run.is_dir() || config.is_none() {
             let paths = RunPaths::existing(run)?;
             let config = match config {
@@ -129,6 +141,7 @@ impl<D: Device<T = f32>> StoredModel<D> {
             )));
         }
         let model = Model::new(&config.model, &config.task);
+        claim(&Footprint::of_inference(&model, &config, threads))?;
         let mut weights = Weights::new(&model, &config);
         weights.load(&file)?;
         Ok(Self { config, model, weights })

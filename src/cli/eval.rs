@@ -95,7 +95,8 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, mut weights } = StoredModel::<D>::load(&args.run, args.config.as_deref())?;
+    let StoredModel { config, model, mut weights } =
+        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
     let data = match &args.data {

@@ -1,13 +1,15 @@
 //! `trm info`.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::schedule::Drawing;
+use super::drawing::Drawing;
 use super::{print, print_json};
-use crate::config::{Config, MachineMemory, Preset};
+use crate::config::{Config, Preset};
 use crate::error::Result;
+use crate::perf::MemoryLimits;
 use crate::report::Table;
 use crate::simd;
 
@@ -17,20 +19,24 @@ use crate::simd;
 /// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
 /// path can be forced with the environment variable TRM_SIMD: portable, avx2 or avx512.
 ///
-/// With --model: the schedule of one supervision step instead. States, networks, every call with what it adds up, which
+/// With --model or --config: the recursion of one supervision step instead. States, networks, every call with what it adds up, which
 /// calls are recorded, parameters and model FLOPs of each.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm info
   trm info --json | jq -r .simd_path
   trm info --model sudoku-extreme
-  trm info --model table1-hrm --set l_cycles=4")]
+  trm info --model table1-hrm --set l_cycles=4
+  trm info --config data/experiments/slow-memory.toml")]
 pub struct Args {
     /// Draw the model of this preset
-    #[arg(long, value_name = "PRESET")]
+    #[arg(long, value_name = "PRESET", group = "drawn")]
     model: Option<String>,
-    /// With --model: change one setting, e.g. --set h_cycles=2; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", requires = "model")]
+    /// Draw the model of this experiment file
+    #[arg(long, value_name = "FILE", group = "drawn")]
+    config: Option<PathBuf>,
+    /// With --model or --config: change one setting, e.g. --set h_cycles=2; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "drawn")]
     set: Vec<String>,
     /// Print one JSON object; sizes are in bytes, and null is what could not be found out
     #[arg(long)]
@@ -45,12 +51,14 @@ struct Machine {
     simd_path: &'static str,
     simd_features: Vec<&'static str>,
     threads: usize,
-    memory: MachineMemory,
+    memory: MemoryLimits,
 }
 
 pub fn run(args: Args) -> Result<()> {
-    if let Some(name) = &args.model {
-        let drawing = Drawing::new(&Config::resolve(Some(Preset::named(name)?.name), None, &args.set)?);
+    let preset = args.model.as_deref().map(Preset::named).transpose()?;
+    if preset.is_some() || args.config.is_some() {
+        let preset = preset.map(|preset| preset.name);
+        let drawing = Drawing::new(&Config::resolve(preset, args.config.as_deref(), &args.set)?);
         return if args.json { print_json(&drawing) } else { print(&drawing.to_string()) };
     }
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -61,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
         simd_path: simd::choose_isa()?.name(),
         simd_features: simd_features(),
         threads: crate::device::available(),
-        memory: MachineMemory::read(),
+        memory: MemoryLimits::read(),
     };
     if args.json { print_json(&machine) } else { print(&table(&machine).to_string()) }
 }
@@ -145,7 +153,7 @@ mod tests {
             simd_path: "portable",
             simd_features: Vec::new(),
             threads: 3,
-            memory: MachineMemory { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
+            memory: MemoryLimits { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
         };
         let text = table(&machine).to_string();
         assert!(text.contains("8.0 GiB, unknown available, limited to 1.0 GiB"), "{text}");

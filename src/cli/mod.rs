@@ -3,13 +3,14 @@
 mod bench;
 mod common;
 mod data;
+mod drawing;
 mod eval;
 mod gradcheck;
 mod info;
 mod plan;
 mod plot;
 mod presets;
-mod schedule;
+
 mod show;
 mod solve;
 mod task;

@@ -6,15 +6,14 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::Threads;
-use super::schedule::{engineering, grouped};
+use super::common::{Threads, claim_training};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
-use crate::engine::Lanes;
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::scaling::{MachineFigures, UpdateWork, predict};
 use crate::perf::{RunCost, Work, Workload};
-use crate::report::Table;
+use crate::report::{Table, engineering, grouped};
 use crate::simd::{self, Precision};
 
 /// Sequences a lane gets in the measurement: a gradient group of its own.
@@ -177,7 +176,7 @@ impl Plan {
     fn table(&self) -> Table {
         let Self { cost, speed, .. } = self;
         let memory = &cost.memory;
-        let mb = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
+        let mb = |bytes: u64| format!("{:.0} MB", bytes as f64 / 1e6);
         let parts = [
             ("weights and optimizer", memory.weights),
             ("gradients", memory.gradients),
@@ -289,7 +288,7 @@ struct Speeds<'a> {
 impl Speeds<'_> {
     /// The speed of an experiment; with `shared`, that of the first one of its class.
     fn of(&mut self, preset: &'static str, config: &Config, shared: bool) -> Result<Speed> {
-        let precision = Precision::from(config.train.precision);
+        let precision = precision_for(config.train.precision);
         let name = if precision == Precision::F32 { "f32" } else { "bf16" };
         let (threads, simd) = (self.lanes.threads(), simd::isa().name());
         let known = Speed {
@@ -325,6 +324,8 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.train.gradient_groups = batch.min(lanes.threads());
     // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
+    claim_training(&config, 1 + UPDATES as u64, lanes.threads())
+        .map_err(|error| Error::input(format!("the speed cannot be measured here: {error}; give it with --gflops")))?;
     let mut workload = Workload::new(lanes, config);
     workload.run(Work::Train)?;
     let (started, mut fastest) = (Instant::now(), f64::INFINITY);

@@ -68,7 +68,8 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } = StoredModel::<D>::load(&args.run, args.config.as_deref())?;
+    let StoredModel { config, model, weights } =
+        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
     let thinking = thinking(&args, &model, &config.train)?;
     if config.task.puzzle == "arc" {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);

@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::common::{DeviceArg, Experiment, Threads, on_device};
+use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
-use crate::config::{self, Augment, Config, DataConfig, SetShape, suggested};
+use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
 use crate::device::HostDevice;
-use crate::engine::Lanes;
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Thinking};
 use crate::model::update_flops;
 use crate::puzzle::{Description, Kind};
 use crate::report::Progress;
-use crate::simd::{self, Precision};
+use crate::simd;
 use crate::train::{Ending, Run};
 
 /// Train a model
@@ -73,7 +73,10 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: HostDevice<T = f32>>(args: &Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     simd::choose_isa()?;
-    let (folder, config, data) = if args.resume { reopen(args)? } else { start(args)? };
+    let (folder, config, data) = match args.resume {
+        true => reopen(args, lanes.threads())?,
+        false => start(args, lanes.threads())?,
+    };
     on_interrupt();
     let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
         Ok(run) => return train(run, &folder, &data, &lanes),
@@ -106,7 +109,7 @@ fn shorthands(args: &Args) -> Vec<String> {
     sets
 }
 
-fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+fn start(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
     let resolve = || args.experiment.resolve(&shorthands(args));
     let sets = [args.experiment.set.clone(), shorthands(args)].concat();
@@ -141,8 +144,9 @@ fn start(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     }
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
-    config.train.precision = Precision::from(config.train.precision).into();
+    config.train.precision = precision_for(config.train.precision).into();
     config.validate()?;
+    claim_training(&config, data.total_steps(&config)?, threads)?;
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
     if let Err(error) = folder.write_config(&config) {
@@ -213,7 +217,7 @@ fn free_folder(name: &str) -> PathBuf {
     std::iter::once(first).chain(numbered).find(|path| !path.exists()).expect("some number is free")
 }
 
-fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
+fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let root = args.out.clone().unwrap_or_default();
     let folder = RunFolder::open(&root)?;
     let stored = folder.read_config()?;
@@ -226,7 +230,7 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
     if stored.task.puzzle == Kind::Arc.name() && !augmentation_is_said(args) {
         wanted.data.augment = stored.data.augment;
     }
-    if wanted.train.precision == config::Precision::Auto {
+    if wanted.train.precision == PrecisionSetting::Auto {
         wanted.train.precision = stored.train.precision;
     }
     let differences = stored.differences(&wanted);
@@ -244,6 +248,7 @@ fn reopen(args: &Args) -> Result<(RunFolder, Config, TaskData)> {
             root.display()
         )));
     }
+    claim_training(&stored, data.total_steps(&stored)?, threads)?;
     Ok((folder, stored, data))
 }
 
@@ -254,7 +259,7 @@ fn train<D: HostDevice<T = f32>>(
     lanes: &Lanes<D>,
 ) -> Result<()> {
     let trainer = run.trainer();
-    let precision = Precision::from(trainer.config.train.precision);
+    let precision = precision_for(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;

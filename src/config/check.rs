@@ -1,6 +1,7 @@
 //! What a set of well-typed settings must satisfy before anything is allocated or trained.
 
-use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, Positions, resources};
+use super::recursion::{Count, MAX_CALLS};
+use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, ModelConfig, Positions, Recursion};
 use crate::error::{Error, Result};
 
 /// Kinds of puzzles.
@@ -31,6 +32,8 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("model.h_cycles", wide(m.h_cycles), 1, 1_000),
         ("model.l_cycles", wide(m.l_cycles), 1, 1_000),
         ("model.n_layers", wide(m.n_layers), 1, 1_000),
+        ("model.h_layers", wide(m.h_layers), 0, 1_000),
+        ("model.l_layers", wide(m.l_layers), 0, 1_000),
         ("model.hidden_size", wide(m.hidden_size), 1, 65_536),
         ("model.n_heads", wide(m.n_heads), 1, 65_536),
         ("model.inner_multiple", wide(m.inner_multiple), 1, 65_536),
@@ -104,8 +107,7 @@ pub(super) fn first_fault(c: &Config) -> Result<(), Fault> {
     model(c)?;
     recursion(c)?;
     data(c)?;
-    train(c)?;
-    resources::fits(c)
+    train(c)
 }
 
 fn model(c: &Config) -> Result<(), Fault> {
@@ -187,49 +189,124 @@ fn recursion(c: &Config) -> Result<(), Fault> {
             "model.separate_nets is a switch of model.arch = \"trm\" (hrm has two networks in any case); set it to false",
         );
     }
-    if m.arch == Arch::Hier6 && m.l_cycles > 6 {
+    let Some(recursion) = m.known_recursion() else {
         return fault(
-            &["model.l_cycles", "model.arch"],
-            format!("model.arch = \"hier6\" has six latents, too few for model.l_cycles = {}; give 1 to 6", m.l_cycles),
+            &["model.arch", "model.recursion"],
+            "model.arch = \"own\" needs its recursion: a table [model.recursion], or model.recursion = \"FILE.toml\"",
         );
-    }
-    if m.arch == Arch::Transformer && m.mixing == Mixing::MlpT {
+    };
+    let name = recursion.name();
+    if let Some((count, asked, steps)) = recursion.too_few_steps(m) {
+        let key = if count == Count::HCycles { "model.h_cycles" } else { "model.l_cycles" };
         return fault(
-            &["model.mixing", "model.arch"],
-            "model.arch = \"transformer\" mixes by attention; set model.mixing = \"attention\"",
-        );
-    }
-    if m.arch == Arch::Hrm && !c.train.continue_loss {
-        return fault(
-            &["train.continue_loss", "model.arch"],
-            "model.arch = \"hrm\" halts by comparing with the continue head; set train.continue_loss = true",
-        );
-    }
-    if m.arch == Arch::Direct && (c.train.halt_max_steps != 1 || c.train.continue_loss) {
-        return fault(
-            &["train.halt_max_steps", "train.continue_loss", "model.arch"],
-            "model.arch = \"direct\" carries nothing from one supervision step to the next; set train.halt_max_steps = 1 \
-             and train.continue_loss = false",
-        );
-    }
-    let calls = if m.arch.is_one_call() { 1 } else { m.h_cycles * (m.l_cycles + 1) };
-    if m.gradient == Gradient::LastK && m.last_k > calls {
-        return fault(
-            &["model.last_k", "model.h_cycles", "model.l_cycles", "model.gradient"],
+            &[key, "model.arch", "model.recursion"],
             format!(
-                "model.last_k = {} is more than the {calls} calls there are (h_cycles × (l_cycles + 1)); give 1 to \
-                 {calls}",
-                m.last_k
+                "{key} = {asked} is more than the {steps} steps that the recursion {name} has for it; give 1 to {steps}"
             ),
         );
     }
-    let recorded = if m.gradient == Gradient::LastK { m.last_k } else { m.l_cycles + 1 };
-    if m.fixed_point != FixedPoint::None && (m.arch.is_one_call() || calls < recorded + m.l_cycles + 1) {
+    if !recursion.writes_answer(m) {
         return fault(
-            &["model.fixed_point", "model.arch", "model.h_cycles", "model.last_k", "model.gradient"],
-            "model.fixed_point iterates whole detached cycles and there is none; raise model.h_cycles, lower last_k, or \
-             set fixed_point = \"none\"",
+            &["model.h_cycles", "model.l_cycles", "model.recursion"],
+            format!("the recursion {name} never comes to the step that writes its answer; raise h_cycles or l_cycles"),
         );
+    }
+    for (key, layers, count) in
+        [("model.h_layers", m.h_layers, Count::HLayers), ("model.l_layers", m.l_layers, Count::LLayers)]
+    {
+        if layers > 0 && !recursion.networks().iter().any(|network| network.layers == count) {
+            return fault(
+                &[key, "model.arch", "model.recursion"],
+                format!("{key} = {layers}, but no network of the recursion {name} goes by it; leave it 0"),
+            );
+        }
+    }
+    if let Some(mixing) = recursion.mixing().filter(|mixing| *mixing != m.mixing) {
+        let mixing = if mixing == Mixing::Attention { "attention" } else { "mlp_t" };
+        return fault(
+            &["model.mixing", "model.arch", "model.recursion"],
+            format!("the recursion {name} is meant for model.mixing = \"{mixing}\"; set that"),
+        );
+    }
+    if recursion.needs_continue_loss() && !c.train.continue_loss {
+        return fault(
+            &["train.continue_loss", "model.arch", "model.recursion"],
+            format!("the recursion {name} halts by comparing with the continue head; set train.continue_loss = true"),
+        );
+    }
+    if !recursion.carries(m) && (c.train.halt_max_steps != 1 || c.train.continue_loss) {
+        return fault(
+            &["train.halt_max_steps", "train.continue_loss", "model.arch", "model.recursion"],
+            format!(
+                "the recursion {name} carries nothing from one supervision step to the next; set train.halt_max_steps = 1 \
+                 and train.continue_loss = false"
+            ),
+        );
+    }
+    gradient(m, recursion)
+}
+
+/// What is recorded, and whether whole detached cycles are left to iterate.
+fn gradient(m: &ModelConfig, recursion: &Recursion) -> Result<(), Fault> {
+    let (name, calls) = (recursion.name(), recursion.n_calls(m));
+    if calls > MAX_CALLS {
+        return fault(
+            &["model.h_cycles", "model.l_cycles", "model.recursion"],
+            format!("the recursion {name} makes {calls} calls a supervision step; make them at most {MAX_CALLS}"),
+        );
+    }
+    let marked = m.gradient == Gradient::Marked;
+    if marked != recursion.has_marks() {
+        let why = match marked {
+            true => format!("the recursion {name} marks no step as recorded; give full_cycle, one_step or last_k"),
+            false => format!("the recursion {name} marks steps as recorded; give model.gradient = \"marked\""),
+        };
+        return fault(&["model.gradient", "model.arch", "model.recursion"], why);
+    }
+    if m.gradient == Gradient::LastK && m.last_k as u64 > calls {
+        return fault(
+            &["model.last_k", "model.h_cycles", "model.l_cycles", "model.gradient"],
+            format!("model.last_k = {} is more than the {calls} calls there are; give 1 to {calls}", m.last_k),
+        );
+    }
+    let mut detached = match m.gradient {
+        Gradient::FullCycle => calls - recursion.n_last_cycle(m),
+        Gradient::OneStep => calls.saturating_sub(2),
+        Gradient::LastK => calls - m.last_k as u64,
+        Gradient::Marked => {
+            let unrolled = recursion.unrolled(m);
+            let answers = unrolled.iter().rfind(|(call, _)| call.target == recursion.answer());
+            if answers.is_none_or(|(_, recorded)| !recorded) {
+                return fault(
+                    &["model.gradient", "model.recursion"],
+                    format!(
+                        "the recursion {name} does not record the call that writes its answer last: nothing would learn"
+                    ),
+                );
+            }
+            unrolled.iter().position(|(_, recorded)| *recorded).map_or(calls, |first| first as u64)
+        }
+    };
+    if m.fixed_point != FixedPoint::None {
+        // The last pass of what is iterated is made once, recorded or not.
+        let cycle = recursion.first_cycle(m).map(|(cycle, passes)| {
+            detached = detached.min(cycle * (passes - 1));
+            cycle
+        });
+        if cycle.is_none_or(|cycle| detached < cycle) {
+            return fault(
+                &[
+                    "model.fixed_point",
+                    "model.arch",
+                    "model.h_cycles",
+                    "model.last_k",
+                    "model.gradient",
+                    "model.recursion",
+                ],
+                "model.fixed_point iterates whole detached cycles and there is none; raise model.h_cycles, lower last_k, or \
+                 set fixed_point = \"none\"",
+            );
+        }
     }
     Ok(())
 }

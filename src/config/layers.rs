@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{Config, check, presets};
+use super::{Config, Recursion, check, presets, recursion};
 use crate::error::{Error, Result, did_you_mean, nearest};
 
 /// A settings file is short; anything longer is not one.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The one key whose value may be a table.
+const RECURSION: &str = "model.recursion";
 /// Keys beside the sections at the top of a file.
 const TOP_KEYS: [&str; 4] = ["preset", "description", "source", "published_accuracy"];
 
@@ -23,8 +25,9 @@ impl Config {
         Stack::of(preset, file, sets)?.finish()
     }
 
-    /// The quick start's settings with `sets` over them, each known and of its type, but not yet asked to fit together: for
-    /// those that are meant for other settings, which only the data will suggest.
+    /// The quick start's settings with `sets` over them, without the checks that compare one setting with another. Each
+    /// `key=value` is still checked alone: its key exists, its value has the key's type. For overrides of settings that
+    /// are not known before the data set is read.
     pub fn resolve_apart(sets: &[String]) -> Result<Self> {
         Stack::of(None, None, sets)?.read()
     }
@@ -34,24 +37,29 @@ impl Config {
         Self::resolve(Some(name), None, &[])
     }
 
-    /// The settings in a TOML text (a run folder's `config.toml`, an experiment file); `origin` names it in errors.
-    pub fn from_toml(text: &str, origin: &str) -> Result<Self> {
-        let mut stack = Stack::base();
-        stack.file(&Source { name: origin.to_owned(), text: text.to_owned() }, None)?;
-        stack.finish()
-    }
-
-    /// Every setting, as TOML; [`Config::from_toml`] gives back the same bits.
+    /// Every setting, as TOML, with the whole recursion even where `arch` names it: what a run is stored with does not
+    /// depend on the files below `data/recursions`. [`Config::resolve`] of it gives back the same bits.
     pub fn to_toml(&self) -> String {
-        let settings = toml::to_string(self).expect("validated settings are TOML");
-        format!("# Every setting of this run.\n\n{settings}")
+        let mut scalars = self.clone();
+        scalars.model.recursion = None;
+        let settings = toml::to_string(&scalars).expect("validated settings are TOML");
+        let settings = settings.replacen("recursion = \"\"\n", "", 1);
+        let recursion = self.model.recursion();
+        format!("# Every setting of this run.\n\n{settings}\n[model.recursion]\n{recursion}")
     }
 
     /// The keys whose values differ, as `section.key: mine -> theirs`; empty when the settings are equal.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (mine, theirs) = (leaves(self), leaves(other));
         let differing = mine.iter().filter(|(key, value)| theirs[*key] != **value);
-        differing.map(|(key, value)| format!("{key}: {value} -> {}", theirs[key])).collect()
+        differing
+            .map(|(key, value)| {
+                if key == RECURSION {
+                    return format!("{key}: {} -> {}", self.model.recursion().name(), other.model.recursion().name());
+                }
+                format!("{key}: {value} -> {}", theirs[key])
+            })
+            .collect()
     }
 }
 
@@ -76,6 +84,8 @@ fn leaves(config: &Config) -> BTreeMap<String, Value> {
 struct Source {
     name: String,
     text: String,
+    /// What names of files in it are relative to.
+    folder: PathBuf,
 }
 
 impl Source {
@@ -90,7 +100,7 @@ impl Source {
         let text = String::from_utf8(bytes).map_err(|e| {
             Error::input(format!("{name}: not UTF-8 (byte {}); give a TOML file", e.utf8_error().valid_up_to()))
         })?;
-        Ok(Self { name, text })
+        Ok(Self { name, text, folder: path.parent().map_or_else(PathBuf::new, Path::to_path_buf) })
     }
 
     /// `name:line` of the byte `offset`.
@@ -127,7 +137,7 @@ impl Stack {
         if name == presets::DEFAULT_PRESET {
             return Ok(());
         }
-        self.file(&Source { name: format!("preset {name}"), text: text.to_owned() }, None)
+        self.file(&Source { name: format!("preset {name}"), text: text.to_owned(), folder: PathBuf::new() }, None)
     }
 
     /// Puts the differences of a TOML text on the preset it names (or on `preset`, which must not contradict it).
@@ -162,6 +172,7 @@ impl Stack {
         }
 
         self.layer += 1;
+        let mut recursion = None;
         for (section, value) in document {
             let at = source.at(section.span().start);
             let section = section.get_ref().as_ref();
@@ -180,11 +191,48 @@ impl Stack {
                     let message = self.unknown_key(&key);
                     return Err(Error::input(format!("{at}: {message}")));
                 }
+                // A recursion goes by the settings around it, wherever it stands among them.
+                if key == RECURSION {
+                    recursion = Some((value.get_ref(), inner.contains_key("arch"), at));
+                    continue;
+                }
                 let value = plain(value.get_ref()).map_err(|e| Error::input(format!("{at}: {key} {e}")))?;
                 self.put(section, leaf, value, at)?;
             }
         }
-        Ok(())
+        let Some((value, arch_is_said, at)) = recursion else { return Ok(()) };
+        match value {
+            DeValue::String(file) => self.put_recursion_file(file, &source.folder, arch_is_said, at),
+            DeValue::Table(_) => {
+                let document: Table = source.text.parse().expect("it was read above");
+                let recursion = Recursion::from_value(&document["model"]["recursion"])
+                    .map_err(|why| Error::input(format!("{at}: {RECURSION}: {why}")))?;
+                self.put_recursion(Some(recursion), arch_is_said, at)
+            }
+            _ => Err(Error::input(format!("{at}: {RECURSION} needs a table, or the name of a file that holds one"))),
+        }
+    }
+
+    /// The recursion in a file; of an empty name, that of `arch`.
+    fn put_recursion_file(&mut self, file: &str, folder: &Path, arch_is_said: bool, origin: String) -> Result<()> {
+        if file.is_empty() {
+            return self.put_recursion(None, arch_is_said, origin);
+        }
+        let fail = |why: &dyn std::fmt::Display| Error::input(format!("{origin}: {RECURSION}: {why}"));
+        let source = Source::read(&folder.join(file)).map_err(|error| fail(&error))?;
+        let recursion = source.text.parse().map_err(|why| fail(&format!("{}: {why}", source.name)))?;
+        self.put_recursion(Some(recursion), arch_is_said, origin)
+    }
+
+    /// Whoever gives a recursion and no `arch` beside it has one of his own. One that is that of `arch` is not kept apart.
+    fn put_recursion(&mut self, recursion: Option<Recursion>, arch_is_said: bool, origin: String) -> Result<()> {
+        if recursion.is_some() && !arch_is_said {
+            self.put("model", "arch", Value::String("own".to_owned()), origin.clone())?;
+        }
+        let config = self.read()?;
+        let known = recursion::embedded(config.model.arch, config.model.separate_nets);
+        let text = recursion.filter(|own| Some(own) != known).map_or_else(String::new, |own| own.to_string());
+        self.put("model", "recursion", Value::String(text), origin)
     }
 
     /// One `key=value` argument.
@@ -207,7 +255,10 @@ impl Stack {
             _ => Value::String(unquoted(text).to_owned()),
         };
         self.layer += 1;
-        self.put(&section, &leaf, value, origin)
+        match value {
+            Value::String(file) if leaf == "recursion" => self.put_recursion_file(&file, Path::new(""), false, origin),
+            value => self.put(&section, &leaf, value, origin),
+        }
     }
 
     /// Stores one value after checking its type, alone, against the settings' types.
@@ -224,6 +275,11 @@ impl Stack {
                 return Err(fail(format!("needs {}, not {} ({})", kind(old), kind(&new), shown(&new.to_string()))));
             }
         };
+        // What is said last holds: an `arch` over a file's recursion is that arch's.
+        let own = self.table["model"]["arch"].as_str() == Some("own");
+        if key == "model.arch" || key == "model.separate_nets" && !own {
+            self.table["model"]["recursion"] = Value::String(String::new());
+        }
         let old = self.table[section].as_table_mut().and_then(|t| t.insert(leaf.to_owned(), value.clone()));
         if let Err(e) = Config::deserialize(self.table.clone()) {
             if let (Some(old), Some(t)) = (old, self.table[section].as_table_mut()) {

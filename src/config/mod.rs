@@ -8,7 +8,7 @@
 mod check;
 mod layers;
 mod presets;
-mod resources;
+pub mod recursion;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use presets::{DEFAULT_PRESET, Preset, presets};
-pub use resources::MachineMemory;
+pub use recursion::Recursion;
 pub use suggest::{SetShape, suggested};
 
 /// Everything a run depends on, apart from the data's bytes. Stored complete in the run folder.
@@ -37,14 +37,24 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Which recursion.
+    /// Which recursion; `own` is the table or file in `recursion`.
     pub arch: Arch,
+    /// The recursion itself (see [`recursion`]): a table, or the name of a file that holds one, beside the file that says
+    /// so. Empty: that of `arch`.
+    #[serde(default, serialize_with = "recursion::to_text", deserialize_with = "recursion::or_empty")]
+    pub recursion: Option<Recursion>,
     /// T: outer cycles per supervision step.
     pub h_cycles: usize,
     /// n: latent updates per outer cycle.
     pub l_cycles: usize,
-    /// Blocks in the network.
+    /// Blocks in each network.
     pub n_layers: usize,
+    /// Blocks in the networks that go by it (`H_level`); 0 = `n_layers`.
+    #[serde(default)]
+    pub h_layers: usize,
+    /// Blocks in the networks that go by it (`L_level`); 0 = `n_layers`.
+    #[serde(default)]
+    pub l_layers: usize,
     /// D.
     pub hidden_size: usize,
     /// Attention heads; must divide `hidden_size`.
@@ -81,7 +91,7 @@ pub struct ModelConfig {
     pub fixed_point_tolerance: f64,
 }
 
-/// Which recursion (SPEC's table of models).
+/// Which recursion (SPEC's table of models); each but the last is a file below `data/recursions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
@@ -97,13 +107,8 @@ pub enum Arch {
     Transformer,
     /// Direct prediction: one call `y ← f(x)`, nothing carried, so one supervision step.
     Direct,
-}
-
-impl Arch {
-    /// Whether a supervision step is a single call, whatever `h_cycles` and `l_cycles` say.
-    pub fn is_one_call(self) -> bool {
-        matches!(self, Self::Transformer | Self::Direct)
-    }
+    /// The one that `recursion` holds.
+    Own,
 }
 
 /// How the detached cycles are iterated.
@@ -146,10 +151,12 @@ pub enum Positions {
 pub enum Gradient {
     /// The whole last outer cycle (TRM).
     FullCycle,
-    /// The last z-update and the last y-update (HRM).
+    /// The last two calls: the last z-update and the last y-update (HRM).
     OneStep,
     /// The last `last_k` calls.
     LastK,
+    /// Those that the recursion itself marks as recorded.
+    Marked,
 }
 
 /// What the data set fixes; filled in from it when a run starts, so that a run folder stands alone.
@@ -283,7 +290,7 @@ pub struct TrainConfig {
     pub continue_loss: bool,
     /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
-    pub precision: Precision,
+    pub precision: PrecisionSetting,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
     /// Part of the experiment, not of the machine: it fixes the order of summation.
     pub gradient_groups: usize,
@@ -305,10 +312,10 @@ pub enum Loss {
     SoftmaxCrossEntropy,
 }
 
-/// Number format of products.
+/// Number format of the operands of GEMMs, as it is asked for; `device::precision_for` says what a machine makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum PrecisionSetting {
     /// The reference.
     F32,
     /// Operands rounded to bf16, the same on every machine; fast where the processor has bf16 dot products.

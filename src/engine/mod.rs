@@ -26,6 +26,7 @@ pub use optimizer::{
     Adam, Optimizer, OptimizerState, UpdateRule, WeightPart, largest_gradient, non_finite_tensor, optimizer,
 };
 pub use peers::{Alone, Peers};
+pub use precision::precision_for;
 pub use puzzle_table::PuzzleTable;
 pub use tree::{node, partial_sums};
 pub use weights::Weights;

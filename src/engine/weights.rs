@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{PuzzleTable, puzzle_table};
+use super::{PuzzleTable, precision_for, puzzle_table};
 use crate::checkpoint::{SparseRows as _, TensorSource, save_weights, weights};
 use crate::config::Config;
 use crate::device::{Cpu, Device, Params};
@@ -29,7 +29,7 @@ impl<D: Device> Weights<D> {
     pub fn new(model: &Model, config: &Config) -> Self {
         let ndim = config.model.puzzle_emb_ndim;
         Self {
-            params: initialize(model, config.train.seed, config.train.precision.into()),
+            params: initialize(model, config.train.seed, precision_for(config.train.precision)),
             table: (ndim > 0).then(|| Arc::new(PuzzleTable::new(config.task.num_puzzle_identifiers, ndim))),
         }
     }

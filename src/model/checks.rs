@@ -19,6 +19,8 @@ pub fn catalogue<D: HostDevice<T = f64>>() -> Vec<Entry<D>> {
         entry("tied embeddings", tied_embeddings),
         entry("after a fixed point", after_a_fixed_point),
         entry("last k calls", last_k),
+        entry("a recursion of one's own", own_recursion),
+        entry("marked calls", marked),
     ]
 }
 
@@ -52,9 +54,12 @@ fn small_with<D: HostDevice<T = f64>>(
     let with_table = rng.below(2) == 0;
     let mut config = ModelConfig {
         arch,
+        recursion: None,
         h_cycles: 2,
         l_cycles: 2,
         n_layers: 1,
+        h_layers: 0,
+        l_layers: 0,
         hidden_size,
         n_heads: heads,
         expansion: 1.5,
@@ -238,6 +243,85 @@ fn last_k<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         .into()
 }
 
+/// Sets a recursion that is none of the paper's.
+fn own(m: &mut ModelConfig, recursion: &str) {
+    (m.arch, m.recursion) = (Arch::Own, Some(recursion.parse().expect("a recursion")));
+}
+
+/// Three states, two networks of different depth.
+fn own_recursion<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    let set = |m: &mut ModelConfig| own(m, include_str!("../../data/recursions/slow-memory.toml"));
+    let problem = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+    assert_eq!((problem.0.nets.len(), problem.0.schedule.recorded()), (2, 4));
+    vec![recorded_calls(rng, "slow memory", problem)]
+}
+
+/// A recursion that records y alone: gradient skips z, from one y to the next.
+const MARKED: &str = r#"
+    states = ["y", "z"]
+    networks = ["f"]
+    answer = "y"
+    steps = [{ repeat = "h_cycles", steps = ["z = f(z + y + x)", { call = "y = f(y + z)", recorded = true }] }]
+"#;
+
+/// Recorded calls with detached ones between them, whose results a difference must not move.
+fn marked<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    let set = |m: &mut ModelConfig| {
+        own(m, MARKED);
+        m.gradient = Gradient::Marked;
+    };
+    let (model, params, sequences) = small_with::<D>(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+    let rows = sequences * model.len;
+    let mut sample = Sample::new("y alone");
+    sample.model(&params);
+    (0..3).for_each(|_| sample.input(rng, rows, model.hidden));
+    let given: Vec<&[f64]> = (0..3).filter_map(|i| sample.input_values(i)).collect();
+    let detached = detached_results(&model, &params, &given);
+    vec![sample.run(move |tape, inputs| {
+        let mut states: States = inputs[1..].iter().map(|state| ops::add(tape, &[state])).collect();
+        with_constants(&model, tape, &inputs[0], &mut states, &detached);
+        states.into_iter().collect()
+    })]
+}
+
+/// What each detached call results in; of `given`, the first is x, the others are the states.
+fn detached_results<D: HostDevice<T = f64>>(model: &Model, params: &Params<D>, given: &[&[f64]]) -> Vec<Vec<f64>> {
+    let mut memory = Memory::default();
+    let mut tape = Tape::new(&mut memory, params);
+    tape.set_recording(false);
+    let mut constants = given.iter().map(|values| tape.constant(values.len() / model.hidden, model.hidden, values));
+    let question = constants.next().expect("x");
+    let mut states: States = constants.collect();
+    let mut results = Vec::new();
+    for call in &model.schedule.calls {
+        model.call(&mut tape, call, &question, &mut states);
+        if !call.recorded {
+            results.push(tape.value(&states[call.target.index()]).to_vec());
+        }
+    }
+    results
+}
+
+/// The recursion with its detached calls replaced by their results.
+fn with_constants<D: HostDevice<T = f64>>(
+    model: &Model,
+    tape: &mut Tape<'_, D>,
+    question: &Var,
+    states: &mut States,
+    detached: &[Vec<f64>],
+) {
+    let mut detached = detached.iter();
+    for call in &model.schedule.calls {
+        if call.recorded {
+            model.call(tape, call, question, states);
+        } else {
+            let result = detached.next().expect("one for each");
+            let result = tape.constant(result.len() / model.hidden, model.hidden, result);
+            tape.release(std::mem::replace(&mut states[call.target.index()], result));
+        }
+    }
+}
+
 fn supervision_step<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let likelihoods = [("stablemax", Likelihood::Stablemax), ("softmax", Likelihood::Softmax { label_smoothing: 0.1 })];
     let mut samples = Vec::new();
@@ -301,4 +385,43 @@ fn supervised<D: HostDevice<T = f64>>(
         ]
     });
     (sample, nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Cpu, Grads};
+    use crate::rng::Rng;
+
+    #[test]
+    fn detached_calls_between_recorded_ones_are_constants_to_the_gradient() {
+        type D = Cpu<f64>;
+        let rng = &mut Rng::new(9);
+        let set = |m: &mut ModelConfig| {
+            own(m, MARKED);
+            (m.gradient, m.h_cycles) = (Gradient::Marked, 3);
+        };
+        let (model, params, sequences) = small_with::<D>(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
+        let marks: Vec<bool> = model.schedule.calls.iter().map(|call| call.recorded).collect();
+        assert_eq!(marks, [false, true, false, true, false, true]);
+        let rows = sequences * model.len;
+        let mut draw = || (0..rows * model.hidden).map(|_| rng.normal()).collect::<Vec<f64>>();
+        let (given, seed) = ([draw(), draw(), draw()], draw());
+        let detached = detached_results(&model, &params, &given.each_ref().map(Vec::as_slice));
+        let gradient = |recur: bool| {
+            let mut memory = Memory::default();
+            let mut tape = Tape::new(&mut memory, &params);
+            let [question, y, z] = given.each_ref().map(|values| tape.leaf(rows, model.hidden, values));
+            let mut states: States = [y, z].into_iter().collect();
+            match recur {
+                true => _ = model.recur(&mut tape, &question, &mut states, Pass::Train),
+                false => with_constants(&model, &mut tape, &question, &mut states, &detached),
+            }
+            let mut grads = Grads::new(params.layout().clone());
+            tape.backward(&[(&states[0], &seed)], &mut grads);
+            grads.values().to_vec()
+        };
+        let whole = gradient(true);
+        assert!(whole == gradient(false) && whole.iter().any(|&g| g != 0.0));
+    }
 }

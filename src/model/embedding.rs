@@ -1,6 +1,6 @@
 //! Input embedding: prefix, tokens, learned positions, all in units of √D (SPEC "Input embedding").
 
-use crate::config::{Arch, ModelConfig, Positions, TaskConfig};
+use crate::config::{ModelConfig, Positions, TaskConfig};
 use crate::device::{Device, Layout, ParamId, Usage};
 use crate::tape::{Tape, Var, ops};
 
@@ -24,7 +24,7 @@ pub struct Embedding {
 impl Embedding {
     pub(super) fn new(layout: &mut Layout, config: &ModelConfig, task: &TaskConfig) -> Self {
         let hidden = config.hidden_size;
-        let prefix = prefix_len(config);
+        let prefix = config.prefix_len();
         // Tied, the matrix is also the answer's head, and packed for that.
         let usage = if config.tied_embeddings { Usage::Rows } else { Usage::Table };
         let tokens = layout.push("inner.embed_tokens.embedding_weight", task.vocab_size, hidden, usage);
@@ -71,16 +71,5 @@ impl Embedding {
             x = ops::add_positions(tape, x, table, self.len(), scale);
         }
         x
-    }
-}
-
-/// P: `puzzle_emb_len` when that is not zero, else ceil(ndim / D); a learned prefix has its own length.
-fn prefix_len(config: &ModelConfig) -> usize {
-    // SPEC: HRM and the plain transformer always use ceil(ndim / D).
-    let len = if matches!(config.arch, Arch::Hrm | Arch::Transformer) { 0 } else { config.puzzle_emb_len };
-    match (config.learned_prefix, len) {
-        (0, 0) => config.puzzle_emb_ndim.div_ceil(config.hidden_size),
-        (0, len) => len,
-        (learned, _) => learned,
     }
 }

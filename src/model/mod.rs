@@ -21,7 +21,7 @@ pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops,
 pub use init::initialize;
 pub use network::{Block, Mix, Mlp, Network};
 pub use recursion::{Pass, Recursion};
-pub use schedule::{Call, Iteration, MAX_STATES, Method, Schedule, Source, StateId};
+pub use schedule::{Call, Iteration, MAX_STATES, Method, NetworkSpec, Schedule, Source, StateId};
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl Model {
         let mut layout = Layout::default();
         let embedding = Embedding::new(&mut layout, config, task);
         let len = embedding.len();
-        let nets = schedule.nets.iter().map(|name| Network::new(&mut layout, name, config, len)).collect();
+        let nets = schedule.nets.iter().map(|spec| Network::new(&mut layout, spec, config, len)).collect();
         let starts = schedule
             .states
             .iter()

@@ -1,5 +1,6 @@
 //! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, SPEC "Block").
 
+use super::NetworkSpec;
 use super::experts::Experts;
 use crate::config::{Mixing, ModelConfig, Positions};
 use crate::device::{Device, Layout, ParamId, Usage};
@@ -48,8 +49,9 @@ pub fn inner_width(expansion: f64, width: usize, multiple: usize) -> usize {
 }
 
 impl Network {
-    /// Adds the tensors of a network called `name` to the layout; `len` is L.
-    pub(super) fn new(layout: &mut Layout, name: &str, config: &ModelConfig, len: usize) -> Self {
+    /// Adds the tensors of a network to the layout; `len` is L.
+    pub(super) fn new(layout: &mut Layout, spec: &NetworkSpec, config: &ModelConfig, len: usize) -> Self {
+        let name = &spec.name;
         let hidden = config.hidden_size;
         let swiglu = |layout: &mut Layout, prefix: String, width: usize, (gate_up, down): (Usage, Usage)| {
             let inner = inner_width(config.expansion, width, config.inner_multiple);
@@ -58,7 +60,7 @@ impl Network {
                 down: layout.push(format!("{prefix}.down_proj.weight"), width, inner, down),
             }
         };
-        let blocks = (0..config.n_layers)
+        let blocks = (0..spec.layers)
             .map(|i| {
                 let prefix = format!("inner.{name}.layers.{i}");
                 let mix = match config.mixing {

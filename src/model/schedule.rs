@@ -1,11 +1,10 @@
-//! The recursion as data: named states and a list of calls "state ← net(sum of inputs)", each recorded or detached.
+//! One supervision step, unrolled from the recursion of the settings: named states and a list of calls "state ← net(sum of inputs)", each recorded or detached.
 
 use arrayvec::ArrayVec;
 
-use crate::config::{Arch, FixedPoint, Gradient, ModelConfig};
-
-/// Most states a model has: y and six latents (SPEC "hier6").
-pub const MAX_STATES: usize = 7;
+pub use crate::config::recursion::MAX_STATES;
+use crate::config::recursion::{CallStep, Input, MAX_INPUTS};
+use crate::config::{FixedPoint, Gradient, ModelConfig};
 
 /// One of a model's states, by position in [`Schedule::states`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub struct Call {
     pub target: StateId,
     /// Which of [`Schedule::nets`].
     pub net: usize,
-    pub inputs: ArrayVec<Source, { MAX_STATES + 1 }>,
+    pub inputs: ArrayVec<Source, MAX_INPUTS>,
     /// Whether gradient flows through the call.
     pub recorded: bool,
 }
@@ -58,13 +57,20 @@ pub enum Method {
     Anderson,
 }
 
+/// A network, as its weights are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkSpec {
+    /// Published name: weights are `inner.{name}.layers.0.…`.
+    pub name: String,
+    pub layers: usize,
+}
+
 /// One supervision step of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// Published names of the states: `H` is y, `L` is z.
-    pub states: Vec<&'static str>,
-    /// Published names of the networks.
-    pub nets: Vec<&'static str>,
+    /// Published names of the states, whose start vectors are `inner.{state}_init`: `H` is y, `L` is z.
+    pub states: Vec<String>,
+    pub nets: Vec<NetworkSpec>,
     pub calls: Vec<Call>,
     /// Detached cycles at the start that stop when the states have settled.
     pub iteration: Option<Iteration>,
@@ -74,88 +80,42 @@ pub struct Schedule {
     pub compares_q: bool,
 }
 
-const Y: StateId = StateId(0);
-const Z: StateId = StateId(1);
-const X: Source = Source::Question;
-
 impl Schedule {
-    /// The schedule of a configuration.
+    /// The calls of the configuration's recursion, which are recorded, and which are iterated.
     pub fn new(config: &ModelConfig) -> Self {
-        let (t, n) = (config.h_cycles, config.l_cycles);
-        let mut schedule = match config.arch {
-            Arch::Trm if config.separate_nets => Self::two_states(t, n, &["L_level", "H_level"]),
-            Arch::Trm => Self::two_states(t, n, &["L_level"]),
-            Arch::Hrm => Self { compares_q: true, ..Self::two_states(t, n, &["L_level", "H_level"]) },
-            Arch::Singlez => Self::one_state(t, n),
-            Arch::Hier6 => Self::many_latents(t, n),
-            Arch::Transformer => Self::transformer(),
-            Arch::Direct => Self::direct(),
+        let recursion = config.recursion();
+        let calls: Vec<Call> = recursion.unrolled(config).into_iter().map(Call::from).collect();
+        let nets = recursion.networks().iter();
+        let nets = nets.map(|net| NetworkSpec { name: net.name.clone(), layers: net.layers.of(config) });
+        let mut schedule = Self {
+            states: recursion.states().iter().map(|state| state.name.clone()).collect(),
+            nets: nets.collect(),
+            calls,
+            iteration: None,
+            answer: StateId(recursion.answer() as u8),
+            compares_q: recursion.compares_q(),
         };
-        let calls_per_cycle = schedule.calls.len().min(n + 1);
-        schedule.record_last(match config.gradient {
-            Gradient::FullCycle => calls_per_cycle,
-            Gradient::OneStep => 2,
-            Gradient::LastK => config.last_k,
-        });
+        let last_cycle = recursion.n_last_cycle(config) as usize;
+        match config.gradient {
+            Gradient::FullCycle => schedule.record_last(last_cycle),
+            Gradient::OneStep => schedule.record_last(2),
+            Gradient::LastK => schedule.record_last(config.last_k),
+            Gradient::Marked => {}
+        }
         schedule.iteration = match config.fixed_point {
             FixedPoint::None => None,
             FixedPoint::Plain => Some(Method::Plain),
             FixedPoint::Anderson => Some(Method::Anderson),
         }
-        .map(|method| {
+        .zip(recursion.first_cycle(config))
+        .map(|(method, (cycle, passes))| {
             // The last cycle is left as it is even where only a part of it is recorded.
-            let last = (n + 1).max(schedule.recorded());
-            let most = (schedule.calls.len() - last) / (n + 1);
-            Iteration { method, cycle: n + 1, most, tolerance: config.fixed_point_tolerance }
+            let (cycle, passes) = (cycle as usize, passes as usize);
+            let detached = schedule.calls.iter().position(|call| call.recorded).unwrap_or(0);
+            let most = (passes - 1).min(detached / cycle);
+            Iteration { method, cycle, most, tolerance: config.fixed_point_tolerance }
         });
         schedule
-    }
-
-    /// TRM and HRM: T cycles of n updates `z ← f(z, y + x)` and one `y ← g(y, z)`; g is the last of the networks.
-    fn two_states(t: usize, n: usize, nets: &[&'static str]) -> Self {
-        let mut cycle = vec![call(Z, 0, &[Source::State(Z), Source::State(Y), X]); n];
-        cycle.push(call(Y, nets.len() - 1, &[Source::State(Y), Source::State(Z)]));
-        Self {
-            states: vec!["H", "L"],
-            nets: nets.to_vec(),
-            calls: vec![cycle; t].concat(),
-            iteration: None,
-            answer: Y,
-            compares_q: false,
-        }
-    }
-
-    /// Single z: T cycles of n updates `z ← f(z + x)` and one `z ← f(z)`.
-    fn one_state(t: usize, n: usize) -> Self {
-        let z = StateId(0);
-        let mut cycle = vec![call(z, 0, &[Source::State(z), X]); n];
-        cycle.push(call(z, 0, &[Source::State(z)]));
-        let calls = vec![cycle; t].concat();
-        Self { states: vec!["L"], nets: vec!["L_level"], calls, iteration: None, answer: z, compares_q: false }
-    }
-
-    /// Multi-scale z: T cycles of `z_i ← f(Σ z_j, y + x)` for i = 1…n and one `y ← f(y, Σ z_j)`.
-    fn many_latents(t: usize, n: usize) -> Self {
-        let latents: Vec<StateId> = (1..=6).map(StateId).collect();
-        let sum = latents.iter().map(|&z| Source::State(z));
-        let inputs: Vec<Source> = sum.clone().chain([Source::State(Y), X]).collect();
-        let mut cycle: Vec<Call> = latents[..n].iter().map(|&z| call(z, 0, &inputs)).collect();
-        cycle.push(call(Y, 0, &std::iter::once(Source::State(Y)).chain(sum).collect::<Vec<_>>()));
-        let states = vec!["H", "L1", "L2", "L3", "L4", "L5", "L6"];
-        let calls = vec![cycle; t].concat();
-        Self { states, nets: vec!["L_level"], calls, iteration: None, answer: Y, compares_q: false }
-    }
-
-    /// The plain transformer: `y ← f(y, x)` once.
-    fn transformer() -> Self {
-        let calls = vec![call(Y, 0, &[Source::State(Y), X])];
-        Self { states: vec!["H"], nets: vec!["H_level"], calls, iteration: None, answer: Y, compares_q: true }
-    }
-
-    /// Direct prediction: `y ← f(x)` once; no state is read, so nothing is carried.
-    fn direct() -> Self {
-        let calls = vec![call(Y, 0, &[X])];
-        Self { states: vec!["H"], nets: vec!["L_level"], calls, iteration: None, answer: Y, compares_q: false }
     }
 
     /// How many calls are recorded.
@@ -172,6 +132,67 @@ impl Schedule {
     }
 }
 
-fn call(target: StateId, net: usize, inputs: &[Source]) -> Call {
-    Call { target, net, inputs: inputs.iter().copied().collect(), recorded: false }
+impl From<(&CallStep, bool)> for Call {
+    /// The call of a recursion, and whether it is recorded.
+    fn from((call, recorded): (&CallStep, bool)) -> Self {
+        let source = |input: &Input| match *input {
+            Input::State(state) => Source::State(StateId(state as u8)),
+            Input::Question => Source::Question,
+        };
+        let inputs = call.inputs.iter().map(source).collect();
+        Self { target: StateId(call.target as u8), net: call.network, inputs, recorded }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Arch, Config};
+
+    #[test]
+    fn what_is_recorded_and_iterated_is_counted_from_the_end_for_every_arch_and_setting() {
+        let mut config = Config::default().model;
+        let archs = [Arch::Trm, Arch::Hrm, Arch::Singlez, Arch::Hier6, Arch::Transformer, Arch::Direct];
+        for (arch, t, n) in archs.into_iter().flat_map(|arch| [(arch, 1, 1), (arch, 2, 3), (arch, 5, 2)]) {
+            (config.arch, config.h_cycles, config.l_cycles) = (arch, t, n);
+            let one_call = matches!(arch, Arch::Transformer | Arch::Direct);
+            let (calls, cycle) = if one_call { (1, 1) } else { (t * (n + 1), n + 1) };
+            for (gradient, last_k, recorded) in [
+                (Gradient::FullCycle, 1, cycle),
+                (Gradient::OneStep, 1, calls.min(2)),
+                (Gradient::LastK, 1, 1),
+                (Gradient::LastK, calls, calls),
+            ] {
+                (config.gradient, config.last_k, config.fixed_point) = (gradient, last_k, FixedPoint::None);
+                let schedule = Schedule::new(&config);
+                let marks: Vec<bool> = schedule.calls.iter().map(|call| call.recorded).collect();
+                let expected: Vec<bool> = (0..calls).map(|i| i + recorded >= calls).collect();
+                assert_eq!(marks, expected, "{arch:?} {t} {n} {gradient:?}");
+                assert_eq!(schedule.iteration, None);
+                config.fixed_point = FixedPoint::Plain;
+                let iteration = Schedule::new(&config).iteration.map(|iteration| (iteration.cycle, iteration.most));
+                // Validated settings leave one cycle at least.
+                let most = (calls - recorded.max(cycle)) / cycle;
+                assert_eq!(iteration, (!one_call).then_some((cycle, most)), "{arch:?} {t} {n} {gradient:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_of_different_depth_are_built_as_deep_as_they_are_said_to_be() {
+        let sets = ["arch=hrm", "continue_loss=true", "n_layers=4", "h_layers=3", "l_layers=2"].map(str::to_owned);
+        let config = Config::resolve(None, None, &sets).expect("settings");
+        let model = super::super::Model::new(&config.model, &config.task);
+        let depths: Vec<usize> = model.nets.iter().map(|net| net.blocks.len()).collect();
+        assert_eq!(depths, [2, 3], "L_level, H_level");
+        let has = |name: &str| model.layout.find(name).is_some();
+        assert!(
+            has("inner.L_level.layers.1.mlp.down_proj.weight") && has("inner.H_level.layers.2.mlp.down_proj.weight")
+        );
+        assert!(
+            !has("inner.L_level.layers.2.mlp.down_proj.weight") && !has("inner.H_level.layers.3.mlp.down_proj.weight")
+        );
+        let flops = |net| super::super::network_flops(&model, net);
+        assert_eq!(flops(1) / flops(0), 1.5);
+    }
 }

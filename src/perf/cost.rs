@@ -2,25 +2,16 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, TrainConfig};
-use crate::device::cpu::ROWS_ENOUGH;
-use crate::device::{Cpu, Device, ParamId};
-use crate::engine::gradient_groups;
-use crate::model::{Block, Mix, Mlp, Model, update_flops};
-use crate::simd::Precision;
-
-/// Bytes of an f32.
-const F32: usize = 4;
-
-/// What a process needs apart from all that is counted: code, threads, buffers of files.
-const PROCESS: usize = 16 << 20;
+use super::Footprint;
+use crate::config::Config;
+use crate::model::{Model, update_flops};
 
 /// The size of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunCost {
     /// Dense weights.
     pub parameters: usize,
-    /// Numbers in the puzzle table.
+    /// Elements of the puzzle table.
     pub table_parameters: usize,
     /// Updates of the whole run.
     pub updates: u64,
@@ -29,23 +20,6 @@ pub struct RunCost {
     /// Model FLOPs of the whole run.
     pub run_flops: f64,
     pub memory: Footprint,
-}
-
-/// Estimated bytes of a training run, by what they are for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Footprint {
-    /// Threads it was counted for.
-    pub threads: usize,
-    /// Weights, packed forms, moments, moving average, and the copies that saving makes.
-    pub weights: usize,
-    /// Partial sums of the gradient tree, and the total.
-    pub gradients: usize,
-    /// What all lanes keep of the recorded calls, and their working space.
-    pub activations: usize,
-    /// States, logits and examples of all slots.
-    pub carry: usize,
-    pub puzzle_table: usize,
-    pub total: usize,
 }
 
 impl RunCost {
@@ -65,106 +39,9 @@ impl RunCost {
             updates,
             flops_per_update,
             run_flops: updates as f64 * flops_per_update,
-            memory: Footprint::new(&model, config, threads),
+            memory: Footprint::of_training(&model, config, updates, threads),
         }
     }
-}
-
-impl Footprint {
-    fn new(model: &Model, config: &Config, threads: usize) -> Self {
-        let train = &config.train;
-        let n = model.layout.len();
-        let packed = match Precision::from(train.precision) {
-            Precision::F32 => 2 * F32,
-            Precision::Bf16 => F32,
-        };
-        // Values, packed, moments, moving average; saving: the average with packed forms, and its file.
-        let weights = n * (F32 + packed + 3 * F32 + F32 + packed + F32);
-        let groups = gradient_groups(train);
-        let depth = groups.next_power_of_two().ilog2() as usize;
-        let gradients = (1 + groups.min(threads + depth)) * n * F32;
-        let halves = Precision::from(train.precision) == Precision::Bf16;
-        let sequence = recorded_elements(model, train, halves) + working_elements(model, halves);
-        let activations = threads.min(groups) * Cpu::<f32>::shard(model.len).min(train.batch_size) * sequence * F32;
-        let state = model.len * model.hidden;
-        let logits = model.embedding.seq_len * model.vocab_size();
-        let carry =
-            train.batch_size * (model.schedule.states.len() * state + logits + 2 * model.embedding.seq_len) * F32;
-        let puzzle_table = config.task.num_puzzle_identifiers * config.model.puzzle_emb_ndim * F32;
-        let total = PROCESS + weights + gradients + activations + carry + puzzle_table;
-        Self { threads, weights, gradients, activations, carry, puzzle_table, total }
-    }
-}
-
-/// Numbers that one sequence leaves behind for the backward pass. In bf16, what SwiGLU saves and packs takes half (`halves`).
-fn recorded_elements(model: &Model, train: &TrainConfig, halves: bool) -> usize {
-    let recorded = model.schedule.calls.iter().filter(|call| call.recorded);
-    let calls: usize = recorded.map(|call| call_elements(model, call.net, halves)).sum();
-    // Logits, their gradient and that of the loss; with the continue loss, copies of the states.
-    let heads = 3 * model.embedding.seq_len * model.vocab_size();
-    let copies = if train.continue_loss { model.schedule.states.len() } else { 0 };
-    calls + heads + (1 + model.schedule.states.len() + copies) * model.len * model.hidden
-}
-
-/// Of one recorded call: the sum it starts from, and what each block keeps.
-fn call_elements(model: &Model, net: usize, halves: bool) -> usize {
-    let state = model.len * model.hidden;
-    state + model.nets[net].blocks.iter().map(|block| block_elements(model, block, halves)).sum::<usize>()
-}
-
-fn block_elements(model: &Model, block: &Block, halves: bool) -> usize {
-    let state = model.len * model.hidden;
-    let packed = |elements: usize| if halves { elements / 2 } else { elements };
-    let mix = match &block.mix {
-        // q, k, v; the mixture; the normalised sum.
-        Mix::Attention { .. } => 5 * state,
-        Mix::Positions(weights) => packed(rows(model, weights.gate_up) * model.hidden) + state,
-    };
-    let mlp = match &block.mlp {
-        Mlp::SwiGlu(weights) => packed(rows(model, weights.gate_up) * model.len) + state,
-        Mlp::Experts(experts) => {
-            let own = packed(rows(model, experts.weights[0].gate_up) * model.len) + 2 * state;
-            // Gathered rows are filled up to the next eighth of all.
-            let routed = 8 * experts.per_token + experts.weights.len();
-            routed * own / 8 + 3 * experts.weights.len() * model.len + state
-        }
-    };
-    mix + mlp + packed(deferred_operands(model, block))
-}
-
-/// Extra elements of the operands that are kept for deferred weight gradients.
-fn deferred_operands(model: &Model, block: &Block) -> usize {
-    if Cpu::<f32>::shard(model.len) * model.len >= ROWS_ENOUGH {
-        return 0;
-    }
-    let state = model.len * model.hidden;
-    let mix = if matches!(block.mix, Mix::Attention { .. }) { 3 * state } else { 0 };
-    let mlp = match &block.mlp {
-        Mlp::SwiGlu(weights) => rows(model, weights.gate_up) / 2 * model.len + 2 * state,
-        Mlp::Experts(experts) => {
-            experts.per_token * (rows(model, experts.weights[0].gate_up) / 2 * model.len + 2 * state)
-        }
-    };
-    mix + mlp
-}
-
-/// Numbers of one sequence in flight: gradients and packed operands of the widest operation of a block, and the states of
-/// a detached call.
-fn working_elements(model: &Model, halves: bool) -> usize {
-    let state = model.len * model.hidden;
-    let blocks = || model.nets.iter().flat_map(|net| &net.blocks);
-    let widest = blocks().map(|block| block_elements(model, block, halves)).max();
-    let operands = blocks().map(|block| match &block.mix {
-        Mix::Positions(weights) => 3 * rows(model, weights.gate_up) / 2 * model.hidden + 2 * state,
-        Mix::Attention { .. } => 0,
-    });
-    let operands = operands.max().unwrap_or(0) / if halves { 2 } else { 1 };
-    let past = if model.schedule.iteration.is_some() { 10 * model.schedule.states.len() * state } else { 0 };
-    widest.unwrap_or(0) + operands + 6 * state + past
-}
-
-fn rows(model: &Model, id: ParamId) -> usize {
-    model.layout.tensors()[id.index()].rows
 }
 
 #[cfg(test)]
@@ -184,22 +61,5 @@ mod tests {
         // 440 MFLOP for each token and step; 2.2e18 for the run.
         assert!((published.flops_per_update / 768.0 / 97.0 / 440e6 - 1.0).abs() < 0.02);
         assert!((2.0e18..2.4e18).contains(&published.run_flops), "{:e}", published.run_flops);
-    }
-
-    #[test]
-    fn the_recursions_that_ran_out_of_memory_in_the_paper_fit_3_gb() {
-        for sets in [["l_cycles=12", "h_cycles=3"], ["l_cycles=6", "h_cycles=6"], ["l_cycles=12", "h_cycles=6"]] {
-            for mixing in [&["mixing=mlp_t"][..], &["mixing=attention", "positions=rope"]] {
-                let memory = cost(&[&sets[..], mixing].concat()).memory;
-                assert!(memory.total < 3_000_000_000, "{sets:?} {mixing:?}: {memory:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn outer_cycles_cost_no_memory_and_inner_ones_do() {
-        let total = |sets: &[&str]| cost(sets).memory.total;
-        assert_eq!(total(&["h_cycles=1"]), total(&["h_cycles=9"]));
-        assert!(total(&["l_cycles=7"]) > total(&["l_cycles=6"]));
     }
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::device::{Cpu, Device};
-use crate::engine::partial_sums;
+use crate::engine::{partial_sums, precision_for};
 use crate::model::{Model, model_flops};
 use crate::simd::Precision;
 
@@ -86,7 +86,7 @@ impl UpdateWork {
         let model = Model::new(&config.model, &config.task);
         let train = &config.train;
         let weights = model.layout.n_weights();
-        let packed_element = match Precision::from(train.precision) {
+        let packed_element = match precision_for(train.precision) {
             Precision::F32 => 4.0,
             Precision::Bf16 => 2.0,
         };

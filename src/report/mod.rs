@@ -3,6 +3,7 @@
 pub mod charts;
 pub mod memory;
 pub mod metrics;
+mod numbers;
 pub mod plot;
 pub mod progress;
 mod record;
@@ -15,6 +16,7 @@ mod ticks;
 pub use charts::{accuracy_chart, loss_chart};
 pub use memory::peak_rss_bytes;
 pub use metrics::{MetricsLog, metric_points, read_metrics};
+pub use numbers::{engineering, grouped};
 pub use plot::{Chart, Points, Scale, Series};
 pub use progress::Progress;
 pub use record::{Evaluation, EvaluationRecord, StepAccuracy, UpdateRecord};

@@ -249,7 +249,7 @@ mod tests {
     use super::super::ops::catalogue;
     use super::*;
     use crate::device::reference::fault;
-    use crate::device::{Cpu, Reference};
+    use crate::device::Reference;
 
     fn worst<D: HostDevice<T = f64>>(entry: &Entry<D>, seed: u64, rounds: usize) -> f64 {
         let outcomes = check(entry, &mut Rng::new(seed), rounds);

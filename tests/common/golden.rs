@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, Precision};
+use trm::config::{Arch, Config, Gradient, Loss, Mixing, Optimizer, Positions, PrecisionSetting};
 use trm::dataset::Examples;
 use trm::device::{Device, Real};
 use trm::engine::{Weights, puzzle_table};
@@ -148,13 +148,16 @@ pub fn config_of(case: &Value) -> Option<Config> {
         _ => return None,
     };
     let m = &mut config.model;
-    (m.h_cycles, m.l_cycles, m.n_layers) = (size("H_cycles"), size("L_cycles"), size("L_layers"));
-    match config.model.arch {
-        Arch::Hrm => config.model.gradient = Gradient::OneStep,
-        Arch::Transformer => config.model.n_layers = size("H_layers"),
-        _ => {}
+    (m.h_cycles, m.l_cycles) = (size("H_cycles"), size("L_cycles"));
+    // Each of the published models reads the depths of the networks it has.
+    (m.h_layers, m.l_layers) = match m.arch {
+        Arch::Hrm => (size("H_layers"), size("L_layers")),
+        Arch::Transformer => (size("H_layers"), 0),
+        _ => (0, size("L_layers")),
+    };
+    if m.arch == Arch::Hrm {
+        m.gradient = Gradient::OneStep;
     }
-    let m = &mut config.model;
     (m.hidden_size, m.n_heads) = (size("hidden_size"), size("num_heads"));
     m.expansion = c["expansion"].as_f64().unwrap();
     m.mixing = if c["mlp_t"].as_bool().unwrap() { Mixing::MlpT } else { Mixing::Attention };
@@ -169,7 +172,7 @@ pub fn config_of(case: &Value) -> Option<Config> {
     config.task.vocab_size = size("vocab_size");
     config.task.num_puzzle_identifiers = size("num_puzzle_identifiers");
     let t = &mut config.train;
-    t.precision = Precision::F32;
+    t.precision = PrecisionSetting::F32;
     t.batch_size = size("batch_size");
     t.loss = match case["loss"].as_str().unwrap() {
         "stablemax_cross_entropy" => Loss::StablemaxCrossEntropy,

@@ -6,7 +6,7 @@ pub mod golden;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use trm::config::{Config, Mixing, Positions, Precision};
+use trm::config::{Config, Mixing, Positions, PrecisionSetting};
 use trm::dataset::Examples;
 use trm::rng::Rng;
 
@@ -86,7 +86,7 @@ pub fn config(mixing: Mixing, batch_size: usize) -> Config {
     config.task.num_puzzle_identifiers = 5;
     let t = &mut config.train;
     (t.batch_size, t.continue_loss, t.halt_max_steps, t.halt_exploration_prob) = (batch_size, true, 4, 0.5);
-    (t.lr_warmup_steps, t.grad_clip, t.precision) = (2, 1.0, Precision::F32);
+    (t.lr_warmup_steps, t.grad_clip, t.precision) = (2, 1.0, PrecisionSetting::F32);
     config.validate().unwrap();
     config
 }

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::{DeviceArg, Experiment, Threads, on_device};
+use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use crate::config::Config;
 use crate::device::{Device, HostDevice};
-use crate::engine::Lanes;
+use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
@@ -60,6 +60,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Updates that memory is claimed for: a table's rows are those of a few batches.
+const TIMED: u64 = 100;
+
 /// One measurement; seconds are the median over the repetitions.
 #[derive(Serialize)]
 struct Measurement {
@@ -102,10 +105,11 @@ pub fn run(args: Args) -> Result<()> {
 
 fn run_on<D: HostDevice>(args: &Args, config: Config, works: &[(&'static str, Work)]) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
+    claim_training(&config, TIMED, lanes.threads())?;
     if args.profile {
         return profile::run(args, &lanes, config);
     }
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let batch = config.train.batch_size;
     let mut workload = Workload::new(&lanes, config);
     let mut measurements = Vec::new();

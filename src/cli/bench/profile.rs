@@ -8,11 +8,11 @@ use super::{Args, median, precision_name, with_limit};
 use crate::cli::{print, print_json};
 use crate::config::Config;
 use crate::device::HostDevice;
-use crate::engine::Lanes;
+use crate::engine::{Lanes, precision_for};
 use crate::error::Result;
 use crate::perf::{Profile, Work, Workload};
 use crate::report::Table;
-use crate::simd::{self, Precision};
+use crate::simd;
 use crate::tape::profile::{Phase, Timing};
 
 /// A profile, with what it is measured against.
@@ -32,7 +32,7 @@ struct Report {
 }
 
 pub fn run<D: HostDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let mut workload = Workload::new(lanes, config);
     workload.run(Work::Train)?;
     let ((profile, mut on, mut off), limit_gflops) = with_limit(lanes, precision, || {

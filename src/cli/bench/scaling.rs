@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 
-use super::{Args, Measurement, measure, precision_name};
+use super::{Args, Measurement, TIMED, measure, precision_name};
+use crate::cli::common::claim_training;
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::engine::precision_for;
 use crate::error::Result;
 use crate::perf::scaling::{MachineFigures, Prediction, UpdateWork, predict};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
-use crate::simd::{self, Precision};
+use crate::simd;
 
 /// Cores of the servers that are predicted.
 const SERVERS: [usize; 3] = [64, 128, 192];
@@ -52,11 +54,12 @@ struct Report {
 
 /// Measures `config`, predicts `whole`: the same with the batch that the experiment asks for.
 pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
-    let precision = Precision::from(config.train.precision);
+    let precision = precision_for(config.train.precision);
     let (batch, step) = (config.train.batch_size, UpdateWork::new(&config));
     let most = args.threads.count()?;
     let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < most).collect();
     counts.push(most);
+    claim_training(&config, TIMED, most)?;
     let mut measurements = Vec::new();
     let mut machine = None;
     for &threads in &counts {

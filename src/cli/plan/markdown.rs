@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Plan, Speed};
-use crate::cli::schedule::{engineering, grouped};
+use crate::report::{engineering, grouped};
 
 const INTRODUCTION: &str = "\
 # Reproducing the paper's tables

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::model::{Call, Method, Model, Source, further_flops, model_flops, network_flops};
-use crate::report::Table;
+use crate::model::{Method, Model, further_flops, model_flops, network_flops};
+use crate::report::{Table, engineering, grouped};
 
 /// What `trm info --model` prints.
 #[derive(Serialize)]
@@ -65,24 +65,23 @@ impl Drawing {
     pub fn new(config: &Config) -> Self {
         let model = Model::new(&config.model, &config.task);
         let schedule = &model.schedule;
-        let names = Names::of(&model);
+        let recursion = config.model.recursion();
         let size = |prefix: &str| {
             let own = model.layout.tensors().iter().filter(|t| t.name.starts_with(prefix));
             own.map(|t| t.rows * t.cols).sum()
         };
-        let nets = schedule.nets.iter().enumerate().map(|(i, net)| {
-            let tensors = format!("inner.{net}.");
-            let parameters = size(&tensors);
-            let layers = model.nets[i].blocks.len();
-            Net { name: names.nets[i].clone(), tensors, layers, parameters, flops_per_call: network_flops(&model, i) }
+        let nets = recursion.networks().iter().enumerate().map(|(i, net)| {
+            let tensors = format!("inner.{}.", net.name);
+            let (parameters, layers) = (size(&tensors), model.nets[i].blocks.len());
+            Net { name: net.symbol.clone(), tensors, layers, parameters, flops_per_call: network_flops(&model, i) }
         });
-        let states = schedule.states.iter().enumerate().map(|(i, state)| State {
-            name: names.states[i].clone(),
-            start: format!("inner.{state}_init"),
-            is_answer: i == schedule.answer.index(),
+        let states = recursion.states().iter().enumerate().map(|(i, state)| State {
+            name: state.symbol.clone(),
+            start: format!("inner.{}_init", state.name),
+            is_answer: i == recursion.answer(),
         });
         let flops = model_flops(&model);
-        let calls = lines(&model, &names);
+        let calls = lines(&model, config);
         let further_flops = further_flops(&model, &config.train);
         Self {
             model: description(config),
@@ -127,9 +126,14 @@ impl std::fmt::Display for Drawing {
         }
         let total: usize = self.calls.iter().map(|line| line.times).sum();
         let recorded: usize = self.calls.iter().filter(|l| l.recorded).map(|l| l.times).sum();
+        let mut from_the_first = self.calls.iter().skip_while(|l| !l.recorded);
+        let recorded = match from_the_first.all(|l| l.recorded) {
+            true => format!("the last {recorded}"),
+            false => recorded.to_string(),
+        };
         writeln!(
             f,
-            "\none supervision step of one puzzle: {total} calls, the last {recorded} recorded (●), the others detached (○)\n"
+            "\none supervision step of one puzzle: {total} calls, {recorded} recorded (●), the others detached (○)\n"
         )?;
         if let Some(iteration) = &self.iteration {
             writeln!(f, "{iteration}\n")?;
@@ -161,41 +165,13 @@ impl std::fmt::Display for Drawing {
     }
 }
 
-/// How states and networks are called in formulas.
-struct Names {
-    states: Vec<String>,
-    nets: Vec<String>,
-}
-
-impl Names {
-    fn of(model: &Model) -> Self {
-        let states = model.schedule.states.iter().map(|&state| match state {
-            "H" => "y".to_owned(),
-            state => state.replace('L', "z"),
-        });
-        let nets = match model.schedule.nets.as_slice() {
-            [_] => vec!["f".to_owned()],
-            several => several.iter().map(|net| format!("f_{}", net.trim_end_matches("_level"))).collect(),
-        };
-        Self { states: states.collect(), nets }
-    }
-
-    /// `z ← f(z + y + x)`.
-    fn formula(&self, call: &Call) -> String {
-        let name = |source: &Source| match source {
-            Source::State(id) => self.states[id.index()].clone(),
-            Source::Question => "x".to_owned(),
-        };
-        let sum: Vec<String> = call.inputs.iter().map(name).collect();
-        format!("{} ← {}({})", self.states[call.target.index()], self.nets[call.net], sum.join(" + "))
-    }
-}
-
 /// The calls in order, equal ones in a row as one line.
-fn lines(model: &Model, names: &Names) -> Vec<Line> {
+fn lines(model: &Model, config: &Config) -> Vec<Line> {
+    let recursion = config.model.recursion();
+    let per_net: Vec<f64> = (0..model.nets.len()).map(|net| network_flops(model, net)).collect();
     let mut lines: Vec<Line> = Vec::new();
-    for call in &model.schedule.calls {
-        let (formula, flops) = (names.formula(call), network_flops(model, call.net));
+    for (call, (step, _)) in model.schedule.calls.iter().zip(recursion.unrolled(&config.model)) {
+        let (formula, flops) = (recursion.formula(step, "←"), per_net[call.net]);
         let backward = if call.recorded { 2.0 * flops } else { 0.0 };
         match lines.last_mut() {
             Some(last) if last.call == formula && last.recorded == call.recorded => {
@@ -230,7 +206,7 @@ fn folded(lines: &[Line]) -> Vec<(&[Line], usize)> {
 /// What the model is, in one line.
 fn description(config: &Config) -> String {
     let m = &config.model;
-    let mut text = format!("{}, positions mixed by {}", word(&m.arch), word(&m.mixing));
+    let mut text = format!("{}, positions mixed by {}", m.recursion().name(), word(&m.mixing));
     if m.experts > 0 {
         let _ = write!(text, ", {} of {} experts", m.experts_per_token, m.experts);
     }
@@ -243,24 +219,4 @@ fn description(config: &Config) -> String {
 /// A setting's value as it is written in files.
 fn word(value: &impl Serialize) -> String {
     toml::Value::try_from(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// 12345678 as 12,345,678.
-pub fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// FLOPs with a unit: 1.23 GFLOP.
-pub fn engineering(flops: f64) -> String {
-    let units = ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"];
-    let step = ((flops.max(1.0).log10() / 3.0) as usize).min(units.len() - 1);
-    format!("{:.3} {}", flops / 1000f64.powi(step as i32), units[step])
 }
