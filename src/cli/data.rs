@@ -12,8 +12,8 @@ use super::{print, print_json};
 use crate::dataset::{self, Dataset, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
 use crate::files::new_folder::check_new_folder;
-use crate::puzzle::Kind;
-use crate::puzzle::maze::Wanted;
+use crate::puzzle::grid;
+use crate::puzzle::maze::PathSpec;
 
 /// Make, import, describe and audit data sets
 ///
@@ -239,7 +239,7 @@ pub fn run(args: Args) -> Result<()> {
             make(&out, || sudoku::build(size, count, test, extra_clues, seed))
         }
         Command::Build { what: Build::Maze { size, count, test, min_path, unique_path, dihedral, seed, out } } => {
-            make(&out, || maze::build(size, count, test, Wanted { min_path, unique_path }, dihedral, seed))
+            make(&out, || maze::build(size, count, test, PathSpec { min_path, unique_path }, dihedral, seed))
         }
         Command::Import { what: Import::Jsonl { file, test_share, seed, out } } => {
             make(&out, || jsonl::import(&file, test_share, seed))
@@ -279,7 +279,7 @@ fn written(out: &Path, data: &Dataset) -> String {
     });
     let splits: Vec<String> = splits.collect();
     let bytes: usize = data.splits.values().map(|split| split.inputs.nrows() * split.inputs.ncols() * 2).sum();
-    let puzzle = data.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
+    let puzzle = data.board().map_or_else(|_| grid::TOKENS.into(), |board| board.name());
     format!("{}: {puzzle}; {}; {:.1} MB", out.display(), splits.join(", "), bytes as f64 / 1e6)
 }
 
@@ -297,8 +297,8 @@ fn audit(dir: &Path, json: bool) -> Result<()> {
         return arc::audit_sources(&sources, json);
     }
     let data = Dataset::read(dir)?;
-    if data.puzzle.kind == Kind::Arc {
-        if let Some(why) = data.why_not_arc() {
+    if data.puzzle.game()?.copies().are_named() {
+        if let Some(why) = data.why_no_named_copies() {
             return Err(Error::input(format!("{}: is no ARC set ({why}); import it again", dir.display())));
         }
         let report = dataset::arc::audit(&data)?;

@@ -13,7 +13,7 @@ use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Thinking, Thought, attempt};
 use crate::model::{Model, model_flops};
-use crate::puzzle::Board;
+use crate::puzzle::{Board, Judge, game};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
@@ -70,7 +70,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } = StoredModel::<D>::load(&args.run, args.config.as_deref())?;
     let thinking = thinking(&args, &model, &config.train)?;
-    if config.task.puzzle == "arc" {
+    if game(&config.task.puzzle)?.copies().are_named() {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
         let task = data.dataset().arc_task_named(name.trim())?;
         if task.test.is_empty() {
@@ -134,12 +134,12 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[T
         }
         before = &thought.tokens;
     }
-    let verdict = match (board.goal(), stored) {
-        (Some(goal), _) if board.solves(question, &last.tokens) => format!("a valid {goal}, "),
-        (Some(goal), _) => format!("not a {goal}, "),
-        (None, Some(stored)) if stored == last.tokens => "the stored answer, ".into(),
-        (None, Some(_)) => "not the stored answer, ".into(),
-        (None, None) => String::new(),
+    let verdict = match (board.judge(), stored) {
+        (Judge::Rules { answer, .. }, _) if board.solves(question, &last.tokens) => format!("a valid {answer}, "),
+        (Judge::Rules { answer, .. }, _) => format!("not a {answer}, "),
+        (_, Some(stored)) if stored == last.tokens => "the stored answer, ".into(),
+        (_, Some(_)) => "not the stored answer, ".into(),
+        (_, None) => String::new(),
     };
     text.push_str(&format!(
         "{}\n{verdict}confidence {:.1} %, {} supervision step{}\n",
@@ -160,7 +160,7 @@ pub fn show_sample<D: Device>(
     thinking: Thinking,
     run: &Path,
 ) -> Result<()> {
-    if data.dataset().is_arc() {
+    if data.dataset().has_named_copies() {
         let tasks = data.dataset().arc_tasks(1)?;
         let thinker = Thinker { lanes, model, weights, thinking };
         super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;

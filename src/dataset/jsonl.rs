@@ -20,9 +20,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Dataset;
-use super::rows::{Rows, assemble};
-use crate::puzzle::grid::{Cells, Symbols};
-use crate::puzzle::{Description, Kind};
+use super::assemble::{RowPairs, assemble};
+use crate::puzzle::Description;
+use crate::puzzle::grid::{self, Cells, Symbols};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -89,12 +89,12 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
         )));
     }
     let padded = grids().any(|cells| cells.shape() != (height, width));
-    let puzzle = Description { kind: Kind::Grid, height, width, symbols, padded };
+    let puzzle = Description { kind: grid::GRID.into(), height, width, symbols, padded };
     let board = Symbols::new(&puzzle, puzzle.symbols.len())?;
-    let mut tokens: BTreeMap<String, Rows> = BTreeMap::new();
+    let mut tokens: BTreeMap<String, RowPairs> = BTreeMap::new();
     for row in &rows {
         let split = tokens.entry(row.split.clone().unwrap_or_default());
-        let split = split.or_insert_with(|| Rows { questions: Vec::new(), answers: Vec::new() });
+        let split = split.or_insert_with(|| RowPairs { questions: Vec::new(), answers: Vec::new() });
         let fits = |cells| board.tokens(cells).map_err(Error::input);
         split.questions.extend(fits(&row.question)?);
         split.answers.extend(fits(&row.answer)?);
