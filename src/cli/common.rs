@@ -1,6 +1,7 @@
 //! What several commands share: the experiment they are given, threads, and stored models.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
@@ -8,6 +9,9 @@ use crate::device::{Device, Topology};
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
+
+/// Pause between two pictures that are drawn over each other.
+pub const FRAME: Duration = Duration::from_millis(300);
 
 /// Which experiment: a preset or a file of differences, and settings on top.
 #[derive(clap::Args, Clone, Debug, Default)]

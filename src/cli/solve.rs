@@ -2,9 +2,8 @@
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::common::{DeviceArg, StoredModel, Threads, on_device};
+use super::common::{DeviceArg, FRAME, StoredModel, Threads, on_device};
 use super::task::{self, Thinker};
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
@@ -20,9 +19,6 @@ const MAX_TEXT: u64 = 1 << 16;
 
 /// Model FLOPs that the choice of a sample may cost.
 const SAMPLE_FLOPS: f64 = 2e11;
-
-/// Pause between two boards when they are drawn over each other.
-pub(super) const FRAME: Duration = Duration::from_millis(300);
 
 /// Solve a puzzle with a trained model
 ///

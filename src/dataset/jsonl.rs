@@ -35,7 +35,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// One line.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct Record {
     question: Value,
     answer: Value,
     id: Option<Value>,
@@ -162,7 +162,7 @@ fn read(path: &Path) -> Result<(Vec<Row>, Vec<Fault>)> {
 }
 
 fn parse(text: &[u8], line: usize) -> Result<(Row, Option<String>), String> {
-    let found: Line = serde_json::from_slice(text).map_err(|e| {
+    let found: Record = serde_json::from_slice(text).map_err(|e| {
         let what = e.to_string();
         let what = what.split(" at line").next().unwrap_or_default();
         format!("is not {{\"question\": …, \"answer\": …}}: {what}")

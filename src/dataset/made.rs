@@ -6,22 +6,22 @@ use super::{Dataset, Metadata, Split, Tokens};
 use crate::puzzle::{BLANK, Description, Game, Generated, GeneratedRows, GeneratedSplit, Order, grid};
 use crate::{Error, Result};
 
-/// Rows of a split, for [`Dataset::from_rows`].
+/// SplitRows of a split, for [`Dataset::from_rows`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rows {
+pub struct SplitRows {
     /// Questions, `[rows · seq_len]`.
     pub inputs: Vec<u8>,
     /// Answers, `[rows · seq_len]`; a label 0 carries no loss.
     pub labels: Vec<u8>,
     /// Puzzle identifier of each row; empty: 0, the blank one, for all.
     pub identifiers: Vec<u32>,
-    /// Rows in each group (a puzzle, then its augmented copies); empty: each row is a group of its own. In a pass over the
+    /// SplitRows in each group (a puzzle, then its augmented copies); empty: each row is a group of its own. In a pass over the
     /// data, training takes one row of each group.
     pub groups: Vec<usize>,
 }
 
-impl Rows {
-    /// Rows without identifiers and groups.
+impl SplitRows {
+    /// SplitRows without identifiers and groups.
     pub fn new(inputs: Vec<u8>, labels: Vec<u8>) -> Self {
         Self { inputs, labels, ..Self::default() }
     }
@@ -64,13 +64,13 @@ impl Dataset {
     /// The rows are described as tokens that nothing is known of; [`Dataset::described`] says more.
     ///
     /// ```
-    /// use trm::dataset::{Dataset, Rows, TaskData};
+    /// use trm::dataset::{Dataset, SplitRows, TaskData};
     ///
-    /// // Rows of four tokens; the answer is the row backwards.
+    /// // SplitRows of four tokens; the answer is the row backwards.
     /// let rows = |numbers: std::ops::Range<u8>| {
     ///     let inputs: Vec<u8> = numbers.flat_map(|n| [1 + n % 3, 1 + n / 3 % 3, 1 + n / 9 % 3, 1 + n / 27]).collect();
     ///     let labels = inputs.chunks(4).flat_map(|row| row.iter().rev().copied()).collect();
-    ///     Rows::new(inputs, labels)
+    ///     SplitRows::new(inputs, labels)
     /// };
     /// let data = TaskData::new(Dataset::from_rows(4, 4, rows(0..60), rows(60..81))?)?;
     /// assert_eq!((data.task().seq_len, data.split("test")?.examples()), (4, 21));
@@ -92,7 +92,7 @@ impl Dataset {
     ///
     /// # Errors
     /// When rows, labels, identifiers and groups do not fit together, or a token is outside the vocabulary.
-    pub fn from_rows(seq_len: usize, vocab_size: usize, train: Rows, test: Rows) -> Result<Self> {
+    pub fn from_rows(seq_len: usize, vocab_size: usize, train: SplitRows, test: SplitRows) -> Result<Self> {
         let largest = train.identifiers.iter().chain(&test.identifiers).max().copied().unwrap_or(0);
         let identifiers = (0..=largest).map(|id| if id == 0 { BLANK.into() } else { format!("puzzle {id}") }).collect();
         let fault = |split: &'static str| move |what| Error::input(format!("{split}: {what}"));
@@ -189,30 +189,30 @@ mod tests {
 
     #[test]
     fn rows_that_do_not_fit_together_are_refused_with_their_split_and_what_is_wrong() {
-        let good = Rows::new(vec![1, 2, 3, 4], vec![4, 3, 2, 1]);
-        assert!(Dataset::from_rows(2, 5, good.clone(), Rows::default()).is_ok());
+        let good = SplitRows::new(vec![1, 2, 3, 4], vec![4, 3, 2, 1]);
+        assert!(Dataset::from_rows(2, 5, good.clone(), SplitRows::default()).is_ok());
         for (rows, what) in [
-            (Rows::new(vec![1, 2, 3], vec![1, 2, 3]), "no rows of 2"),
-            (Rows { labels: vec![1], ..good.clone() }, "1 label tokens for 4"),
-            (Rows { identifiers: vec![1], ..good.clone() }, "1 identifiers for 2 rows"),
-            (Rows { groups: vec![1, 2], ..good.clone() }, "3"),
-            (Rows { groups: vec![2, 0], ..good.clone() }, "grow"),
-            (Rows { inputs: vec![1, 2, 3, 5], ..good.clone() }, "token 5 is outside the vocabulary of 5"),
+            (SplitRows::new(vec![1, 2, 3], vec![1, 2, 3]), "no rows of 2"),
+            (SplitRows { labels: vec![1], ..good.clone() }, "1 label tokens for 4"),
+            (SplitRows { identifiers: vec![1], ..good.clone() }, "1 identifiers for 2 rows"),
+            (SplitRows { groups: vec![1, 2], ..good.clone() }, "3"),
+            (SplitRows { groups: vec![2, 0], ..good.clone() }, "grow"),
+            (SplitRows { inputs: vec![1, 2, 3, 5], ..good.clone() }, "token 5 is outside the vocabulary of 5"),
         ] {
             let message = Dataset::from_rows(2, 5, good.clone(), rows).unwrap_err().to_string();
             assert!(message.starts_with("test: ") && message.contains(what), "{message}");
         }
-        assert!(Dataset::from_rows(2, 5, Rows::default(), Rows::default()).is_err());
+        assert!(Dataset::from_rows(2, 5, SplitRows::default(), SplitRows::default()).is_err());
     }
 
     #[test]
     fn identifiers_and_groups_are_those_of_the_rows_and_survive_the_disk() {
-        let rows = |identifiers: Vec<u32>, groups: Vec<usize>| Rows {
+        let rows = |identifiers: Vec<u32>, groups: Vec<usize>| SplitRows {
             identifiers,
             groups,
-            ..Rows::new(vec![1, 2, 3, 4, 1, 1], vec![4, 3, 2, 1, 1, 0])
+            ..SplitRows::new(vec![1, 2, 3, 4, 1, 1], vec![4, 3, 2, 1, 1, 0])
         };
-        let data = Dataset::from_rows(2, 5, rows(vec![1, 2, 4], vec![2, 1]), Rows::default()).unwrap();
+        let data = Dataset::from_rows(2, 5, rows(vec![1, 2, 4], vec![2, 1]), SplitRows::default()).unwrap();
         let split = data.split("train").unwrap();
         assert_eq!((split.groups(), split.group(0), split.puzzle_identifiers.clone()), (2, 0..2, vec![1, 2, 4]));
         assert_eq!(data.identifiers, ["<blank>", "puzzle 1", "puzzle 2", "puzzle 3", "puzzle 4"]);

@@ -52,7 +52,7 @@ mod tokens;
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::write_example;
 pub use info::{Info, SplitInfo, info};
-pub use made::Rows;
+pub use made::SplitRows;
 pub use sampler::{Draw, Sampler, SamplerState};
 pub use task_data::{Batches, Examples, TaskData, board_of};
 pub use tokens::Tokens;

@@ -163,3 +163,45 @@ pub fn game(name: &str) -> Result<&'static dyn Game> {
         Error::input(format!("there is no puzzle {name:?}{hint}; give one of {}", names.join(", ")))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::puzzle::{Board, Description, Setting};
+
+    struct Other(&'static str, &'static [Setting]);
+
+    impl Game for Other {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn board(&self, description: &Description, vocab_size: usize) -> Result<Box<dyn Board>> {
+            grid::TokensGame.board(description, vocab_size)
+        }
+
+        fn settings(&self) -> &'static [Setting] {
+            self.1
+        }
+    }
+
+    #[test]
+    fn names_and_keys_are_unique_and_what_is_registered_is_found() {
+        static SAME_NAME: Other = Other("maze", &[]);
+        static SAME_KEY: Other =
+            Other("registry-test-key", &[Setting::number("maze_size", "Taken by mazes", 3, (1, 4))]);
+        static FREE: Other = Other("registry-test", &[Setting::flag("registry_test_flag", "Nothing", false)]);
+        let refused = |game: &'static Other| register(game).unwrap_err().to_string();
+        assert!(refused(&SAME_NAME).contains("\"maze\""));
+        assert!(refused(&SAME_KEY).contains("maze_size"));
+        register(&FREE).unwrap();
+        assert!(refused(&FREE).contains("already"));
+        assert_eq!(game("registry-test").unwrap().name(), "registry-test");
+        let unknown = game("registry-tset").map(|game| game.name()).unwrap_err().to_string();
+        assert!(unknown.contains("did you mean `registry-test`"), "{unknown}");
+        for one in games() {
+            let keys = one.settings().iter().filter(|setting| setting.fault(setting.default).is_some());
+            assert_eq!(keys.count(), 0, "{}: a default is allowed", one.name());
+        }
+    }
+}
