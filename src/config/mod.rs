@@ -172,7 +172,7 @@ pub struct TaskConfig {
     pub num_puzzle_identifiers: usize,
 }
 
-/// Label of a position that carries no loss.
+/// A label that no loss and no metric counts (specification, "Loss").
 pub const IGNORE_LABEL: i32 = -100;
 
 /// Where examples come from.

@@ -82,10 +82,11 @@ impl Dataset {
     /// (config.task, config.data.augment, config.model.hidden_size) = (data.task().clone(), Augment::Stored, 32);
     /// config.validate()?;
     /// let weights = Weights::new(&trm::model::Model::new(&config.model, &config.task), &config);
-    /// let mut trainer = trm::train::Trainer::new(config, weights, 2);
-    /// let (lanes, mut batches) = (Lanes::new(1)?, data.batches(&trainer.config, None)?);
+    /// let lanes = Lanes::new(1)?;
+    /// let mut trainer = trm::train::Trainer::on(&lanes, config, weights, 2);
+    /// let mut batches = data.batches(&trainer.config, None)?;
     /// for _ in 0..2 {
-    ///     assert!(trainer.step(&lanes, &mut batches)?.loss.is_finite());
+    ///     assert!(trainer.step(&mut batches)?.loss.is_finite());
     /// }
     /// # Ok::<(), trm::Error>(())
     /// ```

@@ -110,13 +110,15 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 /// config.validate()?;
 ///
 /// let weights = Weights::new(&trm::model::Model::new(&config.model, &config.task), &config);
-/// let mut trainer = trm::train::Trainer::new(config, weights, 2);
-/// let (lanes, mut batches) = (Lanes::new(1)?, data.batches(&trainer.config, None)?);
+/// let lanes = Lanes::new(1)?;
+/// let mut trainer = trm::train::Trainer::on(&lanes, config, weights, 2);
+/// let mut batches = data.batches(&trainer.config, None)?;
 /// for _ in 0..2 {
-///     assert!(trainer.step(&lanes, &mut batches)?.loss.is_finite());
+///     assert!(trainer.step(&mut batches)?.loss.is_finite());
 /// }
-/// let (stored, thinking) = ((&trainer.model, &trainer.weights), Thinking { steps: 2, halt: None });
-/// let result = data.evaluate(&lanes, stored, ("test", 0), (thinking, Identifiers::Keep), None, || false)?.expect("not stopped");
+/// let (weights, thinking) = (trainer.evaluation_weights(), Thinking { steps: 2, halt: None });
+/// let told = (thinking, Identifiers::Keep);
+/// let result = data.evaluate(&lanes, (&trainer.model, &weights), ("test", 0), told, None, || false)?.expect("not stopped");
 /// // Rows of one order have one answer, so valid answers are the stored ones.
 /// assert_eq!((result.puzzles, result.valid), (10, Some(result.exact_accuracy)));
 ///
