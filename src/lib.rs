@@ -6,21 +6,35 @@
 //! The `trm` command does all of this from a terminal. As a library, a few updates on freshly generated 4×4 Sudokus:
 //!
 //! ```
-//! use trm::{config::Config, dataset::TaskData, engine::{Lanes, Weights}, model::Model, train::Trainer};
+//! use trm::dataset::TaskData;
+//! use trm::engine::Lanes;
+//! use trm::{Config, Trainer};
 //!
 //! let settings = ["train_puzzles=64", "test_puzzles=8", "max_steps=5"].map(String::from);
 //! let config = Config::resolve(Some("sudoku-4x4"), None, &settings)?;
 //! let (data, lanes) = (TaskData::load(&config.data)?, Lanes::new(2)?);
-//! let model = Model::new(&config.model, &config.task);
-//! let mut batches = data.batches(&config, None)?;
-//! let mut trainer = Trainer::new(config.clone(), Weights::new(&model, &config), data.total_steps(&config)?);
+//! let mut trainer = Trainer::for_data(&lanes, config, &data)?;
+//! let mut batches = data.batches(&trainer.config, None)?;
 //! while trainer.step_count() < trainer.total_steps() {
-//!     let report = trainer.step(&lanes, &mut batches)?;
-//!     println!("update {}: loss {:.3}", report.step, report.loss / config.train.batch_size as f64);
+//!     let report = trainer.step(&mut batches)?;
+//!     println!("update {}: loss {:.3}", report.step, report.loss / trainer.config.train.batch_size as f64);
 //!     # assert!(report.loss.is_finite());
 //! }
 //! # Ok::<(), trm::Error>(())
 //! ```
+//!
+//! | to | begin with |
+//! |---|---|
+//! | train on rows of your own | [`Dataset::from_rows`], [`dataset::TaskData::new`] |
+//! | ask a trained model | [`Solver::load`] |
+//! | try another recursion | a file of states, networks and calls: [`config::recursion`] |
+//! | add an operation, with its gradient check | [`tape::ops::custom`], [`tape::gradcheck::Sample`] |
+//! | add an optimizer | [`engine::Optimizer`], [`engine::LaneEngine::with_optimizer`] |
+//! | add a puzzle with rules and generator | [`puzzle::register`] |
+//! | follow a run | [`report::Sink`] |
+//!
+//! The folder `examples/` has a page for each. Without the default feature `cli` there is neither command line nor plot nor
+//! progress bar, and few dependencies.
 //!
 //! # The rooms
 //!
@@ -44,6 +58,7 @@
 //! [`rng`] (random draws that no dependency can change).
 
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod dataset;
@@ -61,4 +76,9 @@ pub mod simd;
 pub mod tape;
 pub mod train;
 
+pub use config::Config;
+pub use dataset::Dataset;
 pub use error::{Error, Result};
+pub use infer::Solver;
+pub use model::Model;
+pub use train::Trainer;

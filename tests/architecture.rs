@@ -49,10 +49,18 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Names that the crate's root re-exports, and the room they come from.
-const REEXPORTS: &[(&str, &str)] = &[("Error", "error"), ("Result", "error")];
+const REEXPORTS: &[(&str, &str)] = &[
+    ("Error", "error"),
+    ("Result", "error"),
+    ("Config", "config"),
+    ("Dataset", "dataset"),
+    ("Model", "model"),
+    ("Solver", "infer"),
+    ("Trainer", "train"),
+];
 
 /// Where `unsafe` may be written.
-const UNSAFE: &[&str] = &["src/simd/", "src/cuda/", "src/tape/arena.rs"];
+const UNSAFE: &[&str] = &["src/simd/", "src/cuda/", "src/device/memory.rs", "src/device/reference/products.rs"];
 
 /// Lines above an `unsafe` block in which its `SAFETY:` comment must end.
 const SAFETY_WITHIN: usize = 3;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::checkpoint::RunPaths;
 use crate::config::Config;
 use crate::device::{Device, Topology};
-use crate::engine::{Lanes, Weights};
+use crate::engine::Lanes;
 use crate::error::{Error, Result};
+use crate::infer::StoredModel;
 use crate::model::Model;
 use crate::perf::{Footprint, MemoryLimits};
 
@@ -118,36 +118,11 @@ pub fn claim_training(config: &Config, updates: u64, threads: usize) -> Result<(
     claim(&Footprint::of_training(&Model::new(&config.model, &config.task), config, updates, threads))
 }
 
-/// A model with its weights, and the settings it was made with.
-pub struct StoredModel<D: Device> {
-    pub config: Config,
-    pub model: Model,
-    pub weights: Weights<D>,
-}
-
-impl<D: Device<T = f32>> StoredModel<D> {
-    /// Loads a run folder, or a safetensors file together with a config, to think with it on so many threads.
-    pub fn load(run: &Path, config: Option<&Path>, threads: usize) -> Result<Self> {
-        let (config, file) = if run.is_dir() || config.is_none() {
-            let paths = RunPaths::existing(run)?;
-            let config = match config {
-                Some(file) => Config::resolve(None, Some(file), &[])?,
-                None => paths.read_config()?,
-            };
-            (config, paths.weights())
-        } else {
-            (Config::resolve(None, config, &[])?, run.to_path_buf())
-        };
-        if !file.exists() {
-            return Err(Error::input(format!(
-                "{}: no weights yet; they are written with the first checkpoint",
-                file.display()
-            )));
-        }
-        let model = Model::new(&config.model, &config.task);
-        claim(&Footprint::of_inference(&model, &config, threads))?;
-        let mut weights = Weights::new(&model, &config);
-        weights.load(&file)?;
-        Ok(Self { config, model, weights })
-    }
+/// Loads a run folder, or a safetensors file together with a file of settings, to work with it on so many threads; refused
+/// where that does not fit into memory.
+pub fn load_model<D: Device<T = f32>>(run: &Path, config: Option<&Path>, threads: usize) -> Result<StoredModel<D>> {
+    let (config, file) = StoredModel::<D>::locate(run, config)?;
+    let model = Model::new(&config.model, &config.task);
+    claim(&Footprint::of_inference(&model, &config, threads))?;
+    StoredModel::read(config, model, &file)
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::common::{DeviceArg, StoredModel, Threads, on_device};
+use super::common::{DeviceArg, Threads, load_model, on_device};
 use crate::dataset::TaskData;
 use crate::dataset::arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::atomic;
-use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Thinking};
+use crate::infer::{ArcEvaluation, HaltRule, Identifiers, StoredModel, Thinking};
 use crate::puzzle::Judge;
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
@@ -97,7 +97,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, mut weights } =
-        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
+        load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let mut source = config.data.clone();
     let data = match &args.data {

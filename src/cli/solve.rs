@@ -3,14 +3,14 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::common::{DeviceArg, FRAME, StoredModel, Threads, on_device};
+use super::common::{DeviceArg, FRAME, Threads, load_model, on_device};
 use super::task::{self, Thinker};
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
 use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
-use crate::infer::{HaltRule, Thinking, Thought, attempt};
+use crate::infer::{HaltRule, StoredModel, Thinking, Thought, attempt};
 use crate::model::{Model, model_flops};
 use crate::puzzle::{Board, Judge, game};
 
@@ -64,8 +64,7 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } =
-        StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
+    let StoredModel { config, model, weights } = load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
     let thinking = thinking(&args, &model, &config.train)?;
     if game(&config.task.puzzle)?.copies().are_named() {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);

@@ -407,4 +407,11 @@ pub struct Choice<'a> {
 pub trait HostDevice: Device<Buffer = Vec<<Self as Device>::T>> {
     /// The elements of a block.
     fn view(&self, block: Block) -> &[Self::T];
+
+    /// The elements of several blocks: `reads` may overlap each other, no block of `writes` may overlap any other.
+    fn slices<const R: usize, const W: usize>(
+        &mut self,
+        reads: [Block; R],
+        writes: [Block; W],
+    ) -> ([&[Self::T]; R], [&mut [Self::T]; W]);
 }

@@ -6,9 +6,11 @@ mod evaluate;
 mod evaluate_set;
 mod halt_rule;
 mod identifiers;
+mod solver;
 
 pub use arc::ArcEvaluation;
 pub use attempt::{Thought, attempt};
 pub use evaluate::{Observer, Thinking, evaluate};
 pub use halt_rule::HaltRule;
 pub use identifiers::Identifiers;
+pub use solver::{Solution, Solver, StoredModel};

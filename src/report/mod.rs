@@ -1,26 +1,37 @@
 //! What a run tells: its records, the sinks they go to (the log, progress on the terminal), tables and pictures.
 
+#[cfg(feature = "cli")]
 pub mod charts;
 pub mod memory;
 pub mod metrics;
 mod numbers;
+#[cfg(feature = "cli")]
 pub mod plot;
+#[cfg(feature = "cli")]
 pub mod progress;
 mod record;
+#[cfg(feature = "cli")]
 mod row_bar;
+mod series;
 mod sink;
 pub mod stats;
 pub mod table;
+#[cfg(feature = "cli")]
 mod ticks;
 
+#[cfg(feature = "cli")]
 pub use charts::{accuracy_chart, loss_chart};
 pub use memory::peak_rss_bytes;
 pub use metrics::{MetricsLog, metric_points, read_metrics};
 pub use numbers::{engineering, grouped};
-pub use plot::{Chart, Points, Scale, Series};
+#[cfg(feature = "cli")]
+pub use plot::{Chart, Scale};
+#[cfg(feature = "cli")]
 pub use progress::Progress;
 pub use record::{Evaluation, EvaluationRecord, StepAccuracy, UpdateRecord};
+#[cfg(feature = "cli")]
 pub use row_bar::RowBar;
+pub use series::{Points, Series};
 pub use sink::Sink;
 pub use stats::{median_and_spread, smoothed, wilson_95};
 pub use table::Table;

@@ -31,6 +31,7 @@ pub mod ops;
 pub mod profile;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::device::{Block, Device, Grads, HostDevice, Params, Real};
 use ops::Op;
@@ -44,13 +45,16 @@ pub struct Memory<D: Device> {
     nodes: Vec<Op>,
     /// Tokens, and rows of experts, that operations refer to.
     indices: Vec<u32>,
+    /// Operations from outside that have been recorded.
+    customs: Vec<Arc<dyn ops::CustomOperation<D>>>,
     /// Times operations while there is one.
     pub stopwatch: Option<Box<Stopwatch>>,
 }
 
 impl<D: Device> Default for Memory<D> {
     fn default() -> Self {
-        Self { device: D::new(), slots: Vec::new(), nodes: Vec::new(), indices: Vec::new(), stopwatch: None }
+        let (slots, nodes, indices, customs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { device: D::new(), slots, nodes, indices, customs, stopwatch: None }
     }
 }
 
@@ -91,6 +95,7 @@ impl<'a, D: Device> Tape<'a, D> {
         memory.slots.clear();
         memory.nodes.clear();
         memory.indices.clear();
+        memory.customs.clear();
         Self { memory, params, recording: true, side_loss: None }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
-use crate::dataset::Examples;
+use crate::dataset::{Examples, TaskData};
 use crate::device::{HostDevice, Real};
 use crate::engine::{
     Alone, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
@@ -162,6 +162,18 @@ impl<'a, D: HostDevice> Trainer<LaneEngine<'a, D>> {
         let model = Model::new(&config.model, &config.task);
         let engine = LaneEngine::new(lanes, &model, &config.train, weights, &Alone);
         Self::new(config, model, engine, Box::new(Alone), total_steps)
+    }
+
+    /// A fresh run on a data set, whose shapes the model takes: as many updates as the settings and the data say.
+    ///
+    /// # Errors
+    /// When settings and data do not go together.
+    pub fn for_data(lanes: &'a Lanes<D>, mut config: Config, data: &TaskData) -> Result<Self> {
+        config.task = data.task().clone();
+        config.validate()?;
+        let total_steps = data.total_steps(&config)?;
+        let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
+        Ok(Self::on(lanes, config, weights, total_steps))
     }
 
     /// The weights to evaluate: their EMA when it is on.

@@ -54,6 +54,14 @@ impl<T: Real> HostDevice for Cpu<T> {
     fn view(&self, block: Block) -> &[T] {
         self.memory.get(block)
     }
+
+    fn slices<const R: usize, const W: usize>(
+        &mut self,
+        reads: [Block; R],
+        writes: [Block; W],
+    ) -> ([&[T]; R], [&mut [T]; W]) {
+        self.memory.split(reads, writes)
+    }
 }
 
 impl<T: Real> Device for Cpu<T> {

@@ -49,6 +49,14 @@ impl<T: Multiply> HostDevice for Reference<T> {
     fn view(&self, block: Block) -> &[T] {
         self.memory.get(block)
     }
+
+    fn slices<const R: usize, const W: usize>(
+        &mut self,
+        reads: [Block; R],
+        writes: [Block; W],
+    ) -> ([&[T]; R], [&mut [T]; W]) {
+        self.memory.split(reads, writes)
+    }
 }
 
 /// Matrices of a SwiGLU.

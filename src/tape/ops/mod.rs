@@ -11,6 +11,7 @@ mod add_rmsnorm;
 mod attention;
 mod bce_with_logits;
 mod cross_entropy;
+mod custom;
 mod gather_rows;
 mod linear;
 mod load_balance;
@@ -28,6 +29,7 @@ pub use add_rmsnorm::{add_rmsnorm, add_rmsnorm_over_positions};
 pub use attention::attention;
 pub use bce_with_logits::bce_with_logits;
 pub use cross_entropy::cross_entropy;
+pub use custom::{CustomGradients, CustomOperation, custom};
 pub use gather_rows::gather_rows;
 pub use linear::{linear, linear_add_rmsnorm};
 pub use load_balance::load_balance;
@@ -152,4 +154,5 @@ operations! {
     gather_rows::GatherRows,
     add_expert::AddExpert,
     load_balance::LoadBalance,
+    custom::Custom,
 }
