@@ -6,7 +6,7 @@
 //! The `trm` command does all of this from a terminal. As a library, a few updates on freshly generated 4×4 Sudokus:
 //!
 //! ```
-//! use trm::{config::Config, model::Model, train::{Lanes, TaskData, Trainer, Weights}};
+//! use trm::{config::Config, dataset::TaskData, engine::{Lanes, Weights}, model::Model, train::Trainer};
 //!
 //! let settings = ["train_puzzles=64", "test_puzzles=8", "max_steps=5"].map(String::from);
 //! let config = Config::resolve(Some("sudoku-4x4"), None, &settings)?;

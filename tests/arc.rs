@@ -377,7 +377,7 @@ fn a_run_that_is_killed_and_resumed_ends_with_the_bits_of_one_that_never_stopped
     let home = tempfile::tempdir().unwrap();
     let [_, online] = small_sets(home.path());
     let train = |run: &Path| {
-        let mut command = command(&["train", "--threads", "2", "--max-steps", "300", "--data"]);
+        let mut command = command(&["train", "--threads", "2", "--max-steps", "120", "--data"]);
         command.arg(&online).arg("--out").arg(run);
         for set in ["hidden_size=16", "n_heads=2", "puzzle_emb_ndim=16", "checkpoint_interval=3", "eval_interval=0"] {
             command.args(["--set", set]);

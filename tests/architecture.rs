@@ -1,6 +1,7 @@
-//! The house rules that a compiler does not check: which room may know which, where `unsafe` lives, how long a file is.
+//! The house rules that a compiler does not check: which room may know which, where `unsafe` lives, how long a file is,
+//! that a name means one thing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -39,9 +40,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tape", &["device", "simd", "rng"]),
     ("device", &["simd", "config", "error"]),
     ("simd", &["error"]),
-    ("dataset", &["puzzle", "config", "files", "rng", "error"]),
+    ("dataset", &["config", "puzzle", "files", "rng", "error"]),
+    ("config", &["puzzle", "error"]),
     ("puzzle", &["rng", "error"]),
-    ("config", &["error"]),
     ("files", &["error"]),
     ("rng", &[]),
     ("error", &[]),
@@ -57,6 +58,23 @@ const UNSAFE: &[&str] = &["src/simd/", "src/cuda/", "src/tape/arena.rs"];
 const SAFETY_WITHIN: usize = 3;
 
 const MOST_LINES: usize = 500;
+
+/// Names that public items of several rooms share, and why they may.
+const SHARED_NAMES: &[(&str, &str)] = &[
+    ("add", "the operation and its kernel: `ops::add`, `elementwise::add`"),
+    ("gather_rows", "the operation and its kernel"),
+    ("swiglu", "the operation and its kernel"),
+    ("Backward", "the tape's pass, and attention's kernel"),
+    ("build", "functions of modules that are named with them: `sudoku::build`, `arc::build`"),
+    ("import", "functions of modules that are named with them: `maze::import`, `jsonl::import`"),
+    ("solve", "functions of modules that are named with them: `sudoku::solve`, `task::solve`"),
+    ("check_target", "a folder to write a checkpoint or a data set to"),
+    ("Block", "of the network, and of the arena"),
+    ("Layout", "of a matrix in memory, and of the weights"),
+    ("Outcome", "of a group of slots, and of a gradient check"),
+    ("Precision", "what a setting may say, and what the kernels know"),
+    ("Split", "of a data set, and of the puzzles that are made for one"),
+];
 
 #[test]
 fn the_table_of_rooms_points_downwards_only() {
@@ -87,7 +105,30 @@ fn no_source_file_is_longer_than_500_lines() {
 }
 
 #[test]
+fn no_two_rooms_have_a_public_item_of_the_same_name() {
+    let sources = sources();
+    let shared = shared_names(&sources);
+    let justified = |name: &str| SHARED_NAMES.iter().any(|(known, _)| *known == name);
+    let clashes = shared.iter().filter(|(name, _)| !justified(name)).map(|(name, places)| {
+        format!("{name} is a public item of several rooms ({}): rename all but one", places.join(", "))
+    });
+    let gone = SHARED_NAMES.iter().filter(|(name, _)| !shared.contains_key(*name));
+    report(clashes.chain(gone.map(|(name, _)| format!("{name} clashes no more: strike it from SHARED_NAMES"))));
+}
+
+#[test]
 fn the_checks_notice_what_they_are_for() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let places = shared_names(&[
+        file("src/simd/mod.rs", "pub struct Twice;\npub enum Once {}\npub(crate) struct Inside;\n"),
+        file(
+            "src/tape/ops/add.rs",
+            "pub const fn Twice() {}\nimpl X {\n    pub fn Once() {}\n}\npub type Inside = u8;\n",
+        ),
+        file("src/tape/ops/mod.rs", "pub const Twice: u8 = 1;\n"),
+    ]);
+    let expected = ["src/simd/mod.rs", "src/tape/ops/add.rs", "src/tape/ops/mod.rs"].map(str::to_owned);
+    assert_eq!(places, BTreeMap::from([("Twice".to_owned(), expected.to_vec())]));
     let faults = |path: &str, text: &str| forbidden_imports(path, text).len() + unsafe_faults(path, text).len();
     for (path, text) in [
         ("src/simd/gemm.rs", "use crate::tape::Tape;\n"),
@@ -147,7 +188,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// Imports of `path` that the table does not allow.
 fn forbidden_imports(path: &str, text: &str) -> Vec<String> {
-    let room = path.trim_start_matches("src/").split('/').next().unwrap().trim_end_matches(".rs");
+    let room = room(path);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         return vec![format!("{path}: the room {room} is not in the table of tests/architecture.rs; give it a place")];
     };
@@ -161,6 +202,37 @@ fn forbidden_imports(path: &str, text: &str) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Names of public items that more than one room has, and the files they are in. An item starts its line.
+fn shared_names(sources: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    let mut places: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for (path, text) in sources {
+        for name in text.lines().filter_map(public_item) {
+            places.entry(name.to_owned()).or_default().push(path);
+        }
+    }
+    let rooms = |paths: &[&String]| paths.iter().map(|path| room(path)).collect::<BTreeSet<_>>().len();
+    let shared = places.into_iter().filter(|(_, paths)| rooms(paths) > 1);
+    shared.map(|(name, paths)| (name, paths.into_iter().cloned().collect())).collect()
+}
+
+/// The name of the item that the line declares.
+fn public_item(line: &str) -> Option<&str> {
+    let mut words = line.strip_prefix("pub ")?.split_whitespace().peekable();
+    let mut kind = words.next()?;
+    while let ("const" | "unsafe" | "async", Some(&next @ ("fn" | "trait" | "unsafe" | "async"))) = (kind, words.peek())
+    {
+        (kind, _) = (next, words.next());
+    }
+    let is_item = ["struct", "enum", "trait", "fn", "type", "const", "static"].contains(&kind);
+    let name = words.next().filter(|_| is_item)?;
+    name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
+}
+
+/// The room a file of `src/` is in.
+fn room(path: &str) -> &str {
+    path.trim_start_matches("src/").split('/').next().unwrap_or_default().trim_end_matches(".rs")
 }
 
 /// The text with comments blanked out, line by line.

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{fail, stderr, stdout, succeed, trm};
 use ndarray_npy::{read_npy, write_npy};
 use trm::dataset::{Dataset, audit, info, maze};
-use trm::puzzle::maze::Wanted;
+use trm::puzzle::maze::PathSpec;
 
 const TINY: &str = "hidden_size=32 inner_multiple=32 h_cycles=1 l_cycles=2 train_puzzles=60 test_puzzles=20 \
                     batch_size=8 halt_max_steps=3 maze_size=6 min_path=6 max_steps=12 eval_interval=6";
@@ -53,7 +53,7 @@ fn a_set_that_was_built_is_told_from_its_files_and_audited_clean_with_its_copies
         stdout(&succeed(command)).contains("maze 7×7; train 160 rows (20 puzzles, each with 7 copies), test 5 rows")
     );
     let set = Dataset::read(&out).unwrap();
-    assert_eq!(set, maze::build(7, 20, 5, Wanted { min_path: 10, unique_path: false }, true, 0).unwrap());
+    assert_eq!(set, maze::build(7, 20, 5, PathSpec { min_path: 10, unique_path: false }, true, 0).unwrap());
     assert_eq!(info(&set).unwrap().puzzle, "maze 7×7");
     let report = audit(&set).unwrap();
     assert!(!report.leaks() && report.faults() == 0, "{report}");
@@ -66,7 +66,7 @@ fn a_set_that_was_built_is_told_from_its_files_and_audited_clean_with_its_copies
 
 #[test]
 fn an_audit_finds_wrong_paths_leaks_and_false_copies() {
-    let mut set = maze::build(7, 20, 5, Wanted { min_path: 10, unique_path: false }, true, 0).unwrap();
+    let mut set = maze::build(7, 20, 5, PathSpec { min_path: 10, unique_path: false }, true, 0).unwrap();
     // A test maze that is a training maze reflected; a copy of another maze; an answer without its path.
     let train = set.splits.get("train").unwrap().clone();
     let test = set.splits.get_mut("test").unwrap();
@@ -156,7 +156,7 @@ fn malformed_maze_files_are_refused_in_one_line_and_nothing_is_written() {
     assert!(fail(command, 2).contains("ask for a shorter path"));
 
     // The published form.
-    maze::build(6, 4, 2, Wanted { min_path: 4, unique_path: false }, false, 0).unwrap().write(&out).unwrap();
+    maze::build(6, 4, 2, PathSpec { min_path: 4, unique_path: false }, false, 0).unwrap().write(&out).unwrap();
     let inputs = out.join("train/all__inputs.npy");
     let good = fs::read(&inputs).unwrap();
     let mut rows: ndarray::Array2<u8> = read_npy(&inputs).unwrap();

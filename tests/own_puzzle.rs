@@ -269,7 +269,7 @@ fn a_description_that_does_not_fit_its_set_is_refused_by_name() {
         (r#"{"kind": "grid", "height": 3, "width": 2}"#, "says 3×2, but a row has 2 tokens"),
         (r#"{"kind": "grid", "height": 1, "width": 2, "symbols": ["a"]}"#, "1 symbols are named for a vocabulary of 3"),
         (r#"{"kind": "grid", "height": 1, "width": 2, "symbols": ["a", "b", "a"]}"#, "named twice"),
-        (r#"{"kind": "chess", "height": 1, "width": 2}"#, "unknown variant"),
+        (r#"{"kind": "chess", "height": 1, "width": 2}"#, "there is no puzzle \"chess\""),
         (r#"{"kind": "maze", "height": 1, "width": 2}"#, "mazes are squares"),
         ("", "not the JSON expected"),
     ] {

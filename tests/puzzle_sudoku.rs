@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use trm::puzzle::sudoku::{Geometry, Grid, Puzzle, Solutions, Symmetry, canonical, solve, symmetry_between_pairs};
+use trm::puzzle::TokenPair;
+use trm::puzzle::sudoku::{Geometry, Grid, Puzzle, Solutions, Symmetry, canonical, find_symmetry, solve};
 use trm::rng::Rng;
 use trm::{Error, Result};
 
@@ -102,7 +103,11 @@ fn the_symmetry_between_a_real_puzzle_and_its_augmented_copy_is_found() -> Resul
         for Row { puzzle, .. } in rows {
             let augment = Symmetry::random(Geometry::NINE, &mut rng);
             let copy = augment.apply_puzzle(&puzzle);
-            let found = symmetry_between_pairs(&puzzle, &copy)?;
+            let rows = |p: &Puzzle| (p.question.tokens().collect::<Vec<u8>>(), p.answer.tokens().collect::<Vec<u8>>());
+            let (from, to) = (rows(&puzzle), rows(&copy));
+            let (from, to) =
+                (TokenPair { question: &from.0, answer: &from.1 }, TokenPair { question: &to.0, answer: &to.1 });
+            let found = find_symmetry(Geometry::NINE, from, to);
             assert_eq!(found.map(|s| s.apply_puzzle(&puzzle)), Some(copy));
         }
     }

@@ -15,7 +15,7 @@ use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;
 use trm::dataset::{Dataset, Metadata, Split};
-use trm::engine::{PuzzleTable, puzzle_table};
+use trm::engine::puzzle_table;
 use trm::puzzle::Description;
 use trm::rng::Rng;
 

@@ -18,7 +18,7 @@ use trm::rng::Rng;
 
 /// Settings of the run that is stopped in every way below.
 const SETTINGS: [&str; 6] =
-    ["max_steps=600", "checkpoint_interval=4", "eval_interval=50", "continue_loss=true", "mixing=attention", "seed=3"];
+    ["max_steps=320", "checkpoint_interval=4", "eval_interval=50", "continue_loss=true", "mixing=attention", "seed=3"];
 
 /// The run that never stopped.
 fn uninterrupted() -> &'static Path {
@@ -113,7 +113,7 @@ fn a_run_killed_at_many_random_moments_ends_with_the_bytes_of_one_that_never_sto
     let run = dir.path().join("run");
     let mut rng = Rng::new(u64::from(std::process::id()));
     let (mut kills, mut last) = (0, PathBuf::new());
-    while kills < 22 {
+    while kills < 10 {
         let started = run.join("config.toml").exists();
         let mut child = if started { resume(&run) } else { train(&run, &SETTINGS) }.spawn().unwrap();
         // Mostly soon after new checkpoints, so that the run moves on; sometimes at any moment of starting.
@@ -202,7 +202,7 @@ fn resuming_with_changed_settings_names_the_difference_and_changes_nothing() {
         (["--set", "lr=1e-3"], "train.lr: 0.002 -> 0.001"),
         (["--set", "hidden_size=64"], "model.hidden_size: 32 -> 64"),
         (["--seed", "4"], "train.seed: 3 -> 4"),
-        (["--max-steps", "700"], "train.max_steps: 600 -> 700"),
+        (["--max-steps", "700"], "train.max_steps: 320 -> 700"),
         (["--preset", "sudoku-6x6"], "data.sudoku_size: 4 -> 6"),
     ] {
         let mut command = resume(run);
@@ -213,7 +213,7 @@ fn resuming_with_changed_settings_names_the_difference_and_changes_nothing() {
     }
     // Saying again what the run was started with is no change.
     let mut command = resume(run);
-    command.args(common::tiny(&SETTINGS)).args(["--seed", "3", "--max-steps", "600"]);
+    command.args(common::tiny(&SETTINGS)).args(["--seed", "3", "--max-steps", "320"]);
     succeed(command);
     assert!((weights(run), log(run)) == before);
 }

@@ -26,13 +26,16 @@ struct Left {
     reports: Vec<StepReport>,
 }
 
+/// Updates of a training: a slot lives for at most four.
+const UPDATES: usize = 6;
+
 fn train(mixing: Mixing, batch_size: usize, groups: usize, threads: usize) -> Left {
     train_on(&Lanes::new(threads).unwrap(), mixing, batch_size, groups)
 }
 
 fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> Left {
     let mut config = config(mixing, batch_size);
-    config.train.gradient_groups = groups;
+    (config.train.gradient_groups, config.model.l_cycles) = (groups, 1);
     let mut examples = RandomExamples::new(&config);
     left_by(lanes, config, &mut examples)
 }
@@ -41,7 +44,7 @@ fn left_by(lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
     let model = Model::new(&config.model, &config.task);
     let weights = Weights::new(&model, &config);
     let mut trainer = Trainer::on(lanes, config, weights, 100);
-    let reports = (0..9).map(|_| trainer.step(examples).unwrap()).collect();
+    let reports = (0..UPDATES).map(|_| trainer.step(examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {
         weights: bits(trainer.engine.weights.params.values()),
@@ -132,7 +135,7 @@ fn one_thread_equals_others_whatever_the_model() {
 fn one_thread_equals_others_on_arc_copies_that_are_made_when_they_are_drawn() {
     let home = tempfile::tempdir().unwrap();
     let subset = Subset { name: "all".into(), tasks: generate(4, 3, 1, 4, 0).unwrap(), solved: true };
-    let options = Options { aug: 5, seed: 0, side: 4, stored: Stored::Originals, sheet: None };
+    let options = Options { aug: 5, seed: 0, side: 4, stored: Stored::Originals, pairs_per_group: None };
     let set = home.path().join("set");
     let more = [(ONLINE_FILE, online_file(0))];
     build(vec![subset], "all", options).unwrap().write_with(&set, &more, &|_| {}).unwrap();
@@ -181,4 +184,19 @@ fn weights_kept_once_for_each_numa_node_change_nothing() {
             assert!(one == train_on(&lanes, Mixing::MlpT, batch_size, groups), "{what}");
         }
     }
+}
+
+#[test]
+fn several_pools_of_a_process_do_not_disturb_each_other() {
+    let jobs = [(Mixing::MlpT, 14), (Mixing::Attention, 10)];
+    let alone = jobs.map(|(mixing, batch_size)| train(mixing, batch_size, 0, 1));
+    let at_once = std::thread::scope(|scope| {
+        let threads = jobs.map(|(mixing, batch_size)| scope.spawn(move || train(mixing, batch_size, 0, 2)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert!(alone == at_once, "side by side");
+    // The threads of one wait in the other: a lane is that of the pool, not of the thread's number.
+    let (outer, inner) = (Lanes::new(3).unwrap(), Lanes::<Cpu<f32>>::on(&two_nodes(), 4).unwrap());
+    let (mixing, batch_size) = jobs[0];
+    assert!(alone[0] == outer.install(|| train_on(&inner, mixing, batch_size, 0)), "one inside the other");
 }

@@ -1,6 +1,7 @@
 //! What several commands share: the experiment they are given, threads, and stored models.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
@@ -9,6 +10,9 @@ use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::perf::{Footprint, MemoryLimits};
+
+/// Pause between two pictures that are drawn over each other.
+pub const FRAME: Duration = Duration::from_millis(300);
 
 /// Which experiment: a preset or a file of differences, and settings on top.
 #[derive(clap::Args, Clone, Debug, Default)]

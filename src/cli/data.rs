@@ -12,8 +12,8 @@ use super::{print, print_json};
 use crate::dataset::{self, Dataset, jsonl, maze, sudoku};
 use crate::error::{Error, Result};
 use crate::files::new_folder::check_new_folder;
-use crate::puzzle::Kind;
-use crate::puzzle::maze::Wanted;
+use crate::puzzle::maze::PathSpec;
+use crate::puzzle::{Game, Order, Settings, Value, game, grid};
 
 /// Make, import, describe and audit data sets
 ///
@@ -150,6 +150,30 @@ enum Build {
         out: PathBuf,
     },
     Arc(arc::BuildArgs),
+    /// Any puzzle that has a generator, by the generator's settings
+    ///
+    /// The settings are those that `[data]` has for it in a run's config.toml. The result depends on the arguments alone.
+    #[command(after_help = "Example:
+  trm data build puzzle maze --count 1000 --test 100 --set maze_size=9 --set min_path=20 --out data/maze-9x9")]
+    Puzzle {
+        /// Its name, as in `data.generate`
+        name: String,
+        /// Training puzzles
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        count: usize,
+        /// Test puzzles; 0: no test split
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        test: usize,
+        /// A setting of the generator; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Seed of the set
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+        seed: u64,
+        /// Folder to make; it must not hold anything yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -239,7 +263,7 @@ pub fn run(args: Args) -> Result<()> {
             make(&out, || sudoku::build(size, count, test, extra_clues, seed))
         }
         Command::Build { what: Build::Maze { size, count, test, min_path, unique_path, dihedral, seed, out } } => {
-            make(&out, || maze::build(size, count, test, Wanted { min_path, unique_path }, dihedral, seed))
+            make(&out, || maze::build(size, count, test, PathSpec { min_path, unique_path }, dihedral, seed))
         }
         Command::Import { what: Import::Jsonl { file, test_share, seed, out } } => {
             make(&out, || jsonl::import(&file, test_share, seed))
@@ -251,6 +275,11 @@ pub fn run(args: Args) -> Result<()> {
             make(&out, || sudoku::import_sudoku_extreme(&csv, &test_csv, Some(subsample), aug, seed))
         }
         Command::Build { what: Build::Arc(args) } => arc::build(&args),
+        Command::Build { what: Build::Puzzle { name, count, test, set, seed, out } } => {
+            let game = game(&name)?;
+            let settings = generator_settings(game, &set)?;
+            make(&out, || Dataset::generate(game, &Order { train: count, test, seed, settings: &settings }))
+        }
         Command::Import { what: Import::Arc(args) } => arc::import(&args),
         Command::Info { dir, json } => {
             let info = dataset::info(&Dataset::read(dir)?)?;
@@ -258,6 +287,26 @@ pub fn run(args: Args) -> Result<()> {
         }
         Command::Audit { dir, json } => audit(&dir, json),
     }
+}
+
+/// The settings of a game's generator that `key=value` arguments give.
+fn generator_settings(game: &dyn Game, arguments: &[String]) -> Result<Settings> {
+    let mut settings = Settings::default();
+    for argument in arguments {
+        let (key, text) = argument.split_once('=').unwrap_or((argument, ""));
+        let Some(setting) = game.settings().iter().find(|setting| setting.key == key) else {
+            let known = game.settings().iter().map(|setting| format!("{} ({})", setting.key, setting.about));
+            let known = known.collect::<Vec<_>>().join(", ");
+            return Err(Error::input(format!("--set {argument}: the settings of {} are: {known}", game.name())));
+        };
+        let value = text.parse().map(Value::Flag).or_else(|_| text.parse().map(Value::Number));
+        let value = value.map_err(|_| Error::input(format!("--set {argument}: give a whole number, true or false")))?;
+        if let Some(what) = setting.fault(value) {
+            return Err(Error::input(format!("--set {argument}: {key} = {value} {what}")));
+        }
+        settings = settings.with(key, value);
+    }
+    Ok(settings)
 }
 
 /// Makes a data set in a folder that is free, and says what was written.
@@ -279,7 +328,7 @@ fn written(out: &Path, data: &Dataset) -> String {
     });
     let splits: Vec<String> = splits.collect();
     let bytes: usize = data.splits.values().map(|split| split.inputs.nrows() * split.inputs.ncols() * 2).sum();
-    let puzzle = data.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
+    let puzzle = data.board().map_or_else(|_| grid::TOKENS.into(), |board| board.name());
     format!("{}: {puzzle}; {}; {:.1} MB", out.display(), splits.join(", "), bytes as f64 / 1e6)
 }
 
@@ -297,8 +346,8 @@ fn audit(dir: &Path, json: bool) -> Result<()> {
         return arc::audit_sources(&sources, json);
     }
     let data = Dataset::read(dir)?;
-    if data.puzzle.kind == Kind::Arc {
-        if let Some(why) = data.why_not_arc() {
+    if data.puzzle.game()?.copies().are_named() {
+        if let Some(why) = data.why_no_named_copies() {
             return Err(Error::input(format!("{}: is no ARC set ({why}); import it again", dir.display())));
         }
         let report = dataset::arc::audit(&data)?;

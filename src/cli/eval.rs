@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Thinking};
+use crate::puzzle::Judge;
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
 
@@ -137,10 +138,10 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
         ));
     }
     let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
-    let arc = data.dataset().is_arc() && args.split == arc::TEST;
+    let arc = data.dataset().has_named_copies() && args.split == arc::TEST;
     for (argument, given) in [("--copies", args.copies.is_some()), ("--submission", args.submission.is_some())] {
         if given && !arc {
-            let why = data.dataset().why_not_arc().map_or_else(String::new, |why| format!(" ({why})"));
+            let why = data.dataset().why_no_named_copies().map_or_else(String::new, |why| format!(" ({why})"));
             return Err(Error::input(format!("{argument} is for the test split of an ARC set{why}; leave it out")));
         }
     }
@@ -193,9 +194,9 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
         true => format!("; {:.2} of {steps} supervision steps used on average", result.mean_steps),
         false => String::new(),
     };
-    let goal = data.board().goal().unwrap_or_default();
     let valid = result.valid.map_or_else(String::new, |share| {
-        format!("{:.2} % of the answers are a valid {goal}, the stored one or another\n", 100.0 * share)
+        let Judge::Rules { answer, .. } = data.board().judge() else { return String::new() };
+        format!("{:.2} % of the answers are a valid {answer}, the stored one or another\n", 100.0 * share)
     });
     super::print(&format!(
         "{table}\n{right} of {} puzzles exact: {:.2} % (95 % interval {:.2} to {:.2} %){halting}\n{valid}",

@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<()> {
         Error::input(format!("{}: which task? Give its name, or the JSON file of one task", from.display()))
     })?;
     let shown = |data: &Dataset| {
-        if let Some(why) = data.why_not_arc() {
+        if let Some(why) = data.why_no_named_copies() {
             return Err(Error::input(format!("{}: is no ARC set ({why}); `show` knows ARC tasks", from.display())));
         }
         task::show(&data.arc_task_named(name)?, true)

@@ -2,9 +2,8 @@
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::common::{DeviceArg, StoredModel, Threads, on_device};
+use super::common::{DeviceArg, FRAME, StoredModel, Threads, on_device};
 use super::task::{self, Thinker};
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
@@ -13,16 +12,13 @@ use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Thinking, Thought, attempt};
 use crate::model::{Model, model_flops};
-use crate::puzzle::Board;
+use crate::puzzle::{Board, Judge, game};
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
 
 /// Model FLOPs that the choice of a sample may cost.
 const SAMPLE_FLOPS: f64 = 2e11;
-
-/// Pause between two boards when they are drawn over each other.
-pub(super) const FRAME: Duration = Duration::from_millis(300);
 
 /// Solve a puzzle with a trained model
 ///
@@ -71,7 +67,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let StoredModel { config, model, weights } =
         StoredModel::<D>::load(&args.run, args.config.as_deref(), lanes.threads())?;
     let thinking = thinking(&args, &model, &config.train)?;
-    if config.task.puzzle == "arc" {
+    if game(&config.task.puzzle)?.copies().are_named() {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
         let task = data.dataset().arc_task_named(name.trim())?;
         if task.test.is_empty() {
@@ -135,12 +131,12 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[T
         }
         before = &thought.tokens;
     }
-    let verdict = match (board.goal(), stored) {
-        (Some(goal), _) if board.solves(question, &last.tokens) => format!("a valid {goal}, "),
-        (Some(goal), _) => format!("not a {goal}, "),
-        (None, Some(stored)) if stored == last.tokens => "the stored answer, ".into(),
-        (None, Some(_)) => "not the stored answer, ".into(),
-        (None, None) => String::new(),
+    let verdict = match (board.judge(), stored) {
+        (Judge::Rules { answer, .. }, _) if board.solves(question, &last.tokens) => format!("a valid {answer}, "),
+        (Judge::Rules { answer, .. }, _) => format!("not a {answer}, "),
+        (_, Some(stored)) if stored == last.tokens => "the stored answer, ".into(),
+        (_, Some(_)) => "not the stored answer, ".into(),
+        (_, None) => String::new(),
     };
     text.push_str(&format!(
         "{}\n{verdict}confidence {:.1} %, {} supervision step{}\n",
@@ -161,7 +157,7 @@ pub fn show_sample<D: Device>(
     thinking: Thinking,
     run: &Path,
 ) -> Result<()> {
-    if data.dataset().is_arc() {
+    if data.dataset().has_named_copies() {
         let tasks = data.dataset().arc_tasks(1)?;
         let thinker = Thinker { lanes, model, weights, thinking };
         super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;

@@ -2,8 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use super::common::FRAME;
 use super::print;
-use super::solve::FRAME;
 use crate::dataset::TaskData;
 use crate::device::Device;
 use crate::engine::{Lanes, Weights};

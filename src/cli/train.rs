@@ -16,7 +16,7 @@ use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Thinking};
 use crate::model::update_flops;
-use crate::puzzle::{Description, Kind};
+use crate::puzzle::{Copies, Description, game, grid};
 use crate::report::Progress;
 use crate::simd;
 use crate::train::{Ending, Run};
@@ -128,10 +128,10 @@ fn start(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
             seq_len: found.seq_len,
             examples: data.split("train")?.examples(),
             identifiers: found.num_puzzle_identifiers,
-            augment: match data.dataset().is_arc() {
-                true => config.data.augment,
-                false if data.board().has_symmetries() => Augment::Online,
-                false => Augment::Stored,
+            augment: match data.dataset().puzzle.game()?.copies() {
+                _ if data.dataset().has_named_copies() => config.data.augment,
+                Copies::Drawn => Augment::Online,
+                _ => Augment::Stored,
             },
         };
         let suggested = suggested(set);
@@ -197,7 +197,7 @@ fn tell_augmentation(data: &DataConfig, preset: Option<Augment>) {
 fn made_for(preset: &str, config: &Config, data: &TaskData) -> Result<()> {
     let (own, found) = (&config.task, data.task());
     // Presets of published sets call them rows of tokens, which is what the authors' files say.
-    let known = own.puzzle != Kind::Tokens.name() && found.puzzle != Kind::Tokens.name();
+    let known = own.puzzle != grid::TOKENS && found.puzzle != grid::TOKENS;
     if (own.seq_len, own.vocab_size) == (found.seq_len, found.vocab_size) && (!known || own.puzzle == found.puzzle) {
         return Ok(());
     }
@@ -227,7 +227,7 @@ fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> 
     }
     let mut wanted = asked.resolve(&shorthands(args))?;
     wanted.task = stored.task.clone();
-    if stored.task.puzzle == Kind::Arc.name() && !augmentation_is_said(args) {
+    if game(&stored.task.puzzle)?.copies().are_named() && !augmentation_is_said(args) {
         wanted.data.augment = stored.data.augment;
     }
     if wanted.train.precision == PrecisionSetting::Auto {

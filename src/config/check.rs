@@ -3,15 +3,14 @@
 use super::recursion::{Count, MAX_CALLS};
 use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, ModelConfig, Positions, Recursion};
 use crate::error::{Error, Result};
+use crate::puzzle::{Copies, game, games};
 
-/// Kinds of puzzles.
-const PUZZLES: [&str; 5] = ["sudoku", "maze", "arc", "grid", "tokens"];
 /// A router looks at every pair of experts.
 const MAX_EXPERTS: u64 = 64;
 
 /// Why settings are refused, and which keys are to blame.
 pub(super) struct Fault {
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<String>,
     pub message: String,
 }
 
@@ -49,12 +48,6 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("task.num_puzzle_identifiers", wide(t.num_puzzle_identifiers), 1, 1 << 31),
         ("data.train_puzzles", wide(d.train_puzzles), 1, 100_000_000),
         ("data.test_puzzles", wide(d.test_puzzles), 1, 100_000_000),
-        ("data.extra_clues", wide(d.extra_clues), 0, 256),
-        ("data.maze_size", wide(d.maze_size), 3, 128),
-        ("data.arc_side", wide(d.arc_side), 4, 30),
-        ("data.arc_tasks", wide(d.arc_tasks), 1, 100_000),
-        ("data.arc_copies", wide(d.arc_copies), 0, 10_000),
-        ("data.min_path", wide(d.min_path), 0, 16_384),
         ("data.data_seed", d.data_seed, 0, ANY),
         ("train.seed", r.seed, 0, ANY),
         ("train.batch_size", wide(r.batch_size), 1, 1 << 20),
@@ -313,22 +306,41 @@ fn gradient(m: &ModelConfig, recursion: &Recursion) -> Result<(), Fault> {
 
 fn data(c: &Config) -> Result<(), Fault> {
     let d = &c.data;
-    if !PUZZLES.contains(&c.task.puzzle.as_str()) {
-        let known = PUZZLES.join(", ");
-        return fault(&["task.puzzle"], format!("task.puzzle = {:?} is unknown; give one of {known}", c.task.puzzle));
+    let puzzle = match game(&c.task.puzzle) {
+        Ok(puzzle) => puzzle,
+        Err(unknown) => return fault(&["task.puzzle"], format!("task.puzzle = {:?}: {unknown}", c.task.puzzle)),
+    };
+    match game(&d.generate) {
+        Ok(generated) if generated.has_generator() => {}
+        Ok(generated) => {
+            let with = games().into_iter().filter(|game| game.has_generator()).map(|game| game.name());
+            let with = with.collect::<Vec<_>>().join(", ");
+            let name = generated.name();
+            return fault(
+                &["data.generate"],
+                format!("data.generate = {name:?}: {name} has no generator; give one of {with}"),
+            );
+        }
+        Err(unknown) => return fault(&["data.generate"], format!("data.generate = {:?}: {unknown}", d.generate)),
     }
-    if ![4, 6, 9].contains(&d.sudoku_size) {
-        return fault(
-            &["data.sudoku_size"],
-            format!("data.sudoku_size = {} is not generated; give 4, 6 or 9", d.sudoku_size),
-        );
+    let games = games();
+    for (key, value) in d.generator.iter() {
+        let declared = games.iter().flat_map(|game| game.settings()).find(|setting| setting.key == key);
+        let what = match declared {
+            Some(setting) => setting.fault(value),
+            None => Some("is a setting of no puzzle that is registered; leave it out".into()),
+        };
+        if let Some(what) = what {
+            let key = format!("data.{key}");
+            return fault(&[&key], format!("{key} = {value} {what}"));
+        }
     }
-    let puzzle = &c.task.puzzle;
-    if ["grid", "tokens"].contains(&puzzle.as_str()) && d.augment == Augment::Online {
+    if d.augment == Augment::Online && matches!(puzzle.copies(), Copies::None) {
         return fault(
             &["data.augment", "task.puzzle"],
             format!(
-                "data.augment = \"online\" needs a puzzle with known symmetries, not {puzzle}; give augment = \"stored\""
+                "data.augment = \"online\" needs a puzzle with known symmetries, not {}; give augment = \"stored\"",
+                puzzle.name()
             ),
         );
     }
@@ -382,6 +394,7 @@ fn divisor_below(n: usize, at_most: usize) -> usize {
 }
 
 /// A refusal blamed on `keys`.
-pub(super) fn fault(keys: &[&'static str], message: impl Into<String>) -> Result<(), Fault> {
-    Err(Fault { keys: keys.to_vec(), message: message.into() })
+pub(super) fn fault(keys: &[&str], message: impl Into<String>) -> Result<(), Fault> {
+    let keys = keys.iter().map(|&key| key.to_owned()).collect();
+    Err(Fault { keys, message: message.into() })
 }

@@ -1,6 +1,6 @@
 //! Stacking settings: preset, file, `--set`; each value remembers where it came from, so that an error can say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::{Config, Recursion, check, presets, recursion};
 use crate::error::{Error, Result, did_you_mean, nearest};
+use crate::puzzle::games;
 
 /// A settings file is short; anything longer is not one.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -51,13 +52,16 @@ impl Config {
     /// The keys whose values differ, as `section.key: mine -> theirs`; empty when the settings are equal.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (mine, theirs) = (leaves(self), leaves(other));
-        let differing = mine.iter().filter(|(key, value)| theirs[*key] != **value);
+        // A generator's setting may be missing on one side, where its puzzle was registered in between.
+        let shown = |value: Option<&Value>| value.map_or_else(|| "not set".into(), ToString::to_string);
+        let keys: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
+        let differing = keys.into_iter().filter(|key| mine.get(*key) != theirs.get(*key));
         differing
-            .map(|(key, value)| {
+            .map(|key| {
                 if key == RECURSION {
                     return format!("{key}: {} -> {}", self.model.recursion().name(), other.model.recursion().name());
                 }
-                format!("{key}: {value} -> {}", theirs[key])
+                format!("{key}: {} -> {}", shown(mine.get(key)), shown(theirs.get(key)))
             })
             .collect()
     }
@@ -123,6 +127,12 @@ impl Stack {
         let text = presets::text(presets::DEFAULT_PRESET).expect("the base is embedded");
         let mut table: Table = text.parse().expect("the base is TOML");
         TOP_KEYS.iter().for_each(|top| drop(table.remove(*top)));
+        if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
+            for setting in games().into_iter().flat_map(|game| game.settings()) {
+                let default = Value::try_from(setting.default).expect("a setting is a plain value");
+                data.entry(setting.key).or_insert(default);
+            }
+        }
         Self { table, origins: BTreeMap::new(), layer: 0 }
     }
 
@@ -311,7 +321,7 @@ impl Stack {
     fn finish(self) -> Result<Config> {
         let config = self.read()?;
         check::first_fault(&config).map_err(|fault| {
-            let culprit = fault.keys.iter().filter_map(|k| self.origins.get(*k)).max_by_key(|(layer, _)| *layer);
+            let culprit = fault.keys.iter().filter_map(|k| self.origins.get(k)).max_by_key(|(layer, _)| *layer);
             Error::input(match culprit {
                 Some((_, origin)) => format!("{origin}: {}", fault.message),
                 None => fault.message,

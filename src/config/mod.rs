@@ -179,51 +179,28 @@ pub struct TaskConfig {
     pub num_puzzle_identifiers: usize,
 }
 
+/// A label that no loss and no metric counts (specification, "Loss").
+pub const IGNORE_LABEL: i32 = -100;
+
 /// Where examples come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A data-set folder in the published layout, or empty: generate in memory.
     pub dir: String,
-    /// What is generated.
-    pub generate: Generate,
-    /// Side of the generated Sudoku: 4, 6 or 9.
-    pub sudoku_size: usize,
+    /// The puzzle that is generated, by its name in the registry ([`crate::puzzle::games`]).
+    pub generate: String,
     /// Training puzzles to generate.
     pub train_puzzles: usize,
     /// Test puzzles to generate (unseen up to symmetry).
     pub test_puzzles: usize,
-    /// Clues put back on top of a minimal puzzle: uniform in `0..=extra_clues`.
-    pub extra_clues: usize,
-    /// Side of the generated mazes.
-    pub maze_size: usize,
-    /// Cells that the shortest path of a generated maze has at least, S and G included.
-    pub min_path: usize,
-    /// Generated mazes have one shortest path only.
-    pub unique_path: bool,
-    /// Board of the generated ARC-like tasks: side of the square.
-    pub arc_side: usize,
-    /// Number of generated ARC-like tasks; they share `train_puzzles` demonstrations and `test_puzzles` test pairs.
-    pub arc_tasks: usize,
-    /// Augmented copies of each of them.
-    pub arc_copies: usize,
     /// Seed of the generated set.
     pub data_seed: u64,
     /// `stored`: use the rows as they are; `online`: a fresh random symmetry for every example drawn (of ARC: all copies
     /// of a set of originals, made when they are drawn).
     pub augment: Augment,
-}
-
-/// What a run without a data-set folder generates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Generate {
-    /// Sudoku of side `sudoku_size`.
-    Sudoku,
-    /// Mazes of side `maze_size`.
-    Maze,
-    /// Small ARC-like tasks.
-    Arc,
+    /// The generators' own settings, such as `sudoku_size`: those that the registered puzzles declare, under their keys.
+    #[serde(flatten)]
+    pub generator: crate::puzzle::Settings,
 }
 
 /// Augmentation at training time.

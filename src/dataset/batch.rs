@@ -2,10 +2,8 @@
 
 use super::{Draw, Split};
 use crate::Result;
+use crate::config::IGNORE_LABEL;
 use crate::puzzle::Moves;
-
-/// Label of a position that carries no loss.
-pub const IGNORED: i32 = -100;
 
 /// Writes the drawn row into a slot of the batch, moved by `moves` or as it is stored, and returns its puzzle identifier.
 /// Allocates nothing where rows are in memory.
@@ -42,7 +40,7 @@ pub fn write_example(
 
 /// A stored label as the loss sees it.
 fn label(token: u8, ignore: Option<u8>) -> i32 {
-    if Some(token) == ignore { IGNORED } else { i32::from(token) }
+    if Some(token) == ignore { IGNORE_LABEL } else { i32::from(token) }
 }
 
 #[cfg(test)]
@@ -59,16 +57,16 @@ mod tests {
             write_example(split, draw, None, &mut inputs, &mut labels).unwrap();
             labels
         };
-        assert_eq!(labels(&split), [IGNORED, 1, 2]);
+        assert_eq!(labels(&split), [IGNORE_LABEL, 1, 2]);
         split.meta.ignore_label_id = None;
         assert_eq!(labels(&split), [0, 1, 2]);
     }
 
     #[test]
     fn online_augmentation_is_one_symmetry_for_question_and_answer_fixed_by_its_seed() -> crate::Result<()> {
-        use super::super::{TokenPair, find_symmetry, sudoku};
-        use crate::puzzle::Board as _;
-        use crate::puzzle::sudoku::Geometry;
+        use super::super::sudoku;
+        use crate::puzzle::sudoku::{Geometry, find_symmetry};
+        use crate::puzzle::{Board as _, TokenPair};
         use crate::rng::Rng;
         for size in [4, 6, 9] {
             let data = sudoku::build(size, 5, 0, 2, 7)?;

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::rows::Rows;
+use super::assemble::RowPairs;
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -24,7 +24,7 @@ pub(super) trait Form {
 
 /// Reads a file; with `keep`, a uniformly random choice of that many rows (all, if there are no more than that), in the
 /// order of the file.
-pub(super) fn read(path: &Path, form: &mut dyn Form, keep: Option<usize>, rng: &mut Rng) -> Result<Rows> {
+pub(super) fn read(path: &Path, form: &mut dyn Form, keep: Option<usize>, rng: &mut Rng) -> Result<RowPairs> {
     let at = |line: u64, what: String| Error::input(format!("{}:{line}: {what}", path.display()));
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 16).from_reader(file);
@@ -36,7 +36,7 @@ pub(super) fn read(path: &Path, form: &mut dyn Form, keep: Option<usize>, rng: &
             .ok_or_else(|| at(1, format!("no column {name:?} in the header; expected source,question,answer,rating")))
     };
     let (question_column, answer_column) = (column("question")?, column("answer")?);
-    let mut rows = Rows { questions: Vec::new(), answers: Vec::new() };
+    let mut rows = RowPairs { questions: Vec::new(), answers: Vec::new() };
     let mut cells = 0;
     // Row of the file behind each kept row, to put them back into the file's order at the end.
     let mut origin: Vec<usize> = Vec::new();
@@ -85,14 +85,14 @@ pub(super) fn read(path: &Path, form: &mut dyn Form, keep: Option<usize>, rng: &
 }
 
 /// The rows in the order of `origin`.
-fn sorted_by(rows: Rows, origin: &[usize], cells: usize) -> Rows {
+fn sorted_by(rows: RowPairs, origin: &[usize], cells: usize) -> RowPairs {
     if origin.is_sorted() {
         return rows;
     }
     let mut order: Vec<usize> = (0..origin.len()).collect();
     order.sort_unstable_by_key(|&slot| origin[slot]);
     let gather = |rows: &[u8]| order.iter().flat_map(|&slot| &rows[slot * cells..][..cells]).copied().collect();
-    Rows { questions: gather(&rows.questions), answers: gather(&rows.answers) }
+    RowPairs { questions: gather(&rows.questions), answers: gather(&rows.answers) }
 }
 
 /// Characters to tokens.

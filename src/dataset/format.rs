@@ -290,6 +290,12 @@ impl Metadata {
 }
 
 impl Split {
+    /// What is wrong with the split, if something is.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.meta.check()?;
+        self.check_arrays().map_err(|(part, what)| format!("{} {what}", part.name()))
+    }
+
     /// Shapes, prefix sums, identifiers and tokens; on a fault, which array and what is wrong with it.
     fn check_arrays(&self) -> Result<(), (Part, String)> {
         let meta = &self.meta;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Dataset, Split};
 use crate::Result;
-use crate::puzzle::Kind;
+use crate::puzzle::grid;
 
 /// What a data set holds. Serializes to JSON; displays as a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,7 +47,7 @@ pub struct SplitInfo {
 /// # Errors
 /// When a row cannot be read.
 pub fn info(dataset: &Dataset) -> Result<Info> {
-    let puzzle = dataset.board().map_or_else(|_| Kind::Tokens.name().into(), |board| board.name());
+    let puzzle = dataset.board().map_or_else(|_| grid::TOKENS.into(), |board| board.name());
     let splits = dataset.in_order().into_iter().map(|(name, split)| split_info(name, split)).collect::<Result<_>>()?;
     Ok(Info { puzzle, identifiers: dataset.identifiers.len(), splits })
 }

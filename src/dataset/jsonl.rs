@@ -20,9 +20,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Dataset;
-use super::rows::{Rows, assemble};
-use crate::puzzle::grid::{Cells, Symbols};
-use crate::puzzle::{Description, Kind};
+use super::assemble::{RowPairs, assemble};
+use crate::puzzle::Description;
+use crate::puzzle::grid::{self, Cells, Symbols};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// One line.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct Record {
     question: Value,
     answer: Value,
     id: Option<Value>,
@@ -89,12 +89,12 @@ pub fn import(path: impl AsRef<Path>, test_share: f64, seed: u64) -> Result<Data
         )));
     }
     let padded = grids().any(|cells| cells.shape() != (height, width));
-    let puzzle = Description { kind: Kind::Grid, height, width, symbols, padded };
+    let puzzle = Description { kind: grid::GRID.into(), height, width, symbols, padded };
     let board = Symbols::new(&puzzle, puzzle.symbols.len())?;
-    let mut tokens: BTreeMap<String, Rows> = BTreeMap::new();
+    let mut tokens: BTreeMap<String, RowPairs> = BTreeMap::new();
     for row in &rows {
         let split = tokens.entry(row.split.clone().unwrap_or_default());
-        let split = split.or_insert_with(|| Rows { questions: Vec::new(), answers: Vec::new() });
+        let split = split.or_insert_with(|| RowPairs { questions: Vec::new(), answers: Vec::new() });
         let fits = |cells| board.tokens(cells).map_err(Error::input);
         split.questions.extend(fits(&row.question)?);
         split.answers.extend(fits(&row.answer)?);
@@ -162,7 +162,7 @@ fn read(path: &Path) -> Result<(Vec<Row>, Vec<Fault>)> {
 }
 
 fn parse(text: &[u8], line: usize) -> Result<(Row, Option<String>), String> {
-    let found: Line = serde_json::from_slice(text).map_err(|e| {
+    let found: Record = serde_json::from_slice(text).map_err(|e| {
         let what = e.to_string();
         let what = what.split(" at line").next().unwrap_or_default();
         format!("is not {{\"question\": …, \"answer\": …}}: {what}")

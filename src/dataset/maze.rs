@@ -3,37 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::assemble::{RowPairs, assemble, reserved};
 use super::csv_rows::{self, Form};
-use super::rows::{Rows, assemble, reserved};
-use super::{Dataset, Split};
+use super::{Dataset, Split, Tokens};
+use crate::Result;
 use crate::puzzle::maze::{
-    Board, PATH, Puzzle, SIDES, SPACE, SYMMETRIES, VOCABULARY, Wanted, ends, generate_split, is_solution, solve, source,
+    MAZE, MazeBoard, MazeGame, PATH, PathSpec, SIDES, SPACE, SYMMETRIES, VOCABULARY, ends, is_solution, solve, source,
 };
-use crate::puzzle::{Description, Kind};
+use crate::puzzle::{BLANK, Description, Order, Settings, Value};
 use crate::rng::Rng;
-use crate::{Error, Result};
 
 /// Makes `count` training and `test` test mazes of side `side`, with shortest paths as wanted; none is
 /// another one rotated or reflected. With `dihedral`, training holds all eight images of each. The result depends on the
 /// arguments alone.
 ///
 /// ```
-/// let like = trm::puzzle::maze::Wanted { min_path: 12, unique_path: true };
-/// let data = trm::dataset::maze::build(8, 30, 10, like, false, 1)?;
+/// let spec = trm::puzzle::maze::PathSpec { min_path: 12, unique_path: true };
+/// let data = trm::dataset::maze::build(8, 30, 10, spec, false, 1)?;
 /// assert!(!trm::dataset::audit(&data)?.leaks());
 /// # Ok::<(), trm::Error>(())
 /// ```
-pub fn build(side: usize, count: usize, test: usize, like: Wanted, dihedral: bool, seed: u64) -> Result<Dataset> {
-    if count == 0 {
-        return Err(Error::input("a data set needs at least 1 training puzzle; raise the count"));
+pub fn build(side: usize, count: usize, test: usize, spec: PathSpec, dihedral: bool, seed: u64) -> Result<Dataset> {
+    let number = |number: usize| Value::Number(number as u64);
+    let settings = Settings::default()
+        .with("maze_size", number(side))
+        .with("min_path", number(spec.min_path))
+        .with("unique_path", Value::Flag(spec.unique_path));
+    let mut data = Dataset::generate(&MazeGame, &Order { train: count, test, seed, settings: &settings })?;
+    if dihedral && let Some(train) = data.splits.get_mut("train") {
+        let rows = |tokens: &Tokens| tokens.in_memory().expect("generated rows are in memory").to_vec();
+        *train = images(side, &RowPairs { questions: rows(&train.inputs), answers: rows(&train.labels) })?;
     }
-    let made = generate_split(side, count, test, like, seed)?;
-    let rows = |mazes: &[Puzzle]| Rows {
-        questions: mazes.iter().flat_map(|maze| maze.question.iter().copied()).collect(),
-        answers: mazes.iter().flat_map(|maze| maze.answer.iter().copied()).collect(),
-    };
-    let test = (test > 0).then(|| rows(&made.test));
-    set(side, rows(&made.train), test, dihedral)
+    Ok(data)
 }
 
 /// Builds a set from the published CSV files (`source,question,answer,rating`): squares of one side, `#` wall, space,
@@ -51,18 +52,18 @@ pub fn import(train: impl AsRef<Path>, test: Option<&Path>, dihedral: bool) -> R
     set(form.side, train, test, dihedral)
 }
 
-fn set(side: usize, train: Rows, test: Option<Rows>, dihedral: bool) -> Result<Dataset> {
+fn set(side: usize, train: RowPairs, test: Option<RowPairs>, dihedral: bool) -> Result<Dataset> {
     let cells = side * side;
     let train = if dihedral { images(side, &train)? } else { assemble(cells, VOCABULARY, 1, train)? };
     let mut splits = BTreeMap::from([("train".to_string(), train)]);
     if let Some(test) = test {
         splits.insert("test".to_string(), assemble(cells, VOCABULARY, 1, test)?);
     }
-    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Maze, cells) })
+    Ok(Dataset { splits, identifiers: vec![BLANK.into()], puzzle: Description::of(MAZE, cells) })
 }
 
 /// Groups of the eight images of each row.
-fn images(side: usize, rows: &Rows) -> Result<Split> {
+fn images(side: usize, rows: &RowPairs) -> Result<Split> {
     let cells = side * side;
     let mut all = reserved(cells, rows.questions.len() / cells, SYMMETRIES - 1)?;
     for (from, to) in [(&rows.questions, &mut all.questions), (&rows.answers, &mut all.answers)] {
@@ -96,7 +97,7 @@ impl Form for MazeForm {
     }
 
     fn token(&self, character: u8) -> Result<u8, String> {
-        let token = Board::token(char::from(character)).filter(|_| character != b'.');
+        let token = MazeBoard::token(char::from(character)).filter(|_| character != b'.');
         token.ok_or_else(|| "#, space, S, G or o".into())
     }
 

@@ -16,6 +16,7 @@
 //! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
 //! | make mazes from nothing, or from the published CSV files | [`maze::build`], [`maze::import`] |
 //! | import a puzzle of your own | [`jsonl::import`] |
+//! | take rows that are in memory, or what a registered puzzle generates | [`Dataset::from_rows`], [`Dataset::generate`] |
 //! | make ARC sets from the published JSON files | [`arc::read_subset`], [`arc::build`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
 //! | draw training rows, write any row into a slot | [`Sampler`], [`write_example`] |
@@ -25,19 +26,19 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::puzzle::{Board, Description};
+use crate::puzzle::{Board, Copies, Description};
 use crate::{Error, Result};
 
 pub mod arc;
+mod assemble;
 mod audit;
 mod batch;
 mod csv_rows;
 mod format;
-mod images;
 mod info;
 pub mod jsonl;
+mod made;
 pub mod maze;
-mod rows;
 mod sampler;
 pub mod sudoku;
 mod task_data;
@@ -49,12 +50,15 @@ mod token_file;
 mod tokens;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
-pub use batch::{IGNORED, write_example};
-pub use images::{TokenPair, find_symmetry};
+pub use batch::write_example;
 pub use info::{Info, SplitInfo, info};
+pub use made::SplitRows;
 pub use sampler::{Draw, Sampler, SamplerState};
 pub use task_data::{Batches, Examples, TaskData, board_of};
-pub use tokens::{RowSource, Tokens};
+pub use tokens::Tokens;
+
+pub use crate::config::IGNORE_LABEL;
+pub use crate::puzzle::RowSource;
 
 /// `dataset.json`: what a split says about itself, under the published names and in the published order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,6 +181,24 @@ impl Dataset {
             return Err(Error::input(format!("says {height}×{width}, but a row has {seq_len} tokens; correct it")));
         }
         self.puzzle.board(vocab_size)
+    }
+
+    /// Whether copies are puzzles with identifiers of their own, each with the name of a puzzle or of a copy of one: then a
+    /// copy is a row like any other, and evaluations count the answers to all copies as votes.
+    pub fn has_named_copies(&self) -> bool {
+        self.why_no_named_copies().is_none()
+    }
+
+    /// Why copies have no identifiers of their own, if they have none.
+    pub fn why_no_named_copies(&self) -> Option<String> {
+        let Ok(Copies::Named(check)) = self.puzzle.game().map(|game| game.copies()) else {
+            return Some(format!("its rows are {}, whose copies have no names", self.puzzle.kind));
+        };
+        if self.identifiers.len() < 2 {
+            return Some("identifiers.json names no puzzles".into());
+        }
+        let (at, name) = (1..).zip(&self.identifiers[1..]).find(|(_, name)| check(name).is_err())?;
+        Some(format!("identifiers.json: name {at}, {name:?}, is that of no puzzle and of no copy of one"))
     }
 
     /// The split called `name`, or an error that says which there are.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::assemble::{RowPairs, assemble, reserved};
 use super::csv_rows::{self, Form};
-use super::rows::{Rows, assemble, reserved};
 use super::{Dataset, Split};
-use crate::puzzle::sudoku::{Geometry, Puzzle, Symmetry, generate_split};
-use crate::puzzle::{Description, Kind};
+use crate::puzzle::sudoku::{Geometry, SUDOKU, SudokuGame, Symmetry};
+use crate::puzzle::{BLANK, Description, Order, Settings, Value};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -20,7 +20,7 @@ const COPIES: u64 = 1;
 /// Makes `count` training and `test` test puzzles of side 4, 6 or 9, each with exactly one solution: minimal
 /// puzzles with up to `extra_clues` clues put back.
 ///
-/// No test puzzle is equivalent to a training puzzle under any symmetry; see [`generate_split`] for what else the two
+/// No test puzzle is equivalent to a training puzzle under any symmetry; see [`generate_split`](crate::puzzle::sudoku::generate_split) for what else the two
 /// do not share, and for how 4×4 runs out of puzzles. The result depends on the arguments alone, not on threads.
 ///
 /// ```
@@ -30,29 +30,9 @@ const COPIES: u64 = 1;
 /// # Ok::<(), trm::Error>(())
 /// ```
 pub fn build(size: usize, count: usize, test: usize, extra_clues: usize, seed: u64) -> Result<Dataset> {
-    if !matches!(size, 4 | 6 | 9) {
-        return Err(Error::input(format!("cannot generate Sudoku of side {size}; choose 4, 6 or 9")));
-    }
-    if count == 0 {
-        return Err(Error::input("a data set needs at least 1 training puzzle; raise the count"));
-    }
-    if count.saturating_add(test) > i32::MAX as usize {
-        return Err(Error::input(format!("{count} + {test} puzzles are more than the format's {}", i32::MAX)));
-    }
-    let geometry = Geometry::of_side(size)?;
-    let made = generate_split(geometry, count, test, extra_clues, seed)?;
-    let split = |puzzles: &[Puzzle]| {
-        let tokens = |pick: fn(&Puzzle) -> &crate::puzzle::sudoku::Grid| -> Vec<u8> {
-            puzzles.iter().flat_map(|p| pick(p).tokens()).collect()
-        };
-        let rows = Rows { questions: tokens(|p| &p.question), answers: tokens(|p| &p.answer) };
-        assemble(geometry.cells(), geometry.vocab_size(), 1, rows)
-    };
-    let mut splits = BTreeMap::from([("train".to_string(), split(&made.train)?)]);
-    if test > 0 {
-        splits.insert("test".to_string(), split(&made.test)?);
-    }
-    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Sudoku, geometry.cells()) })
+    let number = |number: usize| Value::Number(number as u64);
+    let settings = Settings::default().with("sudoku_size", number(size)).with("extra_clues", number(extra_clues));
+    Dataset::generate(&SudokuGame, &Order { train: count, test, seed, settings: &settings })
 }
 
 /// Builds the published Sudoku-Extreme set from its CSV files.
@@ -61,7 +41,7 @@ pub fn build(size: usize, count: usize, test: usize, extra_clues: usize, seed: u
 /// a group of the row and `aug` copies under random symmetries. `test` is taken whole and never augmented. With
 /// `aug = 0` and `augment = "online"` the same training needs no copies at all.
 ///
-/// Rows are checked for form here, for truth by [`audit`](super::audit()).
+/// RowPairs are checked for form here, for truth by [`audit`](super::audit()).
 pub fn import_sudoku_extreme(
     train: impl AsRef<Path>,
     test: impl AsRef<Path>,
@@ -80,16 +60,16 @@ pub fn import_sudoku_extreme(
     let rows = csv_rows::read(train.as_ref(), &mut geometry, subsample, &mut rng)?;
     let train = augmented(geometry, rows, aug, seed)?;
     let splits = BTreeMap::from([("train".to_string(), train), ("test".to_string(), test)]);
-    Ok(Dataset { splits, identifiers: vec!["<blank>".into()], puzzle: Description::of(Kind::Sudoku, geometry.cells()) })
+    Ok(Dataset { splits, identifiers: vec![BLANK.into()], puzzle: Description::of(SUDOKU, geometry.cells()) })
 }
 
 /// Every row followed by `aug` random images of itself. Group g has a stream of its own, so threads do not matter.
-fn augmented(geometry: Geometry, rows: Rows, aug: usize, seed: u64) -> Result<Split> {
+fn augmented(geometry: Geometry, rows: RowPairs, aug: usize, seed: u64) -> Result<Split> {
     let (cells, vocabulary) = (geometry.cells(), geometry.vocab_size());
     if aug == 0 {
         return assemble(cells, vocabulary, 1, rows);
     }
-    let Rows { mut questions, mut answers } = reserved(cells, rows.questions.len() / cells, aug)?;
+    let RowPairs { mut questions, mut answers } = reserved(cells, rows.questions.len() / cells, aug)?;
     let group_len = (aug + 1) * cells;
     let sources = rows.questions.par_chunks_exact(cells).zip(rows.answers.par_chunks_exact(cells));
     let targets = questions.par_chunks_exact_mut(group_len).zip(answers.par_chunks_exact_mut(group_len));
@@ -102,7 +82,7 @@ fn augmented(geometry: Geometry, rows: Rows, aug: usize, seed: u64) -> Result<Sp
             symmetry.apply_tokens(answer, to_answer);
         }
     });
-    assemble(cells, vocabulary, aug + 1, Rows { questions, answers })
+    assemble(cells, vocabulary, aug + 1, RowPairs { questions, answers })
 }
 
 impl Form for Geometry {

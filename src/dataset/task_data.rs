@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{Dataset, Draw, Sampler, SamplerState, Split, arc, maze, sudoku, write_example};
-use crate::config::{Augment, Config, DataConfig, Generate, TaskConfig};
+use super::{Dataset, Draw, Sampler, SamplerState, Split, arc, write_example};
+use crate::config::{Augment, Config, DataConfig, TaskConfig};
 use crate::error::{Error, Result};
-use crate::puzzle::maze::Wanted;
-use crate::puzzle::{Board, Description, Kind, Moves};
+use crate::puzzle::{Board, Copies, Description, Moves, Order, game, grid};
 use crate::rng::Rng;
 
 /// Random stream of the data order.
@@ -43,8 +42,8 @@ fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
     let Description { kind, height, width, symbols, padded } = &dataset.puzzle;
     let symbols = if symbols.is_empty() { String::new() } else { serde_json::json!(symbols).to_string() };
     Ok(TaskConfig {
-        puzzle: kind.name().into(),
-        width: if height == width || *kind == Kind::Tokens { 0 } else { *width },
+        puzzle: kind.clone(),
+        width: if height == width || kind == grid::TOKENS { 0 } else { *width },
         symbols,
         padded: *padded,
         seq_len: first.meta.seq_len,
@@ -55,9 +54,7 @@ fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
 
 /// The puzzle that a run is about, from its settings alone.
 pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
-    let kind = Kind::of_name(&task.puzzle);
-    let kind = kind.ok_or_else(|| Error::input(format!("task.puzzle = {:?} is unknown", task.puzzle)))?;
-    let mut description = Description::of(kind, task.seq_len);
+    let mut description = Description::of(&task.puzzle, task.seq_len);
     if let Some(height) = task.seq_len.checked_div(task.width) {
         (description.height, description.width) = (height, task.width);
     }
@@ -79,35 +76,39 @@ impl TaskData {
         Self::load_with(&mut data.clone(), false)
     }
 
-    /// The same, but a stored ARC set decides `data.augment`: one of originals stands for its copies, which are made, and
-    /// one that holds its copies has nothing left to make.
+    /// The same, but a stored set whose copies are named (ARC) decides `data.augment`: one of originals stands for its copies,
+    /// which are generated, and one that holds its copies has nothing left to generate.
     pub fn load_fitting(data: &mut DataConfig) -> Result<Self> {
         Self::load_with(data, true)
     }
 
     fn load_with(data: &mut DataConfig, fitting: bool) -> Result<Self> {
         let dataset = if data.dir.is_empty() {
-            let (train, test) = (data.train_puzzles, data.test_puzzles);
-            match data.generate {
-                Generate::Sudoku => sudoku::build(data.sudoku_size, train, test, data.extra_clues, data.data_seed)?,
-                Generate::Maze => {
-                    let like = Wanted { min_path: data.min_path, unique_path: data.unique_path };
-                    maze::build(data.maze_size, train, test, like, false, data.data_seed)?
-                }
-                Generate::Arc => {
-                    arc::build_small(data.arc_tasks, (train, test), data.arc_side, data.arc_copies, data.data_seed)?
-                }
-            }
+            let order = Order {
+                train: data.train_puzzles,
+                test: data.test_puzzles,
+                seed: data.data_seed,
+                settings: &data.generator,
+            };
+            Dataset::generate(game(&data.generate)?, &order)?
         } else {
             let stored = Dataset::read(&data.dir)?;
             let online = arc::is_online(Path::new(&data.dir));
-            if fitting && (online || stored.is_arc()) {
+            if fitting && (online || stored.has_named_copies()) {
                 data.augment = if online { Augment::Online } else { Augment::Stored };
             }
-            let copies = data.augment == Augment::Online && (online || stored.is_arc());
+            let copies = data.augment == Augment::Online && (online || stored.has_named_copies());
             if copies { arc::expand(Path::new(&data.dir), &stored)? } else { stored }
         };
-        let board = dataset.board().map_err(|e| Error::input(format!("{}: {e}", data.dir)))?;
+        Self::new(dataset).map_err(|e| Error::input(format!("{}: {e}", data.dir)))
+    }
+
+    /// The data of a run on a data set, wherever that is from ([`Dataset::from_rows`] takes rows in memory).
+    ///
+    /// # Errors
+    /// The splits differ in shape, or the description does not fit them.
+    pub fn new(dataset: Dataset) -> Result<Self> {
+        let board = dataset.board()?;
         Ok(Self { task: task_of(&dataset)?, board, dataset })
     }
 
@@ -174,12 +175,11 @@ impl TaskData {
     /// The examples of training, in the order of `config.train.seed`, or going on from a checkpoint.
     pub fn batches(&self, config: &Config, resume: Option<SamplerState>) -> Result<Batches<'_>> {
         let split = self.split(TRAIN)?;
-        let online = match config.data.augment {
-            Augment::Stored => None,
-            // Whose copies have identifiers of their own: they are rows like any others.
-            Augment::Online if self.dataset.is_arc() => None,
-            Augment::Online if self.board.has_symmetries() => Some((self.board(), Moves::identity(split.meta.seq_len))),
-            Augment::Online => {
+        let online = match (config.data.augment, self.dataset.puzzle.game()?.copies()) {
+            (Augment::Stored, _) => None,
+            (Augment::Online, _) if self.dataset.has_named_copies() => None,
+            (Augment::Online, Copies::Drawn) => Some((self.board(), Moves::identity(split.meta.seq_len))),
+            (Augment::Online, _) => {
                 return Err(Error::input(format!(
                     "data.augment = \"online\": no symmetries of {} are known; set data.augment = \"stored\"",
                     self.board.name()

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::puzzle::sudoku::Symmetry;
-use crate::puzzle::{Description, Kind};
+use crate::puzzle::{Description, grid};
 use crate::rng::Rng;
 
 type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -246,7 +246,7 @@ fn only_puzzles_with_known_rules_are_audited_and_info_names_what_it_sees() -> Ou
     let tokens = Dataset {
         splits: BTreeMap::from([("train".to_string(), testing::split_of(&[&[1, 2]]))]),
         identifiers: vec!["<blank>".into(), "a".into(), "b".into()],
-        puzzle: Description::of(Kind::Tokens, 3),
+        puzzle: Description::of(grid::TOKENS, 3),
     };
     let message = audit(&tokens).unwrap_err().to_string();
     assert!(message.contains("rules are not known"), "{message}");

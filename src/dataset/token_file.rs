@@ -7,8 +7,8 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::Tokens;
-use super::tokens::RowSource;
 use crate::files::npy::{Array, ByteRows, ByteWriter};
+use crate::puzzle::RowSource;
 use crate::{Error, Result};
 
 /// Bytes from which on an array of tokens stays in its file.

@@ -1,22 +1,13 @@
 //! The rows of a split: held in memory, or generated or read from a file one at a time.
 
 use std::borrow::Cow;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::Result;
-
-/// Generates or reads rows of tokens one at a time. A row is a function of its number.
-pub trait RowSource: Debug + Send + Sync {
-    /// Writes row `row` into `out`, one row long.
-    ///
-    /// # Errors
-    /// When it cannot be read; `out` then holds anything.
-    fn write_row(&self, row: usize, out: &mut [u8]) -> Result<()>;
-}
+use crate::puzzle::{GeneratedRows, RowSource};
+use crate::{Error, Result};
 
 /// Tokens, `[rows, columns]`.
 #[derive(Clone, Debug)]
@@ -37,6 +28,17 @@ enum Store {
 }
 
 impl Tokens {
+    /// Rows that a generator has made.
+    pub(super) fn of_generated(made: GeneratedRows, rows: usize, columns: usize) -> Result<Self> {
+        match made {
+            GeneratedRows::OnDemand(source) => Ok(Self::generated(rows, columns, source)),
+            GeneratedRows::Stored(tokens) => {
+                let array = Array2::from_shape_vec((rows, columns), tokens);
+                array.map(Self::from).map_err(|e| Error::input(format!("rows of unequal length: {e}")))
+            }
+        }
+    }
+
     /// Rows that `source` generates; none of them is kept.
     pub fn generated(rows: usize, columns: usize, source: Arc<dyn RowSource>) -> Self {
         Self { rows, columns, store: Store::Generated(source) }

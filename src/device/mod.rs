@@ -28,8 +28,8 @@ pub use topology::{Place, Topology, available};
 
 pub use crate::simd::{AttentionShape, NORM_EPSILON, Precision, Real};
 
-/// A label that no loss and no metric counts (specification, "Loss").
-pub const IGNORE_LABEL: i32 = -100;
+/// The label of positions that no loss and no metric counts.
+pub use crate::config::IGNORE_LABEL;
 
 /// The axis of `[sequences·len, width]` along which a kernel works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
 use crate::model::Model;
+use crate::puzzle::Judge;
 use crate::report::Evaluation;
 
 impl TaskData {
@@ -28,7 +29,7 @@ impl TaskData {
     /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
     pub fn rows(&self, split: &str, limit: usize) -> Result<Vec<usize>> {
         let split = self.split(split)?;
-        let mut rows = match self.dataset().is_arc() {
+        let mut rows = match self.dataset().has_named_copies() {
             true => split.rows_of_copies(split.groups(), 0),
             false => (0..split.examples()).collect(),
         };
@@ -52,7 +53,8 @@ impl TaskData {
             write_example(split, draw, None, inputs, labels)?;
             Ok(identifiers[split.puzzle_of(rows[at])])
         };
-        let board = self.board().has_several_answers().then_some(self.board());
+        let several = matches!(self.board().judge(), Judge::Rules { several: true, .. });
+        let board = several.then_some(self.board());
         evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop)
     }
 }

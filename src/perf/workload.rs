@@ -10,9 +10,9 @@ use crate::model::{Model, forward_flops, update_flops};
 use crate::rng::Rng;
 use crate::train::Trainer;
 
-/// Examples of random tokens.
+/// Examples of random tokens, which depend on the batch and the slot alone.
 pub struct RandomTokens {
-    rng: Rng,
+    batch: u64,
     vocab: usize,
     identifiers: usize,
 }
@@ -20,19 +20,22 @@ pub struct RandomTokens {
 impl RandomTokens {
     /// Tokens below `vocab`, puzzle identifiers below `identifiers`.
     pub fn new(vocab: usize, identifiers: usize) -> Self {
-        Self { rng: Rng::new(0), vocab, identifiers }
+        Self { batch: 0, vocab, identifiers }
     }
 }
 
 impl Examples for RandomTokens {
-    fn next_batch(&mut self) {}
+    fn next_batch(&mut self) {
+        self.batch += 1;
+    }
 
-    fn write(&mut self, _slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
+    fn write(&mut self, slot: usize, inputs: &mut [u8], labels: &mut [i32]) -> Result<u32> {
+        let mut rng = Rng::stream(self.batch, slot as u64);
         for (input, label) in inputs.iter_mut().zip(labels) {
-            *input = self.rng.below(self.vocab) as u8;
-            *label = self.rng.below(self.vocab) as i32;
+            *input = rng.below(self.vocab) as u8;
+            *label = rng.below(self.vocab) as i32;
         }
-        Ok(self.rng.below(self.identifiers) as u32)
+        Ok(rng.below(self.identifiers) as u32)
     }
 }
 

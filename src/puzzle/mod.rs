@@ -7,21 +7,31 @@
 //! * [`maze`]: shortest paths through mazes.
 //! * [`grid`]: any puzzle that is a grid of symbols, its rules unknown.
 //!
-//! What the rest of the engine asks of a puzzle is a [`Board`]; which board the rows of a data set are, its
-//! [`Description`] says.
+//! Every puzzle is a [`Game`], which the registry knows by its name; [`register`] adds another one. Of a game and a
+//! [`Description`] of its shape, the rest of the engine gets the [`Board`] that reads, draws and judges rows of tokens.
 
 use crate::Result;
 use crate::rng::Rng;
 
 pub mod arc;
+mod audit;
 mod description;
+mod game;
+mod generated;
 pub mod grid;
 pub mod maze;
+mod registry;
+mod settings;
 pub mod sudoku;
 
-pub use description::{Description, Kind};
+pub use audit::{Audit, Verdict};
+pub use description::Description;
+pub use game::{Copies, Game, Judge};
+pub use generated::{BLANK, Example, Generated, GeneratedRows, GeneratedSplit, Order, RowSource, TokenPair, TrainTest};
+pub use registry::{game, games, register};
+pub use settings::{Allowed, Setting, Settings, Value};
 
-/// What the engine has to know of a puzzle to read it, show it, judge it and move it about. Questions and answers are
+/// The rules of a puzzle of one shape: how it is read, drawn, judged and moved about. Questions and answers are
 /// rows of tokens, row by row, as they stand in a data set.
 pub trait Board: Send + Sync {
     /// What it is, such as `sudoku 9×9`.
@@ -42,27 +52,23 @@ pub trait Board: Send + Sync {
         a == b
     }
 
-    /// What [`Board::solves`] judges, such as `solution`; `None`: the rules are not known.
-    fn goal(&self) -> Option<&'static str> {
-        None
+    /// How answers are judged.
+    fn judge(&self) -> Judge {
+        Judge::Stored
     }
 
-    /// Whether `answer` solves `question` by the rules.
+    /// Whether `answer` solves `question` by the rules, where [`Board::judge`] says that they are known.
     fn solves(&self, _question: &[u8], _answer: &[u8]) -> bool {
         false
     }
 
-    /// Whether an answer may be right without being the stored one: evaluations then count both.
-    fn has_several_answers(&self) -> bool {
-        false
+    /// The rules that an audit of a data set applies, where they are known.
+    fn audit(&self) -> Option<&dyn Audit> {
+        None
     }
 
-    /// Whether [`Board::random_symmetry`] has any to draw from.
-    fn has_symmetries(&self) -> bool {
-        false
-    }
-
-    /// Draws a move that turns every puzzle of the kind into another one that is just as hard. Allocates nothing.
+    /// Draws a move that turns every puzzle of the kind into another one that is just as hard, where the game's copies are
+    /// [`Copies::Drawn`]. Allocates nothing.
     fn random_symmetry(&self, _rng: &mut Rng, _moves: &mut Moves) {}
 
     /// What to say over a test puzzle that a trained model is shown.

@@ -116,7 +116,8 @@ impl<T: Judged> Judge<'_, T> {
         let exact = self.figures["loss"][step].as_f64().unwrap();
         let published = self.case["metrics"][step]["loss"].as_f64().unwrap();
         let sensitivity = self.figures["loss_sensitivity_1e-14"][step].as_f64().unwrap();
-        (exact, T::bound(distance(&[published], &[exact]), sensitivity))
+        // One number may be near by luck: the loss is as far off as the logits that it is worked out from.
+        (exact, T::bound(distance(&[published], &[exact]).max(self.drift(step)), sensitivity))
     }
 
     /// How far the published f32 logits of a step are from the exact ones.

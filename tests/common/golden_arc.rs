@@ -85,7 +85,7 @@ fn undone_rows_are_source_pairs(theirs: &Dataset, subsets: &[Subset]) -> usize {
 
 /// Same counts, metadata, files and forms of names; the order of the tasks is drawn.
 fn our_build_is_like_theirs(folder: &Path, theirs: &Dataset, subsets: Vec<Subset>) {
-    let options = Options { aug: 4, seed: 0, side: SIDE, stored: Stored::All, sheet: None };
+    let options = Options { aug: 4, seed: 0, side: SIDE, stored: Stored::All, pairs_per_group: None };
     let ours = arc::build(subsets, "evaluation", options).expect("our build");
     let sizes = |set: &Dataset, split: &Split| {
         let mut sizes: Vec<(String, usize, usize)> = (0..split.groups())

@@ -92,7 +92,7 @@ struct Copies {
 /// What a kind of set has when nothing is said.
 struct Usual {
     aug: usize,
-    sheet: Option<usize>,
+    pairs_per_group: Option<usize>,
 }
 
 /// Further files of a set.
@@ -108,8 +108,8 @@ impl Copies {
     /// Builds, writes, and says what was written.
     fn write(&self, subsets: Vec<Subset>, test_set: &str, side: usize, usual: Usual, beside: Beside) -> Result<()> {
         let stored = if self.online { Stored::Originals } else { Stored::All };
-        let (aug, sheet) = (self.aug.unwrap_or(usual.aug), usual.sheet);
-        let data = arc::build(subsets, test_set, Options { aug, seed: self.seed, side, stored, sheet })?;
+        let (aug, pairs_per_group) = (self.aug.unwrap_or(usual.aug), usual.pairs_per_group);
+        let data = arc::build(subsets, test_set, Options { aug, seed: self.seed, side, stored, pairs_per_group })?;
         let mut more = vec![(arc::TEST_PUZZLES_FILE, arc::test_puzzles(&data)?)];
         more.extend(beside);
         if self.online {
@@ -145,7 +145,13 @@ pub fn import(args: &ImportArgs) -> Result<()> {
         let all: Map<String, Value> = tasks.into_iter().map(|(subset, tasks)| (subset, json!(tasks))).collect();
         (LEFT_OUT_FILE, Value::Object(all))
     };
-    args.copies.write(subsets, &args.test_set, arc::SIDE, Usual { aug: 1000, sheet: None }, left_out.map(named))
+    args.copies.write(
+        subsets,
+        &args.test_set,
+        arc::SIDE,
+        Usual { aug: 1000, pairs_per_group: None },
+        left_out.map(named),
+    )
 }
 
 pub fn build(args: &BuildArgs) -> Result<()> {
@@ -159,7 +165,13 @@ pub fn build(args: &BuildArgs) -> Result<()> {
     check_new_folder(&args.copies.out)?;
     let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
     let subset = Subset { name: "generated".into(), tasks, solved: true };
-    args.copies.write(vec![subset], "generated", args.side, Usual { aug: 0, sheet: Some(arc::GENERATED_SHEET) }, None)
+    args.copies.write(
+        vec![subset],
+        "generated",
+        args.side,
+        Usual { aug: 0, pairs_per_group: Some(arc::GENERATED_PAIRS_PER_GROUP) },
+        None,
+    )
 }
 
 /// Compares all subsets of ARC's own files with each other.

@@ -12,31 +12,26 @@
 //! | file | idea |
 //! |---|---|
 //! | `source` | the JSON files: Kaggle's form, and one file per task |
-//! | `rows` | all rows of a split by number |
 //! | `build` | copies, identifiers, splits |
-//! | `overlap` | tasks that occur in two subsets |
+//! | `shared_tasks` | tasks that occur in two subsets |
 //! | `audit` | a built set, row by row |
 
 mod audit;
 mod build;
-mod overlap;
-mod rows;
+mod shared_tasks;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub use crate::puzzle::arc::set::{GENERATED_PAIRS_PER_GROUP, Options, Stored};
 pub use audit::{ArcAudit, audit};
-pub use build::{
-    GENERATED_SHEET, ONLINE_FILE, Options, Stored, TEST_PUZZLES_FILE, build, build_small, expand, is_online,
-    online_file, test_puzzles,
-};
-pub use overlap::{OverlapReport, disjoint, overlaps};
+pub use build::{ONLINE_FILE, TEST_PUZZLES_FILE, build, expand, is_online, online_file, test_puzzles};
+pub use shared_tasks::{OverlapReport, disjoint, overlaps};
 pub use source::{Sources, Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
 use crate::error::did_you_mean;
-use crate::puzzle::Kind;
-use crate::puzzle::arc::{Augmentation, MAX_SIDE, Pair, Task, decode};
+use crate::puzzle::arc::{MAX_SIDE, Pair, Task, decode};
 use crate::{Error, Result};
 
 /// Side of the published board: rows are 30×30 tokens.
@@ -58,23 +53,6 @@ impl Split {
 }
 
 impl Dataset {
-    /// Whether this is an ARC set, whose every identifier has the name of a task or of a copy.
-    pub fn is_arc(&self) -> bool {
-        self.why_not_arc().is_none()
-    }
-
-    /// Why this is no ARC set, if it is none.
-    pub fn why_not_arc(&self) -> Option<String> {
-        if self.puzzle.kind != Kind::Arc {
-            return Some("its rows are no ARC boards".into());
-        }
-        if self.identifiers.len() < 2 {
-            return Some("identifiers.json names no tasks".into());
-        }
-        let (at, name) = (1..).zip(&self.identifiers[1..]).find(|(_, name)| Augmentation::of_name(name).is_err())?;
-        Some(format!("identifiers.json: name {at}, {name:?}, is that of no task and of no copy of one"))
-    }
-
     /// The first `limit` tasks of the split `test` (0: all), with the demonstrations that `train` has of them.
     pub fn arc_tasks(&self, limit: usize) -> Result<Vec<Task>> {
         let test = self.split(TEST)?;

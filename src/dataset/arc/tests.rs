@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::puzzle::arc::generator::generate;
-use crate::puzzle::arc::{Grid, crop, encode};
+use crate::puzzle::arc::{Augmentation, Grid, crop, encode};
 use crate::rng::Rng;
 
 fn subsets(seed: u64) -> Vec<Subset> {
@@ -15,7 +15,7 @@ fn subsets(seed: u64) -> Vec<Subset> {
 }
 
 fn options(aug: usize, stored: Stored) -> Options {
-    Options { aug, seed: 3, side: 10, stored, sheet: None }
+    Options { aug, seed: 3, side: 10, stored, pairs_per_group: None }
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_build_has_the_published_layout_and_rows_that_lead_back_to_their_tasks() {
 
 #[test]
 fn demonstrations_that_are_dealt_out_one_by_one_are_still_one_task() {
-    let options = Options { sheet: Some(1), ..options(2, Stored::All) };
+    let options = Options { pairs_per_group: Some(1), ..options(2, Stored::All) };
     let data = build(subsets(1), "evaluation", options).unwrap();
     let (train, test) = (data.split("train").unwrap(), data.split("test").unwrap());
     assert_eq!((train.groups(), train.puzzles(), train.examples()), (4 * 5 + 3 * 3, 87, 87));

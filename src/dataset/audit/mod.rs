@@ -15,35 +15,26 @@ use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use self::rules::{Rules, Verdict};
-use super::{Dataset, Split, TokenPair};
-use crate::puzzle::sudoku::Geometry;
-use crate::puzzle::{Kind, maze};
+use super::{Dataset, Split};
+use crate::puzzle::{Audit, TokenPair, Verdict};
 use crate::{Error, Result};
 
 mod report;
-mod rules;
 
 pub use report::{AuditReport, CrossAudit, Finding, Match, SplitAudit};
 
 /// How many findings a report lists, and leaks a text; all are counted.
 const LISTED: usize = 5;
 
-/// Audits a set of Sudoku or mazes. The splits are compared in pairs, `train` first.
+/// Audits a set of a puzzle whose rules are known. The splits are compared in pairs, `train` first.
 pub fn audit(dataset: &Dataset) -> Result<AuditReport> {
     let board = dataset.board()?;
-    let cells = dataset.puzzle.cells();
-    let rules: Box<dyn Rules> = match dataset.puzzle.kind {
-        Kind::Sudoku => Box::new(Geometry::of_cells(cells)?),
-        Kind::Maze => Box::new(maze::Board::new(cells, maze::VOCABULARY)?),
-        _ => {
-            return Err(Error::input(format!(
-                "the rows are {}, whose rules are not known: there is nothing to audit them by",
-                board.name()
-            )));
-        }
-    };
-    let rules = &*rules;
+    let rules = board.audit().ok_or_else(|| {
+        Error::input(format!(
+            "the rows are {}, whose rules are not known: there is nothing to audit them by",
+            board.name()
+        ))
+    })?;
     let looked_at: Vec<Looked> =
         dataset.in_order().into_iter().map(|(name, split)| look_at(rules, name, split)).collect::<Result<_>>()?;
     let pairs = looked_at.iter().enumerate().flat_map(|(i, a)| looked_at[i + 1..].iter().map(move |b| (a, b)));
@@ -80,7 +71,7 @@ struct Looked<'a> {
     audit: SplitAudit,
 }
 
-fn look_at<'a>(rules: &dyn Rules, name: &str, split: &'a Split) -> Result<Looked<'a>> {
+fn look_at<'a>(rules: &dyn Audit, name: &str, split: &'a Split) -> Result<Looked<'a>> {
     let per_group: Vec<Vec<Representative>> =
         (0..split.groups()).into_par_iter().map(|group| look_at_group(rules, split, group)).collect::<Result<_>>()?;
     let puzzles: Vec<Representative> = per_group.into_iter().flatten().collect();
@@ -137,7 +128,7 @@ fn answers<'a>(split: &'a Split, puzzles: &[Representative]) -> Result<HashSet<C
 }
 
 /// The group's original, and every copy that is no image of it.
-fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Result<Vec<Representative>> {
+fn look_at_group(rules: &dyn Audit, split: &Split, group: usize) -> Result<Vec<Representative>> {
     let rows = split.group_examples(group);
     let original = rows.start;
     let mut found = vec![look_at_row(rules, split, original, false)?];
@@ -150,7 +141,7 @@ fn look_at_group(rules: &dyn Rules, split: &Split, group: usize) -> Result<Vec<R
     Ok(found)
 }
 
-fn look_at_row(rules: &dyn Rules, split: &Split, row: usize, is_copy: bool) -> Result<Representative> {
+fn look_at_row(rules: &dyn Audit, split: &Split, row: usize, is_copy: bool) -> Result<Representative> {
     let tokens = Row::of(split, row)?;
     let pair = tokens.pair();
     Ok(Representative {

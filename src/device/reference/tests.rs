@@ -1,1 +1,302 @@
+//! Every kernel of every device against the reference in f64, on random shapes with 1 and ragged sizes among them.
 
+use std::sync::Arc;
+
+use crate::device::{
+    AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Usage,
+};
+use crate::rng::Rng;
+
+/// A device and random operands: the same numbers for every device, rounded to its scalars.
+struct Lab<D: HostDevice> {
+    device: D,
+    rng: Rng,
+    precision: Precision,
+}
+
+impl<D: HostDevice> Lab<D> {
+    fn new(seed: u64, precision: Precision) -> Self {
+        Self { device: D::new(), rng: Rng::new(seed), precision }
+    }
+
+    fn sizes<const N: usize>(&mut self, most: [usize; N]) -> [usize; N] {
+        most.map(|most| 1 + self.rng.below(most))
+    }
+
+    fn normal(&mut self, len: usize) -> Vec<D::T> {
+        (0..len).map(|_| D::T::from_f64(f64::from(self.rng.normal() as f32))).collect()
+    }
+
+    fn random(&mut self, len: usize) -> Block {
+        let (values, block) = (self.normal(len), self.device.alloc(len));
+        self.device.upload(&values, block);
+        block
+    }
+
+    fn zeros(&mut self, len: usize) -> Block {
+        let block = self.device.alloc(len);
+        self.device.fill(block, D::T::ZERO);
+        block
+    }
+
+    fn weights<const N: usize>(&mut self, shapes: [(usize, usize, Usage); N]) -> (Params<D>, Grads<D>, [ParamId; N]) {
+        let mut layout = Layout::default();
+        let ids = shapes.map(|(rows, cols, usage)| layout.push("w", rows, cols, usage));
+        let mut params = Params::with_precision(Arc::new(layout), self.precision);
+        let values = self.normal(params.values().len());
+        params.update(|to| to.copy_from_slice(&values));
+        let mut grads = Grads::new(params.layout().clone());
+        let before = self.normal(values.len());
+        grads.values_mut().copy_from_slice(&before);
+        (params, grads, ids)
+    }
+
+    fn rows(&mut self, count: usize, below: usize) -> Vec<u32> {
+        (0..count).map(|_| self.rng.below(below) as u32).collect()
+    }
+
+    /// What a kernel has written, in f64.
+    fn read(&self, blocks: &[Block]) -> Outputs {
+        blocks.iter().map(|&block| self.device.view(block).iter().map(|x| x.to_f64()).collect()).collect()
+    }
+}
+
+type Outputs = Vec<Vec<f64>>;
+
+fn gradients<D: HostDevice>(grads: &Grads<D>) -> Vec<f64> {
+    let tensors = grads.layout().tensors();
+    tensors.iter().flat_map(|tensor| grads.values()[tensor.range()].iter().map(|g| g.to_f64())).collect()
+}
+
+fn assert_close(kernel: &str, of: &str, seed: u64, ours: &Outputs, exact: &Outputs, tolerance: f64) {
+    assert_eq!(ours.len(), exact.len());
+    for (i, (ours, exact)) in ours.iter().zip(exact).enumerate() {
+        assert_eq!(ours.len(), exact.len(), "{kernel}: length of output {i}");
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = norm(&mut ours.iter().zip(exact).map(|(a, b)| a - b));
+        let error = difference / norm(&mut exact.iter().copied()).max(1e-3);
+        assert!(error <= tolerance, "{kernel} on {of}, seed {seed}, output {i}: off by {error:.1e}");
+    }
+}
+
+const ROUNDS: u64 = 12;
+
+/// `name(lab) { … }`: a kernel call that returns what it has written; each becomes a test.
+macro_rules! kernels {
+    ($($name:ident($lab:ident) $body:block)*) => {$(
+        #[test]
+        fn $name() {
+            fn outputs<D: HostDevice>($lab: &mut Lab<D>) -> Outputs $body
+            let name = stringify!($name);
+            for seed in 0..ROUNDS {
+                let exact = outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
+                let f64s = outputs(&mut Lab::<Cpu<f64>>::new(seed, Precision::F32));
+                assert_close(name, "cpu f64", seed, &f64s, &exact, 1e-11);
+                let f32s = outputs(&mut Lab::<Reference<f32>>::new(seed, Precision::F32));
+                assert_close(name, "reference f32", seed, &f32s, &exact, 1e-4);
+                let rounded = outputs(&mut Lab::<Reference<f32>>::new(seed, Precision::Bf16));
+                for isa in crate::simd::Isa::available() {
+                    isa.run(|| {
+                        let ours = outputs(&mut Lab::<Cpu<f32>>::new(seed, Precision::F32));
+                        assert_close(name, &format!("cpu f32, {isa}"), seed, &ours, &exact, 1e-4);
+                        let ours = outputs(&mut Lab::<Cpu<f32>>::new(seed, Precision::Bf16));
+                        assert_close(name, &format!("cpu bf16, {isa}"), seed, &ours, &rounded, 1e-2);
+                    });
+                }
+            }
+        }
+    )*};
+}
+
+kernels! {
+    sums_copies_and_axpy(lab) {
+        let [len, count] = lab.sizes([300, 8]);
+        let summands: Vec<Block> = (0..count).map(|_| lab.random(len)).collect();
+        let (sum, copy, y) = (lab.zeros(len), lab.zeros(len), lab.random(len));
+        lab.device.sum(&summands, sum);
+        lab.device.copy(summands[0], copy);
+        lab.device.axpy(D::T::from_f64(0.7), summands[0], y);
+        lab.read(&[sum, copy, y])
+    }
+
+    runs(lab) {
+        let [count, len, before, gap] = lab.sizes([5, 40, 9, 7]);
+        let strides = [len + gap, len + before];
+        let blocks = strides.map(|stride| lab.random(before + count * stride));
+        let [from, to] = [0, 1].map(|i| Runs { block: blocks[i], start: before * (1 - i), stride: strides[i] });
+        lab.device.add_runs((count, len), D::T::from_f64(-1.3), from, to);
+        let copied = lab.random(to.block.len());
+        lab.device.copy_runs((count, len), from, Runs { block: copied, ..to });
+        lab.read(&[to.block, copied])
+    }
+
+    tables(lab) {
+        let [sequences, len, width] = lab.sizes([4, 9, 33]);
+        let count = 1 + lab.rng.below(len);
+        let (params, mut grads, [table, start]) =
+            lab.weights([(count, width, Usage::Table), (1, width, Usage::Table)]);
+        let (x, dy) = (lab.random(sequences * len * width), lab.random(sequences * len * width));
+        let filled = lab.zeros(sequences * len * width);
+        lab.device.add_table(&params, table, 0.6, len * width, x);
+        lab.device.table_grad(&mut grads, table, 0.6, len * width, dy);
+        lab.device.broadcast(&params, start, filled);
+        [lab.read(&[x, filled]), vec![gradients(&grads)]].concat()
+    }
+
+    embeddings(lab) {
+        let [sequences, seq_len, vocab, width] = lab.sizes([4, 9, 7, 33]);
+        let prefix = lab.rng.below(3);
+        let (params, mut grads, [table]) = lab.weights([(vocab, width, Usage::Table)]);
+        let tokens = lab.rows(sequences * seq_len, vocab);
+        let size = sequences * (prefix + seq_len) * width;
+        let (y, dy) = (lab.random(size), lab.random(size));
+        lab.device.embed(&params, table, &tokens, (seq_len, prefix), 1.7, y);
+        lab.device.embed_backward(&mut grads, table, &tokens, (seq_len, prefix), 1.7, dy);
+        [lab.read(&[y]), vec![gradients(&grads)]].concat()
+    }
+
+    linear_layers(lab) {
+        let [m, n_in, n_out] = lab.sizes([70, 90, 90]);
+        let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
+        let (x, dy, h) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out));
+        let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.zeros(m));
+        let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
+        lab.device.linear(&params, weight, x, y, None);
+        lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
+        lab.device.linear_backward(&params, weight, dy, dx, false);
+        lab.device.linear_backward(&params, weight, dy, added, true);
+        // Twice, so that a deferred gradient has two uses.
+        lab.device.weight_grad(&params, &mut grads, weight, dy, x);
+        lab.device.weight_grad(&params, &mut grads, weight, y, x);
+        lab.device.finish_weight_grads(&params, &mut grads);
+        [lab.read(&[y, normed, inv_rms, dx, added]), vec![gradients(&grads)]].concat()
+    }
+
+    swiglu_over_features(lab) {
+        let [m, width, inner] = lab.sizes([50, 70, 60]);
+        let (params, grads, [gate_up, down]) =
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+        let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
+        both_ways(lab, params, grads, swiglu, m * width, m)
+    }
+
+    swiglu_over_positions(lab) {
+        let [sequences, len, width, inner] = lab.sizes([4, 40, 50, 60]);
+        let (params, grads, [gate_up, down]) =
+            lab.weights([(2 * inner, len, Usage::GateUpCols), (len, inner, Usage::Cols)]);
+        let swiglu = SwiGlu { gate_up, down, over: Over::Positions(len), width };
+        both_ways(lab, params, grads, swiglu, sequences * len * width, sequences * width)
+    }
+
+    attention(lab) {
+        let [sequences, len, heads, half] = lab.sizes([3, 140, 3, 12]);
+        let rope = lab.rng.below(2) == 0;
+        let shape = AttentionShape { sequences, len, heads, head_dim: 2 * half };
+        let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
+        let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
+        let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.zeros(rows * heads), lab.zeros(3 * rows * width));
+        lab.device.attention(precision, &shape, rope, qkv, out, lse);
+        lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
+        lab.read(&[out, d_qkv])
+    }
+
+    norms(lab) {
+        let [sequences, len, width] = lab.sizes([4, 20, 70]);
+        let mut outputs = Vec::new();
+        for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
+            let size = sequences * len * width;
+            let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.zeros(factors));
+            lab.device.add_rmsnorm(over, width, h, x, inv_rms);
+            lab.device.rmsnorm_backward(over, width, x, inv_rms, d);
+            outputs.extend(lab.read(&[x, d, inv_rms]));
+        }
+        outputs
+    }
+
+    losses_and_scores(lab) {
+        let [sequences, seq_len, vocab] = lab.sizes([4, 20, 11]);
+        let vocab = vocab + 1;
+        let mut labels: Vec<i32> = lab.rows(sequences * seq_len, vocab).into_iter().map(|label| label as i32).collect();
+        labels.iter_mut().step_by(3).for_each(|label| *label = IGNORE_LABEL);
+        let logits = lab.random(sequences * seq_len * vocab);
+        let mut outputs = Vec::new();
+        for likelihood in [Likelihood::Stablemax, Likelihood::Softmax { label_smoothing: 0.1 }] {
+            let (loss, unit) = (lab.zeros(sequences), lab.zeros(logits.len()));
+            let (d_loss, d_logits) = (lab.random(sequences), lab.random(logits.len()));
+            lab.device.cross_entropy(likelihood, &labels, seq_len, logits, loss, unit);
+            lab.device.loss_backward(d_loss, unit, d_logits);
+            outputs.extend(lab.read(&[loss, unit, d_logits]));
+        }
+        let [correct, labelled, exact, target, loss, unit] = [0; 6].map(|_| lab.zeros(sequences));
+        lab.device.score(&labels, seq_len, logits, correct, labelled, exact);
+        let q = lab.random(2 * sequences);
+        let is_last: Vec<bool> = (0..sequences).map(|b| b % 2 == 0).collect();
+        lab.device.continue_target(&is_last, q, target);
+        lab.device.bce_with_logits((1, 2), q, target, loss, unit);
+        let (d_loss, d_q) = (lab.random(sequences), lab.random(2 * sequences));
+        lab.device.bce_backward((1, 2), d_loss, unit, d_q);
+        let mut tokens = vec![0; sequences * seq_len];
+        lab.device.predict(logits, &mut tokens);
+        outputs.extend(lab.read(&[correct, labelled, exact, target, loss, unit, d_q]));
+        outputs.push(tokens.into_iter().map(f64::from).collect());
+        outputs
+    }
+
+    mixtures_of_experts(lab) {
+        let [sequences, len, experts, width] = lab.sizes([3, 9, 4, 20]);
+        let (rows, experts) = (sequences * len, experts + 1);
+        let per_row = 1 + lab.rng.below(experts);
+        let (logits, d_gates, d_logits) =
+            (lab.random(rows * experts), lab.random(rows * experts), lab.random(rows * experts));
+        let gates = lab.zeros(rows * experts);
+        lab.device.route(experts, per_row, logits, gates);
+        let mut lists = Vec::new();
+        lab.device.chosen(experts, gates, &mut lists);
+        let own = lists[experts..][..lists[0] as usize].to_vec();
+        let (x, y, dy, dx) =
+            (lab.random(rows * width), lab.random(rows * width), lab.random(rows * width), lab.random(rows * width));
+        let (gathered, scattered) = (lab.zeros(rows * width), lab.random(rows * width));
+        let choice = Choice { rows: &own, width, gates, expert: 0, experts };
+        lab.device.gather(&own, width, x, gathered);
+        lab.device.scatter(&own, width, dy.part(0, own.len() * width), scattered);
+        lab.device.add_expert(choice, x, y);
+        lab.device.add_expert_backward(choice, dy, x, Some(dx), Some(d_gates));
+        lab.device.route_backward(experts, gates, d_gates, d_logits);
+        let (loss, unit) = (lab.zeros(sequences), lab.zeros(rows * experts));
+        let picks: Vec<u32> = lab.rows(sequences * experts, 9).into_iter().map(|pick| pick + 1).collect();
+        lab.device.load_balance((experts, &picks), 0.8, logits, loss, unit);
+        let lists = lists.into_iter().map(f64::from).collect();
+        [lab.read(&[gates, gathered, scattered, y, dx, d_gates, d_logits, loss, unit]), vec![lists]].concat()
+    }
+
+    distances_between_states(lab) {
+        let [sequences, size] = lab.sizes([4, 90]);
+        let [a, b, c, d] = [0; 4].map(|_| lab.random(sequences * size));
+        let (mut distances, mut products) = (vec![[1.0; 2]; sequences], vec![1.0; sequences]);
+        lab.device.distance(a, b, sequences, &mut distances);
+        lab.device.residual_product([a, b], [c, d], sequences, &mut products);
+        vec![distances.concat(), products]
+    }
+}
+
+/// A SwiGLU forward, with and without residual and norm, and backward.
+fn both_ways<D: HostDevice>(
+    lab: &mut Lab<D>,
+    params: Params<D>,
+    mut grads: Grads<D>,
+    swiglu: SwiGlu,
+    size: usize,
+    factors: usize,
+) -> Outputs {
+    let (x, h, dy, dx) = (lab.random(size), lab.random(size), lab.random(size), lab.random(size));
+    let (y, normed, inv_rms) = (lab.zeros(size), lab.zeros(size), lab.zeros(factors));
+    let len = lab.device.swiglu_saved_len(&params, swiglu, size);
+    let saved = lab.device.alloc(len);
+    lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
+    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
+    lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(dx));
+    lab.device.swiglu_backward(&params, &mut grads, swiglu, y, saved, x, None);
+    lab.device.finish_weight_grads(&params, &mut grads);
+    [lab.read(&[y, normed, inv_rms, dx]), vec![gradients(&grads)]].concat()
+}

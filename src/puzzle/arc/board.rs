@@ -2,7 +2,7 @@
 
 use super::picture::{Panel, side_by_side};
 use super::{Augmentation, Grid, crop, decode, encode};
-use crate::puzzle::Board;
+use crate::puzzle::{Board, Judge};
 use crate::{Error, Result};
 
 /// A square board that grids stand on.
@@ -70,6 +70,10 @@ impl Board for ArcBoard {
     /// What lies outside the grids looks alike.
     fn same(&self, a: u8, b: u8) -> bool {
         a == b || a < 2 && b < 2
+    }
+
+    fn judge(&self) -> Judge {
+        Judge::Votes
     }
 
     fn heading(&self) -> String {

@@ -10,16 +10,20 @@
 //! | [`vote`] | from the predictions for all copies to ranked answers, pass@k and a submission |
 //! | [`generator`] | small tasks of a dozen documented transformations |
 //! | [`picture`] | grids side by side, in text and colour |
-//! | `board` | ARC as the rest of the engine sees it |
+//! | [`set`], `copied_rows` | from tasks to splits of rows: copies, identifiers, rows by number |
+//! | `game`, `board` | what the engine asks of every puzzle |
 
 pub mod augmentation;
 mod board;
+mod copied_rows;
 pub mod dihedral;
 pub mod error;
+mod game;
 pub mod generator;
 pub mod grid;
 pub mod overlap;
 pub mod picture;
+pub mod set;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
@@ -29,6 +33,7 @@ pub use augmentation::Augmentation;
 pub use board::ArcBoard;
 pub use dihedral::Dihedral;
 pub use error::ArcError;
+pub use game::{ARC, ArcGame};
 pub use grid::{COLOURS, Grid, MAX_SIDE};
 use serde::Serialize;
 pub use tokens::{VOCAB, crop, decode, encode};

@@ -4,7 +4,9 @@
 //! strings). A smaller grid stands in the upper left corner of the room there is; the rest is padding, token 0.
 
 mod cells;
+mod game;
 mod symbols;
 
 pub use cells::Cells;
+pub use game::{GRID, GridGame, TOKENS, TokensGame};
 pub use symbols::Symbols;

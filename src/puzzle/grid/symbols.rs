@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::super::{Board, Description, Kind};
-use super::Cells;
+use super::super::{Board, Description};
+use super::{Cells, TOKENS};
 use crate::{Error, Result};
 
 /// Symbols of a grid, and the room there is for it.
 #[derive(Clone, Debug)]
 pub struct Symbols {
-    kind: Kind,
+    kind: String,
     height: usize,
     width: usize,
     padded: bool,
@@ -36,7 +36,7 @@ impl Symbols {
             return Err(Error::input("a symbol is named twice, or there are more than 256"));
         }
         let columns = symbols.iter().map(|symbol| symbol.chars().count()).max().unwrap_or(1).max(1);
-        Ok(Self { kind: *kind, height: *height, width: *width, padded: *padded, symbols, tokens, columns })
+        Ok(Self { kind: kind.clone(), height: *height, width: *width, padded: *padded, symbols, tokens, columns })
     }
 
     /// Whether every cell is one character, so that a row of them needs no separators.
@@ -105,9 +105,9 @@ impl Symbols {
 
 impl Board for Symbols {
     fn name(&self) -> String {
-        match self.kind {
-            Kind::Tokens => self.kind.name().into(),
-            kind => format!("{} {}×{}", kind.name(), self.height, self.width),
+        match self.kind.as_str() {
+            TOKENS => TOKENS.into(),
+            kind => format!("{kind} {}×{}", self.height, self.width),
         }
     }
 

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 
 use super::{GOAL, PATH, SIDES, SPACE, START, SYMBOLS, SYMMETRIES, VOCABULARY, WALL, ends, is_solution, solve, source};
-use crate::puzzle::Moves;
+use crate::puzzle::{Audit, Board, Judge, Moves};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
 /// A square of a given side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Board {
+pub struct MazeBoard {
     side: usize,
 }
 
-impl Board {
+impl MazeBoard {
     /// The board of mazes with `cells` cells and `vocab_size` tokens.
     pub fn new(cells: usize, vocab_size: usize) -> Result<Self> {
         let side = cells.isqrt();
@@ -45,7 +45,7 @@ fn symbol(token: u8) -> char {
     SYMBOLS.get(usize::from(token)).copied().unwrap_or('?')
 }
 
-impl crate::puzzle::Board for Board {
+impl Board for MazeBoard {
     fn name(&self) -> String {
         format!("maze {0}×{0}", self.side)
     }
@@ -106,20 +106,16 @@ impl crate::puzzle::Board for Board {
         text
     }
 
-    fn goal(&self) -> Option<&'static str> {
-        Some("shortest path")
+    fn judge(&self) -> Judge {
+        Judge::Rules { answer: "shortest path", several: true }
     }
 
     fn solves(&self, question: &[u8], answer: &[u8]) -> bool {
         is_solution(self.side, question, answer)
     }
 
-    fn has_several_answers(&self) -> bool {
-        true
-    }
-
-    fn has_symmetries(&self) -> bool {
-        true
+    fn audit(&self) -> Option<&dyn Audit> {
+        Some(self)
     }
 
     fn random_symmetry(&self, rng: &mut Rng, moves: &mut Moves) {

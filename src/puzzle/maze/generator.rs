@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::solver::distances;
-use super::{GOAL, Puzzle, SIDES, SPACE, START, WALL, canonical, solve};
+use super::{GOAL, SIDES, SPACE, START, WALL, canonical, solve};
+use crate::puzzle::{Example, TrainTest};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -18,28 +19,19 @@ const TRIES: usize = 20_000;
 /// The stream that assigns mazes to sets; maze number `i` comes from stream `i`.
 const ASSIGNMENT: u64 = u64::MAX;
 
-/// A training set and a test set, no maze of which is another one rotated or reflected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Mazes to learn from.
-    pub train: Vec<Puzzle>,
-    /// Mazes to be tested on.
-    pub test: Vec<Puzzle>,
-}
-
 /// What the shortest path of a generated maze must be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PathSpec {
     /// Cells on it at least, S and G counted (the published mazes have 110 at side 30).
     pub min_path: usize,
     /// No other path is as short, so that the answer is the only one (every published maze has several).
     pub unique_path: bool,
 }
 
-/// A maze as wanted: walls at random, S a random cell from which some cell is far enough, G one of those. `None` if none
+/// A maze within `spec`: walls at random, S a random cell from which some cell is far enough, G one of those. `None` if none
 /// turns up.
-pub fn generate(side: usize, wanted: Wanted, rng: &mut Rng) -> Option<Puzzle> {
-    let Wanted { min_path, unique_path } = wanted;
+pub fn generate(side: usize, spec: PathSpec, rng: &mut Rng) -> Option<Example> {
+    let PathSpec { min_path, unique_path } = spec;
     (0..TRIES).find_map(|_| {
         let share = WALLS.start + (WALLS.end - WALLS.start) * rng.uniform();
         let mut question: Vec<u8> =
@@ -58,13 +50,19 @@ pub fn generate(side: usize, wanted: Wanted, rng: &mut Rng) -> Option<Puzzle> {
         let goal = *far.get(rng.below(far.len().max(1)))?;
         (question[start], question[goal]) = (START, GOAL);
         let solution = solve(side, &question)?;
-        (solution.paths == 1 || !unique_path).then_some(Puzzle { question, answer: solution.answer })
+        (solution.paths == 1 || !unique_path).then_some(Example { question, answer: solution.answer })
     })
 }
 
 /// Makes a training and a test set of mazes that differ up to rotation and reflection; from the seed alone, whatever the
 /// number of threads.
-pub fn generate_split(side: usize, n_train: usize, n_test: usize, like: Wanted, seed: u64) -> Result<Split> {
+pub fn generate_split(
+    side: usize,
+    n_train: usize,
+    n_test: usize,
+    spec: PathSpec,
+    seed: u64,
+) -> Result<TrainTest<Example>> {
     if !SIDES.contains(&side) {
         let (least, most) = (SIDES.start(), SIDES.end());
         return Err(Error::input(format!("cannot generate mazes of side {side}; choose {least} to {most}")));
@@ -75,10 +73,10 @@ pub fn generate_split(side: usize, n_train: usize, n_test: usize, like: Wanted, 
     let mut drawn = 0u64;
     while found.len() < wanted {
         let round = (wanted - found.len()).clamp(16, 1 << 14) as u64;
-        let mazes: Vec<Option<(Puzzle, Vec<u8>)>> = (drawn..drawn + round)
+        let mazes: Vec<Option<(Example, Vec<u8>)>> = (drawn..drawn + round)
             .into_par_iter()
             .map(|number| {
-                let maze = generate(side, like, &mut Rng::stream(seed, number))?;
+                let maze = generate(side, spec, &mut Rng::stream(seed, number))?;
                 let form = canonical(side, &maze.question);
                 Some((maze, form))
             })
@@ -90,7 +88,7 @@ pub fn generate_split(side: usize, n_train: usize, n_test: usize, like: Wanted, 
                 return Err(Error::input(format!(
                     "no maze of side {side} with a shortest path of {} cells turned up in {TRIES} tries; ask for a shorter \
                      path or a larger side",
-                    like.min_path
+                    spec.min_path
                 )));
             };
             if found.len() < wanted && seen.insert(form) {
@@ -106,5 +104,5 @@ pub fn generate_split(side: usize, n_train: usize, n_test: usize, like: Wanted, 
     }
     Rng::stream(seed, ASSIGNMENT).shuffle(&mut found);
     let test = found.split_off(n_train);
-    Ok(Split { train: found, test })
+    Ok(TrainTest { train: found, test, copies: 0 })
 }

@@ -10,17 +10,21 @@
 //! | [`solver`] | shortest paths: their length, their number, the first of them; which answers are right |
 //! | [`generator`] | random mazes with a shortest path of a wanted length; a training and a test set that share none |
 //! | [`symmetry`] | the eight rotations and reflections |
-//! | `board.rs` | what the engine asks of every puzzle |
+//! | `game`, `board` | what the engine asks of every puzzle |
+//! | `audit` | which mazes of a data set are proper ones |
 
+mod audit;
 mod board;
+mod game;
 pub mod generator;
 pub mod solver;
 pub mod symmetry;
 #[cfg(test)]
 mod tests;
 
-pub use board::Board;
-pub use generator::{Split, Wanted, generate, generate_split};
+pub use board::MazeBoard;
+pub use game::{MAZE, MazeGame};
+pub use generator::{PathSpec, generate, generate_split};
 pub use solver::{MOST_PATHS, Solution, ends, is_solution, solve};
 pub use symmetry::{SYMMETRIES, canonical, image, source};
 
@@ -41,12 +45,3 @@ pub const SYMBOLS: [char; VOCABULARY] = ['?', '#', ' ', 'S', 'G', 'o'];
 
 /// Shortest and longest side.
 pub const SIDES: std::ops::RangeInclusive<usize> = 3..=128;
-
-/// A maze and its answer, rows of tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Puzzle {
-    /// Walls, spaces, S and G.
-    pub question: Vec<u8>,
-    /// The same with the path.
-    pub answer: Vec<u8>,
-}

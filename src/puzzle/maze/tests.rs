@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn text_and_tokens_say_the_same((side, question) in any_maze()) {
         prop_assume!(solve(side, &question).is_some());
-        let board = Board::new(side * side, VOCABULARY).unwrap();
+        let board = MazeBoard::new(side * side, VOCABULARY).unwrap();
         prop_assert_eq!(board.parse(&board.text(&question)).unwrap(), question.clone());
         let published: String = question.iter().map(|&t| SYMBOLS[usize::from(t)]).collect();
         prop_assert_eq!(board.parse(&published).unwrap(), question);
@@ -103,7 +103,7 @@ proptest! {
 fn the_generator_keeps_its_promises_whatever_the_threads() -> crate::Result<()> {
     for (side, min_path) in [(6, 0), (8, 12), (12, 24), (30, 110)] {
         let (train, test) = if side == 30 { (6, 2) } else { (60, 20) };
-        let make = || generate_split(side, train, test, Wanted { min_path, unique_path: side < 10 }, 7);
+        let make = || generate_split(side, train, test, PathSpec { min_path, unique_path: side < 10 }, 7);
         let split = make()?;
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert_eq!(one.install(make)?, split);
@@ -123,7 +123,7 @@ fn the_generator_keeps_its_promises_whatever_the_threads() -> crate::Result<()> 
 #[test]
 fn what_cannot_be_made_is_refused() {
     let refused = |side, count, min_path| {
-        generate_split(side, count, 1, Wanted { min_path, unique_path: false }, 0).unwrap_err().to_string()
+        generate_split(side, count, 1, PathSpec { min_path, unique_path: false }, 0).unwrap_err().to_string()
     };
     assert!(refused(5, 4, 26).contains("shorter path"));
     assert!(refused(3, 1 << 15, 2).contains("too few mazes"));
@@ -132,7 +132,7 @@ fn what_cannot_be_made_is_refused() {
 
 #[test]
 fn what_is_no_maze_is_refused_with_its_place() {
-    let board = Board::new(9, VOCABULARY).unwrap();
+    let board = MazeBoard::new(9, VOCABULARY).unwrap();
     for (text, expected) in [
         ("S..\n...\n..G.", "has 10 cells, expected 9"),
         ("S..\n.x.\n..G", "'x' at row 2, column 2"),
@@ -144,12 +144,12 @@ fn what_is_no_maze_is_refused_with_its_place() {
         let error = board.parse(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text:?}: {error}");
     }
-    assert!(Board::new(10, VOCABULARY).is_err() && Board::new(9, 7).is_err());
+    assert!(MazeBoard::new(10, VOCABULARY).is_err() && MazeBoard::new(9, 7).is_err());
 }
 
 #[test]
 fn a_drawing_marks_changes_without_colour_and_paints_them_with_it() {
-    let board = Board::new(9, VOCABULARY).unwrap();
+    let board = MazeBoard::new(9, VOCABULARY).unwrap();
     let question = board.parse("S.#\n#.#\n#.G").unwrap();
     let answer = solve(3, &question).unwrap().answer;
     let changed: Vec<bool> = question.iter().zip(&answer).map(|(a, b)| a != b).collect();
@@ -161,7 +161,7 @@ fn a_drawing_marks_changes_without_colour_and_paints_them_with_it() {
 
 #[test]
 fn every_drawn_symmetry_is_one_of_the_eight_and_all_are_drawn() {
-    let board = Board::new(16, VOCABULARY).unwrap();
+    let board = MazeBoard::new(16, VOCABULARY).unwrap();
     let tokens: Vec<u8> = (0..16).collect();
     let mut seen = std::collections::BTreeSet::new();
     let mut moves = Moves::identity(16);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Geometry, Grid, MAX_SIDE, Solutions, Symmetry, solve};
-use crate::puzzle::{Board, Moves};
+use crate::puzzle::{Audit, Board, Judge, Moves};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -87,8 +87,8 @@ impl Board for Geometry {
         value(a) == value(b)
     }
 
-    fn goal(&self) -> Option<&'static str> {
-        Some("solution")
+    fn judge(&self) -> Judge {
+        Judge::Rules { answer: "solution", several: false }
     }
 
     fn solves(&self, question: &[u8], answer: &[u8]) -> bool {
@@ -96,8 +96,8 @@ impl Board for Geometry {
         matches!(grids, (Some(question), Some(answer)) if answer.is_solution_of(&question))
     }
 
-    fn has_symmetries(&self) -> bool {
-        true
+    fn audit(&self) -> Option<&dyn Audit> {
+        Some(self)
     }
 
     /// Every symmetry is equally likely, so it makes no difference whether a row is an original or a copy.

@@ -11,25 +11,23 @@
 //! search is exact. It is also quick, because a column of the first band already tells most arrangements apart, long
 //! before the 3,359,232 of a 9×9 board have been tried.
 
-use super::{Geometry, Grid, MAX_CELLS, MAX_SIDE, Puzzle, SudokuError, Symmetry};
+use super::{Geometry, Grid, MAX_CELLS, MAX_SIDE, SudokuError, Symmetry};
 
 /// How many arrangements may read alike before the search gives up. A full grid of side 4, 6 or 9 stays far below,
 /// and so does every puzzle with one solution; only 16×16 grids made to be symmetric could come here.
 const LIMIT: usize = 1 << 20;
 
-/// What a hidden digit adds to its number, so that it comes after every clue.
-const HIDDEN: u8 = 0x20;
 /// How an empty cell reads: after everything else.
 const EMPTY: u8 = 0xff;
 
 const ROWS: usize = 0;
 const COLS: usize = 1;
 
-/// A canonical form and a way to it.
+/// A canonical form and a symmetry that leads to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Canonical<T> {
+pub struct Canonical {
     /// The representative of everything equivalent.
-    pub form: T,
+    pub form: Grid,
     /// A symmetry that takes the original to the form (there may be others).
     pub symmetry: Symmetry,
 }
@@ -49,48 +47,9 @@ pub struct Canonical<T> {
 /// assert_eq!(canonical(&puzzle)?.form, canonical(&moved)?.form);
 /// # Ok::<(), trm::Error>(())
 /// ```
-pub fn canonical(grid: &Grid) -> Result<Canonical<Grid>, SudokuError> {
+pub fn canonical(grid: &Grid) -> Result<Canonical, SudokuError> {
     let symmetry = first_arrangement(grid.geometry(), grid.values())?;
     Ok(Canonical { form: symmetry.apply_grid(grid), symmetry })
-}
-
-/// The canonical form of a question together with its answer: equal when one symmetry maps question to question
-/// and answer to answer. Where every question has one solution, [`canonical`] of the questions says the same.
-///
-/// Cells that are neither in the question nor in the answer read as empty; where both have one, the clue counts.
-pub fn canonical_pair(puzzle: &Puzzle) -> Result<Canonical<Puzzle>, SudokuError> {
-    let geometry = puzzle.question.geometry();
-    let pairs = puzzle.question.values().iter().zip(puzzle.answer.values());
-    let symbols: Vec<u8> = pairs
-        .map(|(&clue, &digit)| match (clue, digit) {
-            (0, 0) => 0,
-            (0, hidden) => hidden | HIDDEN,
-            (clue, _) => clue,
-        })
-        .collect();
-    let symmetry = first_arrangement(geometry, &symbols)?;
-    Ok(Canonical { form: symmetry.apply_puzzle(puzzle), symmetry })
-}
-
-/// A symmetry that maps `from` to `to`; none if they are not equivalent.
-pub fn symmetry_between(from: &Grid, to: &Grid) -> Result<Option<Symmetry>, SudokuError> {
-    if from.geometry() != to.geometry() || from.clues() != to.clues() {
-        return Ok(None);
-    }
-    Ok(meet(canonical(from)?, canonical(to)?))
-}
-
-/// A symmetry that maps `from` to `to`, question to question and answer to answer; none if there is none.
-pub fn symmetry_between_pairs(from: &Puzzle, to: &Puzzle) -> Result<Option<Symmetry>, SudokuError> {
-    if from.question.geometry() != to.question.geometry() || from.question.clues() != to.question.clues() {
-        return Ok(None);
-    }
-    Ok(meet(canonical_pair(from)?, canonical_pair(to)?))
-}
-
-/// There by the one way to the common form and back by the other.
-fn meet<T: PartialEq>(from: Canonical<T>, to: Canonical<T>) -> Option<Symmetry> {
-    (from.form == to.form).then(|| from.symmetry.then(&to.symmetry.inverse()))
 }
 
 /// An arrangement, laid out up to some line.
@@ -220,12 +179,12 @@ impl Arrangement {
         if symbol == 0 {
             return EMPTY;
         }
-        let name = &mut self.names[usize::from(symbol & !HIDDEN)];
+        let name = &mut self.names[usize::from(symbol)];
         if *name == 0 {
             self.named += 1;
             *name = self.named;
         }
-        *name | (symbol & HIDDEN)
+        *name
     }
 
     /// The symmetry of a whole arrangement; digits that never appeared get the names that are left.

@@ -8,8 +8,10 @@
 //! | [`generator`] | random solutions, minimal puzzles |
 //! | [`split`] | a training set and a test set that share nothing |
 //! | [`symmetry`] | the moves that turn a Sudoku into another one that is just as hard |
-//! | `board.rs` | what the engine asks of every puzzle |
+//! | `game`, `board` | what the engine asks of every puzzle |
+//! | `audit` | which rows of a data set are proper puzzles |
 //! | [`canonical`](mod@canonical) | one representative for all the puzzles those moves connect |
+//! | `image` | the symmetry that turns one puzzle into another, found by its pattern of clues |
 //!
 //! ```
 //! use trm::puzzle::sudoku::{Grid, Solutions, solve};
@@ -20,23 +22,28 @@
 //! # Ok::<(), trm::Error>(())
 //! ```
 
+mod audit;
 mod board;
 pub mod canonical;
 pub mod error;
+mod game;
 pub mod generator;
 pub mod geometry;
 pub mod grid;
+mod image;
 pub mod solver;
 pub mod split;
 pub mod symmetry;
 
-pub use canonical::{Canonical, canonical, canonical_pair, symmetry_between, symmetry_between_pairs};
+pub use canonical::{Canonical, canonical};
 pub use error::SudokuError;
+pub use game::{SUDOKU, SudokuGame};
 pub use generator::{generate, minimal_question, random_solution};
 pub use geometry::{Geometry, MAX_CELLS, MAX_SIDE};
 pub use grid::{Conflict, Grid, Unit};
+pub use image::find_symmetry;
 pub use solver::{Solutions, count_solutions, for_each_solution, solve};
-pub use split::{Split, generate_split};
+pub use split::generate_split;
 pub use symmetry::Symmetry;
 
 /// A question and its answer: two grids of one geometry, the answer agreeing with every clue of the question.

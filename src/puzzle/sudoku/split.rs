@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::{Geometry, Grid, Puzzle, SudokuError, Symmetry, canonical, generate};
+use crate::puzzle::TrainTest;
 use crate::rng::Rng;
 
 /// Puzzles drawn in a row without a new one among them, after which the board counts as exhausted.
@@ -12,18 +13,6 @@ const DRY_RUN: usize = 20_000;
 
 /// The stream that assigns puzzles to sets and makes copies; puzzle number `i` comes from stream `i`.
 const ASSIGNMENT: u64 = u64::MAX;
-
-/// A training set and a test set, made by [`generate_split`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Puzzles to learn from.
-    pub train: Vec<Puzzle>,
-    /// Puzzles to be tested on.
-    pub test: Vec<Puzzle>,
-    /// How many of the training puzzles, the last ones, are symmetric copies of earlier ones. Always 0 unless the
-    /// board is too small for the number asked for.
-    pub copies: usize,
-}
 
 /// Makes a training set and a test set of proper puzzles (see [`generate`]), from a seed alone: the result does not
 /// depend on the number of threads.
@@ -34,7 +23,7 @@ pub struct Split {
 ///   symmetry), so there training and test puzzles share grids, but never puzzles.
 /// * 4×4 runs out: there are 36 inequivalent minimal puzzles, about 1,000 with up to 2 extra clues, 4,500 with up to
 ///   6, and 4,700 in all. When no new one turns up any more, the training set is filled with random symmetric copies of
-///   its own puzzles, counted in [`Split::copies`]. A test set is never filled that way: too few for it is an error.
+///   its own puzzles, counted in [`TrainTest::copies`]. A test set is never filled that way: too few for it is an error.
 ///
 /// Up to symmetry 6×6 has only 49 solutions and 4×4 only 2: at these sizes training and test puzzles differ, but their
 /// solutions are the same *up to symmetry*.
@@ -44,7 +33,7 @@ pub fn generate_split(
     n_test: usize,
     extra_clues: usize,
     seed: u64,
-) -> Result<Split, SudokuError> {
+) -> Result<TrainTest<Puzzle>, SudokuError> {
     let mut train = draw_inequivalent(geometry, n_train.saturating_add(n_test), extra_clues, seed)?;
     let found = train.len();
     if found < n_test + usize::from(n_train > 0) {
@@ -60,7 +49,7 @@ pub fn generate_split(
         let symmetry = Symmetry::random(geometry, &mut rng);
         train.push(symmetry.apply_puzzle(original));
     }
-    Ok(Split { train, test, copies: n_train - originals })
+    Ok(TrainTest { train, test, copies: n_train - originals })
 }
 
 /// Draws puzzles, in parallel and in a fixed order, until `wanted` inequivalent ones are found or no more turn up.

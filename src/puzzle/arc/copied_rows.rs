@@ -1,15 +1,15 @@
-//! All rows of a split by number, made when asked for.
+//! All rows of a split by number, each generated from its task when it is needed.
 
 use std::sync::Arc;
 
+use super::{Augmentation, Pair, encode};
 use crate::Result;
-use crate::dataset::tokens::RowSource;
-use crate::puzzle::arc::{Augmentation, Pair, encode};
+use crate::puzzle::RowSource;
 use crate::rng::Rng;
 
-/// A task in a split.
+/// A task in a split, with its copies.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub struct TaskCopies {
     /// Its pairs, in the order of the rows of each copy.
     pub pairs: Vec<Pair>,
     /// Its copies; the first is the task itself.
@@ -22,8 +22,8 @@ pub(super) struct Source {
 
 /// All rows of a split by number.
 #[derive(Debug)]
-pub(super) struct Rows {
-    pub tasks: Arc<Vec<Source>>,
+pub(super) struct CopiedRows {
+    pub tasks: Arc<Vec<TaskCopies>>,
     /// Side of the board.
     pub side: usize,
     /// Seed of the offsets; `None`: every grid stands in the corner.
@@ -32,7 +32,7 @@ pub(super) struct Rows {
     pub outputs: bool,
 }
 
-impl RowSource for Rows {
+impl RowSource for CopiedRows {
     fn write_row(&self, row: usize, out: &mut [u8]) -> Result<()> {
         let task = &self.tasks[self.tasks.partition_point(|task| task.first_row <= row) - 1];
         let (copy, at) = ((row - task.first_row) / task.pairs.len(), (row - task.first_row) % task.pairs.len());

@@ -6,7 +6,7 @@ use super::{Metadata, Split, Tokens};
 use crate::{Error, Result};
 
 /// Rows of tokens, one after the other.
-pub(super) struct Rows {
+pub(super) struct RowPairs {
     /// `[rows · cells]`
     pub questions: Vec<u8>,
     /// `[rows · cells]`
@@ -17,7 +17,7 @@ pub(super) struct Rows {
 ///
 /// # Errors
 /// More than the format can count, or than the system has memory for.
-pub(super) fn reserved(cells: usize, groups: usize, copies: usize) -> Result<Rows> {
+pub(super) fn reserved(cells: usize, groups: usize, copies: usize) -> Result<RowPairs> {
     let total = copies.checked_add(1).and_then(|per_group| groups.checked_mul(per_group));
     let total = total.filter(|&n| i32::try_from(n).is_ok()).ok_or_else(|| {
         Error::input(format!(
@@ -38,12 +38,12 @@ pub(super) fn reserved(cells: usize, groups: usize, copies: usize) -> Result<Row
         tokens.resize(total * cells, 0u8);
         Ok::<_, Error>(tokens)
     };
-    Ok(Rows { questions: room()?, answers: room()? })
+    Ok(RowPairs { questions: room()?, answers: room()? })
 }
 
 /// A split of rows of tokens, `per_group` to a group, with the published metadata: one example a puzzle, and
 /// `total_puzzles` the number of groups whatever the number of copies.
-pub(super) fn assemble(cells: usize, vocab_size: usize, per_group: usize, tokens: Rows) -> Result<Split> {
+pub(super) fn assemble(cells: usize, vocab_size: usize, per_group: usize, tokens: RowPairs) -> Result<Split> {
     let rows = tokens.questions.len() / cells;
     let groups = rows / per_group;
     let rows_of = |tokens: Vec<u8>| {

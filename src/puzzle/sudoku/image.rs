@@ -1,23 +1,15 @@
-//! Is this row a symmetric image of that one? An exact answer in two microseconds on 9×9, an eighth of what a
+//! Whether one puzzle is a symmetric image of another. An exact answer in two microseconds on 9×9, an eighth of what a
 //! canonical form takes; with a million copies to check, that is the difference.
 //!
 //! The pattern of clues narrows the orders of rows to a few: a row keeps, through every symmetry that does not
 //! transpose, how many clues it has in each stack, up to the order of stacks. Given an order of rows, the full
 //! answers do the rest: where the first column comes from fixes the digits, and the digits fix every other column.
 
-use crate::puzzle::sudoku::{Geometry, MAX_CELLS, MAX_SIDE, Symmetry};
-
-/// A question and its answer as rows of tokens (1 empty, `1 + digit`), as they stand in a [`Split`](super::Split).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenPair<'a> {
-    /// The question's tokens.
-    pub question: &'a [u8],
-    /// The answer's tokens.
-    pub answer: &'a [u8],
-}
+use super::{Geometry, MAX_CELLS, MAX_SIDE, Symmetry};
+use crate::puzzle::TokenPair;
 
 /// The symmetry that turns `from` into `to`, question and answer both; `None` if there is none, or if either answer is
-/// not a full grid of its board.
+/// not a full grid of its arrangement.
 pub fn find_symmetry(geometry: Geometry, from: TokenPair<'_>, to: TokenPair<'_>) -> Option<Symmetry> {
     let cells = geometry.cells();
     if [from.question, from.answer, to.question, to.answer].iter().any(|row| row.len() != cells) {
@@ -27,33 +19,33 @@ pub fn find_symmetry(geometry: Geometry, from: TokenPair<'_>, to: TokenPair<'_>)
     if [from.answer, to.answer].iter().any(|answer| !answer.iter().all(|token| digits.contains(token))) {
         return None;
     }
-    let target = Board::of(geometry, to, false);
+    let target = Arrangement::of(geometry, to, false);
     let transposes: &[bool] = if geometry.transposable() { &[false, true] } else { &[false] };
     transposes.iter().find_map(|&transpose| {
-        let source = Board::of(geometry, from, transpose);
+        let source = Arrangement::of(geometry, from, transpose);
         let mut search = Search { geometry, transpose, source: &source, target: &target, rows: [0; MAX_SIDE], used: 0 };
         search.place_row(0)
     })
 }
 
-/// One side of the question: its tokens (transposed if asked to) and what the search compares first.
-struct Board {
+/// One of the two puzzles that are compared: its tokens, perhaps transposed, and what the search compares first.
+struct Arrangement {
     question: [u8; MAX_CELLS],
     answer: [u8; MAX_CELLS],
     /// Clues per stack of each row, in falling order, packed five bits each.
     signatures: [u32; MAX_SIDE],
 }
 
-impl Board {
+impl Arrangement {
     fn of(geometry: Geometry, pair: TokenPair<'_>, transpose: bool) -> Self {
         let side = geometry.side();
-        let mut board = Self { question: [0; MAX_CELLS], answer: [0; MAX_CELLS], signatures: [0; MAX_SIDE] };
+        let mut arrangement = Self { question: [0; MAX_CELLS], answer: [0; MAX_CELLS], signatures: [0; MAX_SIDE] };
         for cell in 0..geometry.cells() {
             let from = if transpose { cell % side * side + cell / side } else { cell };
-            board.question[cell] = pair.question[from];
-            board.answer[cell] = pair.answer[from];
+            arrangement.question[cell] = pair.question[from];
+            arrangement.answer[cell] = pair.answer[from];
         }
-        for (row, signature) in board.question.chunks(side).zip(&mut board.signatures) {
+        for (row, signature) in arrangement.question.chunks(side).zip(&mut arrangement.signatures) {
             let mut counts = [0u32; MAX_SIDE];
             for (stack, cells) in row.chunks(geometry.box_cols()).enumerate() {
                 counts[stack] = cells.iter().filter(|&&token| token != 1).count() as u32;
@@ -61,7 +53,7 @@ impl Board {
             counts.sort_unstable_by(|a, b| b.cmp(a));
             *signature = counts.iter().take(4).fold(0, |packed, count| packed << 5 | count);
         }
-        board
+        arrangement
     }
 }
 
@@ -69,8 +61,8 @@ impl Board {
 struct Search<'a> {
     geometry: Geometry,
     transpose: bool,
-    source: &'a Board,
-    target: &'a Board,
+    source: &'a Arrangement,
+    target: &'a Arrangement,
     /// Source row of every target row placed so far.
     rows: [usize; MAX_SIDE],
     /// Source rows taken, as bits.
