@@ -134,7 +134,7 @@ fn a_bad_recursion_is_refused_in_one_line_and_leaves_nothing_behind() {
         ("[model]\narch = \"own\"\n", ["mine.toml:2", "[model.recursion]"]),
         (
             "[model.recursion]\nstates = [\"y\"]\nnetworks = [\"f\"]\nanswer = \"y\"\nsteps = [\"y = f(x)\"]\n",
-            ["mine.toml", "halt_max_steps = 1"],
+            ["recursion own carries nothing", "halt_max_steps = 1"],
         ),
     ] {
         fs::write(&file, text).unwrap();
