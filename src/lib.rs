@@ -38,24 +38,28 @@
 //!
 //! # The rooms
 //!
-//! In the order data walks through them; a room knows only those it is made of, never the ones that use it.
-//! `ARCHITECTURE.md` has the map and the reasons.
+//! From the ground up; a room knows only those below it, never the ones that use it. `ARCHITECTURE.md` has the map and the
+//! reasons.
 //!
 //! | room | what it is for | begin with |
 //! |---|---|---|
-//! | [`puzzle`] | rules, solvers, generators and symmetries; no word about models | [`puzzle::sudoku`] |
-//! | [`config`] | one experiment = one [`Config`](config::Config): presets, files of differences, `--set` | [`config::Config::resolve`] |
+//! | [`error`] | one line: what, where, what to do | [`Error`] |
+//! | [`rng`] | random draws that no dependency can change | [`rng::Rng`] |
+//! | [`files`] | whole files or none | [`files::atomic`] |
+//! | [`puzzle`] | rules, solvers, generators and symmetries; no word about models | [`puzzle::Game`], [`puzzle::sudoku`] |
+//! | [`config`] | one experiment = one [`Config`](config::Config): presets, files of differences, `--set`; recursions | [`config::Config::resolve`], [`config::recursion`] |
 //! | [`dataset`] | the published layout on disk, import, audit, the way to a batch | [`dataset::Dataset`] |
-//! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::Weight`] |
-//! | [`tape`] | reverse-mode differentiation: a dozen fat operations over one arena | [`tape::Tape`], [`tape::ops`] |
+//! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::swiglu`] |
+//! | [`device`] | what can be computed, on handles; the CPU, and the plain reference that it is tested against | [`device::Device`] |
+//! | [`tape`] | reverse-mode differentiation: a few fat operations on a device | [`tape::Tape`], [`tape::ops`] |
 //! | [`model`] | embedding, blocks, heads, and the recursion as data | [`model::Schedule`] |
-//! | [`train`] | lanes, halting, the order of summation, optimizers, the run | [`train::Lane`], [`train::Trainer`] |
 //! | [`checkpoint`] | what outlives a process: weights, states, the run folder | [`checkpoint::RunFolder`] |
-//! | [`report`] | what a run tells: log, progress, tables, pictures | [`report::MetricsLog`] |
+//! | [`report`] | what a run measures: records, sinks, tables, pictures | [`report::Sink`] |
+//! | [`engine`] | lanes, gradient groups and the order of summation, optimizers, ranks | [`engine::Engine`], [`engine::Lane`] |
+//! | [`infer`] | answers of a trained model, and how good they are | [`infer::evaluate`] |
+//! | [`train`] | an update: slots, halting; a run from its first update to its last | [`train::Trainer`], [`train::Run`] |
+//! | [`perf`] | what a run costs, what a step takes and why, what larger machines would give | [`perf::Profile`] |
 //! | [`cli`] | one file per command | [`cli::main`] |
-//!
-//! Three small things everybody may use: [`error`] (one line: what, where, what to do), [`files`] (whole files or none) and
-//! [`rng`] (random draws that no dependency can change).
 
 pub mod checkpoint;
 #[cfg(feature = "cli")]
