@@ -12,6 +12,7 @@ pub const INTERRUPTED: u8 = 130;
 
 /// Everything that can go wrong, by whose move is next: the caller's input, the system, or the numbers.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // fields say by their names what they are
 pub enum Error {
     /// Bad input: a file, a setting or an argument that cannot be used as it is. Exit code 2.
     #[error("{0}")]

@@ -61,6 +61,8 @@
 //! | [`perf`] | what a run costs, what a step takes and why, what larger machines would give | [`perf::Profile`] |
 //! | [`cli`] | one file per command | [`cli::main`] |
 
+#![warn(missing_docs)]
+
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -33,8 +33,11 @@ pub enum Usage {
 pub struct Tensor {
     /// The published name (specification, "Golden vectors"); weights travel under it.
     pub name: String,
+    /// Rows: outputs of a matrix.
     pub rows: usize,
+    /// Columns: inputs of a matrix.
     pub cols: usize,
+    /// How it is used.
     pub usage: Usage,
     /// One-dimensional in the published files (a bias, a start vector).
     pub is_vector: bool,

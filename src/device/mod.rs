@@ -56,6 +56,7 @@ pub struct SwiGlu {
     pub gate_up: ParamId,
     /// `[out, inner]`.
     pub down: ParamId,
+    /// What is mapped: rows, or columns of sequences.
     pub over: Over,
     /// Columns of x.
     pub width: usize,
@@ -75,8 +76,11 @@ impl SwiGlu {
 /// Runs of elements at equal distances: run r begins at `start + r·stride` of the block.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs {
+    /// Where the runs are.
     pub block: Block,
+    /// First element of run 0.
     pub start: usize,
+    /// Elements from one run to the next.
     pub stride: usize,
 }
 
@@ -86,7 +90,10 @@ pub enum Likelihood {
     /// `s(a) = a + 1` for a ≥ 0, `1/(1 − a)` below; `p = s/Σs`.
     Stablemax,
     /// The usual softmax; this share of the target is spread evenly over the vocabulary.
-    Softmax { label_smoothing: f64 },
+    Softmax {
+        /// ε: 0 is the plain cross-entropy.
+        label_smoothing: f64,
+    },
 }
 
 /// What one lane computes with. Blocks are row-major matrices; sizes follow from their lengths and the arguments.
@@ -396,10 +403,13 @@ pub trait Device: Sized + Send {
 pub struct Choice<'a> {
     /// The rows, in order.
     pub rows: &'a [u32],
+    /// Columns of a row.
     pub width: usize,
     /// `[all rows, experts]`.
     pub gates: Block,
+    /// Which expert.
     pub expert: usize,
+    /// Of how many.
     pub experts: usize,
 }
 

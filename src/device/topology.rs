@@ -27,6 +27,7 @@ struct Core {
 /// Where a lane belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// NUMA node, counted from 0 without holes.
     pub node: usize,
     /// The system's number of the hardware thread.
     pub cpu: usize,

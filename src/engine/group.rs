@@ -54,8 +54,11 @@ pub struct Outcome<T> {
     pub logits: Vec<T>,
     /// `(q_halt, q_continue)`.
     pub q: Vec<[T; 2]>,
+    /// Cross-entropy of the answer.
     pub lm_loss: Vec<f64>,
+    /// Binary cross-entropy of the halting head.
     pub halt_loss: Vec<f64>,
+    /// Binary cross-entropy of the continue head.
     pub continue_loss: Vec<f64>,
     /// With experts: how unevenly they were used.
     pub balance_loss: Vec<f64>,

@@ -13,6 +13,7 @@ use crate::model::{Model, initialize};
 /// The numbers that a [`Model`]'s structure is filled with.
 #[derive(Debug)]
 pub struct Weights<D: Device = Cpu<f32>> {
+    /// The dense weights.
     pub params: Params<D>,
     /// Shared, so that a copy of the weights (to evaluate a moving average) is none of a large table.
     pub table: Option<Arc<PuzzleTable<D::T>>>,

@@ -14,8 +14,11 @@ use crate::puzzle::{Board, Judge};
 
 /// A model with its weights, and the settings it was made with.
 pub struct StoredModel<D: Device = Cpu<f32>> {
+    /// The settings.
     pub config: Config,
+    /// The structure.
     pub model: Model,
+    /// The weights.
     pub weights: Weights<D>,
 }
 

@@ -7,6 +7,7 @@ use crate::tape::{Tape, Var, ops};
 /// The embedding's tensors and sizes.
 #[derive(Clone, Debug)]
 pub struct Embedding {
+    /// Token rows `[vocab, hidden]`.
     pub tokens: ParamId,
     /// Learned positions `[len, hidden]`.
     pub positions: Option<ParamId>,

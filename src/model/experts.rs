@@ -12,6 +12,7 @@ use crate::tape::{Tape, Var, ops};
 pub struct Experts {
     /// `[experts, width]`.
     pub router: ParamId,
+    /// Each expert.
     pub weights: Vec<SwiGluWeights>,
     /// How many each position uses.
     pub per_token: usize,

@@ -39,11 +39,15 @@ pub type States = ArrayVec<Var, MAX_STATES>;
 pub struct Model {
     /// Every dense tensor under its published name.
     pub layout: Arc<Layout>,
+    /// The calls of a supervision step.
     pub schedule: Schedule,
+    /// From tokens to x.
     pub embedding: Embedding,
+    /// The networks that calls apply.
     pub nets: Vec<Network>,
     /// `H_init`, `L_init`, …: one start vector `[hidden]` for each state; not trained.
     pub starts: Vec<ParamId>,
+    /// From y to logits and halting.
     pub heads: Heads,
     /// L: positions the blocks see.
     pub len: usize,
@@ -55,8 +59,11 @@ pub struct Model {
 /// matrix when the two are tied.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
+    /// W_lm `[vocab, hidden]`.
     pub lm: ParamId,
+    /// W_q `[2, hidden]`.
     pub q_weight: ParamId,
+    /// b_q `[2]`.
     pub q_bias: ParamId,
 }
 

@@ -9,13 +9,16 @@ use crate::tape::{Tape, Var, ops};
 /// `f(h) = block_k(… block_1(h))`.
 #[derive(Clone, Debug)]
 pub struct Network {
+    /// In the order they are applied.
     pub blocks: Vec<Block>,
 }
 
 /// One block's weights.
 #[derive(Clone, Debug)]
 pub struct Block {
+    /// Over positions.
     pub mix: Mix,
+    /// Over features.
     pub mlp: Mlp,
     /// L.
     len: usize,
@@ -24,14 +27,23 @@ pub struct Block {
 /// Over features.
 #[derive(Clone, Debug)]
 pub enum Mlp {
+    /// One SwiGLU for all positions.
     SwiGlu(SwiGluWeights),
+    /// A mixture of experts.
     Experts(Experts),
 }
 
 /// Mixing over positions.
 #[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // fields say by their names what they are
 pub enum Mix {
-    Attention { qkv: ParamId, out: ParamId, heads: usize, rope: bool },
+    Attention {
+        qkv: ParamId,
+        out: ParamId,
+        heads: usize,
+        rope: bool,
+    },
+    /// A SwiGLU over positions (mlp_t).
     Positions(SwiGluWeights),
 }
 

@@ -20,6 +20,7 @@ impl StateId {
 /// What a call adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// A state as it is at that moment.
     State(StateId),
     /// x, the embedded question.
     Question,
@@ -28,9 +29,11 @@ pub enum Source {
 /// `target ← net(Σ inputs)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
+    /// The state that is replaced.
     pub target: StateId,
     /// Which of [`Schedule::nets`].
     pub net: usize,
+    /// What is added up for the network.
     pub inputs: ArrayVec<Source, MAX_INPUTS>,
     /// Whether gradient flows through the call.
     pub recorded: bool,
@@ -39,6 +42,7 @@ pub struct Call {
 /// How often the detached calls are repeated, when that is not fixed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Iteration {
+    /// From one iteration to the next.
     pub method: Method,
     /// The first so many calls are one cycle.
     pub cycle: usize,
@@ -62,6 +66,7 @@ pub enum Method {
 pub struct NetworkSpec {
     /// Published name: weights are `inner.{name}.layers.0.…`.
     pub name: String,
+    /// Blocks.
     pub layers: usize,
 }
 
@@ -70,7 +75,9 @@ pub struct NetworkSpec {
 pub struct Schedule {
     /// Published names of the states, whose start vectors are `inner.{state}_init`: `H` is y, `L` is z.
     pub states: Vec<String>,
+    /// The networks that calls apply.
     pub nets: Vec<NetworkSpec>,
+    /// In the order they are made.
     pub calls: Vec<Call>,
     /// Detached cycles at the start that stop when the states have settled.
     pub iteration: Option<Iteration>,

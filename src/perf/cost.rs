@@ -19,6 +19,7 @@ pub struct RunCost {
     pub flops_per_update: f64,
     /// Model FLOPs of the whole run.
     pub run_flops: f64,
+    /// Estimated memory.
     pub memory: Footprint,
 }
 

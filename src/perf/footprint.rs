@@ -34,6 +34,7 @@ pub struct Footprint {
     pub carry: u64,
     /// Rows of the puzzle table that are trained.
     pub puzzle_table: u64,
+    /// All of it.
     pub total: u64,
     /// Of the total, what is allocated in any case; the rest is estimated.
     #[serde(skip)]

@@ -12,10 +12,13 @@ use crate::train::Trainer;
 /// time; calls, FLOPs and bytes are sums over the lanes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Profile {
+    /// Updates profiled.
     pub updates: u64,
+    /// Lanes that worked.
     pub lanes: usize,
     /// Sequences in a batch.
     pub batch: usize,
+    /// One for each operation and phase.
     pub lines: Vec<Timing>,
 }
 

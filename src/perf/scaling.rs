@@ -69,14 +69,19 @@ pub struct MachineFigures {
 /// Predicted seconds of one update, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Prediction {
+    /// Cores of the machine.
     pub cores: usize,
     /// Forward and backward passes of the lanes, if arithmetic bounds them.
     pub compute: f64,
     /// The same, if the traffic of the packed weights bounds them.
     pub streaming: f64,
+    /// Summing the gradients.
     pub reduction: f64,
+    /// The optimizer's sweep.
     pub optimizer: f64,
+    /// Meeting at the ends of the parallel parts.
     pub barrier: f64,
+    /// What one thread does.
     pub serial: f64,
 }
 

@@ -67,6 +67,7 @@ pub struct EvaluationRecord {
     pub seconds: f64,
     /// Model FLOPs of training since the first update.
     pub model_flops: f64,
+    /// The result.
     pub eval: Evaluation,
 }
 

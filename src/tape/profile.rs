@@ -17,6 +17,7 @@ pub enum Phase {
     Detached,
     /// Forward, recorded for the backward pass.
     Recorded,
+    /// Backward.
     Backward,
     /// Not an operation of the tape, but this part of an update.
     Outside(Part),
@@ -82,9 +83,13 @@ impl Part {
 /// What one kind of operation came to in one phase.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Timing {
+    /// Operation, or part of the update.
     pub name: &'static str,
+    /// When it ran.
     pub phase: Phase,
+    /// How often.
     pub calls: u64,
+    /// For how long in all.
     pub seconds: f64,
     /// Model FLOPs, by the counting rule of [`crate::model`]'s `model_flops`.
     pub flops: f64,
@@ -95,7 +100,9 @@ pub struct Timing {
 /// FLOPs and bytes of an operation's forward pass, counted as in [`Timing`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
+    /// Model FLOPs.
     pub flops: f64,
+    /// Bytes, every operand counted once.
     pub bytes: f64,
 }
 

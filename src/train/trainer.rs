@@ -27,11 +27,15 @@ const EXPLORATION_STREAM: u64 = 1 << 32;
 pub struct StepReport {
     /// Updates done, this one included.
     pub step: u64,
+    /// Learning rate of the dense weights.
     pub lr: f64,
     /// lm + halt_loss_weight · (halt + continue) + balance_loss_weight · balance, summed over the batch.
     pub loss: f64,
+    /// Cross-entropy of the answers.
     pub lm_loss: f64,
+    /// Binary cross-entropy of the halting head.
     pub q_halt_loss: f64,
+    /// Binary cross-entropy of the continue head.
     pub q_continue_loss: f64,
     /// With experts: the load-balancing loss.
     pub balance_loss: f64,
@@ -39,6 +43,7 @@ pub struct StepReport {
     pub calls: u64,
     /// Model FLOPs of this update.
     pub model_flops: f64,
+    /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Slots that halted and have a label.
     pub count: u64,
@@ -54,8 +59,11 @@ pub struct StepReport {
 
 /// Everything a run changes as it goes, and the engine that changes it.
 pub struct Trainer<E: Engine> {
+    /// All settings.
     pub config: Config,
+    /// The structure that is trained.
     pub model: Model,
+    /// Where it is trained.
     pub engine: E,
     /// The processes that train this model together.
     peers: Box<dyn Peers<E::T>>,

@@ -88,6 +88,7 @@ pub struct NetworkName {
     pub symbol: String,
     /// Among the tensors.
     pub name: String,
+    /// Its blocks.
     pub layers: Count,
 }
 
@@ -101,14 +102,18 @@ enum Step {
 /// `target = network(Σ inputs)`, by position in the recursion's lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallStep {
+    /// The state that is replaced.
     pub target: usize,
+    /// The network that is applied.
     pub network: usize,
+    /// What is added up for it.
     pub inputs: Vec<Input>,
 }
 
 /// A summand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
+    /// A state, by its place in the list.
     State(usize),
     /// x, the embedded question.
     Question,
@@ -135,11 +140,17 @@ enum Recorded {
 /// A number, or the setting that is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
+    /// As written.
     Number(usize),
+    /// The setting `h_cycles`.
     HCycles,
+    /// The setting `l_cycles`.
     LCycles,
+    /// The setting `n_layers`.
     NLayers,
+    /// The setting `h_layers`.
     HLayers,
+    /// The setting `l_layers`.
     LLayers,
 }
 

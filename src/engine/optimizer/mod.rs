@@ -28,10 +28,13 @@ pub struct UpdateRule {
 
 /// Elements of one tensor, all of equal length, during an update.
 pub struct WeightPart<'a, T> {
+    /// The weights themselves.
     pub weights: &'a mut [T],
     /// In the order of [`Optimizer::buffers`].
     pub state: &'a mut [&'a mut [T]],
+    /// Their EMA.
     pub ema: &'a mut [T],
+    /// Their gradient, not yet clipped.
     pub gradient: &'a [T],
 }
 

@@ -4,6 +4,7 @@ use super::grid::{COLOURS, MAX_SIDE};
 
 /// Why numbers, a name or a request are not ARC.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // fields say by their names what they are
 pub enum ArcError {
     /// A grid without cells.
     #[error("the grid is empty; a grid has 1 to {MAX_SIDE} rows and columns")]

@@ -4,6 +4,7 @@ use super::grid::Conflict;
 
 /// Why a text, a row of numbers or a request is not a Sudoku that can be worked with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // fields say by their names what they are
 pub enum SudokuError {
     /// There are no rules for boards of this side.
     #[error("no Sudoku has side {0}: expected 4, 6, 9 or 16")]

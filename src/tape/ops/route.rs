@@ -21,6 +21,7 @@ pub(crate) struct Route {
 pub struct Routing {
     /// Where the lists start: for each expert the end of its rows, then the rows, one expert after the other.
     at: usize,
+    /// How many experts there are.
     pub experts: usize,
 }
 

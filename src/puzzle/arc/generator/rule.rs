@@ -7,6 +7,7 @@ use crate::rng::Rng;
 
 /// A transformation with its parameters. Documentation of each says what the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // fields say by their names what they are
 pub enum Rule {
     /// Cells of one colour take another.
     Recolour { from: u8, to: u8 },
