@@ -13,9 +13,9 @@
 //! let (data, lanes) = (TaskData::load(&config.data)?, Lanes::new(2)?);
 //! let model = Model::new(&config.model, &config.task);
 //! let mut batches = data.batches(&config, None)?;
-//! let mut trainer = Trainer::new(config.clone(), Weights::new(&model, &config), data.total_steps(&config)?);
+//! let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, &config), data.total_steps(&config)?);
 //! while trainer.step_count() < trainer.total_steps() {
-//!     let report = trainer.step(&lanes, &mut batches)?;
+//!     let report = trainer.step(&mut batches)?;
 //!     println!("update {}: loss {:.3}", report.step, report.loss / config.train.batch_size as f64);
 //!     # assert!(report.loss.is_finite());
 //! }

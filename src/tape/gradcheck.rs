@@ -248,8 +248,8 @@ pub fn check<D: HostDevice<T = f64>>(entry: &Entry<D>, rng: &mut Rng, rounds: us
 mod tests {
     use super::super::ops::catalogue;
     use super::*;
+    use crate::device::Reference;
     use crate::device::reference::fault;
-    use crate::device::{Cpu, Reference};
 
     fn worst<D: HostDevice<T = f64>>(entry: &Entry<D>, seed: u64, rounds: usize) -> f64 {
         let outcomes = check(entry, &mut Rng::new(seed), rounds);
