@@ -4,7 +4,7 @@ mod common;
 
 use common::{RandomExamples, config};
 use trm::config::Mixing;
-use trm::device::{Real as _, Tensor};
+use trm::device::{Cpu, Real as _, Tensor};
 use trm::engine::{Alone, Engine as _, LaneEngine, Lanes, Optimizer, UpdateRule, WeightPart, Weights};
 use trm::model::Model;
 use trm::train::Trainer;
@@ -38,7 +38,7 @@ fn orthogonal(matrix: &mut [f32], cols: usize) {
     matrix.iter_mut().zip(x).for_each(|(to, x)| *to = x as f32);
 }
 
-impl Optimizer<f32> for Orthogonal {
+impl Optimizer<Cpu<f32>> for Orthogonal {
     fn buffers(&self) -> &'static [&'static str] {
         &["momentum"]
     }

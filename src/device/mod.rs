@@ -26,7 +26,7 @@ pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
 
-pub use crate::simd::{AttentionShape, NORM_EPSILON, Precision, Real};
+pub use crate::simd::{AdamCoefficients, AttentionShape, NORM_EPSILON, Precision, Real, Update};
 
 /// The label of positions that no loss and no metric counts.
 pub use crate::config::IGNORE_LABEL;
@@ -424,4 +424,28 @@ pub trait HostDevice: Device<Buffer = Vec<<Self as Device>::T>> {
         reads: [Block; R],
         writes: [Block; W],
     ) -> ([&[Self::T]; R], [&mut [Self::T]; W]);
+
+    // Flat arrays: gradients and optimizer states.
+
+    /// `out ← a + b`.
+    fn add(a: &[Self::T], b: &[Self::T], out: &mut [Self::T]);
+
+    /// `to ← to + from`.
+    fn add_assign(to: &mut [Self::T], from: &[Self::T]);
+
+    /// `Σ a²` in f64, in a fixed order.
+    fn sum_squares(a: &[Self::T]) -> f64;
+
+    /// One update of Adam on arrays of equal length: weights p, moments m and v and EMA e from the gradient g.
+    ///
+    /// `m ← β1 m + (1 − β1) g`, `v ← β2 v + (1 − β2) g²`, `d = √v / √(1 − β2ᵗ)`; `p ← decay · p − step · atan2(m, d)`, or with
+    /// [`Update::Ratio`] `m / (d + 1e-8)`; `e ← μ e + (1 − μ) p`.
+    fn adam_step(
+        coefficients: &AdamCoefficients<Self::T>,
+        p: &mut [Self::T],
+        m: &mut [Self::T],
+        v: &mut [Self::T],
+        e: &mut [Self::T],
+        g: &[Self::T],
+    );
 }

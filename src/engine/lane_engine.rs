@@ -24,7 +24,7 @@ pub struct LaneEngine<'a, D: HostDevice = Cpu<f32>> {
     pub weights: Weights<D>,
     /// EMA of the dense weights, in their flat order.
     pub ema: Vec<D::T>,
-    optimizer: OptimizerState<D::T>,
+    optimizer: OptimizerState<D>,
     /// Boxed, so that they can be handed to the lanes one by one.
     groups: Vec<Box<Group<D::T>>>,
     /// Sum of all groups' gradients in the last step.
@@ -69,7 +69,7 @@ impl<'a, D: HostDevice> LaneEngine<'a, D> {
     }
 
     /// Replaces the optimizer by a rule of one's own; its state starts anew.
-    pub fn with_optimizer(mut self, rule: Box<dyn super::Optimizer<D::T>>) -> Self {
+    pub fn with_optimizer(mut self, rule: Box<dyn super::Optimizer<D>>) -> Self {
         self.optimizer = OptimizerState::new(rule, self.weights.params.layout());
         self
     }

@@ -24,7 +24,6 @@ use rayon::prelude::*;
 
 use super::{Group, Lane, Lanes};
 use crate::device::{Grads, HostDevice, Real};
-use crate::simd;
 use crate::tape::profile::Part;
 
 /// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
@@ -174,10 +173,10 @@ impl<D: HostDevice> Sums<D> {
                 let levels = parts.len().ilog2() as usize;
                 lanes.with_lane(|lane| {
                     lane.sums.resize(levels * SLICE, D::T::ZERO);
-                    sum_slice(parts, i * SLICE, slice, &mut lane.sums);
+                    sum_slice::<D>(parts, i * SLICE, slice, &mut lane.sums);
                 });
             }
-            *squares = simd::sum_squares(slice);
+            *squares = D::sum_squares(slice);
         });
         while let Some(part) = self.parts.pop() {
             self.give_back(part);
@@ -187,7 +186,7 @@ impl<D: HostDevice> Sums<D> {
     /// Sums the squares of a total that has changed since [`Sums::finish`].
     pub(crate) fn square(&mut self, total: &Grads<D>) {
         let slices = total.values().par_chunks(SLICE).zip(self.squares.par_iter_mut());
-        slices.for_each(|(slice, squares)| *squares = simd::sum_squares(slice));
+        slices.for_each(|(slice, squares)| *squares = D::sum_squares(slice));
     }
 
     /// Bytes that [`Sums::finish`] moves: each partial sum is read, the total written.
@@ -211,15 +210,15 @@ fn sum_slice<D: HostDevice>(parts: &[Box<Sum<D>>], start: usize, out: &mut [D::T
         [one] => out.copy_from_slice(&one.grads.values()[slice(one)]),
         [left, right] => {
             let (a, b) = (&left.grads.values()[slice(left)], &right.grads.values()[slice(right)]);
-            simd::add(a, b, out);
+            D::add(a, b, out);
         }
         _ => {
             let (left, right) = parts.split_at(parts.len() / 2);
             let (here, deeper) = scratch.split_at_mut(SLICE);
             let here = &mut here[..out.len()];
-            sum_slice(left, start, out, deeper);
-            sum_slice(right, start, here, deeper);
-            simd::add_assign(out, here);
+            sum_slice::<D>(left, start, out, deeper);
+            sum_slice::<D>(right, start, here, deeper);
+            D::add_assign(out, here);
         }
     }
 }
@@ -287,7 +286,7 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
             if node.start == middle {
                 std::mem::swap(&mut sum, &mut other);
             }
-            simd::add_assign(sum.grads.values_mut(), other.grads.values());
+            D::add_assign(sum.grads.values_mut(), other.grads.values());
             self.sums.give_back(other);
             node = parent;
         }

@@ -13,7 +13,7 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{experts, fixed_point, losses, tables};
 use super::{
-    AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params,
     Precision, Real, Runs, Space, SwiGlu,
 };
 use crate::simd::{self, AddRmsNorm, RopeTable, Side, SwigluOperands, Weight};
@@ -61,6 +61,22 @@ impl<T: Real> HostDevice for Cpu<T> {
         writes: [Block; W],
     ) -> ([&[T]; R], [&mut [T]; W]) {
         self.memory.split(reads, writes)
+    }
+
+    fn add(a: &[T], b: &[T], out: &mut [T]) {
+        simd::add(a, b, out);
+    }
+
+    fn add_assign(to: &mut [T], from: &[T]) {
+        simd::add_assign(to, from);
+    }
+
+    fn sum_squares(a: &[T]) -> f64 {
+        simd::sum_squares(a)
+    }
+
+    fn adam_step(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
+        simd::adam_step(c, p, m, v, e, g);
     }
 }
 

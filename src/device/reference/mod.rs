@@ -20,8 +20,8 @@ pub use losses::argmax;
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, change_in_pieces,
+    AdamCoefficients, AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, Update, change_in_pieces,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};
@@ -56,6 +56,33 @@ impl<T: Multiply> HostDevice for Reference<T> {
         writes: [Block; W],
     ) -> ([&[T]; R], [&mut [T]; W]) {
         self.memory.split(reads, writes)
+    }
+
+    fn add(a: &[T], b: &[T], out: &mut [T]) {
+        out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (&a, &b))| *out = a + b);
+    }
+
+    fn add_assign(to: &mut [T], from: &[T]) {
+        add(to, from);
+    }
+
+    fn sum_squares(a: &[T]) -> f64 {
+        a.iter().map(|a| a.to_f64().powi(2)).sum()
+    }
+
+    fn adam_step(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
+        for i in 0..p.len() {
+            let g = g[i] * c.grad_scale;
+            m[i] = m[i] + (T::ONE - c.beta1) * (g - m[i]);
+            v[i] = v[i] + (T::ONE - c.beta2) * (g * g - v[i]);
+            let d = Real::sqrt(v[i]) * c.inv_sqrt_correction2;
+            let direction = match c.update {
+                Update::Atan2 => Real::atan2(m[i], d),
+                Update::Ratio => m[i] / (d + T::from_f64(1e-8)),
+            };
+            p[i] = p[i] * c.decay - c.step * direction;
+            e[i] = c.ema_rate * e[i] + (T::ONE - c.ema_rate) * p[i];
+        }
     }
 }
 

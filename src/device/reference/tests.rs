@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::device::{
-    AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Usage,
+    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
 
@@ -268,6 +268,26 @@ kernels! {
         lab.device.load_balance((experts, &picks), 0.8, logits, loss, unit);
         let lists = lists.into_iter().map(f64::from).collect();
         [lab.read(&[gates, gathered, scattered, y, dx, d_gates, d_logits, loss, unit]), vec![lists]].concat()
+    }
+
+    flat_arrays_and_adam(lab) {
+        let [len] = lab.sizes([300]);
+        let [a, b] = [0; 2].map(|_| lab.normal(len));
+        let (mut sum, mut added) = (a.clone(), a.clone());
+        D::add(&a, &b, &mut sum);
+        D::add_assign(&mut added, &b);
+        let mut outputs = vec![vec![D::sum_squares(&a)]];
+        for update in [Update::Atan2, Update::Ratio] {
+            let numbers = [0.9, 0.95, 0.99, 0.01, 1.3, 0.999, 0.7].map(D::T::from_f64);
+            let [beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale] = numbers;
+            let c = AdamCoefficients { update, beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale };
+            let [mut p, mut m, v, mut e, g] = [0; 5].map(|_| lab.normal(len));
+            let mut v: Vec<D::T> = v.into_iter().map(|v| v * v).collect();
+            D::adam_step(&c, &mut p, &mut m, &mut v, &mut e, &g);
+            outputs.extend([p, m, v, e].map(|values| values.iter().map(|x| x.to_f64()).collect::<Vec<_>>()));
+        }
+        outputs.extend([sum, added].map(|values| values.iter().map(|x| x.to_f64()).collect::<Vec<_>>()));
+        outputs
     }
 
     distances_between_states(lab) {

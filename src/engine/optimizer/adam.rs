@@ -2,8 +2,7 @@
 
 use super::{Optimizer, UpdateRule, WeightPart};
 use crate::config::{self, TrainConfig};
-use crate::device::{Real, Tensor};
-use crate::simd::{self, AdamCoefficients, Update};
+use crate::device::{AdamCoefficients, HostDevice, Real, Tensor, Update};
 
 /// AdamW or Adam-atan2; both moments are kept.
 pub struct Adam {
@@ -24,24 +23,24 @@ impl Adam {
     }
 }
 
-impl<T: Real> Optimizer<T> for Adam {
+impl<D: HostDevice> Optimizer<D> for Adam {
     fn buffers(&self) -> &'static [&'static str] {
         &["m", "v"]
     }
 
-    fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>) {
+    fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: WeightPart<'_, D::T>) {
         let exponent = rule.t as f64;
         let coefficients = AdamCoefficients {
             update: self.update,
-            beta1: T::from_f64(self.beta1),
-            beta2: T::from_f64(self.beta2),
-            decay: T::from_f64(1.0 - rule.lr * self.weight_decay),
-            step: T::from_f64(rule.lr / (1.0 - self.beta1.powf(exponent))),
-            inv_sqrt_correction2: T::from_f64(1.0 / (1.0 - self.beta2.powf(exponent)).sqrt()),
-            ema_rate: T::from_f64(rule.ema_rate),
-            grad_scale: T::from_f64(rule.grad_scale),
+            beta1: D::T::from_f64(self.beta1),
+            beta2: D::T::from_f64(self.beta2),
+            decay: D::T::from_f64(1.0 - rule.lr * self.weight_decay),
+            step: D::T::from_f64(rule.lr / (1.0 - self.beta1.powf(exponent))),
+            inv_sqrt_correction2: D::T::from_f64(1.0 / (1.0 - self.beta2.powf(exponent)).sqrt()),
+            ema_rate: D::T::from_f64(rule.ema_rate),
+            grad_scale: D::T::from_f64(rule.grad_scale),
         };
         let [m, v] = part.state else { unreachable!("two buffers, as `buffers` says") };
-        simd::adam_step(&coefficients, part.weights, m, v, part.ema, part.gradient);
+        D::adam_step(&coefficients, part.weights, m, v, part.ema, part.gradient);
     }
 }

@@ -11,7 +11,6 @@ pub use adam::Adam;
 
 use crate::config::TrainConfig;
 use crate::device::{Grads, HostDevice, Layout, Params, Real, Tensor};
-use crate::simd;
 
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +38,7 @@ pub struct WeightPart<'a, T> {
 }
 
 /// What an update makes of a gradient.
-pub trait Optimizer<T: Real>: Send + Sync {
+pub trait Optimizer<D: HostDevice>: Send + Sync {
     /// Names of the buffers it keeps for each weight, at most three; zeros at first. Checkpoints know them by these names.
     fn buffers(&self) -> &'static [&'static str];
 
@@ -49,58 +48,58 @@ pub trait Optimizer<T: Real>: Send + Sync {
     }
 
     /// Sees a whole matrix before the sweep: its state, and its gradient, which it may replace by another direction.
-    fn whole(&self, _tensor: &Tensor, _rule: &UpdateRule, _state: &mut [&mut [T]], _gradient: &mut [T]) {}
+    fn whole(&self, _tensor: &Tensor, _rule: &UpdateRule, _state: &mut [&mut [D::T]], _gradient: &mut [D::T]) {}
 
     /// Updates some elements of a tensor, and their EMA: `ema ← rate · ema + (1 − rate) · weights`.
-    fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, T>);
+    fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, D::T>);
 }
 
 /// The optimizer that a configuration asks for.
-pub fn optimizer<T: Real>(config: &TrainConfig) -> Box<dyn Optimizer<T>> {
+pub fn optimizer<D: HostDevice>(config: &TrainConfig) -> Box<dyn Optimizer<D>> {
     Box::new(Adam::new(config))
 }
 
 /// An optimizer and its buffers, in the flat order of the weights.
-pub struct OptimizerState<T> {
-    rule: Box<dyn Optimizer<T>>,
-    buffers: Vec<Vec<T>>,
+pub struct OptimizerState<D: HostDevice> {
+    rule: Box<dyn Optimizer<D>>,
+    buffers: Vec<Vec<D::T>>,
 }
 
-impl<T: Real> OptimizerState<T> {
+impl<D: HostDevice> OptimizerState<D> {
     /// Buffers of zeros for a layout.
-    pub fn new(rule: Box<dyn Optimizer<T>>, layout: &Layout) -> Self {
-        let buffers = rule.buffers().iter().map(|_| vec![T::ZERO; layout.len()]).collect();
+    pub fn new(rule: Box<dyn Optimizer<D>>, layout: &Layout) -> Self {
+        let buffers = rule.buffers().iter().map(|_| vec![D::T::ZERO; layout.len()]).collect();
         Self { rule, buffers }
     }
 
     /// Name and values of every buffer.
-    pub fn buffers(&self) -> impl Iterator<Item = (&'static str, &[T])> {
+    pub fn buffers(&self) -> impl Iterator<Item = (&'static str, &[D::T])> {
         self.rule.buffers().iter().copied().zip(self.buffers.iter().map(Vec::as_slice))
     }
 
     /// The same, for writing.
-    pub fn buffers_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [T])> {
+    pub fn buffers_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [D::T])> {
         self.rule.buffers().iter().copied().zip(self.buffers.iter_mut().map(Vec::as_mut_slice))
     }
 
     /// Bytes that an update moves: weights, buffers and EMA read and written, the gradient read, packed weights written.
     pub fn sweep_bytes(&self, layout: &Layout, packed_bytes: usize) -> f64 {
         let arrays = 2 * (2 + self.buffers.len()) + 1;
-        ((arrays * size_of::<T>() + 2 * packed_bytes) * layout.n_weights()) as f64
+        ((arrays * size_of::<D::T>() + 2 * packed_bytes) * layout.n_weights()) as f64
     }
 
     /// One update of all trained tensors and of their EMA. A rule that changes directions does so in `grads`.
-    pub fn update<D: HostDevice<T = T>>(
+    pub fn update(
         &mut self,
         rule: &UpdateRule,
         params: &mut Params<D>,
-        ema: &mut [T],
+        ema: &mut [D::T],
         grads: &mut Grads<D>,
     ) {
         let layout = params.layout().clone();
         for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
             let own = self.rule.rule_of(tensor, rule);
-            let mut state: Vec<&mut [T]> = self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
+            let mut state: Vec<&mut [D::T]> = self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
             self.rule.whole(tensor, &own, &mut state, &mut grads.values_mut()[tensor.range()]);
         }
         let gradient = grads.values();
@@ -111,7 +110,7 @@ impl<T: Real> OptimizerState<T> {
                     $($buffers => {
                         let mut buffers = self.buffers.iter_mut().map(Vec::as_mut_slice);
                         let mut arrays = std::iter::once(ema).chain(&mut buffers);
-                        let arrays: [&mut [T]; $arrays] =
+                        let arrays: [&mut [D::T]; $arrays] =
                             std::array::from_fn(|_| arrays.next().expect("the EMA and the buffers"));
                         params.sweep::<$arrays, $all>(arrays, |tensor, range, [weights, ema, state @ ..]| {
                             if tensor.trained {
@@ -131,14 +130,14 @@ impl<T: Real> OptimizerState<T> {
 
 /// The first tensor in whose gradient something is not finite, for a message.
 pub fn non_finite_tensor<D: HostDevice>(grads: &Grads<D>) -> String {
-    let is_finite = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]).is_finite();
+    let is_finite = |tensor: &&Tensor| D::sum_squares(&grads.values()[tensor.range()]).is_finite();
     let tensor = grads.layout().tensors().iter().find(|tensor| !is_finite(tensor));
     format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
 }
 
 /// The tensor with the largest gradient, for a message.
 pub fn largest_gradient<D: HostDevice>(grads: &Grads<D>) -> String {
-    let size = |tensor: &&Tensor| simd::sum_squares(&grads.values()[tensor.range()]);
+    let size = |tensor: &&Tensor| D::sum_squares(&grads.values()[tensor.range()]);
     let tensors = grads.layout().tensors().iter();
     let tensor = tensors.max_by(|a, b| size(a).total_cmp(&size(b)));
     format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
