@@ -13,8 +13,8 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{experts, fixed_point, losses, tables};
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over, ParamId, Params,
-    Precision, Real, Runs, Space, SwiGlu,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Runs, Space, SwiGlu,
 };
 use crate::simd::{self, AddRmsNorm, RopeTable, Side, SwigluOperands, Weight};
 use deferred::Deferred;

@@ -20,8 +20,8 @@ pub use losses::argmax;
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, Update, change_in_pieces,
+    AdamCoefficients, AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, Update, change_in_pieces,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::device::{
-    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Update, Usage,
+    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
 

@@ -89,17 +89,12 @@ impl<D: HostDevice> OptimizerState<D> {
     }
 
     /// One update of all trained tensors and of their EMA. A rule that changes directions does so in `grads`.
-    pub fn update(
-        &mut self,
-        rule: &UpdateRule,
-        params: &mut Params<D>,
-        ema: &mut [D::T],
-        grads: &mut Grads<D>,
-    ) {
+    pub fn update(&mut self, rule: &UpdateRule, params: &mut Params<D>, ema: &mut [D::T], grads: &mut Grads<D>) {
         let layout = params.layout().clone();
         for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
             let own = self.rule.rule_of(tensor, rule);
-            let mut state: Vec<&mut [D::T]> = self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
+            let mut state: Vec<&mut [D::T]> =
+                self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
             self.rule.whole(tensor, &own, &mut state, &mut grads.values_mut()[tensor.range()]);
         }
         let gradient = grads.values();
