@@ -32,7 +32,7 @@
 //! | [`puzzle`] | rules, solvers, generators and symmetries; no word about models | [`puzzle::sudoku`] |
 //! | [`config`] | one experiment = one [`Config`](config::Config): presets, files of differences, `--set` | [`config::Config::resolve`] |
 //! | [`dataset`] | the published layout on disk, import, audit, the way to a batch | [`dataset::Dataset`] |
-//! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::Weight`] |
+//! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::PackedWeight`] |
 //! | [`tape`] | reverse-mode differentiation: a dozen fat operations over one arena | [`tape::Tape`], [`tape::ops`] |
 //! | [`model`] | embedding, blocks, heads, and the recursion as data | [`model::Schedule`] |
 //! | [`train`] | lanes, halting, the order of summation, optimizers, the run | [`train::Lane`], [`train::Trainer`] |
