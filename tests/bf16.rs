@@ -2,7 +2,7 @@
 //! bounds, and it is the same model on every instruction set.
 //!
 //! Both tests look at the first supervision step of each case: logits, losses and gradients from the published weights
-//! and inputs. Later steps amplify any difference (`ARCHITECTURE.md`, "Orders of summation").
+//! and inputs. Later steps amplify any difference (`ARCHITECTURE.md`, "f64 judges f32").
 
 mod common;
 
@@ -31,7 +31,7 @@ const FACTOR: f64 = 4.0;
 const BOUND: Distance = Distance { logits: 0.6, loss: 0.025, gradient: 0.15, turn: 0.004 };
 
 /// The same where positions are mixed by an MLP: that recursion makes a difference about 300 times as large in one step
-/// (`ARCHITECTURE.md`, "Orders of summation"), so 2⁻⁹ is no small one.
+/// (`ARCHITECTURE.md`, "f64 judges f32"), so 2⁻⁹ is no small one.
 const BOUND_MLP_T: Distance = Distance { logits: 2.2, loss: 0.07, gradient: 1.0, turn: 0.3 };
 
 /// Two paths without bf16 dot products: the same products of the same rounded numbers; sums of a row's elements (norms,

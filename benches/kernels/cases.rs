@@ -2,13 +2,14 @@
 
 use gemm::Parallelism;
 use trm::simd::{
-    AttentionShape, Precision, RopeTable, Side, SwigluOperands, Weight, attention_backward, attention_forward,
-    gathered_gate_up_len, gathered_len, swiglu, swiglu_backward, swiglu_saved_len, weight_grad_rows,
+    AttentionShape, Matrix, PackedWeight, Precision, RopeTable, Side, SwigluOperands, add_weight_grad,
+    attention_backward, attention_forward, deferred_gate_up_len, deferred_len, gemm, swiglu, swiglu_backward,
+    swiglu_saved_len,
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20: two lanes' worth),
-/// a 30×30 maze or ARC grid.
-const ROWS: [(&str, usize, usize, usize); 12] = [
+/// a 30×30 maze or ARC grid; and a square of 1024.
+const ROWS: [(&str, usize, usize, usize); 13] = [
     ("gate_up D512", 388, 512, 3072),
     ("down D512", 388, 1536, 512),
     ("qkv D512", 388, 512, 1536),
@@ -21,16 +22,7 @@ const ROWS: [(&str, usize, usize, usize); 12] = [
     ("lm_head D512", 388, 512, 11),
     ("gate_up L916", 916, 512, 3072),
     ("down L916", 916, 1536, 512),
-];
-
-/// `W [out, in] · X [in, n]`: positions of L 97, 37, 20.
-const COLS: [(&str, usize, usize, usize); 6] = [
-    ("gate_up L97", 1024, 97, 512),
-    ("down L97", 97, 512, 512),
-    ("gate_up L37", 512, 37, 96),
-    ("down L37", 37, 256, 96),
-    ("gate_up L20", 512, 20, 128),
-    ("down L20", 20, 256, 128),
+    ("square 1024", 1024, 1024, 1024),
 ];
 
 pub fn values(n: usize) -> Vec<f32> {
@@ -44,8 +36,7 @@ pub fn values(n: usize) -> Vec<f32> {
 
 /// One weight with everything its three products need.
 pub struct Product {
-    pub weight: Weight<f32>,
-    pub side: Side,
+    pub weight: PackedWeight<f32>,
     pub precision: Precision,
     values: Vec<f32>,
     x: Vec<f32>,
@@ -53,74 +44,71 @@ pub struct Product {
     y: Vec<f32>,
     dx: Vec<f32>,
     dw: Vec<f32>,
-    pub other: usize,
+    pub rows: usize,
 }
 
 impl Product {
-    pub fn new(side: Side, precision: Precision, n_out: usize, n_in: usize, other: usize) -> Self {
-        let mut weight = Weight::with(n_out, n_in, side, precision);
+    pub fn new(precision: Precision, n_out: usize, n_in: usize, rows: usize) -> Self {
+        let mut weight = PackedWeight::new(n_out, n_in, Side::Rows, precision);
         let w = values(n_out * n_in);
         weight.pack(&w);
-        let (x, dy) = (values(other * n_in), values(other * n_out));
+        let (x, dy) = (values(rows * n_in), values(rows * n_out));
         let (y, dx, dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
-        Self { weight, side, precision, values: w, x, dy, y, dx, dw, other }
+        Self { weight, precision, values: w, x, dy, y, dx, dw, rows }
     }
 
     pub fn flops(&self) -> f64 {
-        2.0 * (self.values.len() * self.other) as f64
+        2.0 * (self.values.len() * self.rows) as f64
     }
 
     pub fn forward(&mut self) {
-        match self.side {
-            Side::Cols => self.weight.forward_cols(&self.x, &mut self.y),
-            _ => self.weight.forward_rows(&self.x, &mut self.y, None),
-        }
+        self.weight.forward_rows(&self.x, &mut self.y, None, 1);
     }
 
     pub fn backward(&mut self) {
-        match self.side {
-            Side::Cols => self.weight.backward_cols(&self.dy, &mut self.dx, true),
-            _ => self.weight.backward_rows(&self.dy, &mut self.dx, true),
-        }
+        self.weight.backward_rows(&self.dy, &mut self.dx, true);
     }
 
     pub fn gradient(&mut self) {
         let shape = self.weight.shape();
-        weight_grad_rows(self.precision, shape, 1.0, &self.dy, &self.x, &mut self.dw);
+        add_weight_grad(self.precision, shape, &self.dy, &self.x, &mut self.dw);
+    }
+
+    /// The forward product from matrices as they lie in memory: packing is part of it, as it is in other crates.
+    pub fn plain(&mut self) {
+        let (n_out, n_in) = self.weight.shape();
+        let x = Matrix::new(&self.x, self.rows, n_in);
+        gemm(x, Matrix::new(&self.values, n_out, n_in).transposed(), &mut self.y, false, 1);
     }
 
     /// The forward product by another crate.
     pub fn peer(&mut self, library: Library) {
         let (n_out, n_in) = self.weight.shape();
-        let (out, inner, other) = (n_out as isize, n_in as isize, self.other as isize);
+        let (out, inner) = (n_out as isize, n_in as isize);
         let (w, x, y) = (self.values.as_ptr(), self.x.as_ptr(), self.y.as_mut_ptr());
-        // y [m, n] = a [m, inner] · b [inner, n]; strides of rows and columns.
-        let (m, n, a, a_rows, b, (b_rows, b_cols), y_rows) = match self.side {
-            Side::Cols => (n_out, self.other, w, inner, x, (other, 1), other),
-            _ => (self.other, n_out, x, inner, w, (1, inner), out),
-        };
         // SAFETY: the slices hold the matrices these shapes and strides describe.
         unsafe {
             match library {
                 Library::Matrixmultiply => {
-                    matrixmultiply::sgemm(m, n_in, n, 1.0, a, a_rows, 1, b, b_rows, b_cols, 0.0, y, y_rows, 1);
+                    matrixmultiply::sgemm(self.rows, n_in, n_out, 1.0, x, inner, 1, w, 1, inner, 0.0, y, out, 1);
                 }
                 Library::Gemm { threads } => {
                     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+                    let (m, n) = (self.rows, n_out);
                     gemm::gemm(
                         m,
                         n,
                         n_in,
                         y,
                         1,
-                        y_rows,
+                        out,
                         false,
-                        a,
+                        x,
                         1,
-                        a_rows,
-                        b,
-                        b_cols,
-                        b_rows,
+                        inner,
+                        w,
+                        inner,
+                        1,
                         0.0,
                         1.0,
                         false,
@@ -142,10 +130,7 @@ pub enum Library {
 }
 
 pub fn products(precision: Precision) -> impl Iterator<Item = (&'static str, Product)> {
-    let rows = ROWS.iter().map(move |&(name, m, k, n)| (name, Product::new(Side::Rows, precision, n, k, m)));
-    let cols =
-        COLS.iter().map(move |&(name, out, inner, n)| (name, Product::new(Side::Cols, precision, out, inner, n)));
-    rows.chain(cols)
+    ROWS.iter().map(move |&(name, m, k, n)| (name, Product::new(precision, n, k, m)))
 }
 
 /// Attention of one shard: its inputs, and everything it writes.
@@ -187,7 +172,7 @@ impl Attention {
     pub fn backward(&mut self) {
         self.d_qkv.fill(0.0);
         let Self { precision, shape, rope, qkv, out, lse, d_out, d_qkv } = self;
-        attention_backward(*precision, shape, Some(rope), qkv, out, lse, d_out, d_qkv, [1.0; 3]);
+        attention_backward(*precision, shape, Some(rope), qkv, out, lse, d_out, d_qkv);
     }
 }
 
@@ -221,9 +206,8 @@ impl Lines {
 /// packed operands of the weights' gradients. What is saved and packed belongs to one of 14 uses (seven calls of two
 /// blocks), so that it comes from memory and goes there, as in a step.
 pub struct Swiglu {
-    side: Side,
-    gate_up: Weight<f32>,
-    down: Weight<f32>,
+    gate_up: PackedWeight<f32>,
+    down: PackedWeight<f32>,
     /// Calls a turn: one over the features of all rows, or one over the positions of each sequence.
     times: usize,
     x: Vec<f32>,
@@ -242,20 +226,19 @@ impl Swiglu {
     const USES: usize = 14;
 
     fn new(precision: Precision, side: Side, width: usize, inner: usize, vectors: usize, times: usize) -> Self {
-        let mut gate_up = Weight::gate_up(inner, width, side, precision);
-        let mut down = Weight::with(width, inner, side, precision);
+        let mut gate_up = PackedWeight::gate_up(inner, width, side, precision);
+        let mut down = PackedWeight::new(width, inner, side, precision);
         gate_up.pack(&values(2 * inner * width));
         down.pack(&values(inner * width));
-        let saved_len = swiglu_saved_len(&gate_up, side, vectors);
+        let saved_len = swiglu_saved_len(&gate_up, vectors);
         let [(dy_len, a_len), (x_len, dh_len)] = [
-            gathered_len::<f32>(precision, (width, inner), vectors),
-            gathered_gate_up_len::<f32>(precision, (2 * inner, width), vectors),
+            deferred_len::<f32>(precision, (width, inner), vectors),
+            deferred_gate_up_len::<f32>(precision, (2 * inner, width), vectors),
         ];
         let operand_lens = [dy_len, a_len, x_len, dh_len];
         let n = vectors * width;
         let uses = Self::USES * times;
         Self {
-            side,
             gate_up,
             down,
             times,
@@ -279,14 +262,14 @@ impl Swiglu {
 
     pub fn detached(&mut self) {
         for _ in 0..self.times {
-            swiglu(self.side, &self.gate_up, &self.down, &self.x, None, &mut self.y, None);
+            swiglu(&self.gate_up, &self.down, &self.x, None, &mut self.y, None, 1);
         }
     }
 
     pub fn recorded(&mut self) {
         for i in self.next_use() {
             let saved = Some(self.saved[i].first(self.saved_len));
-            swiglu(self.side, &self.gate_up, &self.down, &self.x, saved, &mut self.y, None);
+            swiglu(&self.gate_up, &self.down, &self.x, saved, &mut self.y, None, 1);
         }
     }
 
@@ -298,7 +281,7 @@ impl Swiglu {
             let to = SwigluOperands { down, gate_up: [c.first(x_len), d.first(dh_len)] };
             let saved = self.saved[i].first(self.saved_len);
             let weights = (&self.gate_up, &self.down);
-            swiglu_backward(self.side, weights, [1.0, 1.0], (&self.dy, saved, &self.x), to, Some(&mut self.dx));
+            swiglu_backward(weights, (&self.dy, saved, &self.x), to, Some(&mut self.dx));
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use trm::simd::{
-    AdamCoefficients, Precision, Side, Update, Weight, adam_step, add_rmsnorm_cols, add_rmsnorm_rows, fma_limit,
+    AdamCoefficients, PackedWeight, Precision, Side, Update, adam_step, add_rmsnorm_cols, add_rmsnorm_rows, fma_limit,
 };
 
 use crate::cases::{self, Library, Product, values};
@@ -29,8 +29,8 @@ fn best(mut work: impl FnMut()) -> f64 {
 pub fn kernels(precision: Precision) {
     let limit = fma_limit(precision, 0.5);
     println!("\n{} {precision:?}, one thread, FMA limit {limit:.0} GFLOP/s", trm::simd::isa());
-    println!("| product | forward | backward | weight gradient | matrixmultiply f32 | gemm f32 |");
-    println!("|---|---|---|---|---|---|");
+    println!("| product | forward | backward | weight gradient | plain f32 | matrixmultiply f32 | gemm f32 |");
+    println!("|---|---|---|---|---|---|---|");
     let figure = |flops: f64, time: f64| {
         let gflops = flops / time / 1e9;
         format!("{gflops:.0} ({:.0} %)", 100.0 * gflops / limit)
@@ -40,14 +40,15 @@ pub fn kernels(precision: Precision) {
         let forward = figure(flops, best(|| case.forward()));
         let backward = figure(flops, best(|| case.backward()));
         let gradient = figure(flops, best(|| case.gradient()));
+        let plain = flops / best(|| case.plain()) / 1e9;
         let [matrixmultiply, gemm] = [Library::Matrixmultiply, Library::Gemm { threads: 1 }]
             .map(|library| flops / best(|| case.peer(library)) / 1e9);
-        println!("| {name} | {forward} | {backward} | {gradient} | {matrixmultiply:.0} | {gemm:.0} |");
+        println!("| {name} | {forward} | {backward} | {gradient} | {plain:.0} | {matrixmultiply:.0} | {gemm:.0} |");
     }
     for (name, mut case) in cases::attentions(precision) {
         let flops = case.flops();
         let forward = figure(flops, best(|| case.forward()));
-        println!("| {name} | {forward} | {} | | | |", figure(2.0 * flops, best(|| case.backward())));
+        println!("| {name} | {forward} | {} | | | | |", figure(2.0 * flops, best(|| case.backward())));
     }
     println!("\n| | detached | recorded | backward without weight gradients |\n|---|---|---|---|");
     for (name, mut case) in cases::swiglus(precision) {
@@ -80,7 +81,7 @@ pub fn elementwise() {
         grad_scale: 1.0,
     };
     report("adam_step (atan2)", n, best(|| adam_step(&c, &mut p, &mut m, &mut v, &mut e, &g)));
-    let (mut w, values) = (Weight::with(3072, 512, Side::Rows, Precision::F32), values(3072 * 512));
+    let (mut w, values) = (PackedWeight::new(3072, 512, Side::Rows, Precision::F32), values(3072 * 512));
     report("pack, forward and backward", 3072 * 512, best(|| w.pack(&values)));
 }
 
@@ -111,12 +112,12 @@ pub fn products(threads: usize) {
                 let mut others = [None; 2];
                 if precision == Precision::F32 {
                     let matrixmultiply = |case: &mut Product| case.peer(Library::Matrixmultiply);
-                    let mut whole = Product::new(case.side, precision, n_out, n_in, case.other * threads);
+                    let mut whole = Product::new(precision, n_out, n_in, case.rows * threads);
                     let gemm = whole.flops() / best(|| whole.peer(Library::Gemm { threads })) / 1e9;
                     others = [Some(together(precision, index, threads, matrixmultiply)), Some(gemm)];
                 }
                 rows.push(json!({
-                    "name": name, "rows": case.other, "in": n_in, "out": n_out,
+                    "name": name, "rows": case.rows, "in": n_in, "out": n_out,
                     "threads": threads, "precision": if precision == Precision::F32 { "f32" } else { "bf16" },
                     "limit_gflops": limit, "trm": ours, "matrixmultiply": others[0], "gemm": others[1],
                 }));

@@ -1,47 +1,37 @@
 //! Memory of a device that computes on the host: one growing piece, read and written block by block.
 
 use super::{ALIGNMENT, Block, Space};
-use crate::simd::{self, Real};
+use crate::simd::{Aligned, LINE, Real};
 
-/// The unit of allocation, so that every block starts on a cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line<T>([T; ALIGNMENT]);
+const _: () = assert!(ALIGNMENT == LINE, "blocks start on cache lines, as the memory does");
 
 /// Elements in one piece, and what of them is in use.
 pub(super) struct HostMemory<T> {
-    lines: Vec<Line<T>>,
+    elements: Aligned<T>,
     pub space: Space,
 }
 
 impl<T> Default for HostMemory<T> {
     fn default() -> Self {
-        Self { lines: Vec::new(), space: Space::default() }
+        Self { elements: Aligned::new(), space: Space::default() }
     }
 }
 
 impl<T: Real> HostMemory<T> {
     /// Grows to what has been handed out.
     pub fn reserve(&mut self) {
-        let lines = self.space.extent().div_ceil(ALIGNMENT);
-        if lines > self.lines.len() {
-            // `reserve` doubles the reservation when it must; what is not yet used costs address space only.
-            simd::reserve(&mut self.lines, lines);
-            self.lines.resize(lines, Line([T::ZERO; ALIGNMENT]));
-        }
+        // What is reserved ahead and not yet used costs address space only.
+        self.elements.at_least(self.space.extent());
     }
 
     /// Bytes in use.
     pub fn size_bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line<T>>()
+        self.elements.len() * size_of::<T>()
     }
 
     /// The elements of a block.
     pub fn get(&self, block: Block) -> &[T] {
-        // SAFETY: `Line<T>` is `ALIGNMENT` elements of T without padding, all initialised.
-        let elements =
-            unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<T>(), self.lines.len() * ALIGNMENT) };
-        &elements[block.offset()..block.offset() + block.len()]
+        &self.elements.as_slice()[block.offset()..block.offset() + block.len()]
     }
 
     /// The elements of a block, for writing.
@@ -59,16 +49,15 @@ impl<T: Real> HostMemory<T> {
         reads: [Block; R],
         writes: [Block; W],
     ) -> ([&[T]; R], [&mut [T]; W]) {
-        let elements = self.lines.len() * ALIGNMENT;
+        let elements = self.elements.len();
         for (i, write) in writes.iter().enumerate() {
             let clash = reads.iter().chain(&writes[..i]).any(|other| other.overlaps(*write));
             assert!(!clash, "a block is written and used twice at the same time");
         }
         let inside = reads.iter().chain(&writes).all(|b| b.offset() + b.len() <= elements);
         assert!(inside, "a block reaches past its memory");
-        let base = self.lines.as_mut_ptr().cast::<T>();
-        // SAFETY: `Line<T>` is `ALIGNMENT` elements of T without padding, all initialised, so `base` addresses `elements`
-        // of them; every block was checked to lie inside. Written blocks are disjoint from all others, and the
+        let base = self.elements.as_mut_ptr();
+        // SAFETY: `base` addresses `elements` initialised elements; every block was checked to lie inside. Written blocks are disjoint from all others, and the
         // exclusive borrow of `self` lives as long as the slices.
         unsafe {
             (

@@ -119,9 +119,14 @@ impl<D: Device> Lanes<D> {
         self.pool.broadcast(|thread| work(thread.index()))
     }
 
-    /// The FMA limit of all lanes at once, in GFLOP/s: what MFU is measured against.
+    /// The FMA limit of each lane, in GFLOP/s, measured on all at once.
+    pub fn fma_limits(&self, precision: Precision, seconds: f64) -> Vec<f64> {
+        self.each(|_| simd::fma_limit(precision, seconds))
+    }
+
+    /// The FMA limit of all lanes together, in GFLOP/s, measured once: what MFU is measured against.
     pub fn fma_limit(&self, precision: Precision, seconds: f64) -> f64 {
-        self.each(|_| simd::fma_limit(precision, seconds)).into_iter().sum()
+        self.fma_limits(precision, seconds).into_iter().sum()
     }
 
     /// Gives every NUMA node a copy of the weights in the device's form, made by a thread of that node.

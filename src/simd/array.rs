@@ -2,6 +2,7 @@
 //!
 //! They are the portable path of f32, and all of f64 (checking), whose `exp`, `exp2` and `atan2` are libm's.
 
+use super::format::Rounded;
 use super::vector::{Kernel, Simd};
 use super::{Real, math};
 
@@ -37,6 +38,7 @@ impl<T: Real> Simd for Array<T> {
     type Block = [[T; LANES]; LANES];
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 6;
+    type Bf16 = Rounded;
 
     #[inline(always)]
     fn call<K: Kernel<T>>(self, kernel: K) -> K::Output {
@@ -97,7 +99,7 @@ impl<T: Real> Simd for Array<T> {
     }
     #[inline(always)]
     fn round(self, a: Self::V) -> Self::V {
-        // Adding 1.5·2²³ leaves no room for a fraction; integers this large are not asked for.
+        // Adding 1.5·2²³ leaves no room for a fraction; integers this large do not occur.
         let magic = T::from_f64(if size_of::<T>() == 4 { 12_582_912.0 } else { 6_755_399_441_055_744.0 });
         lanes!(|a| a + magic - magic)
     }

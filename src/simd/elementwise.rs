@@ -1,13 +1,12 @@
 //! Loops over whole slices: sums, scalings and the SwiGLU activation.
 
 use super::Real;
-use super::gemm;
 use super::vector::{Kernel, Simd, dispatch, sweep};
 
-/// `out ← a + b`.
+/// `out ← a + b`; equal lengths, as everywhere here.
 pub fn add<T: Real>(a: &[T], b: &[T], out: &mut [T]) {
     assert!(a.len() == out.len() && b.len() == out.len());
-    dispatch(Add { a, b, out });
+    dispatch(SumOf { a, b, out });
 }
 
 /// `dst ← dst + src`.
@@ -18,18 +17,18 @@ pub fn add_assign<T: Real>(dst: &mut [T], src: &[T]) {
 /// `dst ← dst + alpha · src`.
 pub fn axpy<T: Real>(dst: &mut [T], alpha: T, src: &[T]) {
     assert_eq!(dst.len(), src.len());
-    dispatch(Axpy { dst, alpha, src });
+    dispatch(AddScaled { dst, alpha, src });
 }
 
 /// `dst ← alpha · dst`.
 pub fn scale<T: Real>(dst: &mut [T], alpha: T) {
-    dispatch(Scale { dst, alpha });
+    dispatch(ScaleInPlace { dst, alpha });
 }
 
 /// `Σ a·b`, in a fixed order.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     assert_eq!(a.len(), b.len());
-    dispatch(Dot { a, b })
+    dispatch(DotProduct { a, b })
 }
 
 /// `Σ a²` in f64, in a fixed order.
@@ -37,37 +36,13 @@ pub fn sum_squares<T: Real>(a: &[T]) -> f64 {
     dispatch(SumSquares { a })
 }
 
-/// `to ← to + fromᵀ`: from is `[rows, columns]`.
-pub fn add_transposed<T: Real>(from: &[T], (rows, columns): (usize, usize), to: &mut [T]) {
-    assert!(from.len() == rows * columns && to.len() == from.len(), "shapes");
-    dispatch(AddTransposed { from, rows, columns, to });
-}
-
-struct AddTransposed<'a, T> {
-    from: &'a [T],
-    rows: usize,
-    columns: usize,
-    to: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for AddTransposed<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        let Self { from, rows, columns, to } = self;
-        if !to.is_empty() {
-            gemm::add_transposed(s, (columns, rows), from, columns, to, rows, true);
-        }
-    }
-}
-
-struct Add<'a, T> {
+struct SumOf<'a, T> {
     a: &'a [T],
     b: &'a [T],
     out: &'a mut [T],
 }
 
-impl<T: Real> Kernel<T> for Add<'_, T> {
+impl<T: Real> Kernel<T> for SumOf<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -76,13 +51,13 @@ impl<T: Real> Kernel<T> for Add<'_, T> {
     }
 }
 
-struct Axpy<'a, T> {
+struct AddScaled<'a, T> {
     dst: &'a mut [T],
     alpha: T,
     src: &'a [T],
 }
 
-impl<T: Real> Kernel<T> for Axpy<'_, T> {
+impl<T: Real> Kernel<T> for AddScaled<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -92,12 +67,12 @@ impl<T: Real> Kernel<T> for Axpy<'_, T> {
     }
 }
 
-struct Scale<'a, T> {
+struct ScaleInPlace<'a, T> {
     dst: &'a mut [T],
     alpha: T,
 }
 
-impl<T: Real> Kernel<T> for Scale<'_, T> {
+impl<T: Real> Kernel<T> for ScaleInPlace<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -107,12 +82,12 @@ impl<T: Real> Kernel<T> for Scale<'_, T> {
     }
 }
 
-struct Dot<'a, T> {
+struct DotProduct<'a, T> {
     a: &'a [T],
     b: &'a [T],
 }
 
-impl<T: Real> Kernel<T> for Dot<'_, T> {
+impl<T: Real> Kernel<T> for DotProduct<'_, T> {
     type Output = T;
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) -> T {

@@ -18,7 +18,7 @@ pub enum Isa {
     Portable,
     /// AVX2 and FMA: 8 lanes of f32.
     Avx2,
-    /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32; bf16 products are f32 products of rounded numbers.
+    /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32; bf16 products are f32 products of rounded elements.
     Avx512,
     /// AVX-512 with bf16 dot products.
     Avx512Bf16,

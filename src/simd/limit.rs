@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::pack::Precision;
+use super::format::{Format, Precision, in_format};
 use super::vector::{Kernel, Simd, dispatch};
 
 const ROUNDS: usize = 4096;
@@ -34,43 +34,32 @@ impl Kernel<f32> for MultiplyAdds {
     #[inline(always)]
     fn run<S: Simd<T = f32>>(self, s: S) -> usize {
         // As many independent sums as registers allow, so that the latency is hidden.
-        match (self.precision, S::LANES) {
-            (Precision::Bf16, _) if S::DOTS => chains::<S, true, 24>(s),
-            (_, 16) => chains::<S, false, 24>(s),
-            _ => chains::<S, false, 12>(s),
+        let (many, few) = (Chains::<24>, Chains::<12>);
+        if S::LANES == 16 {
+            in_format!(self.precision, S, many.run(s))
+        } else {
+            in_format!(self.precision, S, few.run(s))
         }
     }
 }
 
-#[inline(always)]
-fn chains<S: Simd<T = f32>, const DOTS: bool, const CHAINS: usize>(s: S) -> usize {
-    let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(1e-30)));
-    let mut sums = [s.zero(); CHAINS];
-    for _ in 0..ROUNDS {
-        for sum in &mut sums {
-            *sum = if DOTS { s.dot_pairs(a, b, *sum) } else { s.fma(a, b, *sum) };
-        }
-    }
-    let mut total = sums[0];
-    for &sum in &sums[1..] {
-        total = s.add(total, sum);
-    }
-    black_box(s.sum(total));
-    S::LANES * CHAINS * if DOTS { 4 } else { 2 }
-}
+struct Chains<const N: usize>;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::simd::Isa;
-
-    #[test]
-    fn the_limit_is_a_positive_figure_on_every_path() {
-        for isa in Isa::available() {
-            for precision in [Precision::F32, Precision::Bf16] {
-                let limit = isa.run(|| fma_limit(precision, 0.0));
-                assert!(limit > 0.0 && limit.is_finite(), "{isa}: {limit}");
+impl<const N: usize> Chains<N> {
+    #[inline(always)]
+    fn run<S: Simd<T = f32>, F: Format<S>>(self, s: S) -> usize {
+        let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(1e-30)));
+        let mut sums = [s.zero(); N];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = F::multiply_add(s, a, b, *sum);
             }
         }
+        let mut total = sums[0];
+        for &sum in &sums[1..] {
+            total = s.add(total, sum);
+        }
+        black_box(s.sum(total));
+        S::LANES * N * 2 * F::STEPS
     }
 }

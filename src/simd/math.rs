@@ -24,7 +24,7 @@ fn horner<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f64; N]) -> S::
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; n·(upper part of ln 2) is exact, so r is accurate.
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
-    // Beyond these bounds the result is 0 or infinity anyway; not-a-number passes through both.
+    // Beyond these bounds the result is 0 or infinity anyway; NaN passes through both.
     let x = s.max(c(s, -105.0), x);
     let x = s.min(c(s, 90.0), x);
     let n = s.round(s.mul(x, c(s, std::f64::consts::LOG2_E)));
@@ -68,7 +68,7 @@ pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     s.scale_by_power(p, n)
 }
 
-/// `1 / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where e⁻ˣ is no number of f32 and the exact value less than 3e-39.
+/// `1 / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where e⁻ˣ overflows f32 and the exact value less than 3e-39.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     let one = c(s, 1.0);
@@ -81,19 +81,19 @@ pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(c(s, 1.0), s.exp(s.sub(s.zero(), x))))
 }
 
-/// `(dg, du, a)` of `a = silu(g)·u` from da; dg and du are multiplied by the scales.
+/// `(dg, du, a)` of `a = silu(g)·u` from da.
 #[inline(always)]
-pub fn silu_mul_backward<S: Simd>(s: S, (g, u): (S::V, S::V), d: S::V, scales: [S::V; 2]) -> (S::V, S::V, S::V) {
+pub fn silu_mul_backward<S: Simd>(s: S, (g, u): (S::V, S::V), d: S::V) -> (S::V, S::V, S::V) {
     let sigma = sigmoid(s, g);
     let silu = s.mul(g, sigma);
     // silu' = σ + silu·(1 − σ)
     let slope = s.fma(silu, s.sub(c(s, 1.0), sigma), sigma);
-    (s.mul(s.mul(scales[0], d), s.mul(u, slope)), s.mul(s.mul(scales[1], d), silu), s.mul(silu, u))
+    (s.mul(d, s.mul(u, slope)), s.mul(d, silu), s.mul(silu, u))
 }
 
 /// The angle of the point (x, y), x ≥ 0, within 4 ulp; 0 at the origin, and never beyond ±π/2.
 ///
-/// One division: the angle is turned by −π/4 or −π/2 first where that makes the quotient small (|q| ≤ tan π/8).
+/// One division: the angle is rotated by −π/4 or −π/2 first where that makes the quotient small (|q| ≤ tan π/8).
 #[inline(always)]
 pub fn atan2<S: Simd>(s: S, y: S::V, x: S::V) -> S::V {
     let a = s.abs(y);

@@ -15,12 +15,14 @@
 
 mod array;
 mod attention;
+mod deferred;
 mod elementwise;
-mod gathered;
+mod format;
 mod gemm;
 mod isa;
 mod limit;
 mod math;
+mod matrix;
 mod norm;
 mod optimizer;
 mod pack;
@@ -30,30 +32,31 @@ mod scratch;
 mod split;
 mod swiglu;
 mod tile;
+mod transpose;
 mod vector;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
-pub use elementwise::{add, add_assign, axpy, dot, scale, sum_squares};
-pub use gathered::{
-    Gathered, gate_up_grad_gathered, gather_rows, gathered_gate_up_len, gathered_len, weight_grad_gathered,
-    weight_grad_rows,
+pub use deferred::{
+    DeferredGrad, add_deferred, add_deferred_gate_up, add_weight_grad, deferred_gate_up_len, deferred_len,
+    pack_deferred,
 };
+pub use elementwise::{add, add_assign, axpy, dot, scale, sum_squares};
+pub use format::Precision;
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::fma_limit;
+pub use matrix::{Matrix, gemm};
 pub use norm::{
     AddRmsNorm, NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows,
 };
 pub use optimizer::{AdamCoefficients, Update, adam_step};
-pub use pack::Precision;
-pub use panels::update_weight;
+pub use pack::Side;
 pub use real::Real;
-pub use scratch::{prefer_large_pages, reserve};
-pub use split::in_parts;
+pub use scratch::{Aligned, LINE, prefer_large_pages, reserve};
 pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
-pub use weight::{Side, Weight};
+pub use weight::{PackedWeight, update_weight};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,4 @@
 //! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (SPEC "Block").
-//!
-//! Squares are rounded, then summed in the order of the published code's CPU kernels: see "Orders of summation" in
-//! `ARCHITECTURE.md`.
 
 use super::Real;
 use super::elementwise::dot_product;
@@ -13,14 +10,14 @@ pub const NORM_EPSILON: f64 = 1e-5;
 /// `x ← rmsnorm(h + x)` for each row of `width`; `inv_rms[row]` receives the factor, for the backward pass.
 pub fn add_rmsnorm_rows<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
     assert!(width > 0 && h.len() == x.len() && x.len() == width * inv_rms.len());
-    dispatch(Rows { width, h, x, inv_rms });
+    dispatch(AddNormRows { width, h, x, inv_rms });
 }
 
 /// The backward pass of [`add_rmsnorm_rows`], in place: with y the output and d its gradient,
-/// `d ← inv_rms · (d − scale · y · mean(d·y))`, the gradient of both summands. `scale` is 1 outside fault injection.
-pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T], scale: T) {
+/// `d ← inv_rms · (d − y · mean(d·y))`, the gradient of both summands.
+pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T]) {
     assert!(width > 0 && y.len() == d.len() && d.len() == width * inv_rms.len());
-    dispatch(RowsBackward { width, y, inv_rms, d, scale });
+    dispatch(NormRowsBackward { width, y, inv_rms, d });
 }
 
 /// `x ← rmsnorm(h + x)` over the positions of each sequence: x is `[sequences, positions, width]`, the mean of
@@ -28,11 +25,10 @@ pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &
 pub fn add_rmsnorm_cols<T: Real>(positions: usize, width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
     assert!(positions > 0 && width > 0);
     assert!(h.len() == x.len() && x.len() == positions * inv_rms.len() && inv_rms.len().is_multiple_of(width));
-    dispatch(Cols { positions, width, h, x, inv_rms });
+    dispatch(AddNormCols { positions, width, h, x, inv_rms });
 }
 
 /// The backward pass of [`add_rmsnorm_cols`], in place, as [`rmsnorm_backward_rows`]; `mean` is scratch `[width]`.
-#[allow(clippy::too_many_arguments)]
 pub fn rmsnorm_backward_cols<T: Real>(
     positions: usize,
     width: usize,
@@ -40,21 +36,20 @@ pub fn rmsnorm_backward_cols<T: Real>(
     inv_rms: &[T],
     d: &mut [T],
     mean: &mut [T],
-    scale: T,
 ) {
     assert!(positions > 0 && width > 0 && inv_rms.len().is_multiple_of(width));
     assert!(y.len() == d.len() && d.len() == positions * inv_rms.len() && mean.len() == width);
-    dispatch(ColsBackward { positions, width, y, inv_rms, d, mean, scale });
+    dispatch(NormColsBackward { positions, width, y, inv_rms, d, mean });
 }
 
-struct Rows<'a, T> {
+struct AddNormRows<'a, T> {
     width: usize,
     h: &'a [T],
     x: &'a mut [T],
     inv_rms: &'a mut [T],
 }
 
-impl<T: Real> Kernel<T> for Rows<'_, T> {
+impl<T: Real> Kernel<T> for AddNormRows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -69,17 +64,18 @@ fn rows<S: Simd>(s: S, width: usize, h: &[S::T], x: &mut [S::T], inv_rms: &mut [
     let count = S::T::from_f64(width as f64);
     for ((x, h), inv) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(inv_rms) {
         sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
-        *inv = S::T::ONE / Real::sqrt(sum_of_squares(s, x) / count + epsilon);
+        *inv = S::T::ONE / Real::sqrt(dot_product(s, x, x) / count + epsilon);
         let factor = s.splat(*inv);
         sweep!(S, x.len(), at => { at.store(s, x, s.mul(at.load(s, x), factor)) });
     }
 }
 
-/// Residual and norm as the end of a kernel that has just made `x`: `x ← rmsnorm(h + x)`, rows or sequence while they are in
-/// the cache.
+/// The epilogue of a kernel that makes `x`: residual and norm, `x ← rmsnorm(h + x)`, of rows or of a sequence while they are
+/// in the cache.
 pub struct AddRmsNorm<'a, T> {
+    /// The residual, of the shape of x.
     pub h: &'a [T],
-    /// One element a row, or per column of the sequence.
+    /// Receives `1 / rms`, for the backward pass: one element a row, or per column of the sequence.
     pub inv_rms: &'a mut [T],
 }
 
@@ -104,42 +100,21 @@ impl<T: Real> AddRmsNorm<'_, T> {
     }
 }
 
-/// `Σ x²`: eight sums side by side, then those in order.
-#[inline(always)]
-fn sum_of_squares<S: Simd>(s: S, x: &[S::T]) -> S::T {
-    const SUMS: usize = 8;
-    let mut sums = [s.zero(); 2];
-    sweep!(S, x.len(), at => {
-        let value = at.load(s, x);
-        let sum = &mut sums[if S::LANES < SUMS { at.start() / S::LANES % 2 } else { 0 }];
-        *sum = s.add(*sum, s.mul(value, value));
-    });
-    let mut lanes = [S::T::ZERO; 4 * SUMS];
-    s.store(&mut lanes, sums[0]);
-    s.store(&mut lanes[S::LANES..], sums[1]);
-    let (first, second) = lanes.split_at_mut(SUMS);
-    for (a, &b) in first.iter_mut().zip(&second[..if S::LANES > SUMS { SUMS } else { 0 }]) {
-        *a += b;
-    }
-    first[1..].iter().fold(first[0], |sum, &lane| sum + lane)
-}
-
-struct RowsBackward<'a, T> {
+struct NormRowsBackward<'a, T> {
     width: usize,
     y: &'a [T],
     inv_rms: &'a [T],
     d: &'a mut [T],
-    scale: T,
 }
 
-impl<T: Real> Kernel<T> for RowsBackward<'_, T> {
+impl<T: Real> Kernel<T> for NormRowsBackward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         let inv_width = T::from_f64(1.0 / self.width as f64);
         for ((d, y), &inv) in self.d.chunks_exact_mut(self.width).zip(self.y.chunks_exact(self.width)).zip(self.inv_rms)
         {
-            let mean = s.splat(self.scale * dot_product(s, d, y) * inv_width);
+            let mean = s.splat(dot_product(s, d, y) * inv_width);
             let inv = s.splat(inv);
             sweep!(S, d.len(), at => {
                 let centred = s.sub(at.load(s, d), s.mul(at.load(s, y), mean));
@@ -149,7 +124,7 @@ impl<T: Real> Kernel<T> for RowsBackward<'_, T> {
     }
 }
 
-struct Cols<'a, T> {
+struct AddNormCols<'a, T> {
     positions: usize,
     width: usize,
     h: &'a [T],
@@ -157,7 +132,7 @@ struct Cols<'a, T> {
     inv_rms: &'a mut [T],
 }
 
-impl<T: Real> Kernel<T> for Cols<'_, T> {
+impl<T: Real> Kernel<T> for AddNormCols<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -173,43 +148,45 @@ impl<T: Real> Kernel<T> for Cols<'_, T> {
 /// [`add_rmsnorm_cols`] of one sequence.
 #[inline(always)]
 fn sequence<S: Simd>(s: S, width: usize, h: &[S::T], x: &mut [S::T], inv: &mut [S::T]) {
-    let positions = x.len() / width;
-    let epsilon = s.splat(S::T::from_f64(NORM_EPSILON));
-    let count = s.splat(S::T::from_f64(positions as f64));
-    let one = s.splat(S::T::ONE);
-    sweep!(S, x.len(), at => { at.store(s, x, s.add(at.load(s, x), at.load(s, h))) });
+    /// Rows that a vector of sums stays in a register for.
+    const ROWS: usize = 4;
+    inv.fill(S::T::ZERO);
+    for (x, h) in x.chunks_mut(ROWS * width).zip(h.chunks(ROWS * width)) {
+        sweep!(S, width, at => {
+            let mut sum = at.load(s, inv);
+            for (x, h) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)) {
+                let value = s.add(at.load(s, x), at.load(s, h));
+                at.store(s, x, value);
+                sum = s.fma(value, value, sum);
+            }
+            at.store(s, inv, sum);
+        });
+    }
+    let (epsilon, one) = (s.splat(S::T::from_f64(NORM_EPSILON)), s.splat(S::T::ONE));
+    let factor = s.splat(S::T::from_f64(width as f64 / x.len() as f64));
     sweep!(S, width, at => {
-        let mut sums = [s.zero(); 4];
-        let whole = positions - positions % 4;
-        for (position, x) in x.chunks_exact(width).enumerate() {
-            let value = at.load(s, x);
-            let sum = &mut sums[if position < whole { position % 4 } else { 0 }];
-            *sum = s.add(*sum, s.mul(value, value));
-        }
-        let squares = s.add(s.add(s.add(sums[0], sums[1]), sums[2]), sums[3]);
-        at.store(s, inv, s.div(one, s.sqrt(s.add(s.div(squares, count), epsilon))));
+        at.store(s, inv, s.div(one, s.sqrt(s.fma(at.load(s, inv), factor, epsilon))));
     });
     for x in x.chunks_exact_mut(width) {
         sweep!(S, width, at => { at.store(s, x, s.mul(at.load(s, x), at.load(s, inv))) });
     }
 }
 
-struct ColsBackward<'a, T> {
+struct NormColsBackward<'a, T> {
     positions: usize,
     width: usize,
     y: &'a [T],
     inv_rms: &'a [T],
     d: &'a mut [T],
     mean: &'a mut [T],
-    scale: T,
 }
 
-impl<T: Real> Kernel<T> for ColsBackward<'_, T> {
+impl<T: Real> Kernel<T> for NormColsBackward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         let Self { positions, width, mean, .. } = self;
-        let factor = s.splat(self.scale * T::from_f64(1.0 / positions as f64));
+        let factor = s.splat(T::from_f64(1.0 / positions as f64));
         let per_sequence = positions * width;
         let sequences = self.d.chunks_exact_mut(per_sequence).zip(self.y.chunks_exact(per_sequence));
         for ((d, y), inv) in sequences.zip(self.inv_rms.chunks_exact(width)) {

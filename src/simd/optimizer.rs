@@ -1,4 +1,4 @@
-//! One sweep of Adam over a flat slice: weights, moments and moving average together.
+//! One sweep of Adam over a flat slice: weights, moments and EMA together.
 
 use super::Real;
 use super::vector::{Kernel, Simd, dispatch, sweep};
@@ -15,8 +15,11 @@ pub enum Update {
 /// Everything the sweep needs for update `t`, the bias corrections worked out.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamCoefficients<T> {
+    /// The rule.
     pub update: Update,
+    /// Decay of the first moment.
     pub beta1: T,
+    /// Decay of the second moment.
     pub beta2: T,
     /// `1 − lr·weight_decay`.
     pub decay: T,
@@ -24,7 +27,7 @@ pub struct AdamCoefficients<T> {
     pub step: T,
     /// `1 / √(1 − β2ᵗ)`.
     pub inv_sqrt_correction2: T,
-    /// μ of the moving average; 1 leaves it as it is.
+    /// μ of the EMA; 1 leaves it as it is.
     pub ema_rate: T,
     /// Factor on the gradient (clipping).
     pub grad_scale: T,

@@ -3,55 +3,21 @@
 //! Both operands of a product are collections of vectors along the summed index k: the left one's rows, the right
 //! one's columns. A panel interleaves a few of them, k outermost: `[k, width]`. Left panels are the micro-kernel's
 //! tile high ([`tile_heights`]), right panels its tile wide, the last one padded to whole vectors.
-//! In bf16 a unit of a panel holds two consecutive k (an odd last one is paired with zero), so the depth halves; on
-//! processors without bf16 dot products it holds one, rounded.
+//! What a unit of a panel holds is its [`Format`]: one k, or two consecutive ones (an odd last one is
+//! paired with zero), so that the depth halves.
 
 use super::Real;
+use super::format::Format;
 use super::vector::Simd;
 
-/// Number format of packed operands. Sums are always f32; f64 ignores it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Precision {
-    #[default]
-    F32,
-    /// Operands rounded to bf16 (to nearest, ties to even; the dot product instructions take denormals for 0).
-    Bf16,
+/// What a weight is applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Rows, `Y = X Wᵀ`: the weight is the right operand of products.
+    Rows,
+    /// Columns of a sequence, `Y = W X`, as [`swiglu`](super::swiglu()) over positions does: the weight is the left operand.
+    Cols,
 }
-
-/// What a unit of a panel is: a number as it is.
-pub const PLAIN: u8 = 0;
-/// A number rounded to bf16.
-pub const ROUNDED: u8 = 1;
-/// Two numbers rounded to bf16.
-pub const PAIRS: u8 = 2;
-
-/// Steps of the summed index in a unit.
-#[inline(always)]
-pub const fn per_unit(format: u8) -> usize {
-    if format == PAIRS { 2 } else { 1 }
-}
-
-/// Runs `$run::<S, FORMAT>($s)` in the format of a precision on the instruction set.
-macro_rules! in_format {
-    ($precision:expr, $simd:ty, |$format:ident| $run:expr) => {{
-        use $crate::simd::pack::{PAIRS, PLAIN, Precision, ROUNDED};
-        match $precision {
-            Precision::F32 => {
-                const $format: u8 = PLAIN;
-                $run
-            }
-            Precision::Bf16 if <$simd>::DOTS => {
-                const $format: u8 = PAIRS;
-                $run
-            }
-            Precision::Bf16 => {
-                const $format: u8 = ROUNDED;
-                $run
-            }
-        }
-    }};
-}
-pub(super) use in_format;
 
 /// Element (k, vector) of an operand lies at `k·along + vector·across`; one of the strides is 1.
 #[derive(Clone, Copy, Debug)]
@@ -133,20 +99,20 @@ pub fn padded<S: Simd>(n: usize) -> usize {
 
 /// Packs the `count ≤ width` vectors from `first` on, steps `k0..k0 + k`, into one panel of the given width.
 #[inline(always)]
-pub fn pack_panel<S: Simd, const FORMAT: u8>(
+pub fn pack_panel<S: Simd, F: Format<S>>(
     s: S,
     from: Strided<S::T>,
     (first, count, width): (usize, usize, usize),
     steps: (usize, usize),
     panel: &mut [S::T],
 ) {
-    pack_part::<S, FORMAT, false>(s, from, (first, count, width), width, steps, panel);
+    pack_part::<S, F, false>(s, from, (first, count, width), width, steps, panel);
 }
 
-/// As [`pack_panel`], into the first `width` of every `pitch` elements: a part of a wider panel. With `STREAM`, past the
-/// caches where vectors are the rows of the source: a fence must follow.
+/// As [`pack_panel`], into the first `width` of every `pitch` elements: a part of a wider panel. With `STREAM`,
+/// by non-temporal stores where vectors are the rows of the source: a fence must follow.
 #[inline(always)]
-pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
+pub fn pack_part<S: Simd, F: Format<S>, const STREAM: bool>(
     s: S,
     from: Strided<S::T>,
     (first, count, width): (usize, usize, usize),
@@ -154,7 +120,7 @@ pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
     (k0, k): (usize, usize),
     panel: &mut [S::T],
 ) {
-    let depth = k.div_ceil(per_unit(FORMAT));
+    let depth = k.div_ceil(F::STEPS);
     from.check(k0 + k, first + count);
     assert!(count <= width && width < count + S::LANES && width <= pitch);
     if k == 0 || count == 0 {
@@ -167,9 +133,9 @@ pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
         let source = from.data.as_ptr().add(k0 * from.along + first * from.across);
         let to = (panel.as_mut_ptr(), pitch);
         if from.across == 1 {
-            copy_rows::<S, FORMAT>(s, source, from.along, (count, width), k, to);
+            copy_rows::<S, F>(s, source, from.along, (count, width), k, to);
         } else {
-            transpose_rows::<S, FORMAT, STREAM>(s, source, from.across, (count, width), k, to);
+            transpose_rows::<S, F, STREAM>(s, source, from.across, (count, width), k, to);
         }
     }
 }
@@ -178,7 +144,7 @@ pub fn pack_part<S: Simd, const FORMAT: u8, const STREAM: bool>(
 /// # Safety
 /// `count` elements of the source rows are readable, `width` elements of the panel's row writable.
 #[inline(always)]
-unsafe fn copy_unit<S: Simd, const FORMAT: u8, const STREAM: bool>(
+unsafe fn copy_unit<S: Simd, F: Format<S>, const STREAM: bool>(
     s: S,
     row: *const S::T,
     (stride, has_next): (usize, bool),
@@ -194,20 +160,12 @@ unsafe fn copy_unit<S: Simd, const FORMAT: u8, const STREAM: bool>(
         unsafe {
             let p = row.add(at);
             if valid == S::LANES {
-                let v = s.load_ptr(p);
-                let v = match FORMAT {
-                    PAIRS => s.pair(v, if has_next { s.load_ptr(p.add(stride)) } else { s.zero() }),
-                    ROUNDED => s.round_bf16(v),
-                    _ => v,
-                };
+                let next = if F::STEPS == 2 && has_next { s.load_ptr(p.add(stride)) } else { s.zero() };
+                let v = F::pack(s, s.load_ptr(p), next);
                 if STREAM { s.stream_ptr(to.add(at), v) } else { s.store_ptr(to.add(at), v) }
             } else {
-                let v = s.load_first_ptr(p, valid);
-                let v = match FORMAT {
-                    PAIRS => s.pair(v, if has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() }),
-                    ROUNDED => s.round_bf16(v),
-                    _ => v,
-                };
+                let next = if F::STEPS == 2 && has_next { s.load_first_ptr(p.add(stride), valid) } else { s.zero() };
+                let v = F::pack(s, s.load_first_ptr(p, valid), next);
                 s.store_first_ptr(to.add(at), v, room);
             }
         }
@@ -220,7 +178,7 @@ unsafe fn copy_unit<S: Simd, const FORMAT: u8, const STREAM: bool>(
 /// `k` rows of `count` elements are readable, one every `stride`; `depth` rows of `width` elements are writable, one
 /// every `pitch`.
 #[inline(always)]
-unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
+unsafe fn copy_rows<S: Simd, F: Format<S>>(
     s: S,
     source: *const S::T,
     stride: usize,
@@ -228,13 +186,13 @@ unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
     k: usize,
     (panel, pitch): (*mut S::T, usize),
 ) {
-    let per_unit = per_unit(FORMAT);
+    let per_unit = F::STEPS;
     for unit in 0..k.div_ceil(per_unit) {
         let row = unit * per_unit;
         // SAFETY: rows `row` and, where it exists, `row + 1` of the source; row `unit` of the panel.
         unsafe {
             let next = (stride, row + 1 < k);
-            copy_unit::<S, FORMAT, false>(s, source.add(row * stride), next, count, width, panel.add(unit * pitch));
+            copy_unit::<S, F, false>(s, source.add(row * stride), next, count, width, panel.add(unit * pitch));
         }
     }
 }
@@ -244,7 +202,7 @@ unsafe fn copy_rows<S: Simd, const FORMAT: u8>(
 /// `count` rows of `k` elements are readable, one every `stride`; `depth` rows of `width` elements are writable, one
 /// every `pitch`.
 #[inline(always)]
-unsafe fn transpose_rows<S: Simd, const FORMAT: u8, const STREAM: bool>(
+unsafe fn transpose_rows<S: Simd, F: Format<S>, const STREAM: bool>(
     s: S,
     source: *const S::T,
     stride: usize,
@@ -252,8 +210,8 @@ unsafe fn transpose_rows<S: Simd, const FORMAT: u8, const STREAM: bool>(
     k: usize,
     (panel, pitch): (*mut S::T, usize),
 ) {
-    let depth = k.div_ceil(per_unit(FORMAT));
-    let per_unit = per_unit(FORMAT);
+    let depth = k.div_ceil(F::STEPS);
+    let per_unit = F::STEPS;
     let mut at = 0;
     while at < width {
         let valid = (count - at).min(S::LANES);
@@ -270,20 +228,13 @@ unsafe fn transpose_rows<S: Simd, const FORMAT: u8, const STREAM: bool>(
                 let whole = left == S::LANES * per_unit;
                 for (r, v) in block.as_mut().iter_mut().enumerate() {
                     let p = p.add(r.min(valid - 1) * stride);
-                    if FORMAT == PAIRS {
-                        let (first, second) = if whole {
-                            (s.load_ptr(p), s.load_ptr(p.add(S::LANES)))
-                        } else {
-                            let n = left.min(S::LANES);
-                            (s.load_first_ptr(p, n), s.load_first_ptr(p.add(n), left - n))
-                        };
-                        *v = s.narrow(first, second);
-                    } else {
-                        *v = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, left) };
-                        if FORMAT == ROUNDED {
-                            *v = s.round_bf16(*v);
-                        }
-                    }
+                    let first = if whole { s.load_ptr(p) } else { s.load_first_ptr(p, left.min(S::LANES)) };
+                    let second = match F::STEPS {
+                        2 if whole => s.load_ptr(p.add(S::LANES)),
+                        2 => s.load_first_ptr(p.add(left.min(S::LANES)), left.saturating_sub(S::LANES)),
+                        _ => first,
+                    };
+                    *v = F::pack_along(s, first, second);
                 }
                 let block = s.transpose(block);
                 let to = panel.add(unit * pitch + at);
@@ -308,20 +259,20 @@ unsafe fn transpose_rows<S: Simd, const FORMAT: u8, const STREAM: bool>(
 /// Packs the tiles `first..last` of a left operand, one after the other: tile t starts at `depth · (its first row)`,
 /// counted from the first row of tile `first`.
 #[inline(always)]
-pub fn pack_tiles<S: Simd, const FORMAT: u8>(
+pub fn pack_tiles<S: Simd, F: Format<S>>(
     s: S,
     from: Strided<S::T>,
     (tiles, first, last): (Tiles, usize, usize),
     (k0, k): (usize, usize),
     to: &mut [S::T],
 ) {
-    let per_unit = per_unit(FORMAT);
+    let per_unit = F::STEPS;
     let depth = k.div_ceil(per_unit);
     let row0 = tiles.start(first);
     if from.across != 1 {
         for tile in first..last {
             let (start, rows) = (tiles.start(tile), tiles.height(tile));
-            pack_panel::<S, FORMAT>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
+            pack_panel::<S, F>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
         }
         return;
     }
@@ -338,7 +289,7 @@ pub fn pack_tiles<S: Simd, const FORMAT: u8>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + row0 + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * rows);
-                copy_unit::<S, FORMAT, false>(s, p, (from.along, row + 1 < k), rows, rows, to);
+                copy_unit::<S, F, false>(s, p, (from.along, row + 1 < k), rows, rows, to);
             }
             at += rows;
         }
@@ -346,16 +297,16 @@ pub fn pack_tiles<S: Simd, const FORMAT: u8>(
 }
 
 /// Packs the vectors `first..end` of a right operand: the panel of column c starts at `depth · (c − first)`. With
-/// `STREAM`, past the caches: a fence must follow.
+/// `STREAM`, by non-temporal stores: a fence must follow.
 #[inline(always)]
-pub fn pack_panels<S: Simd, const FORMAT: u8, const STREAM: bool>(
+pub fn pack_panels<S: Simd, F: Format<S>, const STREAM: bool>(
     s: S,
     from: Strided<S::T>,
     (first, end): (usize, usize),
     (k0, k): (usize, usize),
     to: &mut [S::T],
 ) {
-    let per_unit = per_unit(FORMAT);
+    let per_unit = F::STEPS;
     let depth = k.div_ceil(per_unit);
     let n = end - first;
     if from.across != 1 {
@@ -364,7 +315,7 @@ pub fn pack_panels<S: Simd, const FORMAT: u8, const STREAM: bool>(
             let width = panel_width::<S>(n, at);
             let count = width.min(n - at);
             let part = (first + at, count, width);
-            pack_part::<S, FORMAT, STREAM>(s, from, part, width, (k0, k), &mut to[depth * at..]);
+            pack_part::<S, F, STREAM>(s, from, part, width, (k0, k), &mut to[depth * at..]);
             at += width;
         }
         return;
@@ -381,7 +332,7 @@ pub fn pack_panels<S: Simd, const FORMAT: u8, const STREAM: bool>(
             unsafe {
                 let p = from.data.as_ptr().add((k0 + row) * from.along + first + at);
                 let to = to.as_mut_ptr().add(depth * at + unit * width);
-                copy_unit::<S, FORMAT, STREAM>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
+                copy_unit::<S, F, STREAM>(s, p, (from.along, row + 1 < k), width.min(n - at), width, to);
             }
             at += width;
         }

@@ -7,17 +7,21 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Real;
+use super::format::{Format, Precision, in_format};
 use super::isa::Isa;
-use super::pack::{
-    Precision, Strided, Tiles, in_format, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width, per_unit,
-};
+use super::pack::{Side, Strided, Tiles, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width};
 use super::scratch::Aligned;
 use super::vector::{Kernel, Simd, dispatch_on};
-use super::weight::{Side, Weight};
 
-/// Gates before their ups among the steps of a product with a gate and up projection, and rows of a part: whole panels on
-/// every instruction set, so that all sum in one order.
+/// Among the steps of the backward product with a gate and up projection, so many gates are followed by their ups: whole
+/// panels of every instruction set.
 pub const GATED_STEPS: usize = 32;
+
+/// Rows of a part of a weight (gates or ups: so many of each): whole panels of every instruction set, and whole groups of
+/// [`GATED_STEPS`].
+const PART_ROWS: usize = 32;
+
+const _: () = assert!(PART_ROWS.is_multiple_of(GATED_STEPS));
 
 /// What a weight `[out, in]` is packed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +36,13 @@ pub struct Form {
     pub isa: Isa,
 }
 
-/// Packed forms: for products with rows (forward, backward) and with columns.
-pub type Panels<T> = [[Aligned<T>; 2]; 2];
+/// Panels for the forward product and for the backward one.
+pub type Panels<T> = [Aligned<T>; 2];
 
 impl Form {
     /// Parts that can be packed by themselves: tiles of left operands are cut as rows fall, so a weight for columns is one.
     pub fn parts(&self) -> usize {
-        if self.side == Side::Rows { self.half().div_ceil(GATED_STEPS).max(1) } else { 1 }
+        if self.side == Side::Rows { self.half().div_ceil(PART_ROWS).max(1) } else { 1 }
     }
 
     /// Rows of the weight, or of its gates.
@@ -49,7 +53,7 @@ impl Form {
     /// Rows of a part among those of the weight, or among gates and ups.
     fn rows(&self, part: usize) -> Range<usize> {
         let half = self.half();
-        if self.parts() == 1 { 0..half } else { part * GATED_STEPS..half.min((part + 1) * GATED_STEPS) }
+        if self.parts() == 1 { 0..half } else { part * PART_ROWS..half.min((part + 1) * PART_ROWS) }
     }
 
     /// Elements of a part: its rows, or its gates' and its ups' rows. All of the weight is in one piece.
@@ -66,12 +70,10 @@ impl Form {
     /// Zeroed panels.
     pub fn panels<T: Real>(&self) -> Panels<T> {
         let lens = dispatch_on::<T, _>(self.isa, Lens { form: *self });
-        lens.map(|lens| {
-            lens.map(|len| {
-                let mut panels = Aligned::new();
-                panels.at_least(len);
-                panels
-            })
+        lens.map(|len| {
+            let mut panels = Aligned::new();
+            panels.at_least(len);
+            panels
         })
     }
 }
@@ -81,17 +83,18 @@ struct Lens {
 }
 
 impl<T: Real> Kernel<T> for Lens {
-    type Output = [[usize; 2]; 2];
+    type Output = [usize; 2];
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, _: S) -> Self::Output {
         let Form { n_out, n_in, side, gated, precision, .. } = self.form;
-        let per_unit = in_format!(precision, S, |FORMAT| per_unit(FORMAT));
+        let per_unit = precision.steps::<S>();
         let (depth, half) = (n_in.div_ceil(per_unit), n_out / 2);
         let back = if gated { 2 * half.div_ceil(per_unit) } else { n_out.div_ceil(per_unit) };
         let columns = if gated { 2 * padded::<S>(half) } else { padded::<S>(n_out) };
-        let rows = if side == Side::Cols { [0, 0] } else { [depth * columns, back * padded::<S>(n_in)] };
-        let cols = if side == Side::Rows { [0, 0] } else { [depth * n_out, n_out.div_ceil(per_unit) * n_in] };
-        [rows, cols]
+        match side {
+            Side::Rows => [depth * columns, back * padded::<S>(n_in)],
+            Side::Cols => [depth * n_out, n_out.div_ceil(per_unit) * n_in],
+        }
     }
 }
 
@@ -106,20 +109,17 @@ pub fn pack_all<T: Real>(form: &Form, values: &[T], panels: &mut Panels<T>) {
     }
 }
 
-/// Changes a weight's values, and arrays of the same shape that go with them, and packs the weight again, all copies of it:
-/// part by part, in parallel. `change` is given elements of the weight, by their places and, of each array, themselves.
-pub fn update_weight<T: Real, const N: usize>(
-    copies: &mut [Weight<T>],
+/// Changes a weight's values, and arrays of the same shape that go with them, and packs it again: part by part, in parallel.
+/// `change` is given elements of the weight, by their places and, of each array, themselves.
+pub fn update_panels<T: Real, const N: usize>(
+    form: &Form,
+    panels: &mut Panels<T>,
     arrays: [&mut [T]; N],
     change: impl Fn(Range<usize>, [&mut [T]; N]) + Sync,
 ) {
-    let Some(form) = copies.first().map(|weight| *weight.form()) else { return };
     assert!(N > 0 && arrays.iter().all(|array| array.len() == form.n_out * form.n_in), "weight shape");
-    assert!(copies.iter().all(|copy| *copy.form() == form), "copies of one weight");
     let arrays = arrays.map(|array| Shared::new(array));
-    // One copy is the rule; the others are packed when its parts are done.
-    let (first, others) = copies.split_at_mut(1);
-    let destination = Destination::new(first[0].panels_mut());
+    let destination = Destination::new(panels);
     (0..form.parts()).into_par_iter().for_each(|part| {
         let pieces = form.pieces(part);
         for range in pieces.clone().into_iter().filter(|range| !range.is_empty()) {
@@ -130,11 +130,8 @@ pub fn update_weight<T: Real, const N: usize>(
         // SAFETY: as above; the exclusive slices of before are gone.
         let pieces = pieces.map(|range| unsafe { &*arrays[0].slice(range) });
         // SAFETY: each part is packed once.
-        unsafe { destination.pack(&form, part, pieces) };
+        unsafe { destination.pack(form, part, pieces) };
     });
-    for copy in others {
-        copy.copy_panels(&first[0]);
-    }
 }
 
 /// Memory that threads write disjoint stretches of.
@@ -166,11 +163,11 @@ impl<'a, T> Shared<'a, T> {
 }
 
 /// Panels whose parts threads write.
-struct Destination<'a, T>([[Shared<'a, T>; 2]; 2]);
+struct Destination<'a, T>([Shared<'a, T>; 2]);
 
 impl<'a, T: Real> Destination<'a, T> {
     fn new(panels: &'a mut Panels<T>) -> Self {
-        Self(panels.each_mut().map(|side| side.each_mut().map(|panels| Shared::new(panels.at_least(0)))))
+        Self(panels.each_mut().map(|panels| Shared::new(panels.at_least(0))))
     }
 
     /// Packs one part from its pieces.
@@ -193,14 +190,10 @@ impl<T: Real> Kernel<T> for PackPart<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        in_format!(self.form.precision, S, |FORMAT| {
-            if self.form.side != Side::Cols {
-                self.rows::<S, FORMAT>(s);
-            }
-            if self.form.side != Side::Rows {
-                self.cols::<S, FORMAT>(s);
-            }
-        })
+        match self.form.side {
+            Side::Rows => in_format!(self.form.precision, S, self.rows(s)),
+            Side::Cols => in_format!(self.form.precision, S, self.cols(s)),
+        }
     }
 }
 
@@ -216,13 +209,13 @@ impl<T: Real> PackPart<'_, T> {
 
     /// Right panels of the part's rows, and the part's steps of the transposed weight's.
     #[inline(always)]
-    fn rows<S: Simd<T = T>, const FORMAT: u8>(&self, s: S) {
+    fn rows<S: Simd<T = T>, F: Format<S>>(&self, s: S) {
         let &Form { n_out, n_in, gated, .. } = self.form;
-        let per_unit = per_unit(FORMAT);
+        let per_unit = F::STEPS;
         let depth = n_in.div_ceil(per_unit);
         let Range { start, end } = self.form.rows(self.part);
         let rows = end - start;
-        let [forward, backward] = &self.to.0[0];
+        let [forward, backward] = &self.to.0;
         let [gates, ups] = self.halves();
         if gated {
             for first in (start..end).step_by(S::LANES) {
@@ -232,13 +225,13 @@ impl<T: Real> PackPart<'_, T> {
                 for (half, piece) in [gates, ups].into_iter().enumerate() {
                     let (from, to) = (Strided::rows(piece, n_in), &mut to[half * S::LANES..]);
                     let vectors = (first - start, gates_here, S::LANES);
-                    pack_part::<S, FORMAT, false>(s, from, vectors, 2 * S::LANES, (0, n_in), to);
+                    pack_part::<S, F, false>(s, from, vectors, 2 * S::LANES, (0, n_in), to);
                 }
             }
         } else {
             // SAFETY: the panels of the part's own rows.
             let to = unsafe { forward.slice(depth * start..depth * (start + padded::<S>(rows))) };
-            pack_panels::<S, FORMAT, false>(s, Strided::rows(gates, n_in), (0, rows), (0, n_in), to);
+            pack_panels::<S, F, false>(s, Strided::rows(gates, n_in), (0, rows), (0, n_in), to);
         }
         let whole = if gated { 2 * (n_out / 2).div_ceil(per_unit) } else { n_out.div_ceil(per_unit) };
         let mut column = 0;
@@ -254,7 +247,7 @@ impl<T: Real> PackPart<'_, T> {
                 // SAFETY: the steps of the part's own rows.
                 let to = unsafe { backward.slice(at..at + halves * units * width) };
                 for (piece, to) in [gates, ups].into_iter().zip(to.chunks_exact_mut(units * width)) {
-                    pack_panel::<S, FORMAT>(s, Strided::columns(piece, n_in), vectors, (first, steps), to);
+                    pack_panel::<S, F>(s, Strided::columns(piece, n_in), vectors, (first, steps), to);
                 }
             }
             column += width;
@@ -263,10 +256,10 @@ impl<T: Real> PackPart<'_, T> {
 
     /// Left tiles of the weight and of the transposed one; the part is all of it.
     #[inline(always)]
-    fn cols<S: Simd<T = T>, const FORMAT: u8>(&self, s: S) {
+    fn cols<S: Simd<T = T>, F: Format<S>>(&self, s: S) {
         let &Form { n_out, n_in, gated, .. } = self.form;
-        let (depth, back) = (n_in.div_ceil(per_unit(FORMAT)), n_out.div_ceil(per_unit(FORMAT)));
-        let [forward, backward] = &self.to.0[1];
+        let (depth, back) = (n_in.div_ceil(F::STEPS), n_out.div_ceil(F::STEPS));
+        let [forward, backward] = &self.to.0;
         // SAFETY: the part is all of the weight.
         let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
         if gated {
@@ -276,15 +269,15 @@ impl<T: Real> PackPart<'_, T> {
                 for (half, piece) in self.halves().into_iter().enumerate() {
                     let (vectors, to) = ((start / 2, height / 2, height / 2), half * height / 2 + depth * start);
                     let from = Strided::rows(piece, n_in);
-                    pack_part::<S, FORMAT, false>(s, from, vectors, height, (0, n_in), &mut forward[to..]);
+                    pack_part::<S, F, false>(s, from, vectors, height, (0, n_in), &mut forward[to..]);
                 }
             }
         } else {
             let tiles = Tiles::new(n_out, S::TILE_ROWS);
             let from = Strided::rows(self.pieces[0], n_in);
-            pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
+            pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
         }
         let (from, tiles) = (Strided::columns(self.pieces[0], n_in), Tiles::new(n_in, S::TILE_ROWS));
-        pack_tiles::<S, FORMAT>(s, from, (tiles, 0, tiles.count), (0, n_out), backward);
+        pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_out), backward);
     }
 }

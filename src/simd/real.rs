@@ -31,21 +31,32 @@ pub trait Real:
     + MulAssign
     + Sum
 {
+    /// 0.
     const ZERO: Self;
+    /// 1.
     const ONE: Self;
 
     /// Rounds to the nearest representable value.
     fn from_f64(x: f64) -> Self;
+    /// The same value in f64.
     fn to_f64(self) -> f64;
+    /// √self.
     fn sqrt(self) -> Self;
+    /// e to the power self.
     fn exp(self) -> Self;
+    /// 2 to the power self.
     fn exp2(self) -> Self;
+    /// Logarithm to the base 2.
     fn log2(self) -> Self;
+    /// The angle of the point (x, self).
     fn atan2(self, x: Self) -> Self;
-    /// `self·a + b`; in f32 the product is never rounded, so that every instruction set sums alike.
+    /// `self·a + b`; in f32 the product is never rounded: one rounding fewer is what `mlp_t` models are sensitive to.
     fn mul_add(self, a: Self, b: Self) -> Self;
+    /// The magnitude of self with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// The larger one; the other one where one is NaN.
     fn maximum(self, other: Self) -> Self;
+    /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
     /// A library's product for operands that are not packed, where it serves better than our own.
@@ -135,10 +146,10 @@ real!(f32, None, |isa, kernel| {
     match isa {
         // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512::<true>::new() }, kernel),
+        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512Bf16::new() }, kernel),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::<false>::new() }, kernel),
+        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::new() }, kernel),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),

@@ -2,25 +2,50 @@
 
 use super::Real;
 
-const LINE: usize = 16;
+/// Elements of a unit of [`Aligned`]: one cache line of f32, two of f64.
+pub const LINE: usize = 16;
 
-/// One cache line (f64: two).
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line<T>([T; LINE]);
 
-/// A vector whose first element lies on a cache-line boundary.
+/// A vector whose first element lies on a cache-line boundary, on large pages where the system has them. Its length is a
+/// multiple of [`LINE`].
 #[derive(Clone, Debug)]
 pub struct Aligned<T> {
     lines: Vec<Line<T>>,
 }
 
-impl<T: Real> Aligned<T> {
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Aligned<T> {
+    /// No element.
     pub const fn new() -> Self {
         Self { lines: Vec::new() }
     }
 
-    /// At least `len` elements; grows if it has to, and keeps what it holds.
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.lines.len() * LINE
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// First element, for memory that is handed out in pieces.
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.lines.as_mut_ptr().cast()
+    }
+}
+
+impl<T: Real> Aligned<T> {
+    /// At least `len` elements; grows if it has to, with zeros, and keeps what it holds.
     pub fn at_least(&mut self, len: usize) -> &mut [T] {
         let lines = len.div_ceil(LINE);
         if lines > self.lines.len() {
@@ -48,8 +73,8 @@ pub fn reserve<T>(memory: &mut Vec<T>, len: usize) {
 }
 
 /// Asks the system to back memory with large pages (2 MiB instead of 4 KiB) where it has not been touched yet: a step
-/// sweeps hundreds of megabytes, more than the processor keeps addresses of small pages for. Only a wish; systems
-/// without such pages ignore it.
+/// sweeps hundreds of megabytes, which exceeds the TLB's reach with small pages. Only a wish; systems without such pages ignore
+/// it.
 pub fn prefer_large_pages<T>(memory: &mut [T]) {
     #[cfg(target_os = "linux")]
     {

@@ -1,16 +1,10 @@
-//! One product on several threads, for a puzzle that is alone and would leave them idle.
-
-use std::cell::Cell;
+//! One product on several threads, for a puzzle that is alone and would leave them idle. Every row's and column's sums are the
+//! same, whoever computes them.
 
 use rayon::prelude::*;
 
 use super::Real;
 use super::norm::{AddRmsNorm, add_rmsnorm_cols};
-
-thread_local! {
-    /// Into how many parts this thread's forward products are cut.
-    static PARTS: Cell<usize> = const { Cell::new(1) };
-}
 
 /// Parts begin at a multiple of so many rows: whole tiles of every instruction set.
 const TILE: usize = 12;
@@ -21,25 +15,9 @@ const PANEL: usize = 32;
 /// Multiplications below which a product is not worth another thread's attention: a tenth of a millisecond or so.
 const LEAST: usize = 4 << 20;
 
-/// Runs `work`; its forward products are shared by `parts` threads of the pool it runs in. Every row's and column's sums are
-/// the same, whoever computes them.
-pub fn in_parts<R>(parts: usize, work: impl FnOnce() -> R) -> R {
-    let _restore = Restore(PARTS.replace(parts.max(1)));
-    work()
-}
-
-/// What [`in_parts`] found, to be put back, even by a panic.
-struct Restore(usize);
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        PARTS.set(self.0);
-    }
-}
-
-/// Into how many parts to cut `vectors` rows or columns, at whole `unit`s, of `weights` multiplications each.
-fn parts(vectors: usize, unit: usize, weights: usize) -> usize {
-    if vectors * weights < LEAST { 1 } else { PARTS.get().min(vectors.div_ceil(unit)) }
+/// Into how many of `parts` to cut `vectors` rows or columns, at whole `unit`s, of `weights` multiplications each.
+fn worthwhile(parts: usize, vectors: usize, unit: usize, weights: usize) -> usize {
+    if vectors * weights < LEAST { 1 } else { parts.min(vectors.div_ceil(unit)) }
 }
 
 /// Rows on their way through a product: x `[m, width]` to y `[m, out]`, or the columns of x `[width, n]` to those of y
@@ -47,22 +25,19 @@ fn parts(vectors: usize, unit: usize, weights: usize) -> usize {
 pub(super) struct Vectors<'a, T> {
     pub x: &'a [T],
     pub y: &'a mut [T],
-    pub then: Option<AddRmsNorm<'a, T>>,
+    pub epilogue: Option<AddRmsNorm<'a, T>>,
 }
 
-/// Hands all rows to `product`, which makes `weights` multiplications for each, or every part of them on its own thread.
+/// Hands all rows to `product`, which makes `weights` multiplications for each, or every one of up to `parts` parts of them
+/// on its own thread.
 pub(super) fn by_rows<T: Real>(
     rows: Vectors<'_, T>,
     (m, width, out): (usize, usize, usize),
     weights: usize,
+    parts: usize,
     product: impl Fn(Vectors<'_, T>) + Sync,
 ) {
-    let parts = parts(m, TILE, weights);
-    if parts <= 1 {
-        return product(rows);
-    }
-    // A part is not cut again.
-    in_parts(1, || share(rows, (m, width, out), parts, &product));
+    share(rows, (m, width, out), worthwhile(parts, m, TILE, weights), &product);
 }
 
 fn share<T: Real>(
@@ -77,9 +52,9 @@ fn share<T: Real>(
     let few = parts / 2;
     let first = (m * few).div_ceil(parts * TILE).max(1) * TILE;
     let first = if first >= m { TILE } else { first };
-    let Vectors { x, y, then } = rows;
+    let Vectors { x, y, epilogue } = rows;
     let ((x0, x1), (y0, y1)) = (x.split_at(first * width), y.split_at_mut(first * out));
-    let (then0, then1) = match then {
+    let (epilogue0, epilogue1) = match epilogue {
         Some(AddRmsNorm { h, inv_rms }) => {
             let ((h0, h1), (inv0, inv1)) = (h.split_at(first * out), inv_rms.split_at_mut(first));
             (Some(AddRmsNorm { h: h0, inv_rms: inv0 }), Some(AddRmsNorm { h: h1, inv_rms: inv1 }))
@@ -87,8 +62,8 @@ fn share<T: Real>(
         None => (None, None),
     };
     rayon::join(
-        || share(Vectors { x: x0, y: y0, then: then0 }, (first, width, out), few, product),
-        || share(Vectors { x: x1, y: y1, then: then1 }, (m - first, width, out), parts - few, product),
+        || share(Vectors { x: x0, y: y0, epilogue: epilogue0 }, (first, width, out), few, product),
+        || share(Vectors { x: x1, y: y1, epilogue: epilogue1 }, (m - first, width, out), parts - few, product),
     );
 }
 
@@ -97,13 +72,14 @@ pub(super) fn by_columns<T: Real>(
     columns: Vectors<'_, T>,
     (n, width, out): (usize, usize, usize),
     weights: usize,
+    parts: usize,
     product: impl Fn(Vectors<'_, T>) + Sync,
 ) {
-    let parts = parts(n, PANEL, weights);
+    let parts = worthwhile(parts, n, PANEL, weights);
     if parts <= 1 {
         return product(columns);
     }
-    let Vectors { x, y, then } = columns;
+    let Vectors { x, y, epilogue } = columns;
     let step = n.div_ceil(parts).next_multiple_of(PANEL);
     let part = |at: usize| {
         let first = at * step;
@@ -111,16 +87,16 @@ pub(super) fn by_columns<T: Real>(
         let own: Vec<T> = x.chunks_exact(n).flat_map(|row| &row[first..first + count]).copied().collect();
         debug_assert_eq!(own.len(), width * count);
         let mut made = vec![T::ZERO; out * count];
-        product(Vectors { x: &own, y: &mut made, then: None });
+        product(Vectors { x: &own, y: &mut made, epilogue: None });
         (first, count, made)
     };
-    let made: Vec<_> = in_parts(1, || (0..n.div_ceil(step)).into_par_iter().with_max_len(1).map(part).collect());
+    let made: Vec<_> = (0..n.div_ceil(step)).into_par_iter().with_max_len(1).map(part).collect();
     for (first, count, made) in made {
         for (row, made) in y.chunks_exact_mut(n).zip(made.chunks_exact(count)) {
             row[first..first + count].copy_from_slice(made);
         }
     }
-    if let Some(AddRmsNorm { h, inv_rms }) = then {
+    if let Some(AddRmsNorm { h, inv_rms }) = epilogue {
         add_rmsnorm_cols(out, n, h, y, inv_rms);
     }
 }

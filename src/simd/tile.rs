@@ -1,14 +1,14 @@
 //! The micro-kernel: one right panel times a run of left tiles, sums in registers.
 
 use super::Real;
-use super::pack::PAIRS;
+use super::format::Format;
 use super::vector::{Kernel, Simd};
 
-/// Steps of the summed index for each cache line asked for ahead: eight tiles fetch a whole panel of 12×32 tiles.
+/// Steps of the summed index per cache line that a tile prefetches: eight tiles of 12×32 prefetch a whole panel.
 const PREFETCH_STEPS: usize = 4;
 
-/// Elements that `tiles` tiles of `depth` steps ask for ahead.
-pub const fn asked_for<T>(tiles: usize, depth: usize) -> usize {
+/// Elements that `tiles` tiles of `depth` steps prefetch.
+pub const fn prefetched<T>(tiles: usize, depth: usize) -> usize {
     tiles * (depth / PREFETCH_STEPS) * line::<T>()
 }
 
@@ -17,7 +17,7 @@ const fn line<T>() -> usize {
     64 / size_of::<T>()
 }
 
-/// Where the micro-kernel finds and leaves its numbers. `tiles` tiles of one height lie one after the other, in the
+/// Where the micro-kernel finds and leaves its elements. `tiles` tiles of one height lie one after the other, in the
 /// left operand (`left_stride` apart) and in the output.
 #[derive(Clone, Copy)]
 pub struct Strip<T> {
@@ -37,8 +37,8 @@ pub struct Strip<T> {
     pub accumulate: bool,
     /// Ends of the left operand, the right one and the output, for debug builds to check.
     pub ends: [*const T; 3],
-    /// Memory from here to there is wanted next; the first tiles ask for it.
-    pub ahead: [*const T; 2],
+    /// Range to prefetch, start and end; each tile takes its part, as far as it goes.
+    pub prefetch: [*const T; 2],
 }
 
 /// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
@@ -46,15 +46,15 @@ pub struct Strip<T> {
 /// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤
 /// vectors·LANES` elements of every output row of the tiles are writable.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
+pub unsafe fn multiply<S: Simd, F: Format<S>>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
     debug_assert!(rows <= S::TILE_ROWS && strip.columns <= vectors * S::LANES);
     macro_rules! heights {
         ($($rows:literal)*) => {
             match (rows, vectors) {
-                $(($rows, 1) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                $(($rows, 1) if $rows <= S::TILE_ROWS && F::STEPS == 2 => {
                     s.call(Tile::<S::T, true, $rows, 1>(strip))
                 }
-                ($rows, 2) if $rows <= S::TILE_ROWS && FORMAT == PAIRS => {
+                ($rows, 2) if $rows <= S::TILE_ROWS && F::STEPS == 2 => {
                     s.call(Tile::<S::T, true, $rows, 2>(strip))
                 }
                 ($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 1>(strip)),
@@ -66,9 +66,9 @@ pub unsafe fn multiply<S: Simd, const FORMAT: u8>(s: S, rows: usize, vectors: us
     heights!(1 2 3 4 5 6 7 8 9 10 11 12)
 }
 
-struct Tile<T, const DOTS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
+struct Tile<T, const PAIRS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
 
-impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, DOTS, ROWS, VECTORS> {
+impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, PAIRS, ROWS, VECTORS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -98,13 +98,13 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                         s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
                     }
                 }
-                // What follows the panel is used next, by all tiles; each asks for its part of it while it computes.
+                // All tiles use what follows the panel next; each prefetches its part of it while it computes.
                 let panel = strip.depth * VECTORS * S::LANES;
                 let share = strip.depth / PREFETCH_STEPS * line::<T>();
                 let next = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
                 let mut next = right.wrapping_add(next);
-                let [ahead, end] = strip.ahead;
-                let mut ahead = ahead.wrapping_add(tile * share);
+                let [start, end] = strip.prefetch;
+                let mut later = start.wrapping_add(tile * share);
                 let mut sums = [[s.zero(); VECTORS]; ROWS];
                 // A macro and not a closure, which would lose the instruction set.
                 macro_rules! steps {
@@ -117,7 +117,11 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                             for (i, sums) in sums.iter_mut().enumerate() {
                                 let a = s.splat(left[i / 3].add(i % 3 * pitch).read());
                                 for (j, sum) in sums.iter_mut().enumerate() {
-                                    *sum = if DOTS { s.dot_pairs(a, b[j], *sum) } else { s.fma(a, b[j], *sum) };
+                                    *sum = if PAIRS {
+                                        S::Bf16::multiply_add(s, a, b[j], *sum)
+                                    } else {
+                                        s.fma(a, b[j], *sum)
+                                    };
                                 }
                             }
                             for left in &mut left {
@@ -130,9 +134,9 @@ impl<T: Real, const DOTS: bool, const ROWS: usize, const VECTORS: usize> Kernel<
                 for _ in 0..strip.depth / PREFETCH_STEPS {
                     s.prefetch(next);
                     next = next.wrapping_add(line::<T>());
-                    if ahead < end {
-                        s.prefetch_l2(ahead);
-                        ahead = ahead.wrapping_add(line::<T>());
+                    if later < end {
+                        s.prefetch_l2(later);
+                        later = later.wrapping_add(line::<T>());
                     }
                     steps!(PREFETCH_STEPS);
                 }

@@ -6,24 +6,28 @@
 //! (Closures would lose the instruction set; hence structs, and the `sweep!` macro for loops with a ragged end.)
 
 use super::Real;
+use super::format::Format;
 use super::isa::Isa;
 
-/// Whether what is written here, to be read in the backward pass or after it, goes past the caches: half a dozen buffers
-/// of a quarter of L2 push out what the kernels work on; those of small models are better off in it.
-pub fn past_caches<T>(buffer: &[T]) -> bool {
+/// Whether a buffer that the backward pass or the weight gradients will read is written with non-temporal stores: from 256 KiB
+/// up, a quarter of L2. Half a dozen such buffers would push out of L2 what the kernels work on; those of small models are
+/// better off in it.
+pub fn is_streamed<T>(buffer: &[T]) -> bool {
     size_of_val(buffer) >= 256 << 10
 }
 
 /// Token of an instruction set, and its operations on vectors of `T`.
 pub trait Simd: Copy {
     type T: Real;
-    /// `LANES` numbers.
+    /// `LANES` elements.
     type V: Copy;
     /// `LANES` vectors.
     type Block: Copy + AsRef<[Self::V]> + AsMut<[Self::V]>;
     const LANES: usize;
     /// Rows of the micro-kernel's tile; its width is two vectors (see `tile.rs`).
     const TILE_ROWS: usize;
+    /// How operands in bf16 are packed.
+    type Bf16: Format<Self>;
 
     /// Runs a kernel in a function of its own, compiled for this instruction set.
     fn call<K: Kernel<Self::T>>(self, kernel: K) -> K::Output;
@@ -36,9 +40,9 @@ pub trait Simd: Copy {
     /// `a·b + c`, rounded once where the hardware can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// `a > b ? a : b`: b if either is not a number.
+    /// `a > b ? a : b`: b if either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a < b ? a : b`: b if either is not a number.
+    /// `a < b ? a : b`: b if either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     fn abs(self, a: Self::V) -> Self::V;
     /// `magnitude` (not negative) with the sign of `sign`.
@@ -72,14 +76,14 @@ pub trait Simd: Copy {
     /// # Safety
     /// `n ≤ LANES` elements from `p` are writable.
     unsafe fn store_first_ptr(self, p: *mut Self::T, v: Self::V, n: usize);
-    /// Asks for the cache line at `p`, which need not be readable.
+    /// Prefetches the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const Self::T);
     /// The same, into the second level only.
     #[inline(always)]
     fn prefetch_l2(self, p: *const Self::T) {
         self.prefetch(p);
     }
-    /// Stores past the caches where the processor can and `p` starts a cache line; for what is read much later, after
+    /// A non-temporal store where the processor has one and `p` starts a cache line; for what is read much later, after
     /// [`Simd::fence`].
     /// # Safety
     /// `LANES` elements from `p` are writable.
@@ -97,31 +101,8 @@ pub trait Simd: Copy {
     /// Lane i of vector j becomes lane j of vector i.
     fn transpose(self, block: Self::Block) -> Self::Block;
 
-    /// To the nearest bf16, ties to even; not-a-number stays so.
+    /// To the nearest bf16, ties to even; NaN stays NaN.
     fn round_bf16(self, a: Self::V) -> Self::V;
-
-    /// Whether the processor multiplies pairs of bf16; the next four are for such processors only.
-    const DOTS: bool = false;
-    /// Rounds both to bf16; lane i of the result holds the pair (low i, high i).
-    #[inline(always)]
-    fn pair(self, _low: Self::V, _high: Self::V) -> Self::V {
-        unreachable!("no bf16 dot products")
-    }
-    /// Rounds 2·LANES consecutive numbers to bf16; lane i holds the numbers (2i, 2i + 1).
-    #[inline(always)]
-    fn narrow(self, _first: Self::V, _second: Self::V) -> Self::V {
-        unreachable!("no bf16 dot products")
-    }
-    /// The two vectors that [`Simd::pair`] rounded and joined.
-    #[inline(always)]
-    fn unpair(self, _pairs: Self::V) -> (Self::V, Self::V) {
-        unreachable!("no bf16 dot products")
-    }
-    /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
-    #[inline(always)]
-    fn dot_pairs(self, _a: Self::V, _b: Self::V, _sum: Self::V) -> Self::V {
-        unreachable!("no bf16 dot products")
-    }
 
     #[inline(always)]
     fn load(self, from: &[Self::T]) -> Self::V {
@@ -137,18 +118,30 @@ pub trait Simd: Copy {
         unsafe { self.store_ptr(to.as_mut_ptr(), v) }
     }
 
-    /// [`Simd::stream_ptr`], bounds-checked, where `past`; [`Simd::store`] where not.
+    /// [`Simd::stream_ptr`], bounds-checked, where `streamed`; [`Simd::store`] where not.
     #[inline(always)]
-    fn store_past(self, past: bool, to: &mut [Self::T], v: Self::V) {
+    fn store_streamed(self, streamed: bool, to: &mut [Self::T], v: Self::V) {
         assert!(to.len() >= Self::LANES);
         // SAFETY: the slice holds at least LANES elements.
-        unsafe { if past { self.stream_ptr(to.as_mut_ptr(), v) } else { self.store_ptr(to.as_mut_ptr(), v) } }
+        unsafe { if streamed { self.stream_ptr(to.as_mut_ptr(), v) } else { self.store_ptr(to.as_mut_ptr(), v) } }
     }
 
     #[inline(always)]
     fn zero(self) -> Self::V {
         self.splat(Self::T::ZERO)
     }
+}
+
+/// The token of a processor that multiplies pairs of bf16.
+pub trait Dots: Simd {
+    /// Rounds both to bf16; lane i of the result holds the pair (low i, high i).
+    fn pair(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Rounds 2·LANES consecutive elements to bf16; lane i holds the elements (2i, 2i + 1).
+    fn narrow(self, first: Self::V, second: Self::V) -> Self::V;
+    /// The two vectors that [`Dots::pair`] rounded and joined.
+    fn unpair(self, pairs: Self::V) -> (Self::V, Self::V);
+    /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
+    fn dot_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
 }
 
 /// An algorithm with its arguments.

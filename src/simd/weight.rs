@@ -1,41 +1,28 @@
-//! Products with weights, in the two orientations the model needs, and the gradients of those weights.
+//! Weights in the form that the kernels read, and products of rows with them.
+
+use std::ops::Range;
 
 use super::Real;
-use super::gemm::{Operand, Product};
+use super::format::Precision;
+use super::gemm::Gemm;
 use super::isa::{Isa, isa};
 use super::norm::AddRmsNorm;
-use super::pack::{Precision, Strided};
-use super::panels::{Form, Panels, pack_all};
-use super::scratch::Aligned;
+use super::pack::{Side, Strided};
+use super::panels::{Form, Panels, pack_all, update_panels};
 use super::split::{Vectors, by_rows};
 use super::vector::dispatch_on;
 
-/// Which products a weight is packed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// `forward_rows` and `backward_rows`: the weight is the right operand.
-    Rows,
-    /// `forward_cols` and `backward_cols`: the weight is the left operand.
-    Cols,
-    /// All four, at twice the memory.
-    Both,
-}
-
-/// A weight matrix `[out, in]` in the form the products want it; packed once per update, read by every lane.
+/// A weight matrix `[out, in]` in the micro-kernel's panels, for the forward product and for the backward one; packed once
+/// per update, read by every thread.
 #[derive(Clone, Debug)]
-pub struct Weight<T> {
+pub struct PackedWeight<T> {
     form: Form,
     panels: Panels<T>,
 }
 
-impl<T: Real> Weight<T> {
-    /// An all-zero weight of the given shape, for both orientations, in full precision.
-    pub fn new(n_out: usize, n_in: usize) -> Self {
-        Self::with(n_out, n_in, Side::Both, Precision::F32)
-    }
-
-    /// An all-zero weight of the given shape.
-    pub fn with(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
+impl<T: Real> PackedWeight<T> {
+    /// An all-zero weight `[out, in]`.
+    pub fn new(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
         Self::zeros(Form { n_out, n_in, side, gated: false, precision, isa: isa() })
     }
 
@@ -54,40 +41,22 @@ impl<T: Real> Weight<T> {
         pack_all(&self.form, values, &mut self.panels);
     }
 
-    pub(super) fn form(&self) -> &Form {
-        &self.form
-    }
-
-    pub(super) fn panels_mut(&mut self) -> &mut Panels<T> {
-        &mut self.panels
-    }
-
     /// Takes over the panels of a weight of the same form, into memory of its own.
-    pub(super) fn copy_panels(&mut self, from: &Self) {
+    fn copy_panels(&mut self, from: &Self) {
         assert_eq!(self.form, from.form, "copies of one weight");
-        for (to, from) in self.panels.as_flattened_mut().iter_mut().zip(from.panels.as_flattened()) {
+        for (to, from) in self.panels.iter_mut().zip(&from.panels) {
             to.at_least(0).copy_from_slice(from.as_slice());
         }
     }
 
-    /// Panels for the forward product with rows or columns.
-    pub(super) fn forward_panels(&self, side: Side) -> &[T] {
-        self.side(side)[0].as_slice()
+    /// Panels for the forward product.
+    pub(super) fn forward_panels(&self) -> &[T] {
+        self.panels[0].as_slice()
     }
 
-    /// Panels for the backward product with rows or columns.
-    pub(super) fn backward_panels(&self, side: Side) -> &[T] {
-        self.side(side)[1].as_slice()
-    }
-
-    fn side(&self, side: Side) -> &[Aligned<T>; 2] {
-        if side == Side::Cols {
-            assert_ne!(self.form.side, Side::Rows, "the weight is packed for rows only");
-            &self.panels[1]
-        } else {
-            assert_ne!(self.form.side, Side::Cols, "the weight is packed for columns only");
-            &self.panels[0]
-        }
+    /// Panels for the backward product.
+    pub(super) fn backward_panels(&self) -> &[T] {
+        self.panels[1].as_slice()
     }
 
     /// The instruction set the panels are laid out for.
@@ -95,7 +64,12 @@ impl<T: Real> Weight<T> {
         self.form.isa
     }
 
-    /// Whether gates and ups stand side by side.
+    /// What the weight is packed for.
+    pub fn side(&self) -> Side {
+        self.form.side
+    }
+
+    /// Whether it is a gate and up projection.
     pub fn is_gated(&self) -> bool {
         self.form.gated
     }
@@ -105,83 +79,79 @@ impl<T: Real> Weight<T> {
         (self.form.n_out, self.form.n_in)
     }
 
-    /// Number format of the products.
+    /// Number format of the operands of products.
     pub fn precision(&self) -> Precision {
         self.form.precision
     }
 
-    /// `y ← x Wᵀ`, then residual and norm if there are any: x is `[m, in]`, y `[m, out]`.
-    pub fn forward_rows(&self, x: &[T], y: &mut [T], then: Option<AddRmsNorm<'_, T>>) {
-        assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
+    /// `y ← x Wᵀ`, then residual and norm if there are any: x is `[m, in]`, y `[m, out]`. So many threads of the pool that
+    /// this runs in share the rows (1: the caller does all of it); the result is the same for any number.
+    ///
+    /// # Panics
+    /// If shapes disagree, or the weight is a gate and up projection or packed for columns.
+    pub fn forward_rows(&self, x: &[T], y: &mut [T], epilogue: Option<AddRmsNorm<'_, T>>, parts: usize) {
         let (n, k) = self.shape();
         let m = rows_of(x.len(), k);
         assert_eq!(y.len(), m * n, "output shape");
-        if let Some(then) = &then {
-            then.check(m, y.len());
+        if let Some(epilogue) = &epilogue {
+            epilogue.check(m, y.len());
         }
-        by_rows(Vectors { x, y, then }, (m, k, n), k * n, |Vectors { x, y, then }| {
-            self.rows((rows_of(x.len(), k), k, n), 0, x, false, then, y);
+        self.check_rows();
+        by_rows(Vectors { x, y, epilogue }, (m, k, n), k * n, parts, |Vectors { x, y, epilogue }| {
+            self.product((rows_of(x.len(), k), k, n), self.forward_panels(), x, false, epilogue, y);
         });
     }
 
     /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
+    ///
+    /// # Panics
+    /// As [`PackedWeight::forward_rows`].
     pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
-        assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
-        self.rows((m, k, n), 1, dy, accumulate, None, dx);
+        self.check_rows();
+        self.product((m, k, n), self.backward_panels(), dy, accumulate, None, dx);
     }
 
-    /// `y ← W x`: x is `[in, n]`, y `[out, n]`.
-    pub fn forward_cols(&self, x: &[T], y: &mut [T]) {
+    fn check_rows(&self) {
         assert!(!self.form.gated, "a gate and up projection is used by SwiGLU");
-        let (m, k) = self.shape();
-        let n = rows_of(x.len(), k);
-        assert_eq!(y.len(), m * n, "output shape");
-        self.cols((m, k, n), 0, x, false, y);
-    }
-
-    /// `dx ← dx + Wᵀ dy`, or without `accumulate` `dx ← Wᵀ dy`: dy is `[out, n]`, dx `[in, n]`.
-    pub fn backward_cols(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
-        let (k, m) = self.shape();
-        let n = rows_of(dy.len(), k);
-        assert_eq!(dx.len(), m * n, "input gradient shape");
-        self.cols((m, k, n), 1, dy, accumulate, dx);
-    }
-
-    fn rows(
-        &self,
-        (m, k, n): (usize, usize, usize),
-        direction: usize,
-        x: &[T],
-        accumulate: bool,
-        then: Option<AddRmsNorm<'_, T>>,
-        out: &mut [T],
-    ) {
-        let left = Operand::Strided(Strided::rows(x, k));
-        self.product((m, k, n), left, Operand::Packed(&self.side(Side::Rows)[direction]), accumulate, then, out);
-    }
-
-    fn cols(&self, (m, k, n): (usize, usize, usize), direction: usize, x: &[T], accumulate: bool, out: &mut [T]) {
-        let right = Operand::Strided(Strided::columns(x, n));
-        self.product((m, k, n), Operand::Packed(&self.side(Side::Cols)[direction]), right, accumulate, None, out);
+        assert!(self.form.side == Side::Rows, "the weight is packed for columns");
     }
 
     fn product(
         &self,
         (m, k, n): (usize, usize, usize),
-        left: Operand<'_, T>,
-        right: Operand<'_, T>,
+        right: &[T],
+        x: &[T],
         accumulate: bool,
-        then: Option<AddRmsNorm<'_, T>>,
+        epilogue: Option<AddRmsNorm<'_, T>>,
         out: &mut [T],
     ) {
-        let (alpha, precision, out_stride) = (T::ONE, self.form.precision, n);
+        let (left, precision) = (Strided::rows(x, k), self.form.precision);
         T::with_scratch(|scratch| {
-            let p = Product { m, k, n, left, right, alpha, accumulate, precision, out, out_stride, then, scratch };
-            dispatch_on(self.form.isa, p);
+            let gemm = Gemm { m, k, n, left, right, accumulate, precision, out, epilogue, scratch };
+            dispatch_on(self.form.isa, gemm);
         });
+    }
+}
+
+/// Changes a weight's values, and arrays of the same shape that go with them (moments, EMA), and packs all copies of the weight
+/// again. In parallel, part by part: `change` is given elements of the weight, by their places and, of each array,
+/// themselves. The first array holds the values.
+///
+/// # Panics
+/// If shapes disagree.
+pub fn update_weight<T: Real, const N: usize>(
+    copies: &mut [PackedWeight<T>],
+    arrays: [&mut [T]; N],
+    change: impl Fn(Range<usize>, [&mut [T]; N]) + Sync,
+) {
+    // One copy is the rule; the others are copied when it is done.
+    let Some((first, others)) = copies.split_first_mut() else { return };
+    update_panels(&first.form, &mut first.panels, arrays, change);
+    for copy in others {
+        copy.copy_panels(first);
     }
 }
 

@@ -1,5 +1,6 @@
 //! `trm bench`: how fast a training step is, next to what the processor could do.
 
+mod limit;
 mod profile;
 mod scaling;
 
@@ -9,12 +10,13 @@ use serde::Serialize;
 
 use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use crate::config::Config;
-use crate::device::{Device, HostDevice};
+use crate::device::HostDevice;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
 use crate::simd::{self, Precision};
+use limit::FmaLimit;
 
 /// Time the whole training step and the forward pass, against the FMA limit measured in the same process
 ///
@@ -156,19 +158,6 @@ fn precision_name(precision: Precision) -> &'static str {
     }
 }
 
-/// Does `work`, and measures the FMA limit of all lanes before and after: processors change their clock with the work and
-/// the neighbours, and the larger one is what was possible. Both are GFLOP/s.
-fn with_limit<D: Device, R>(
-    lanes: &Lanes<D>,
-    precision: Precision,
-    work: impl FnOnce() -> Result<R>,
-) -> Result<(R, f64)> {
-    const SECONDS: f64 = 0.2;
-    let before = lanes.fma_limit(precision, SECONDS);
-    let result = work()?;
-    Ok((result, before.max(lanes.fma_limit(precision, SECONDS))))
-}
-
 /// The median; the upper one of two.
 fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
@@ -185,17 +174,17 @@ fn measure<D: HostDevice>(
     batch: usize,
 ) -> Result<Measurement> {
     workload.run(work)?;
-    let (mut times, limit_gflops) = with_limit(lanes, precision, || {
-        let (started, mut times) = (Instant::now(), Vec::new());
-        while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
-            let start = Instant::now();
-            workload.run(work)?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        Ok(times)
-    })?;
+    let mut limit = FmaLimit::new(lanes, precision);
+    let (started, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        workload.run(work)?;
+        times.push(start.elapsed().as_secs_f64());
+        limit.refresh();
+    }
     let median = median(&mut times);
     let model_flops = workload.model_flops(work);
+    let limit_gflops = limit.finish(model_flops / times[0] / 1e9);
     let gflops = model_flops / median / 1e9;
     Ok(Measurement {
         name,

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Args, median, precision_name, with_limit};
+use super::limit::FmaLimit;
+use super::{Args, median, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
 use crate::device::HostDevice;
@@ -35,31 +36,32 @@ pub fn run<D: HostDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Resu
     let precision = precision_for(config.train.precision);
     let mut workload = Workload::new(lanes, config);
     workload.run(Work::Train)?;
-    let ((profile, mut on, mut off), limit_gflops) = with_limit(lanes, precision, || {
-        let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());
-        let mut profile: Option<Profile> = None;
-        // With and without stopwatches in turn, so that both see the same neighbours.
-        while on.len() < 3 || started.elapsed().as_secs_f64() < args.seconds {
-            let start = Instant::now();
-            workload.run(Work::Train)?;
-            off.push(start.elapsed().as_secs_f64());
-            let start = Instant::now();
-            let more = workload.profile(1)?;
-            on.push(start.elapsed().as_secs_f64());
-            match &mut profile {
-                Some(profile) => profile.add(&more),
-                None => profile = Some(more),
-            }
+    let mut limit = FmaLimit::new(lanes, precision);
+    let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());
+    let mut profile: Option<Profile> = None;
+    // With and without stopwatches in turn, so that both see the same neighbours.
+    while on.len() < 3 || started.elapsed().as_secs_f64() < args.seconds {
+        let start = Instant::now();
+        workload.run(Work::Train)?;
+        off.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let more = workload.profile(1)?;
+        on.push(start.elapsed().as_secs_f64());
+        match &mut profile {
+            Some(profile) => profile.add(&more),
+            None => profile = Some(more),
         }
-        Ok((profile.expect("there were three"), on, off))
-    })?;
+        limit.refresh();
+    }
     let (seconds, seconds_without) = (median(&mut on), median(&mut off));
+    let model_flops = workload.model_flops(Work::Train);
+    let limit_gflops = limit.finish(model_flops / off[0] / 1e9);
     let report = Report {
-        profile,
+        profile: profile.expect("there were three"),
         seconds,
         seconds_without,
         overhead: seconds / seconds_without - 1.0,
-        model_flops: workload.model_flops(Work::Train),
+        model_flops,
         limit_gflops,
         precision: precision_name(precision),
         simd: simd::isa().name(),

@@ -5,7 +5,7 @@
 //! (28 MB of the published model) once instead of n + 1 times.
 
 use super::{Block, Cpu, Grads, ParamId, Params, Real};
-use crate::simd::{self, Gathered};
+use crate::simd::{self, DeferredGrad};
 
 /// Deferred rows of one weight that fill a product; deferring more would take much memory.
 pub const ROWS_ENOUGH: usize = 4096;
@@ -15,7 +15,7 @@ pub const ROWS_ENOUGH: usize = 4096;
 pub(super) struct Use {
     weight: ParamId,
     rows: usize,
-    /// To be filled as [`Gathered`] says.
+    /// To be filled as [`DeferredGrad`] says.
     pub operands: [Block; 2],
 }
 
@@ -57,9 +57,9 @@ impl<T: Real> Cpu<T> {
     pub(super) fn new_use(&mut self, params: &Params<Self>, weight: ParamId, rows: usize) -> Use {
         let (precision, shape) = (params.precision(), params.shape(weight));
         let (left, right) = if self.weight(params, weight).is_gated() {
-            simd::gathered_gate_up_len::<T>(precision, shape, rows)
+            simd::deferred_gate_up_len::<T>(precision, shape, rows)
         } else {
-            simd::gathered_len::<T>(precision, shape, rows)
+            simd::deferred_len::<T>(precision, shape, rows)
         };
         Use { weight, rows, operands: [left, right].map(|len| super::Device::alloc(self, len)) }
     }
@@ -80,18 +80,18 @@ impl<T: Real> Cpu<T> {
         let grad = grads.get_mut(weight);
         let count = self.deferred.of(weight).count();
         let mut transposed = std::mem::take(&mut self.deferred.transposed);
-        let gathered = |i: usize| {
+        let uses = |i: usize| {
             let used = self.deferred.of(weight).nth(i).expect("as many as were counted");
-            let [dy, x] = used.operands.map(|block| self.memory.get(block));
-            Gathered { rows: used.rows, scale: T::ONE, dy, x }
+            let [left, right] = used.operands.map(|block| self.memory.get(block));
+            DeferredGrad { rows: used.rows, left, right }
         };
         if is_gated {
             let half = shape.0 * shape.1 / 2;
             simd::reserve(&mut transposed, half);
             transposed.resize(half.max(transposed.len()), T::ZERO);
-            simd::gate_up_grad_gathered(precision, shape, count, gathered, &mut transposed[..half], grad);
+            simd::add_deferred_gate_up(precision, shape, count, uses, &mut transposed[..half], grad);
         } else {
-            simd::weight_grad_gathered(precision, shape, count, gathered, grad);
+            simd::add_deferred(precision, shape, count, uses, grad);
         }
         self.deferred.transposed = transposed;
         let Self { memory, deferred, .. } = self;

@@ -16,7 +16,7 @@ use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
     ParamId, Params, Precision, Real, Runs, Space, SwiGlu,
 };
-use crate::simd::{self, AddRmsNorm, RopeTable, Side, SwigluOperands, Weight};
+use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
 
 /// One core's memory and kernels.
@@ -32,7 +32,7 @@ pub struct Cpu<T> {
 
 impl<T: Real> Cpu<T> {
     /// One matrix, packed for products; the copy of the lane's NUMA node.
-    fn weight<'a>(&self, params: &'a Params<Self>, id: ParamId) -> &'a Weight<T> {
+    fn weight<'a>(&self, params: &'a Params<Self>, id: ParamId) -> &'a PackedWeight<T> {
         params.weights[id.index()].packed(self.node)
     }
 
@@ -40,13 +40,6 @@ impl<T: Real> Cpu<T> {
         if !self.rope.as_ref().is_some_and(|table| table.fits(shape)) {
             self.rope = Some(RopeTable::new(shape.len, shape.head_dim));
         }
-    }
-}
-
-fn side(over: Over) -> Side {
-    match over {
-        Over::Features => Side::Rows,
-        Over::Positions(_) => Side::Cols,
     }
 }
 
@@ -227,8 +220,7 @@ impl<T: Real> Device for Cpu<T> {
         let weight = self.weight(params, weight);
         let (h, inv_rms) = epilogue.map_or_else(Default::default, |then| (then.h, then.inv_rms));
         let ([x, h], [y, inv_rms]) = self.memory.split([x, h], [y, inv_rms]);
-        let threads = self.threads;
-        simd::in_parts(threads, || weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms })));
+        weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms }), self.threads);
     }
 
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
@@ -241,7 +233,7 @@ impl<T: Real> Device for Cpu<T> {
         let (precision, shape) = (params.precision(), params.shape(weight));
         let used = self.new_use(params, weight, dy.len() / shape.0);
         let ([dy, x], [to_dy, to_x]) = self.memory.split([dy, x], used.operands);
-        simd::gather_rows(precision, shape, (dy, x), (to_dy, to_x));
+        simd::pack_deferred(precision, shape, (dy, x), (to_dy, to_x));
         self.defer(params, grads, used);
     }
 
@@ -255,7 +247,7 @@ impl<T: Real> Device for Cpu<T> {
 
     fn swiglu_saved_len(&self, params: &Params<Self>, swiglu: SwiGlu, len: usize) -> usize {
         let (count, vectors) = swiglu.pieces(len);
-        count * simd::swiglu_saved_len(self.weight(params, swiglu.gate_up), side(swiglu.over), vectors)
+        count * simd::swiglu_saved_len(self.weight(params, swiglu.gate_up), vectors)
     }
 
     fn swiglu(
@@ -275,9 +267,8 @@ impl<T: Real> Device for Cpu<T> {
             let (h, kept) = (epilogue.map_or(x, |then| then.h), saved.unwrap_or_default());
             let writes = [kept, y, inv_rms].map(part);
             let ([x, h], [kept, y, inv_rms]) = self.memory.split([part(x), part(h)], writes);
-            let then = epilogue.map(|_| AddRmsNorm { h, inv_rms });
-            let saved = saved.map(|_| kept);
-            simd::in_parts(self.threads, || simd::swiglu(side(swiglu.over), gate_up, down, x, saved, y, then));
+            let epilogue = epilogue.map(|_| AddRmsNorm { h, inv_rms });
+            simd::swiglu(gate_up, down, x, saved.map(|_| kept), y, epilogue, self.threads);
         }
     }
 
@@ -302,7 +293,7 @@ impl<T: Real> Device for Cpu<T> {
             let ([dy, saved, x], [a, b, c, d, to]) = self.memory.split([dy, saved, x].map(part), writes);
             let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
             let to = dx.map(|_| to);
-            simd::swiglu_backward(side(swiglu.over), weights, [T::ONE; 2], (dy, saved, x), operands, to);
+            simd::swiglu_backward(weights, (dy, saved, x), operands, to);
             self.defer(params, grads, down);
             self.defer(params, grads, gate_up);
         }
@@ -346,7 +337,7 @@ impl<T: Real> Device for Cpu<T> {
         }
         let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
         let table = self.rope.as_ref().filter(|_| rope);
-        simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv, [T::ONE; 3]);
+        simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv);
     }
 
     fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {
@@ -361,8 +352,8 @@ impl<T: Real> Device for Cpu<T> {
         let mean = self.alloc(width);
         let ([y, inv_rms], [d, mean_values]) = self.memory.split([y, inv_rms], [d, mean]);
         match over {
-            Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d, T::ONE),
-            Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values, T::ONE),
+            Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d),
+            Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values),
         }
         self.release(mean);
     }

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cpu;
 use crate::device::{DeviceWeight, Params, Tensor, Usage, change_in_pieces, params::Change};
-use crate::simd::{self, Precision, Real, Side, Weight};
+use crate::simd::{self, PackedWeight, Precision, Real, Side};
 
 /// The packed form of a matrix, once for each NUMA node; nothing of a table.
 #[derive(Debug)]
 pub struct CpuWeight<T> {
-    copies: Vec<Weight<T>>,
+    copies: Vec<PackedWeight<T>>,
 }
 
 impl<T: Real> Clone for CpuWeight<T> {
@@ -21,7 +21,7 @@ impl<T: Real> Clone for CpuWeight<T> {
 
 impl<T: Real> CpuWeight<T> {
     /// The copy of a NUMA node.
-    pub(super) fn packed(&self, node: usize) -> &Weight<T> {
+    pub(super) fn packed(&self, node: usize) -> &PackedWeight<T> {
         self.copies.get(node).or(self.copies.first()).expect("the tensor was declared a matrix")
     }
 }
@@ -30,10 +30,10 @@ impl<T: Real> DeviceWeight<T> for CpuWeight<T> {
     fn new(tensor: &Tensor, precision: Precision) -> Self {
         let (rows, cols) = (tensor.rows, tensor.cols);
         let packed = match tensor.usage {
-            Usage::Rows => Some(Weight::with(rows, cols, Side::Rows, precision)),
-            Usage::Cols => Some(Weight::with(rows, cols, Side::Cols, precision)),
-            Usage::GateUpRows => Some(Weight::gate_up(rows / 2, cols, Side::Rows, precision)),
-            Usage::GateUpCols => Some(Weight::gate_up(rows / 2, cols, Side::Cols, precision)),
+            Usage::Rows => Some(PackedWeight::new(rows, cols, Side::Rows, precision)),
+            Usage::Cols => Some(PackedWeight::new(rows, cols, Side::Cols, precision)),
+            Usage::GateUpRows => Some(PackedWeight::gate_up(rows / 2, cols, Side::Rows, precision)),
+            Usage::GateUpCols => Some(PackedWeight::gate_up(rows / 2, cols, Side::Cols, precision)),
             Usage::Table => None,
         };
         Self { copies: packed.into_iter().collect() }
@@ -62,7 +62,7 @@ pub(super) fn replicate<T: Real>(params: &mut Params<Cpu<T>>, node_of_thread: &[
         let is_first = !made[node].swap(true, Ordering::Relaxed);
         is_first.then(|| (node, weights.iter().map(|weight| weight.copies.first().cloned()).collect::<Vec<_>>()))
     });
-    let mut copies: Vec<(usize, Vec<Option<Weight<T>>>)> = copies.into_iter().flatten().collect();
+    let mut copies: Vec<(usize, Vec<Option<PackedWeight<T>>>)> = copies.into_iter().flatten().collect();
     copies.sort_by_key(|&(node, _)| node);
     assert_eq!(copies.len(), nodes, "every node has a thread");
     params.weights.iter_mut().for_each(|weight| weight.copies.clear());
@@ -90,9 +90,9 @@ mod tests {
         let weight = |params: &Params<Cpu<f32>>| params.weights[id.index()].copies.clone();
         assert_eq!(weight(&params).len(), 2);
         pool.install(|| params.update(|values| values.fill(2.0)));
-        let sums = |copy: &Weight<f32>| {
+        let sums = |copy: &PackedWeight<f32>| {
             let mut y = vec![0.0; 40];
-            copy.forward_rows(&[1.0; 24], &mut y, None);
+            copy.forward_rows(&[1.0; 24], &mut y, None, 1);
             y
         };
         assert!(weight(&params).iter().all(|copy| sums(copy) == [48.0; 40]));

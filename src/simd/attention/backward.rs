@@ -1,18 +1,19 @@
 //! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
 
-use super::operands::{KEYS, QUERIES, nothing_behind, pack_rows, pieces, pitch, rows_of, scores};
+use super::operands::{KEYS, QUERIES, pack_rows, pieces, pitch, rows_of, scores, tail_mask};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
 use crate::simd::elementwise::dot_product;
+use crate::simd::format::{Format, Precision, in_format};
 use crate::simd::gemm::{LeftTiles, multiply_panels};
-use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
+use crate::simd::pack::{Strided, Tiles, pack_panels, padded};
 use crate::simd::scratch::Scratch;
 use crate::simd::vector::{Kernel, Simd};
 
 /// Queries over which the products of the gradients of k and v sum at a time.
 const QUERY_BLOCK: usize = 132;
 
-pub struct Backward<'a, T> {
+pub struct AttentionBackward<'a, T> {
     pub precision: Precision,
     pub shape: &'a AttentionShape,
     pub rope: Option<&'a RopeTable<T>>,
@@ -23,26 +24,24 @@ pub struct Backward<'a, T> {
     pub d_out: &'a [T],
     pub d_qkv: &'a mut [T],
     pub scratch: &'a mut Scratch<T>,
-    pub faults: [T; 3],
 }
 
-impl<T: Real> Kernel<T> for Backward<'_, T> {
+impl<T: Real> Kernel<T> for AttentionBackward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        in_format!(self.precision, S, |FORMAT| self.backward::<S, FORMAT>(s))
+        in_format!(self.precision, S, self.backward(s))
     }
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real> AttentionBackward<'_, T> {
     #[inline(always)]
-    fn backward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+    fn backward<S: Simd<T = T>, F: Format<S>>(self, s: S) {
         let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
         let (width, stride) = (self.shape.width(), self.shape.row_stride());
         let factor = T::from_f64(1.0 / (head_dim as f64).sqrt());
         let factor_2 = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
-        let [scale_q, scale_k, scale_v] = self.faults;
-        let per_unit = per_unit(FORMAT);
+        let per_unit = F::STEPS;
         let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
         // Two queries that share a unit stay together.
         let tiles = Tiles::even(len, S::TILE_ROWS);
@@ -62,9 +61,9 @@ impl<T: Real> Backward<'_, T> {
             let o_at = sequence * len * width + head * head_dim;
             let (out, d_out) = (&self.out[o_at..], &self.d_out[o_at..]);
             let lse = &self.lse[(sequence * heads + head) * len..][..len];
-            pack_panels::<S, FORMAT, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
-            pack_panels::<S, FORMAT, false>(s, Strided::rows(v, stride), (0, len), (0, head_dim), values);
-            pack_panels::<S, FORMAT, false>(s, Strided::columns(k, stride), (0, head_dim), (0, len), keys_over);
+            pack_panels::<S, F, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
+            pack_panels::<S, F, false>(s, Strided::rows(v, stride), (0, len), (0, head_dim), values);
+            pack_panels::<S, F, false>(s, Strided::columns(k, stride), (0, head_dim), (0, len), keys_over);
             for block in 0..blocks.count {
                 let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
                 let (q0, nq) = rows_of(tiles, first, last);
@@ -74,49 +73,41 @@ impl<T: Real> Backward<'_, T> {
                     delta[i] = dot_product(s, &out[q0 * width..][row.clone()], &d_out[row]);
                     minus_lse[i] = -lse[q0 + i];
                 }
-                pack_rows::<S, FORMAT>(s, Strided::rows(q, stride), (nq, head_dim), queries);
-                pack_rows::<S, FORMAT>(s, Strided::rows(d_out, width), (nq, head_dim), d_rows);
+                pack_rows::<S, F>(s, Strided::rows(q, stride), (nq, head_dim), queries);
+                pack_rows::<S, F>(s, Strided::rows(d_out, width), (nq, head_dim), d_rows);
                 let all = ((0, head_dim), (0, nq));
-                pack_panels::<S, FORMAT, false>(s, Strided::columns(q, stride), all.0, all.1, queries_over);
-                pack_panels::<S, FORMAT, false>(s, Strided::columns(d_out, width), all.0, all.1, d_over);
+                pack_panels::<S, F, false>(s, Strided::columns(q, stride), all.0, all.1, queries_over);
+                pack_panels::<S, F, false>(s, Strided::columns(d_out, width), all.0, all.1, d_over);
                 for k0 in (0..len).step_by(KEYS) {
                     let count = KEYS.min(len - k0);
-                    let rest = nothing_behind(s, count);
+                    let rest = tail_mask(s, count);
                     for tile in (first..last).step_by(QUERIES / S::TILE_ROWS) {
                         let end = last.min(tile + QUERIES / S::TILE_ROWS);
                         let (row, rows) = rows_of(tiles, tile, end);
                         let (row, here) = (row - q0, (tiles, tile, end));
                         let left = LeftTiles::rows(here, dim_depth, &queries[row * dim_depth..], dim_depth);
-                        scores::<S, FORMAT>(s, left, keys, (k0, count), factor_2, (p_strip, pitch));
+                        scores::<S, F>(s, left, keys, (k0, count), factor_2, (p_strip, pitch));
                         let left = LeftTiles::rows(here, dim_depth, &d_rows[row * dim_depth..], dim_depth);
-                        scores::<S, FORMAT>(s, left, values, (k0, count), T::ONE, (ds_strip, pitch));
+                        scores::<S, F>(s, left, values, (k0, count), T::ONE, (ds_strip, pitch));
                         let unit = row / per_unit * pitch;
                         let over = [&mut p_over[unit..], &mut ds_over[unit..]];
                         let vectors = (padded::<S>(count) / S::LANES, rest);
                         let statistics = [&minus_lse[row..row + rows], &delta[row..row + rows]];
-                        score_gradients::<S, FORMAT>(s, (vectors, pitch), statistics, [p_strip, ds_strip], over);
-                        let ds = if FORMAT == PAIRS { &*ds_strip } else { &ds_over[unit..] };
+                        score_gradients::<S, F>(s, (vectors, pitch), statistics, [p_strip, ds_strip], over);
+                        let ds = if F::STEPS == 2 { &*ds_strip } else { &ds_over[unit..] };
                         let left = LeftTiles::rows(here, count.div_ceil(per_unit), ds, pitch);
                         let d_q = &mut self.d_qkv[at + (q0 + row) * stride..];
                         let right = (&*keys_over, key_depth, k0 / per_unit);
-                        multiply_panels::<S, FORMAT>(s, left, right, head_dim, factor * scale_q, k0 > 0, (d_q, stride));
+                        multiply_panels::<S, F>(s, left, right, head_dim, factor, k0 > 0, (d_q, stride));
                     }
                     let key_tiles = Tiles::new(count, S::TILE_ROWS);
                     let units = nq.div_ceil(per_unit);
                     for (part, left, right, alpha) in
-                        [(1, &*ds_over, &*queries_over, factor * scale_k), (2, &*p_over, &*d_over, scale_v)]
+                        [(1, &*ds_over, &*queries_over, factor), (2, &*p_over, &*d_over, T::ONE)]
                     {
                         let left = LeftTiles::columns((key_tiles, 0, key_tiles.count), units, left, pitch);
                         let to = &mut self.d_qkv[at + part * width + k0 * stride..];
-                        multiply_panels::<S, FORMAT>(
-                            s,
-                            left,
-                            (right, units, 0),
-                            head_dim,
-                            alpha,
-                            block > 0,
-                            (to, stride),
-                        );
+                        multiply_panels::<S, F>(s, left, (right, units, 0), head_dim, alpha, block > 0, (to, stride));
                     }
                 }
             }
@@ -130,14 +121,14 @@ impl<T: Real> Backward<'_, T> {
 /// From scores and products with dO, both `[queries, keys]`: `p = 2^(score − lse)` and `ds = p·(dp − delta)`, `[queries /
 /// steps of a unit, keys]`, to `over`; where a unit holds two, also ds as rows in the strip it came from.
 #[inline(always)]
-fn score_gradients<S: Simd, const FORMAT: u8>(
+fn score_gradients<S: Simd, F: Format<S>>(
     s: S,
     ((vectors, rest), pitch): ((usize, S::V), usize),
     [minus_lse, delta]: [&[S::T]; 2],
     [p_strip, ds_strip]: [&mut [S::T]; 2],
     [p_over, ds_over]: [&mut [S::T]; 2],
 ) {
-    let steps = per_unit(FORMAT);
+    let steps = F::STEPS;
     let rows = minus_lse.len();
     let over = p_over.chunks_mut(pitch).zip(ds_over.chunks_mut(pitch));
     let strips = p_strip.chunks(steps * pitch).zip(ds_strip.chunks_mut(steps * pitch));
@@ -160,17 +151,13 @@ fn score_gradients<S: Simd, const FORMAT: u8>(
                     p[i][c] = s.exp2(score);
                     ds[i][c] = s.mul(p[i][c], s.sub(s.load(&ds_strip[at..]), statistics[i][1]));
                 }
-                if FORMAT == PAIRS {
-                    s.store(&mut ds_strip[i * pitch + j / 2 * S::LANES..], s.narrow(ds[i][0], ds[i][1]));
+                if F::STEPS == 2 {
+                    s.store(&mut ds_strip[i * pitch + j / 2 * S::LANES..], F::pack_along(s, ds[i][0], ds[i][1]));
                 }
             }
             for c in 0..beside {
                 for (to, of) in [(&mut *p_over, &p), (&mut *ds_over, &ds)] {
-                    let v = match FORMAT {
-                        PAIRS => s.pair(of[0][c], of[1][c]),
-                        ROUNDED => s.round_bf16(of[0][c]),
-                        _ => of[0][c],
-                    };
+                    let v = F::pack(s, of[0][c], of[1][c]);
                     s.store(&mut to[(j + c) * S::LANES..], v);
                 }
             }

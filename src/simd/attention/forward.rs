@@ -1,15 +1,16 @@
 //! Forward: a block of queries meets the keys block by block (online softmax); what it has collected so far is rescaled
 //! when a larger score turns up.
 
-use super::operands::{KEYS, QUERIES, nothing_behind, pack_rows, pieces, pitch, rows_of, scores};
+use super::operands::{KEYS, QUERIES, pack_rows, pieces, pitch, rows_of, scores, tail_mask};
 use super::{AttentionShape, RopeTable};
 use crate::simd::Real;
+use crate::simd::format::{Format, Precision, in_format};
 use crate::simd::gemm::{LeftTiles, multiply_panels};
-use crate::simd::pack::{PAIRS, Precision, ROUNDED, Strided, Tiles, in_format, pack_panels, padded, per_unit};
+use crate::simd::pack::{Strided, Tiles, pack_panels, padded};
 use crate::simd::scratch::Scratch;
 use crate::simd::vector::{Kernel, Simd, sweep};
 
-pub struct Forward<'a, T> {
+pub struct AttentionForward<'a, T> {
     pub precision: Precision,
     pub shape: &'a AttentionShape,
     pub rope: Option<&'a RopeTable<T>>,
@@ -21,22 +22,22 @@ pub struct Forward<'a, T> {
     pub scratch: &'a mut Scratch<T>,
 }
 
-impl<T: Real> Kernel<T> for Forward<'_, T> {
+impl<T: Real> Kernel<T> for AttentionForward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        in_format!(self.precision, S, |FORMAT| self.forward::<S, FORMAT>(s))
+        in_format!(self.precision, S, self.forward(s))
     }
 }
 
-impl<T: Real> Forward<'_, T> {
+impl<T: Real> AttentionForward<'_, T> {
     #[inline(always)]
-    fn forward<S: Simd<T = T>, const FORMAT: u8>(self, s: S) {
+    fn forward<S: Simd<T = T>, F: Format<S>>(self, s: S) {
         let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
         let (width, stride) = (self.shape.width(), self.shape.row_stride());
         // Scores are logarithms to the base 2: powers of 2 cost less than those of e.
         let factor = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
-        let per_unit = per_unit(FORMAT);
+        let per_unit = F::STEPS;
         let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
         let tiles = Tiles::new(len, S::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, QUERIES / S::TILE_ROWS);
@@ -52,25 +53,25 @@ impl<T: Real> Forward<'_, T> {
             }
             let qkv = &self.qkv[at..];
             let (q, k, v) = (qkv, &qkv[width..], &qkv[2 * width..]);
-            pack_panels::<S, FORMAT, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
-            pack_panels::<S, FORMAT, false>(s, Strided::columns(v, stride), (0, head_dim), (0, len), values);
+            pack_panels::<S, F, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
+            pack_panels::<S, F, false>(s, Strided::columns(v, stride), (0, head_dim), (0, len), values);
             let lse = &mut self.lse[(sequence * heads + head) * len..][..len];
             for block in 0..blocks.count {
                 let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
                 let (row, rows) = rows_of(tiles, first, last);
                 let from = Strided::rows(&q[row * stride..], stride);
-                pack_rows::<S, FORMAT>(s, from, (rows, head_dim), queries);
+                pack_rows::<S, F>(s, from, (rows, head_dim), queries);
                 largest[..rows].fill(-T::ONE / T::ZERO);
                 total[..rows].fill(T::ZERO);
                 for k0 in (0..len).step_by(KEYS) {
                     let count = KEYS.min(len - k0);
                     let left = LeftTiles::rows((tiles, first, last), dim_depth, queries, dim_depth);
-                    scores::<S, FORMAT>(s, left, keys, (k0, count), factor, (strip, pitch));
-                    let rest = nothing_behind(s, count);
+                    scores::<S, F>(s, left, keys, (k0, count), factor, (strip, pitch));
+                    let rest = tail_mask(s, count);
                     for (row, strip) in strip.chunks_exact_mut(pitch).take(rows).enumerate() {
                         let strip = &mut strip[..padded::<S>(count)];
                         let before = largest[row];
-                        let (max, sum) = exponentials::<S, FORMAT>(s, strip, before, rest);
+                        let (max, sum) = exponentials::<S, F>(s, strip, before, rest);
                         largest[row] = max;
                         if k0 > 0 {
                             let factor = (before - max).exp2();
@@ -82,7 +83,7 @@ impl<T: Real> Forward<'_, T> {
                     }
                     let left = LeftTiles::rows((tiles, first, last), count.div_ceil(per_unit), strip, pitch);
                     let right = (&*values, key_depth, k0 / per_unit);
-                    multiply_panels::<S, FORMAT>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
+                    multiply_panels::<S, F>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
                 }
                 let out = self.out[out_at + row * width..].chunks_mut(width);
                 let lse = &mut lse[row..row + rows];
@@ -96,22 +97,17 @@ impl<T: Real> Forward<'_, T> {
     }
 }
 
-/// Partial sums of a row of exponentials.
-const SUMS: usize = 16;
-
 /// `row ← 2^(row − max)` in the format, max being the largest score so far; returns max and the sum. `rest` goes to the
 /// last vector first.
 #[inline(always)]
-fn exponentials<S: Simd, const FORMAT: u8>(s: S, row: &mut [S::T], largest: S::T, rest: S::V) -> (S::T, S::T) {
+fn exponentials<S: Simd, F: Format<S>>(s: S, row: &mut [S::T], largest: S::T, rest: S::V) -> (S::T, S::T) {
     let mut most = s.splat(largest);
     for scores in row.chunks_exact(S::LANES) {
         most = s.max(s.load(scores), most);
     }
     let largest = s.maximum(most);
     let max = s.splat(largest);
-    // Sixteen sums side by side, whatever the width of a vector: every instruction set rounds alike.
-    let side_by_side = SUMS / S::LANES;
-    let mut sums = [s.zero(); 4];
+    let mut sum = s.zero();
     let vectors = row.len() / S::LANES;
     for j in (0..vectors).step_by(2) {
         let mut e = [s.zero(); 2];
@@ -119,23 +115,15 @@ fn exponentials<S: Simd, const FORMAT: u8>(s: S, row: &mut [S::T], largest: S::T
             let score = s.load(&row[(j + i) * S::LANES..]);
             let score = if j + i + 1 == vectors { s.add(score, rest) } else { score };
             *e = s.exp2(s.sub(score, max));
-            let sum = &mut sums[(j + i) % side_by_side];
-            *sum = s.add(*sum, *e);
+            sum = s.add(sum, *e);
         }
-        if FORMAT == PAIRS {
-            s.store(&mut row[j / 2 * S::LANES..], s.narrow(e[0], e[1]));
+        if F::STEPS == 2 {
+            s.store(&mut row[j / 2 * S::LANES..], F::pack_along(s, e[0], e[1]));
         } else {
             for (i, &e) in e.iter().enumerate().take(vectors - j) {
-                s.store(&mut row[(j + i) * S::LANES..], if FORMAT == ROUNDED { s.round_bf16(e) } else { e });
+                s.store(&mut row[(j + i) * S::LANES..], F::pack_along(s, e, e));
             }
         }
     }
-    let mut left = side_by_side;
-    while left > 1 {
-        left /= 2;
-        for i in 0..left {
-            sums[i] = s.add(sums[i], sums[i + left]);
-        }
-    }
-    (largest, s.sum(sums[0]))
+    (largest, s.sum(sum))
 }

@@ -6,17 +6,21 @@ mod forward;
 mod operands;
 
 use super::Real;
-use super::pack::Precision;
+use super::format::Precision;
 use super::vector::{Simd, dispatch, sweep};
-use backward::Backward;
-use forward::Forward;
+use backward::AttentionBackward;
+use forward::AttentionForward;
 
 /// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
+    /// Sequences, which do not see each other.
     pub sequences: usize,
+    /// Positions of a sequence.
     pub len: usize,
+    /// Heads, side by side in a row.
     pub heads: usize,
+    /// Features of a head; even where there are rotary positions.
     pub head_dim: usize,
 }
 
@@ -57,17 +61,17 @@ impl<T: Real> RopeTable<T> {
         2 * self.half == shape.head_dim && self.cos.len() >= shape.len * self.half
     }
 
-    /// Rotates q and k of one head in place, or turns them back: the slice starts with the first position's q.
+    /// Rotates q and k of one head in place, or back: the slice starts with the first position's q.
     #[inline(always)]
     fn rotate_head<S: Simd<T = T>>(&self, s: S, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
-        let turn = s.splat(if inverse { -T::ONE } else { T::ONE });
+        let sign = s.splat(if inverse { -T::ONE } else { T::ONE });
         let angles = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half));
         for ((cos, sin), qkv) in angles.zip(qkv.chunks_mut(shape.row_stride())).take(shape.len) {
             for part in [0, shape.width()] {
                 let (low, high) = qkv[part..part + shape.head_dim].split_at_mut(self.half);
                 sweep!(S, low.len(), at => {
                     let (l, h) = (at.load(s, low), at.load(s, high));
-                    let (c, sine) = (at.load(s, cos), s.mul(turn, at.load(s, sin)));
+                    let (c, sine) = (at.load(s, cos), s.mul(sign, at.load(s, sin)));
                     at.store(s, low, s.sub(s.mul(l, c), s.mul(h, sine)));
                     at.store(s, high, s.fma(h, c, s.mul(l, sine)));
                 });
@@ -78,8 +82,7 @@ impl<T: Real> RopeTable<T> {
 
 /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal. `qkv` is rotated in place when `rope` is given.
 /// `lse` `[sequences, heads, len]` receives the logarithm, to the base 2, of each score row's sum of exponentials, for the
-/// backward pass. Operands of the products
-/// are rounded to the precision; the softmax is not.
+/// backward pass. Operands of the products are rounded to the precision; the softmax is not.
 pub fn attention_forward<T: Real>(
     precision: Precision,
     shape: &AttentionShape,
@@ -95,12 +98,11 @@ pub fn attention_forward<T: Real>(
     if out.is_empty() {
         return;
     }
-    T::with_scratch(|scratch| dispatch(Forward { precision, shape, rope, qkv, out, lse, scratch }));
+    T::with_scratch(|scratch| dispatch(AttentionForward { precision, shape, rope, qkv, out, lse, scratch }));
 }
 
 /// The backward pass of [`attention_forward`]: from the rotated `qkv`, `out`, `lse` and the output gradient `d_out`,
-/// overwrites `d_qkv` (with respect to the unrotated q and k) with `faults`-scaled gradients; factors are 1 outside fault
-/// injection.
+/// overwrites `d_qkv` (with respect to the unrotated q and k).
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
     precision: Precision,
@@ -111,7 +113,6 @@ pub fn attention_backward<T: Real>(
     lse: &[T],
     d_out: &[T],
     d_qkv: &mut [T],
-    faults: [T; 3],
 ) {
     let &AttentionShape { sequences, len, heads, .. } = shape;
     assert!(qkv.len() == sequences * len * shape.row_stride() && d_qkv.len() == qkv.len(), "qkv shapes");
@@ -122,6 +123,6 @@ pub fn attention_backward<T: Real>(
         return;
     }
     T::with_scratch(|scratch| {
-        dispatch(Backward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch, faults });
+        dispatch(AttentionBackward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch });
     });
 }

@@ -2,27 +2,27 @@
 //! (192 KiB at an inner width of 512) stays in L2.
 
 use super::super::Real;
+use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu_mul_backward;
-use super::super::pack::{PLAIN, Strided, Tiles, pack_panel, pack_part, pack_tiles, padded, panel_width, per_unit};
+use super::super::pack::{Strided, Tiles, pack_panel, pack_part, pack_tiles, padded, panel_width};
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, past_caches};
-use super::{Backward, Shape, saved, saved_unit, vectors_beside};
+use super::super::vector::{Simd, is_streamed};
+use super::{Shape, SwigluBackward, saved, saved_unit, vectors_in_panel};
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real> SwigluBackward<'_, T> {
     #[inline(always)]
-    pub(super) fn cols<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+    pub(super) fn cols<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
         let [packed_dy, packed_a] = self.operands.down;
         let [packed_x, packed_dh] = self.operands.gate_up;
         let (x_tiles, a_tiles) = (Tiles::new(width, S::TILE_ROWS), Tiles::new(inner, S::TILE_ROWS));
         let dy_tiles = Tiles::new(out, S::TILE_ROWS);
-        pack_tiles::<S, FORMAT>(s, Strided::rows(self.dy, n), (dy_tiles, 0, dy_tiles.count), (0, n), packed_dy);
-        pack_tiles::<S, FORMAT>(s, Strided::rows(self.x, n), (x_tiles, 0, x_tiles.count), (0, n), packed_x);
+        pack_tiles::<S, F>(s, Strided::rows(self.dy, n), (dy_tiles, 0, dy_tiles.count), (0, n), packed_dy);
+        pack_tiles::<S, F>(s, Strided::rows(self.x, n), (x_tiles, 0, x_tiles.count), (0, n), packed_x);
 
-        let per_unit = per_unit(FORMAT);
+        let per_unit = F::STEPS;
         let (dy_depth, dh_depth) = (out.div_ceil(per_unit), (2 * inner).div_ceil(per_unit));
-        let scales = self.scales.map(|scale| s.splat(scale));
         let Scratch { left: dy, right: steps, out: between } = self.scratch;
         let dy = dy.at_least(dy_depth * 2 * S::LANES);
         let steps = steps.at_least(dh_depth * 2 * S::LANES);
@@ -32,34 +32,41 @@ impl<T: Real> Backward<'_, T> {
             let panel = panel_width::<S>(n, column);
             let columns = panel.min(n - column);
             let (a, dh) = (&mut a[..inner * panel], &mut dh[..2 * inner * panel]);
-            pack_panel::<S, FORMAT>(s, Strided::columns(self.dy, n), (column, columns, panel), (0, out), dy);
+            pack_panel::<S, F>(s, Strided::columns(self.dy, n), (column, columns, panel), (0, out), dy);
             let to = PanelOutput::strip(&mut *a, panel);
-            multiply_panel::<S, FORMAT>(s, LeftTiles::all(a_tiles, dy_depth, self.down), dy_depth, dy, to);
-            let from = &self.saved[column / S::LANES * inner * saved_unit::<S>(FORMAT)..];
-            activate::<S, FORMAT>(s, from, scales, a, dh);
+            multiply_panel::<S, F>(s, LeftTiles::all(a_tiles, dy_depth, self.down), dy, to);
+            let from = &self.saved[column / S::LANES * inner * saved_unit::<S>(F::STEPS)..];
+            activate::<S, F>(s, from, a, dh);
             let (packed_dg, packed_du) = packed_dh.split_at_mut(packed_dh.len() / 2);
             let (dg, du) = dh.split_at(a.len());
             for (strip, to) in [(&*a, &mut *packed_a), (dg, packed_dg), (du, packed_du)] {
-                if past_caches(to) {
-                    pack_steps::<S, FORMAT, true>(s, strip, (panel, columns), (column, n), to);
+                if is_streamed(to) {
+                    pack_steps::<S, F, true>(s, strip, (panel, columns), (column, n), to);
                 } else {
-                    pack_steps::<S, FORMAT, false>(s, strip, (panel, columns), (column, n), to);
+                    pack_steps::<S, F, false>(s, strip, (panel, columns), (column, n), to);
                 }
             }
             if let Some(dx) = self.dx.as_deref_mut() {
-                let right = if FORMAT == PLAIN {
+                let right = if F::AS_IS {
                     &*dh
                 } else {
                     let strip = Strided::columns(dh, panel);
-                    pack_panel::<S, FORMAT>(s, strip, (0, columns, panel), (0, 2 * inner), steps);
+                    pack_panel::<S, F>(s, strip, (0, columns, panel), (0, 2 * inner), steps);
                     &*steps
                 };
-                let next = (column + panel) / S::LANES * inner * saved_unit::<S>(FORMAT);
-                let ahead = &self.saved[next.min(self.saved.len())..];
-                let ahead = &ahead[..ahead.len().min(vectors_beside::<S>(n, column) * inner * saved_unit::<S>(FORMAT))];
-                let to =
-                    PanelOutput { out: &mut dx[column..], stride: n, columns, alpha: T::ONE, accumulate: true, ahead };
-                multiply_panel::<S, FORMAT>(s, LeftTiles::all(x_tiles, dh_depth, self.gate_up), dh_depth, right, to);
+                let next = (column + panel) / S::LANES * inner * saved_unit::<S>(F::STEPS);
+                let prefetch = &self.saved[next.min(self.saved.len())..];
+                let prefetch = &prefetch
+                    [..prefetch.len().min(vectors_in_panel::<S>(n, column) * inner * saved_unit::<S>(F::STEPS))];
+                let to = PanelOutput {
+                    out: &mut dx[column..],
+                    stride: n,
+                    columns,
+                    alpha: T::ONE,
+                    accumulate: true,
+                    prefetch,
+                };
+                multiply_panel::<S, F>(s, LeftTiles::all(x_tiles, dh_depth, self.gate_up), right, to);
             }
             column += panel;
         }
@@ -69,11 +76,11 @@ impl<T: Real> Backward<'_, T> {
 
 /// The gradient of the activation `[inner, panel]` in `a` becomes the activation, and `dh` the gradients of g and u.
 #[inline(always)]
-fn activate<S: Simd, const FORMAT: u8>(s: S, from: &[S::T], scales: [S::V; 2], a: &mut [S::T], dh: &mut [S::T]) {
+fn activate<S: Simd, F: Format<S>>(s: S, from: &[S::T], a: &mut [S::T], dh: &mut [S::T]) {
     let (dg, du) = dh.split_at_mut(a.len());
     let lanes = a.chunks_exact_mut(S::LANES).zip(dg.chunks_exact_mut(S::LANES)).zip(du.chunks_exact_mut(S::LANES));
-    for (((a, dg), du), from) in lanes.zip(from.chunks_exact(saved_unit::<S>(FORMAT))) {
-        let (g, u, activation) = silu_mul_backward(s, saved::<S, FORMAT>(s, from), s.load(a), scales);
+    for (((a, dg), du), from) in lanes.zip(from.chunks_exact(saved_unit::<S>(F::STEPS))) {
+        let (g, u, activation) = silu_mul_backward(s, saved::<S, F>(s, from), s.load(a));
         s.store(dg, g);
         s.store(du, u);
         s.store(a, activation);
@@ -82,7 +89,7 @@ fn activate<S: Simd, const FORMAT: u8>(s: S, from: &[S::T], scales: [S::V; 2], a
 
 /// Rows of a strip become vectors of right panels, its columns their steps from `column` on, of `n`.
 #[inline(always)]
-fn pack_steps<S: Simd, const FORMAT: u8, const STREAM: bool>(
+fn pack_steps<S: Simd, F: Format<S>, const STREAM: bool>(
     s: S,
     strip: &[S::T],
     (panel, columns): (usize, usize),
@@ -90,14 +97,14 @@ fn pack_steps<S: Simd, const FORMAT: u8, const STREAM: bool>(
     to: &mut [S::T],
 ) {
     let rows = strip.len() / panel;
-    let depth = n.div_ceil(per_unit(FORMAT));
+    let depth = n.div_ceil(F::STEPS);
     assert!(to.len() == depth * padded::<S>(rows), "room for the packed operand");
     let mut row = 0;
     while row < rows {
         let width = panel_width::<S>(rows, row);
         let vectors = (row, width.min(rows - row), width);
-        let to = &mut to[depth * row + column / per_unit(FORMAT) * width..];
-        pack_part::<S, FORMAT, STREAM>(s, Strided::rows(strip, panel), vectors, width, (0, columns), to);
+        let to = &mut to[depth * row + column / F::STEPS * width..];
+        pack_part::<S, F, STREAM>(s, Strided::rows(strip, panel), vectors, width, (0, columns), to);
         row += width;
     }
 }

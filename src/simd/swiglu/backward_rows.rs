@@ -1,40 +1,40 @@
 //! Backward over rows: gradients of g and u go from a strip in L1 straight into the three packed operands that want them.
 
 use super::super::Real;
+use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::math::silu_mul_backward;
-use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_part, pack_tiles, padded, panel_width, per_unit};
+use super::super::pack::{Strided, Tiles, pack_part, pack_tiles, padded, panel_width};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, past_caches};
-use super::{Backward, Shape, saved, saved_unit};
+use super::super::vector::{Simd, is_streamed};
+use super::{Shape, SwigluBackward, saved, saved_unit};
 
 /// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
 const ROW_BLOCK: usize = 128 << 10;
 /// Units of gates in a chunk: their gradients and those of the ups make one pass of the product with W_gate_up.
 const CHUNK: usize = 256;
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real> SwigluBackward<'_, T> {
     #[inline(always)]
-    pub(super) fn rows<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+    pub(super) fn rows<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, m) = (self.shape, self.vectors);
         if m == 0 {
             return;
         }
-        let per_unit = per_unit(FORMAT);
+        let per_unit = F::STEPS;
         let rows_depth = m.div_ceil(per_unit);
         let [packed_dy, packed_a] = self.operands.down;
         let [packed_x, packed_dh] = self.operands.gate_up;
         let half = rows_depth * padded::<S>(inner);
         assert!(packed_a.len() == half && packed_dh.len() == 2 * half, "room for packed operands");
-        let past = past_caches(packed_dh);
+        let streamed = is_streamed(packed_dh);
         let (packed_dg, packed_du) = packed_dh.split_at_mut(half);
         for (values, n, to) in [(self.dy, out, packed_dy), (self.x, width, packed_x)] {
             let tiles = Tiles::new(n, S::TILE_ROWS);
-            pack_tiles::<S, FORMAT>(s, Strided::columns(values, n), (tiles, 0, tiles.count), (0, m), to);
+            pack_tiles::<S, F>(s, Strided::columns(values, n), (tiles, 0, tiles.count), (0, m), to);
         }
 
-        let scales = self.scales.map(|scale| s.splat(scale));
         let (dy_depth, inner_depth) = (out.div_ceil(per_unit), 2 * inner.div_ceil(per_unit));
         let chunk = CHUNK * per_unit;
         const { assert!(CHUNK.is_multiple_of(GATED_STEPS) && GATED_STEPS.is_multiple_of(2 * S::LANES)) };
@@ -49,7 +49,7 @@ impl<T: Real> Backward<'_, T> {
             let dh = right.at_least(deepest * rows);
             let (dg, du) = strips.at_least(2 * rows * 2 * S::LANES).split_at_mut(rows * 2 * S::LANES);
             let block = (tiles, first, last);
-            pack_tiles::<S, FORMAT>(s, Strided::rows(self.dy, out), block, (0, out), dy);
+            pack_tiles::<S, F>(s, Strided::rows(self.dy, out), block, (0, out), dy);
             for start in (0..inner).step_by(chunk) {
                 let end = inner.min(start + chunk);
                 let depth = 2 * (end - start).div_ceil(per_unit);
@@ -57,23 +57,15 @@ impl<T: Real> Backward<'_, T> {
                     let panel = panel_width::<S>(inner, gate);
                     let gates = panel.min(inner - gate);
                     let (dg, du) = (&mut dg[..rows * panel], &mut du[..rows * panel]);
-                    let per_row = panel / S::LANES * saved_unit::<S>(FORMAT);
-                    let saved =
-                        &self.saved[gate / S::LANES * m * saved_unit::<S>(FORMAT)..][row * per_row..][..rows * per_row];
-                    let to = PanelOutput { ahead: saved, ..PanelOutput::strip(&mut *dg, panel) };
+                    let per_row = panel / S::LANES * saved_unit::<S>(F::STEPS);
+                    let saved = &self.saved[gate / S::LANES * m * saved_unit::<S>(F::STEPS)..][row * per_row..]
+                        [..rows * per_row];
+                    let to = PanelOutput { prefetch: saved, ..PanelOutput::strip(&mut *dg, panel) };
                     let left = LeftTiles::some(block, dy_depth, dy);
-                    multiply_panel::<S, FORMAT>(s, left, dy_depth, &self.down[dy_depth * gate..], to);
+                    multiply_panel::<S, F>(s, left, &self.down[dy_depth * gate..], to);
                     let steps = rows_depth * gate + row / per_unit * panel..;
                     let operands = [&mut *packed_dg, &mut *packed_du, &mut *packed_a];
-                    activate::<S, FORMAT>(
-                        s,
-                        saved,
-                        panel,
-                        scales,
-                        past,
-                        [dg, du],
-                        operands.map(|to| &mut to[steps.clone()]),
-                    );
+                    activate::<S, F>(s, saved, panel, streamed, [dg, du], operands.map(|to| &mut to[steps.clone()]));
                     let (before, within) = ((gate - start) / GATED_STEPS * GATED_STEPS, (gate - start) % GATED_STEPS);
                     let group = GATED_STEPS.min(inner - start - before);
                     for (half, strip) in [&*dg, &*du].into_iter().enumerate() {
@@ -82,14 +74,14 @@ impl<T: Real> Backward<'_, T> {
                             let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
                             let strip = Strided::rows(&strip[start * panel..], panel);
                             let to = &mut dh[depth * start + unit * height..];
-                            pack_part::<S, FORMAT, false>(s, strip, (0, height, height), height, (0, gates), to);
+                            pack_part::<S, F, false>(s, strip, (0, height, height), height, (0, gates), to);
                         }
                     }
                 }
                 let Some(dx) = self.dx.as_deref_mut() else { continue };
                 let left = LeftTiles::some(block, depth, dh);
                 let steps = (self.gate_up, inner_depth, 2 * (start / per_unit));
-                multiply_panels::<S, FORMAT>(s, left, steps, width, T::ONE, true, (&mut dx[row * width..], width));
+                multiply_panels::<S, F>(s, left, steps, width, T::ONE, true, (&mut dx[row * width..], width));
             }
         }
         s.fence();
@@ -99,16 +91,15 @@ impl<T: Real> Backward<'_, T> {
 /// The gradient of the activation `[rows, panel]` in `dg` becomes those of g and of u; these and the activation itself also
 /// become steps of right panels. `from` holds g and u as the forward pass saved them.
 #[inline(always)]
-fn activate<S: Simd, const FORMAT: u8>(
+fn activate<S: Simd, F: Format<S>>(
     s: S,
     from: &[S::T],
     panel: usize,
-    scales: [S::V; 2],
-    past: bool,
+    streamed: bool,
     [dg, du]: [&mut [S::T]; 2],
     [to_dg, to_du, to_a]: [&mut [S::T]; 3],
 ) {
-    let (unit, steps) = (saved_unit::<S>(FORMAT), per_unit(FORMAT));
+    let (unit, steps) = (saved_unit::<S>(F::STEPS), F::STEPS);
     let vectors = panel / S::LANES;
     let strips = dg.chunks_mut(steps * panel).zip(du.chunks_mut(steps * panel));
     let operands = to_dg.chunks_exact_mut(panel).zip(to_du.chunks_exact_mut(panel)).zip(to_a.chunks_exact_mut(panel));
@@ -119,19 +110,15 @@ fn activate<S: Simd, const FORMAT: u8>(
             let mut step = [[s.zero(); 2]; 3];
             for i in 0..dg.len() / panel {
                 let at = i * panel + j * S::LANES;
-                let gu = saved::<S, FORMAT>(s, &from[(i * vectors + j) * unit..]);
-                let (g, u, a) = silu_mul_backward(s, gu, s.load(&dg[at..]), scales);
+                let gu = saved::<S, F>(s, &from[(i * vectors + j) * unit..]);
+                let (g, u, a) = silu_mul_backward(s, gu, s.load(&dg[at..]));
                 s.store(&mut dg[at..], g);
                 s.store(&mut du[at..], u);
                 (step[0][i], step[1][i], step[2][i]) = (g, u, a);
             }
             for (to, step) in [&mut *to_dg, &mut *to_du, &mut *to_a].into_iter().zip(step) {
-                let v = match FORMAT {
-                    PAIRS => s.pair(step[0], step[1]),
-                    ROUNDED => s.round_bf16(step[0]),
-                    _ => step[0],
-                };
-                s.store_past(past, &mut to[j * S::LANES..], v);
+                let v = F::pack(s, step[0], step[1]);
+                s.store_streamed(streamed, &mut to[j * S::LANES..], v);
             }
         }
     }

@@ -1,21 +1,22 @@
 //! Forward over the columns of a sequence: a panel of columns goes through both products.
 
 use super::super::Real;
+use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu;
-use super::super::pack::{PAIRS, ROUNDED, Strided, Tiles, pack_panel, panel_width, per_unit};
+use super::super::pack::{Strided, Tiles, pack_panel, panel_width};
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, past_caches};
-use super::{Forward, Shape, save, saved_unit};
+use super::super::vector::{Simd, is_streamed};
+use super::{Shape, SwigluForward, save, saved_unit};
 
 /// Tiles of a strip: with 12 rows of 2 vectors 24 KiB.
 const STRIP_TILES: usize = 16;
 
-impl<T: Real> Forward<'_, T> {
+impl<T: Real> SwigluForward<'_, T> {
     #[inline(always)]
-    pub(super) fn cols<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+    pub(super) fn cols<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
-        let (x_depth, a_depth) = (width.div_ceil(per_unit(FORMAT)), inner.div_ceil(per_unit(FORMAT)));
+        let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
         let tiles = Tiles::gated(inner, S::TILE_ROWS);
         let out_tiles = Tiles::new(out, S::TILE_ROWS);
         let strips = Tiles::new(tiles.count, STRIP_TILES);
@@ -28,7 +29,7 @@ impl<T: Real> Forward<'_, T> {
             let panel = panel_width::<S>(n, column);
             let columns = panel.min(n - column);
             let from = Strided::columns(self.x, n);
-            pack_panel::<S, FORMAT>(s, from, (column, columns, panel), (0, width), x);
+            pack_panel::<S, F>(s, from, (column, columns, panel), (0, width), x);
             // In bf16 two activations share a unit: the one that waits for its odd neighbour.
             let mut even = [s.zero(); 2];
             for block in 0..strips.count {
@@ -36,22 +37,22 @@ impl<T: Real> Forward<'_, T> {
                 let left =
                     LeftTiles::some((tiles, first, last), x_depth, &self.gate_up[x_depth * tiles.start(first)..]);
                 let to = PanelOutput::strip(&mut *strip, panel);
-                multiply_panel::<S, FORMAT>(s, left, x_depth, x, to);
+                multiply_panel::<S, F>(s, left, x, to);
                 for tile in first..last {
                     let at = tiles.start(tile) - tiles.start(first);
                     let (gate, gates) = (tiles.start(tile) / 2, tiles.height(tile) / 2);
                     let (g, u) = strip[at * panel..][..2 * gates * panel].split_at(gates * panel);
                     if let Some(saved) = self.saved.as_deref_mut() {
-                        let unit = saved_unit::<S>(FORMAT);
-                        let (past, vectors) = (past_caches(saved), panel / S::LANES);
+                        let unit = saved_unit::<S>(F::STEPS);
+                        let (streamed, vectors) = (is_streamed(saved), panel / S::LANES);
                         let at = (column / S::LANES * inner + gate * vectors) * unit;
                         let saved = saved[at..][..gates * vectors * unit].chunks_exact_mut(unit);
                         let lanes = g.chunks_exact(S::LANES).zip(u.chunks_exact(S::LANES));
                         for ((g, u), saved) in lanes.zip(saved) {
-                            save::<S, FORMAT>(s, (s.load(g), s.load(u)), past, saved);
+                            save::<S, F>(s, (s.load(g), s.load(u)), streamed, saved);
                         }
                     }
-                    activate::<S, FORMAT>(s, (gate, inner), (g, u), panel, &mut even, a);
+                    activate::<S, F>(s, (gate, inner), (g, u), panel, &mut even, a);
                 }
             }
             let to = PanelOutput {
@@ -60,13 +61,13 @@ impl<T: Real> Forward<'_, T> {
                 columns,
                 alpha: T::ONE,
                 accumulate: false,
-                ahead: &[],
+                prefetch: &[],
             };
-            multiply_panel::<S, FORMAT>(s, LeftTiles::all(out_tiles, a_depth, self.down), a_depth, a, to);
+            multiply_panel::<S, F>(s, LeftTiles::all(out_tiles, a_depth, self.down), a, to);
             column += panel;
         }
-        if let Some(then) = &mut self.then {
-            then.sequence(s, n, self.y);
+        if let Some(epilogue) = &mut self.epilogue {
+            epilogue.sequence(s, n, self.y);
         }
         s.fence();
     }
@@ -74,7 +75,7 @@ impl<T: Real> Forward<'_, T> {
 
 /// Rows `gate..` of a right panel: `silu(g)·u` of g and u `[rows, panel]`; `inner` rows in all.
 #[inline(always)]
-fn activate<S: Simd, const FORMAT: u8>(
+fn activate<S: Simd, F: Format<S>>(
     s: S,
     (gate, inner): (usize, usize),
     (g, u): (&[S::T], &[S::T]),
@@ -84,16 +85,16 @@ fn activate<S: Simd, const FORMAT: u8>(
 ) {
     for (row, (g, u)) in g.chunks_exact(panel).zip(u.chunks_exact(panel)).enumerate() {
         let step = gate + row;
-        let to = &mut to[step / per_unit(FORMAT) * panel..][..panel];
+        let to = &mut to[step / F::STEPS * panel..][..panel];
         for (j, even) in even.iter_mut().enumerate().take(panel / S::LANES) {
             let at = j * S::LANES;
             let a = s.mul(silu(s, s.load(&g[at..])), s.load(&u[at..]));
-            match FORMAT {
-                PAIRS if step % 2 == 1 => s.store(&mut to[at..], s.pair(*even, a)),
-                PAIRS if step + 1 == inner => s.store(&mut to[at..], s.pair(a, s.zero())),
-                PAIRS => *even = a,
-                ROUNDED => s.store(&mut to[at..], s.round_bf16(a)),
-                _ => s.store(&mut to[at..], a),
+            if F::STEPS == 1 || step % 2 == 1 || step + 1 == inner {
+                // A unit of two steps holds an even one and the odd one after it, or zero after the last.
+                let (low, high) = if F::STEPS == 2 && step % 2 == 1 { (*even, a) } else { (a, s.zero()) };
+                s.store(&mut to[at..], F::pack(s, low, high));
+            } else {
+                *even = a;
             }
         }
     }

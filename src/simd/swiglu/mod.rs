@@ -15,66 +15,75 @@ mod cols;
 mod rows;
 
 use super::Real;
+use super::format::{Format, Precision, in_format};
 use super::norm::AddRmsNorm;
-use super::pack::{PAIRS, Precision, ROUNDED, in_format, panel_width};
+use super::pack::{Side, panel_width};
 use super::scratch::Scratch;
 use super::split::{Vectors, by_columns, by_rows};
 use super::vector::{Kernel, Simd, dispatch_on};
-use super::weight::{Side, Weight};
+use super::weight::PackedWeight;
 
-/// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`: for each row of x `[m, width]`, y `[m, out]`, or for each column of
-/// one sequence, x `[width, n]`, y `[out, n]`, as the side says; then residual and norm, if there are any. `saved`, of
-/// [`swiglu_saved_len`] elements, receives g and u.
+/// `y ← W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`, then residual and norm, if there are any. Weights packed for rows map
+/// each row of x `[m, width]` to one of y `[m, out]`; weights packed for columns map each column of one sequence, x
+/// `[width, n]`, y `[out, n]`.
+///
+/// `saved`, of [`swiglu_saved_len`] elements, receives g and u for the backward pass. Without it so many threads of the pool
+/// that this runs in share the rows or columns (`parts` 1: the caller does all); the result is the same for any number.
+///
+/// # Panics
+/// If shapes disagree, or the weights are not packed alike, W_gate_up as a gate and up projection.
 pub fn swiglu<T: Real>(
-    side: Side,
-    gate_up: &Weight<T>,
-    down: &Weight<T>,
+    gate_up: &PackedWeight<T>,
+    down: &PackedWeight<T>,
     x: &[T],
     saved: Option<&mut [T]>,
     y: &mut [T],
-    then: Option<AddRmsNorm<'_, T>>,
+    epilogue: Option<AddRmsNorm<'_, T>>,
+    parts: usize,
 ) {
     let shape = Shape::of(gate_up, down);
     let vectors = x.len() / shape.width;
     assert_eq!(x.len(), vectors * shape.width, "input shape");
     assert_eq!(y.len(), vectors * shape.out, "output shape");
-    let saved_len = swiglu_saved_len(gate_up, side, vectors);
+    let saved_len = swiglu_saved_len(gate_up, vectors);
     assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
-    if let Some(then) = &then {
-        then.check(vectors, y.len());
+    if let Some(epilogue) = &epilogue {
+        epilogue.check(vectors, y.len());
     }
-    let (isa, precision) = (gate_up.isa(), gate_up.precision());
-    let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels(side));
-    let forward = |Vectors { x, y, then }: Vectors<'_, T>, saved| {
+    let (isa, side, precision) = (gate_up.isa(), gate_up.side(), gate_up.precision());
+    let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels());
+    let forward = |Vectors { x, y, epilogue }: Vectors<'_, T>, saved| {
         let vectors = x.len() / shape.width;
         T::with_scratch(|scratch| {
-            dispatch_on(isa, Forward { side, shape, vectors, precision, gate_up, down, x, saved, y, then, scratch });
+            dispatch_on(
+                isa,
+                SwigluForward { side, shape, vectors, precision, gate_up, down, x, saved, y, epilogue, scratch },
+            );
         });
     };
-    let all = Vectors { x, y, then };
+    let all = Vectors { x, y, epilogue };
     let (sizes, weights) = ((vectors, shape.width, shape.out), shape.inner * (2 * shape.width + shape.out));
     match (saved, side) {
-        (None, Side::Cols) => by_columns(all, sizes, weights, |part| forward(part, None)),
-        (None, _) => by_rows(all, sizes, weights, |part| forward(part, None)),
+        (None, Side::Cols) => by_columns(all, sizes, weights, parts, |part| forward(part, None)),
+        (None, Side::Rows) => by_rows(all, sizes, weights, parts, |part| forward(part, None)),
         (saved, _) => forward(all, saved),
     }
 }
 
-/// Room for the packed operands of one use's weight gradients: the `dy` and `x` of a [`Gathered`](super::Gathered) each,
-/// of [`gathered_len`](super::gathered_len) for W_down `[out, inner]` and
-/// [`gathered_gate_up_len`](super::gathered_gate_up_len) for W_gate_up.
+/// Room for the packed operands of one use's weight gradients: left and right of a
+/// [`DeferredGrad`](super::DeferredGrad) each, of [`deferred_len`](super::deferred_len) for W_down `[out, inner]` and
+/// [`deferred_gate_up_len`](super::deferred_gate_up_len) for W_gate_up.
 pub struct SwigluOperands<'a, T> {
+    /// Left and right of W_down.
     pub down: [&'a mut [T]; 2],
+    /// Left and right of W_gate_up.
     pub gate_up: [&'a mut [T]; 2],
 }
 
 /// The backward pass of [`swiglu`] from dy, of y's shape, for what the forward pass saved and its x: fills the operands of the
-/// weights' gradients, and adds the gradient of x to `dx`, if it is wanted. The gradients of g and u are multiplied by
-/// `scales`.
+/// weights' gradients, and adds the gradient of x to `dx`, if it is wanted.
 pub fn swiglu_backward<T: Real>(
-    side: Side,
-    (gate_up, down): (&Weight<T>, &Weight<T>),
-    scales: [T; 2],
+    (gate_up, down): (&PackedWeight<T>, &PackedWeight<T>),
     (dy, saved, x): (&[T], &[T], &[T]),
     operands: SwigluOperands<'_, T>,
     dx: Option<&mut [T]>,
@@ -83,20 +92,20 @@ pub fn swiglu_backward<T: Real>(
     let vectors = dy.len() / shape.out;
     assert!(dy.len() == vectors * shape.out && x.len() == vectors * shape.width, "shapes of output gradient and input");
     assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "input gradient shape");
-    assert_eq!(saved.len(), swiglu_saved_len(gate_up, side, vectors), "g and u");
-    let (isa, precision) = (gate_up.isa(), gate_up.precision());
-    let [gate_up, down] = [gate_up, down].map(|weight| weight.backward_panels(side));
+    assert_eq!(saved.len(), swiglu_saved_len(gate_up, vectors), "g and u");
+    let (isa, side, precision) = (gate_up.isa(), gate_up.side(), gate_up.precision());
+    let [gate_up, down] = [gate_up, down].map(|weight| weight.backward_panels());
     T::with_scratch(|scratch| {
         let pass =
-            Backward { side, shape, vectors, precision, scales, gate_up, down, dy, saved, x, operands, dx, scratch };
+            SwigluBackward { side, shape, vectors, precision, gate_up, down, dy, saved, x, operands, dx, scratch };
         dispatch_on(isa, pass);
     });
 }
 
 /// Elements in which the forward pass saves g and u of `vectors` rows or columns.
-pub fn swiglu_saved_len<T: Real>(gate_up: &Weight<T>, side: Side, vectors: usize) -> usize {
+pub fn swiglu_saved_len<T: Real>(gate_up: &PackedWeight<T>, vectors: usize) -> usize {
     let (inner, precision) = (gate_up.shape().0 / 2, gate_up.precision());
-    dispatch_on::<T, _>(gate_up.isa(), SavedLen { side, vectors, inner, precision })
+    dispatch_on::<T, _>(gate_up.isa(), SavedLen { side: gate_up.side(), vectors, inner, precision })
 }
 
 /// `W_gate_up [2·inner, width]`, `W_down [out, inner]`.
@@ -108,17 +117,20 @@ struct Shape {
 }
 
 impl Shape {
-    fn of<T: Real>(gate_up: &Weight<T>, down: &Weight<T>) -> Self {
+    fn of<T: Real>(gate_up: &PackedWeight<T>, down: &PackedWeight<T>) -> Self {
         let ((double, width), (out, inner)) = (gate_up.shape(), down.shape());
         assert!(double == 2 * inner && inner > 0 && width > 0, "the projections of one SwiGLU");
         assert!(gate_up.is_gated() && !down.is_gated(), "gate and up first, down second");
-        assert!(gate_up.isa() == down.isa() && gate_up.precision() == down.precision(), "packed alike");
+        assert!(
+            gate_up.isa() == down.isa() && gate_up.side() == down.side() && gate_up.precision() == down.precision(),
+            "packed alike"
+        );
         Self { width, inner, out }
     }
 }
 
 /// A forward pass over rows (`rows.rs`) or columns (`cols.rs`).
-struct Forward<'a, T> {
+struct SwigluForward<'a, T> {
     side: Side,
     shape: Shape,
     vectors: usize,
@@ -128,28 +140,27 @@ struct Forward<'a, T> {
     x: &'a [T],
     saved: Option<&'a mut [T]>,
     y: &'a mut [T],
-    then: Option<AddRmsNorm<'a, T>>,
+    epilogue: Option<AddRmsNorm<'a, T>>,
     scratch: &'a mut Scratch<T>,
 }
 
-impl<T: Real> Kernel<T> for Forward<'_, T> {
+impl<T: Real> Kernel<T> for SwigluForward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         match self.side {
-            Side::Cols => in_format!(self.precision, S, |FORMAT| self.cols::<S, FORMAT>(s)),
-            _ => in_format!(self.precision, S, |FORMAT| self.rows::<S, FORMAT>(s)),
+            Side::Cols => in_format!(self.precision, S, self.cols(s)),
+            Side::Rows => in_format!(self.precision, S, self.rows(s)),
         }
     }
 }
 
 /// A backward pass over rows (`backward_rows.rs`) or columns (`backward_cols.rs`).
-struct Backward<'a, T> {
+struct SwigluBackward<'a, T> {
     side: Side,
     shape: Shape,
     vectors: usize,
     precision: Precision,
-    scales: [T; 2],
     gate_up: &'a [T],
     down: &'a [T],
     dy: &'a [T],
@@ -160,13 +171,13 @@ struct Backward<'a, T> {
     scratch: &'a mut Scratch<T>,
 }
 
-impl<T: Real> Kernel<T> for Backward<'_, T> {
+impl<T: Real> Kernel<T> for SwigluBackward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
         match self.side {
-            Side::Cols => in_format!(self.precision, S, |FORMAT| self.cols::<S, FORMAT>(s)),
-            _ => in_format!(self.precision, S, |FORMAT| self.rows::<S, FORMAT>(s)),
+            Side::Cols => in_format!(self.precision, S, self.cols(s)),
+            Side::Rows => in_format!(self.precision, S, self.rows(s)),
         }
     }
 }
@@ -182,45 +193,40 @@ impl<T: Real> Kernel<T> for SavedLen {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, _: S) -> usize {
-        let unit = in_format!(self.precision, S, |FORMAT| saved_unit::<S>(FORMAT));
+        let unit = saved_unit::<S>(self.precision.steps::<S>());
         match self.side {
             Side::Cols => self.vectors.div_ceil(S::LANES) * self.inner * unit,
-            _ => self.inner.div_ceil(S::LANES) * self.vectors * unit,
+            Side::Rows => self.inner.div_ceil(S::LANES) * self.vectors * unit,
         }
     }
 }
 
-/// Elements of a vector of g and its u, saved.
+/// Elements of a vector of g and its u, saved in a format of so many steps.
 #[inline(always)]
-const fn saved_unit<S: Simd>(format: u8) -> usize {
-    if format == PAIRS { S::LANES } else { 2 * S::LANES }
+const fn saved_unit<S: Simd>(steps: usize) -> usize {
+    2 / steps * S::LANES
 }
 
-/// Vectors that stand beside each other in the panel of vector `at / LANES` of `n` numbers, itself included.
+/// SIMD vectors per panel, of the panel of `n` columns that column `at` belongs to: 2, or 1 for a narrow last one.
 #[inline(always)]
-fn vectors_beside<S: Simd>(n: usize, at: usize) -> usize {
+fn vectors_in_panel<S: Simd>(n: usize, at: usize) -> usize {
     panel_width::<S>(n, at - at % (2 * S::LANES)) / S::LANES
 }
 
-/// Saves a vector of g and its u, past the caches if asked to: a fence must follow.
+/// Saves a vector of g and its u, by non-temporal stores where `streamed`: a fence must follow.
 #[inline(always)]
-fn save<S: Simd, const FORMAT: u8>(s: S, (g, u): (S::V, S::V), past: bool, to: &mut [S::T]) {
-    match FORMAT {
-        PAIRS => s.store_past(past, to, s.pair(g, u)),
-        _ => {
-            let (g, u) = if FORMAT == ROUNDED { (s.round_bf16(g), s.round_bf16(u)) } else { (g, u) };
-            let (first, second) = to.split_at_mut(S::LANES);
-            s.store_past(past, first, g);
-            s.store_past(past, second, u);
-        }
+fn save<S: Simd, F: Format<S>>(s: S, (g, u): (S::V, S::V), streamed: bool, to: &mut [S::T]) {
+    if F::STEPS == 2 {
+        s.store_streamed(streamed, to, F::pack(s, g, u));
+    } else {
+        let (first, second) = to.split_at_mut(S::LANES);
+        s.store_streamed(streamed, first, F::pack(s, g, u));
+        s.store_streamed(streamed, second, F::pack(s, u, u));
     }
 }
 
 /// What [`save`] saved.
 #[inline(always)]
-fn saved<S: Simd, const FORMAT: u8>(s: S, from: &[S::T]) -> (S::V, S::V) {
-    match FORMAT {
-        PAIRS => s.unpair(s.load(from)),
-        _ => (s.load(from), s.load(&from[S::LANES..])),
-    }
+fn saved<S: Simd, F: Format<S>>(s: S, from: &[S::T]) -> (S::V, S::V) {
+    if F::STEPS == 2 { F::unpack(s, s.load(from)) } else { (s.load(from), s.load(&from[S::LANES..])) }
 }

@@ -1,25 +1,26 @@
 //! Forward over rows: a block of rows, packed once, goes through both products.
 
 use super::super::Real;
+use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::math::silu;
-use super::super::pack::{PAIRS, PLAIN, ROUNDED, Strided, Tiles, pack_tiles, per_unit};
+use super::super::pack::{Strided, Tiles, pack_tiles};
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, past_caches};
-use super::{Forward, Shape, save, saved_unit, vectors_beside};
+use super::super::vector::{Simd, is_streamed};
+use super::{Shape, SwigluForward, save, saved_unit, vectors_in_panel};
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
 const ROW_BLOCK: usize = 256 << 10;
 
-impl<T: Real> Forward<'_, T> {
+impl<T: Real> SwigluForward<'_, T> {
     #[inline(always)]
-    pub(super) fn rows<S: Simd<T = T>, const FORMAT: u8>(mut self, s: S) {
+    pub(super) fn rows<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, m) = (self.shape, self.vectors);
         if m == 0 {
             return;
         }
-        let (x_depth, a_depth) = (width.div_ceil(per_unit(FORMAT)), inner.div_ceil(per_unit(FORMAT)));
-        let past = self.saved.as_deref().is_some_and(past_caches);
+        let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
+        let streamed = self.saved.as_deref().is_some_and(is_streamed);
         let tiles = Tiles::new(m, S::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * S::TILE_ROWS)).max(1));
         let Scratch { left, right, out: strip } = self.scratch;
@@ -30,18 +31,18 @@ impl<T: Real> Forward<'_, T> {
             let a = right.at_least(a_depth * rows);
             let strip = &mut strip.at_least(rows * 2 * S::LANES)[..rows * 2 * S::LANES];
             let block = (tiles, first, last);
-            pack_tiles::<S, FORMAT>(s, Strided::rows(self.x, width), block, (0, width), x);
+            pack_tiles::<S, F>(s, Strided::rows(self.x, width), block, (0, width), x);
             for gate in (0..inner).step_by(S::LANES) {
                 let gates = S::LANES.min(inner - gate);
                 // The strip: rows of a vector of g and one of u; what is saved in full precision is the strip itself.
-                let (unit, beside) = (saved_unit::<S>(FORMAT), vectors_beside::<S>(inner, gate));
+                let (unit, beside) = (saved_unit::<S>(F::STEPS), vectors_in_panel::<S>(inner, gate));
                 let at = gate / S::LANES % 2;
                 let saved = self.saved.as_deref_mut().map(|saved| {
                     let from = ((gate / S::LANES - at) * m + row * beside + at) * unit;
                     &mut saved[from..][..((rows - 1) * beside + 1) * unit]
                 });
                 let (strip, stride, saved) = match saved {
-                    Some(saved) if FORMAT == PLAIN => (saved, beside * unit, None),
+                    Some(saved) if F::AS_IS => (saved, beside * unit, None),
                     saved => (&mut *strip, 2 * S::LANES, saved),
                 };
                 let to = PanelOutput {
@@ -50,27 +51,27 @@ impl<T: Real> Forward<'_, T> {
                     columns: 2 * S::LANES,
                     alpha: T::ONE,
                     accumulate: false,
-                    ahead: &[],
+                    prefetch: &[],
                 };
                 let panel = &self.gate_up[x_depth * 2 * gate..];
-                multiply_panel::<S, FORMAT>(s, LeftTiles::some(block, x_depth, &*x), x_depth, panel, to);
+                multiply_panel::<S, F>(s, LeftTiles::some(block, x_depth, &*x), panel, to);
                 for tile in first..last {
                     let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
                     let strip = &strip[start * stride..];
-                    let a = &mut a[a_depth * start + gate / per_unit(FORMAT) * height..];
-                    activate::<S, FORMAT>(s, strip, stride, (height, gates), a);
+                    let a = &mut a[a_depth * start + gate / F::STEPS * height..];
+                    activate::<S, F>(s, strip, stride, (height, gates), a);
                 }
                 if let Some(saved) = saved {
                     for (pair, saved) in strip.chunks_exact(2 * S::LANES).zip(saved.chunks_mut(beside * unit)) {
-                        save::<S, FORMAT>(s, (s.load(pair), s.load(&pair[S::LANES..])), past, saved);
+                        save::<S, F>(s, (s.load(pair), s.load(&pair[S::LANES..])), streamed, saved);
                     }
                 }
             }
             let left = LeftTiles::some(block, a_depth, &*a);
             let y = &mut self.y[row * out..];
-            multiply_panels::<S, FORMAT>(s, left, (self.down, a_depth, 0), out, T::ONE, false, (y, out));
-            if let Some(then) = &mut self.then {
-                then.rows(s, out, row, &mut self.y[row * out..][..rows * out]);
+            multiply_panels::<S, F>(s, left, (self.down, a_depth, 0), out, T::ONE, false, (y, out));
+            if let Some(epilogue) = &mut self.epilogue {
+                epilogue.rows(s, out, row, &mut self.y[row * out..][..rows * out]);
             }
         }
         s.fence();
@@ -80,14 +81,14 @@ impl<T: Real> Forward<'_, T> {
 /// One tile: `strip [height, vector of g | vector of u]`, rows `stride` apart, of which `gates` lanes count, becomes
 /// `silu(g)·u` as that many steps of a left tile.
 #[inline(always)]
-fn activate<S: Simd, const FORMAT: u8>(
+fn activate<S: Simd, F: Format<S>>(
     s: S,
     strip: &[S::T],
     stride: usize,
     (height, gates): (usize, usize),
     to: &mut [S::T],
 ) {
-    let units = gates.div_ceil(per_unit(FORMAT));
+    let units = gates.div_ceil(F::STEPS);
     assert!(gates <= S::LANES && to.len() >= units * height);
     let mut row = 0;
     while row < height {
@@ -100,12 +101,9 @@ fn activate<S: Simd, const FORMAT: u8>(
         let block = s.transpose(block);
         let block = block.as_ref();
         for unit in 0..units {
-            let step = unit * per_unit(FORMAT);
-            let v = match FORMAT {
-                PAIRS => s.pair(block[step], if step + 1 < gates { block[step + 1] } else { s.zero() }),
-                ROUNDED => s.round_bf16(block[step]),
-                _ => block[step],
-            };
+            let step = unit * F::STEPS;
+            let high = if F::STEPS == 2 && step + 1 < gates { block[step + 1] } else { s.zero() };
+            let v = F::pack(s, block[step], high);
             let to = &mut to[unit * height + row..][..rows];
             // SAFETY: exactly the slice is written.
             unsafe { s.store_first_ptr(to.as_mut_ptr(), v, rows) }

@@ -6,7 +6,7 @@ use super::super::*;
 use super::{assert_close, values};
 
 /// Output and `[dq, dk, dv]` in the layout of `qkv`, by the definition; `qkv` unrotated.
-fn naive(shape: &AttentionShape, rope: bool, qkv: &[f64], d_out: &[f64], faults: [f64; 3]) -> (Vec<f64>, Vec<f64>) {
+fn naive(shape: &AttentionShape, rope: bool, qkv: &[f64], d_out: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let &AttentionShape { sequences, len, heads, head_dim } = shape;
     let width = shape.width();
     let half = head_dim / 2;
@@ -45,9 +45,9 @@ fn naive(shape: &AttentionShape, rope: bool, qkv: &[f64], d_out: &[f64], faults:
                 let ds = p[j] * (dp[j] - delta) * factor;
                 for c in 0..head_dim {
                     out[o_at + c] += p[j] * v[j][c];
-                    d[0][i][c] += faults[0] * ds * k[j][c];
-                    d[1][j][c] += faults[1] * ds * q[i][c];
-                    d[2][j][c] += faults[2] * p[j] * d_o[c];
+                    d[0][i][c] += ds * k[j][c];
+                    d[1][j][c] += ds * q[i][c];
+                    d[2][j][c] += p[j] * d_o[c];
                 }
             }
         }
@@ -78,8 +78,7 @@ fn check<T: Real>(shape: AttentionShape, rope: bool, precision: Precision, toler
     scale(&mut qkv, T::from_f64(4.0));
     let d_out: Vec<T> = values(n, 2);
     let wide = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
-    let faults = [1.0, 0.5, 2.0];
-    let (want, d_want) = naive(&shape, rope, &wide(&qkv), &wide(&d_out), faults);
+    let (want, d_want) = naive(&shape, rope, &wide(&qkv), &wide(&d_out));
     let table = rope.then(|| RopeTable::new(shape.len, shape.head_dim));
     let (mut out, mut lse) = (vec![T::ONE; n], vec![T::ZERO; shape.sequences * shape.heads * shape.len]);
     poison_scratch::<T>();
@@ -87,8 +86,7 @@ fn check<T: Real>(shape: AttentionShape, rope: bool, precision: Precision, toler
     assert_close(&out, &want, tolerance, "attention");
     let mut d_qkv = vec![T::from_f64(f64::NAN); 3 * n];
     poison_scratch::<T>();
-    let faults = faults.map(T::from_f64);
-    attention_backward(precision, &shape, table.as_ref(), &qkv, &out, &lse, &d_out, &mut d_qkv, faults);
+    attention_backward(precision, &shape, table.as_ref(), &qkv, &out, &lse, &d_out, &mut d_qkv);
     assert_close(&d_qkv, &d_want, tolerance, "gradient of attention");
 }
 

@@ -47,10 +47,10 @@ fn check_silu<T: Real>(n: usize, tolerance: f64) {
     let mut out = vec![T::ZERO; n];
     silu_mul(&g, &u, &mut out);
     assert_close(&out, &product, tolerance, "silu_mul");
-    silu_mul_backward(&mut g, &mut u, &mut d, T::from_f64(0.5), T::from_f64(2.0));
+    silu_mul_backward(&mut g, &mut u, &mut d);
     let slope = |g: f64| sigma(g) * (1.0 + g * (1.0 - sigma(g)));
-    assert_close(&g, &by(&|g, u, d| 0.5 * d * u * slope(g)), tolerance * 4.0, "gradient of g");
-    assert_close(&u, &by(&|g, _, d| 2.0 * d * g * sigma(g)), tolerance, "gradient of u");
+    assert_close(&g, &by(&|g, u, d| d * u * slope(g)), tolerance * 4.0, "gradient of g");
+    assert_close(&u, &by(&|g, _, d| d * g * sigma(g)), tolerance, "gradient of u");
     assert_close(&d, &product, tolerance, "recomputed output");
 }
 
@@ -60,19 +60,18 @@ fn check_norm<T: Real>(sequences: usize, positions: usize, width: usize, over_ro
     let (h, x0, d0): (Vec<T>, Vec<T>, Vec<T>) = (values(n, 1), values(n, 2), values(n, 3));
     let mut x = x0.clone();
     let mut d = d0.clone();
-    let scale = 0.75;
     let (groups, inv): (Vec<Vec<usize>>, Vec<T>);
     if over_rows {
         let mut factors = vec![T::ZERO; sequences * positions];
         add_rmsnorm_rows(width, &h, &mut x, &mut factors);
-        rmsnorm_backward_rows(width, &x, &factors, &mut d, T::from_f64(scale));
+        rmsnorm_backward_rows(width, &x, &factors, &mut d);
         groups = (0..sequences * positions).map(|r| (r * width..(r + 1) * width).collect()).collect();
         inv = factors;
     } else {
         let mut factors = vec![T::ZERO; sequences * width];
         let mut mean = vec![T::ZERO; width];
         add_rmsnorm_cols(positions, width, &h, &mut x, &mut factors);
-        rmsnorm_backward_cols(positions, width, &x, &factors, &mut d, &mut mean, T::from_f64(scale));
+        rmsnorm_backward_cols(positions, width, &x, &factors, &mut d, &mut mean);
         let column = |s: usize, c: usize| (0..positions).map(move |p| (s * positions + p) * width + c).collect();
         groups = (0..sequences * width).map(|i| column(i / width, i % width)).collect();
         inv = factors;
@@ -85,7 +84,7 @@ fn check_norm<T: Real>(sequences: usize, positions: usize, width: usize, over_ro
         let mean: f64 = group.iter().zip(&sums).map(|(&i, v)| d0[i].to_f64() * v * factor).sum::<f64>() / count;
         for (&i, v) in group.iter().zip(&sums) {
             want_x[i] = v * factor;
-            want_d[i] = factor * (d0[i].to_f64() - scale * want_x[i] * mean);
+            want_d[i] = factor * (d0[i].to_f64() - want_x[i] * mean);
         }
         want_inv.push(factor);
     }

@@ -1,8 +1,8 @@
 //! Every kernel against a naive twin, on every instruction set of the machine.
 
 mod attention;
+mod deferred;
 mod elementwise;
-mod gathered;
 mod products;
 mod silu;
 mod split;
@@ -26,7 +26,7 @@ fn values<T: Real>(n: usize, seed: u64) -> Vec<T> {
         .collect()
 }
 
-/// Memory on cache lines, as the arena's is (stores past the caches want it), that nobody has written to: NaN.
+/// Memory on cache lines, as the arena's is (non-temporal stores want it), that nobody has written to: NaN.
 struct Unset<T> {
     memory: Aligned<T>,
     len: usize,

@@ -41,36 +41,48 @@ fn check_products<T: Real>(precision: Precision, n_out: usize, n_in: usize, m: u
     let f = |v: &[T], i: usize| round(precision, v[i].to_f64());
     let w: Vec<T> = values(n_out * n_in, 1);
     let (x, dy): (Vec<T>, Vec<T>) = (values(m * n_in, 2), values(m * n_out, 3));
-    let mut weight = Weight::with(n_out, n_in, Side::Both, precision);
+    let mut weight = PackedWeight::new(n_out, n_in, Side::Rows, precision);
     weight.pack(&w);
-    let none = |_: usize| 0.0;
 
     let mut y = vec![T::from_f64(7.0); m * n_out];
-    weight.forward_rows(&x, &mut y, None);
-    close(&y, &naive((m, n_in, n_out), |i, p| f(&x, i * n_in + p), |p, j| f(&w, j * n_in + p)), none, "forward rows");
+    weight.forward_rows(&x, &mut y, None, 1);
+    let want = naive((m, n_in, n_out), |i, p| f(&x, i * n_in + p), |p, j| f(&w, j * n_in + p));
+    close(&y, &want, |_| 0.0, "forward product");
 
     let before: Vec<T> = values(m * n_in, 4);
     let mut dx = before.clone();
     weight.backward_rows(&dy, &mut dx, true);
     let want = naive((m, n_out, n_in), |i, p| f(&dy, i * n_out + p), |p, j| f(&w, p * n_in + j));
-    close(&dx, &want, |i| before[i].to_f64(), "backward rows");
-
-    // The same slices read as [in, m] and [out, m].
-    weight.forward_cols(&x, &mut y);
-    close(&y, &naive((n_out, n_in, m), |i, p| f(&w, i * n_in + p), |p, j| f(&x, p * m + j)), none, "forward cols");
-
-    let mut dx = before.clone();
-    weight.backward_cols(&dy, &mut dx, true);
-    let want = naive((n_in, n_out, m), |i, p| f(&w, p * n_in + i), |p, j| f(&dy, p * m + j));
-    close(&dx, &want, |i| before[i].to_f64(), "backward cols");
+    close(&dx, &want, |i| before[i].to_f64(), "backward product");
 
     let before: Vec<T> = values(n_out * n_in, 5);
-    let half = T::from_f64(0.5);
-    let halved = |want: Vec<(f64, f64)>| want.into_iter().map(|(s, t)| (0.5 * s, t)).collect::<Vec<_>>();
     let mut dw = before.clone();
-    weight_grad_rows(precision, (n_out, n_in), half, &dy, &x, &mut dw);
+    add_weight_grad(precision, (n_out, n_in), &dy, &x, &mut dw);
     let want = naive((n_out, m, n_in), |i, p| f(&dy, p * n_out + i), |p, j| f(&x, p * n_in + j));
-    close(&dw, &halved(want), |i| before[i].to_f64(), "weight gradient of rows");
+    close(&dw, &want, |i| before[i].to_f64(), "weight gradient");
+}
+
+/// The plain GEMM with every combination of transposed operands, added or written, on one thread and on three.
+fn check_gemm<T: Real>((m, k, n): (usize, usize, usize)) {
+    let (a, b): (Vec<T>, Vec<T>) = (values(m * k, 1), values(k * n, 2));
+    let before: Vec<T> = values(m * n, 3);
+    for (a_transposed, b_transposed, accumulate) in (0..8).map(|i| (i & 1 > 0, i & 2 > 0, i & 4 > 0)) {
+        let at = |v: &[T], i: usize| v[i].to_f64();
+        let want = naive(
+            (m, k, n),
+            |i, p| if a_transposed { at(&a, p * m + i) } else { at(&a, i * k + p) },
+            |p, j| if b_transposed { at(&b, j * k + p) } else { at(&b, p * n + j) },
+        );
+        let left = if a_transposed { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
+        let right = if b_transposed { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
+        let mut c = before.clone();
+        gemm(left, right, &mut c, accumulate, 1);
+        let added = |i: usize| if accumulate { before[i].to_f64() } else { 0.0 };
+        close(&c, &want, added, "plain GEMM");
+        let mut shared = before.clone();
+        gemm(left, right, &mut shared, accumulate, 3);
+        assert!(shared == c, "three threads and one give the same bits");
+    }
 }
 
 fn check_everywhere(n_out: usize, n_in: usize, m: usize) {
@@ -78,9 +90,11 @@ fn check_everywhere(n_out: usize, n_in: usize, m: usize) {
         isa.run(|| {
             check_products::<f32>(Precision::F32, n_out, n_in, m);
             check_products::<f32>(Precision::Bf16, n_out, n_in, m);
+            check_gemm::<f32>((m, n_in, n_out));
         });
     }
     check_products::<f64>(Precision::F32, n_out, n_in, m);
+    check_gemm::<f64>((m, n_in, n_out));
 }
 
 #[test]
@@ -96,7 +110,7 @@ fn products_equal_their_naive_twin_at_every_edge() {
         (11, 130, 24),
         (40, 515, 26),
         (97, 20, 1030),
-        // The packed x of a weight's gradient is large enough to go past the caches, in bf16 too.
+        // The packed x of a weight's gradient is large enough for non-temporal stores, in bf16 too.
         (9, 600, 250),
     ] {
         check_everywhere(n_out, n_in, m);
@@ -119,12 +133,12 @@ proptest! {
         for isa in Isa::available() {
             for precision in [Precision::F32, Precision::Bf16] {
                 isa.run(|| {
-                    let mut weight = Weight::with(n_out, n_in, Side::Rows, precision);
+                    let mut weight = PackedWeight::new(n_out, n_in, Side::Rows, precision);
                     weight.pack(&values::<f32>(n_out * n_in, 1));
                     let x = values::<f32>(m * n_in, 2);
                     let (mut all, mut one) = (vec![0.0; m * n_out], vec![0.0; n_out]);
-                    weight.forward_rows(&x, &mut all, None);
-                    weight.forward_rows(&x[row * n_in..][..n_in], &mut one, None);
+                    weight.forward_rows(&x, &mut all, None, 1);
+                    weight.forward_rows(&x[row * n_in..][..n_in], &mut one, None, 1);
                     assert!(all[row * n_out..][..n_out] == one[..], "{isa} {precision:?}");
                 });
             }
@@ -133,7 +147,7 @@ proptest! {
 }
 
 #[test]
-#[should_panic(expected = "packed for columns only")]
+#[should_panic(expected = "packed for columns")]
 fn a_weight_packed_for_columns_refuses_rows() {
-    Weight::<f32>::with(2, 2, Side::Cols, Precision::F32).forward_rows(&[0.0; 2], &mut [0.0; 2], None);
+    PackedWeight::<f32>::new(2, 2, Side::Cols, Precision::F32).forward_rows(&[0.0; 2], &mut [0.0; 2], None, 1);
 }

@@ -9,10 +9,10 @@ pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T]) {
     dispatch(SiluMul { g, u, out });
 }
 
-/// The backward pass of [`silu_mul`], in place: `g → scale_g·dg`, `u → scale_u·du`, and the output gradient `d` is replaced
-/// by the recomputed output.
-pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T], scale_g: T, scale_u: T) {
-    dispatch(SiluMulBackward { g, u, d, scale_g, scale_u });
+/// The backward pass of [`silu_mul`], in place: `g → dg`, `u → du`, and the output gradient `d` is replaced by the recomputed
+/// output.
+pub fn silu_mul_backward<T: Real>(g: &mut [T], u: &mut [T], d: &mut [T]) {
+    dispatch(SiluMulBackward { g, u, d });
 }
 
 struct SiluMul<'a, T> {
@@ -38,18 +38,15 @@ struct SiluMulBackward<'a, T> {
     g: &'a mut [T],
     u: &'a mut [T],
     d: &'a mut [T],
-    scale_g: T,
-    scale_u: T,
 }
 
 impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        let Self { g, u, d, scale_g, scale_u } = self;
-        let scales = [scale_g, scale_u].map(|scale| s.splat(scale));
+        let Self { g, u, d } = self;
         sweep!(S, d.len(), at => {
-            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d), scales);
+            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d));
             at.store(s, g, dg);
             at.store(s, u, du);
             at.store(s, d, a);

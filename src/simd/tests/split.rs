@@ -9,30 +9,30 @@ const SIZES: (usize, usize, usize, usize) = (97, 136, 260, 130);
 /// SwiGLU over rows, a plain product and SwiGLU over columns, each with residual and norm: outputs and factors.
 fn outputs(precision: Precision, parts: usize) -> Vec<Vec<f32>> {
     let (m, width, inner, out) = SIZES;
-    let mut gate_up = Weight::gate_up(inner, width, Side::Rows, precision);
-    let mut down = Weight::with(out, inner, Side::Rows, precision);
-    let mut wide = Weight::with(8 * inner, width, Side::Rows, precision);
+    let mut gate_up = PackedWeight::gate_up(inner, width, Side::Rows, precision);
+    let mut down = PackedWeight::new(out, inner, Side::Rows, precision);
+    let mut wide = PackedWeight::new(8 * inner, width, Side::Rows, precision);
     gate_up.pack(&values(2 * inner * width, 1));
     down.pack(&values(out * inner, 2));
     wide.pack(&values(8 * inner * width, 3));
-    let mut columns =
-        [Weight::gate_up(inner, width, Side::Cols, precision), Weight::with(out, inner, Side::Cols, precision)];
+    let mut columns = [
+        PackedWeight::gate_up(inner, width, Side::Cols, precision),
+        PackedWeight::new(out, inner, Side::Cols, precision),
+    ];
     columns[0].pack(&values(2 * inner * width, 1));
     columns[1].pack(&values(out * inner, 2));
     let x = values(m * width, 4);
     let (mut y, mut z) = (vec![0.0; m * out], vec![0.0; m * 8 * inner]);
     let (mut y_inv, mut z_inv) = (vec![0.0; m], vec![0.0; m]);
     let (mut v, mut v_inv) = (vec![0.0; out * m], vec![0.0; m]);
-    in_parts(parts, || {
-        let h = values(y.len(), 5);
-        let then = AddRmsNorm { h: &h, inv_rms: &mut y_inv };
-        swiglu(Side::Rows, &gate_up, &down, &x, None, &mut y, Some(then));
-        let h = values(z.len(), 6);
-        wide.forward_rows(&x, &mut z, Some(AddRmsNorm { h: &h, inv_rms: &mut z_inv }));
-        let h = values(v.len(), 7);
-        let then = AddRmsNorm { h: &h, inv_rms: &mut v_inv };
-        swiglu(Side::Cols, &columns[0], &columns[1], &x, None, &mut v, Some(then));
-    });
+    let h = values(y.len(), 5);
+    let epilogue = AddRmsNorm { h: &h, inv_rms: &mut y_inv };
+    swiglu(&gate_up, &down, &x, None, &mut y, Some(epilogue), parts);
+    let h = values(z.len(), 6);
+    wide.forward_rows(&x, &mut z, Some(AddRmsNorm { h: &h, inv_rms: &mut z_inv }), parts);
+    let h = values(v.len(), 7);
+    let epilogue = AddRmsNorm { h: &h, inv_rms: &mut v_inv };
+    swiglu(&columns[0], &columns[1], &x, None, &mut v, Some(epilogue), parts);
     vec![y, y_inv, z, z_inv, v, v_inv]
 }
 

@@ -14,67 +14,54 @@ struct Case<T> {
     inner: usize,
     out: usize,
     vectors: usize,
-    gate_up: Weight<T>,
-    down: Weight<T>,
-    /// W_gate_up, packed like any other weight.
-    plain: Weight<T>,
+    gate_up: PackedWeight<T>,
+    down: PackedWeight<T>,
+    /// W_gate_up and W_down, packed like any other weight, for rows.
+    plain: [PackedWeight<T>; 2],
     x: Vec<T>,
 }
 
 impl<T: Real> Case<T> {
     fn new(side: Side, precision: Precision, (width, inner, out): (usize, usize, usize), vectors: usize) -> Self {
         let (wide, narrow) = (values::<T>(2 * inner * width, 1), values::<T>(out * inner, 2));
-        let mut gate_up = Weight::gate_up(inner, width, side, precision);
-        let mut plain = Weight::with(2 * inner, width, side, precision);
-        let mut down = Weight::with(out, inner, side, precision);
+        let mut gate_up = PackedWeight::gate_up(inner, width, side, precision);
+        let mut down = PackedWeight::new(out, inner, side, precision);
+        let shapes = [(2 * inner, width), (out, inner)];
+        let mut plain = shapes.map(|(n_out, n_in)| PackedWeight::new(n_out, n_in, Side::Rows, precision));
         gate_up.pack(&wide);
-        plain.pack(&wide);
         down.pack(&narrow);
+        plain[0].pack(&wide);
+        plain[1].pack(&narrow);
         let x = values(vectors * width, 3);
         Self { side, precision, width, inner, out, vectors, gate_up, down, plain, x }
     }
 
-    fn product(&self, weight: &Weight<T>, x: &[T], n_out: usize) -> Vec<T> {
-        let mut y = vec![T::ZERO; self.vectors * n_out];
-        if self.side == Side::Rows {
-            weight.forward_rows(x, &mut y, None)
-        } else {
-            weight.forward_cols(x, &mut y)
-        }
+    /// `W x` of each vector, as rows `[vectors, out]`, from rows `[vectors, in]`.
+    fn product(&self, weight: &PackedWeight<T>, x: &[T]) -> Vec<T> {
+        let mut y = vec![T::ZERO; self.vectors * weight.shape().0];
+        weight.forward_rows(x, &mut y, None, 1);
         y
-    }
-
-    fn backward_product(&self, weight: &Weight<T>, dy: &[T], dx: &mut [T], accumulate: bool) {
-        match self.side {
-            Side::Rows => weight.backward_rows(dy, dx, accumulate),
-            _ => weight.backward_cols(dy, dx, accumulate),
-        }
-    }
-
-    /// `(g, u)`, vector by vector.
-    fn gates(&self) -> (Vec<T>, Vec<T>) {
-        let h = self.product(&self.plain, &self.x, 2 * self.inner);
-        match self.side {
-            Side::Rows => {
-                let half =
-                    |from: usize| h.chunks(2 * self.inner).flat_map(|h| h[from..][..self.inner].to_vec()).collect();
-                (half(0), half(self.inner))
-            }
-            _ => (h[..h.len() / 2].to_vec(), h[h.len() / 2..].to_vec()),
-        }
     }
 
     fn forward(&self, saved: Option<&mut [T]>) -> Vec<T> {
         let mut y = vec![T::ZERO; self.vectors * self.out];
-        swiglu(self.side, &self.gate_up, &self.down, &self.x, saved, &mut y, None);
+        swiglu(&self.gate_up, &self.down, &self.x, saved, &mut y, None, 1);
         y
     }
 
-    /// Columns of a sequence `[n, vectors]` as rows `[vectors, n]`; rows as they are.
+    /// Rows `[vectors, n]` of what is columns of a sequence `[n, vectors]`; rows as they are.
     fn as_rows(&self, values: &[T], n: usize) -> Vec<T> {
         match self.side {
             Side::Rows => values.to_vec(),
-            _ => (0..self.vectors * n).map(|i| values[i % n * self.vectors + i / n]).collect(),
+            Side::Cols => (0..self.vectors * n).map(|i| values[i % n * self.vectors + i / n]).collect(),
+        }
+    }
+
+    /// The other way round.
+    fn out_of_rows(&self, rows: &[T], n: usize) -> Vec<T> {
+        match self.side {
+            Side::Rows => rows.to_vec(),
+            Side::Cols => (0..self.vectors * n).map(|i| rows[i % self.vectors * n + i / self.vectors]).collect(),
         }
     }
 
@@ -96,11 +83,15 @@ impl<T: Real> Case<T> {
     }
 
     fn check(&self) {
-        let (mut g, mut u) = self.gates();
+        let [plain_gate_up, plain_down] = &self.plain;
+        let x = self.as_rows(&self.x, self.width);
+        let h = self.product(plain_gate_up, &x);
+        let half = |from: usize| h.chunks(2 * self.inner).flat_map(|h| h[from..][..self.inner].to_vec()).collect();
+        let (mut g, mut u): (Vec<T>, Vec<T>) = (half(0), half(self.inner));
         let mut a = vec![T::ZERO; g.len()];
         silu_mul(&g, &u, &mut a);
-        let want = self.product(&self.down, &a, self.out);
-        let mut saved = unset(swiglu_saved_len(&self.gate_up, self.side, self.vectors));
+        let want = self.out_of_rows(&self.product(plain_down, &a), self.out);
+        let mut saved = unset(swiglu_saved_len(&self.gate_up, self.vectors));
         self.assert_same(&self.forward(Some(&mut saved)), &want, "result");
         self.assert_same(&self.forward(None), &want, "result with nothing saved");
 
@@ -111,56 +102,48 @@ impl<T: Real> Case<T> {
             }
         }
         let dy = values::<T>(self.vectors * self.out, 4);
-        self.backward_product(&self.down, &dy, &mut a, false);
-        let scales = [T::from_f64(0.5), T::from_f64(2.0)];
-        silu_mul_backward(&mut g, &mut u, &mut a, scales[0], scales[1]);
-        let mut dh = Vec::new();
-        match self.side {
-            Side::Rows => {
-                for (g, u) in g.chunks(self.inner).zip(u.chunks(self.inner)) {
-                    dh.extend([g, u].concat());
-                }
-            }
-            _ => dh.extend(g.into_iter().chain(u)),
-        }
+        let dy_rows = self.as_rows(&dy, self.out);
+        plain_down.backward_rows(&dy_rows, &mut a, false);
+        silu_mul_backward(&mut g, &mut u, &mut a);
+        let dh: Vec<T> = g.chunks(self.inner).zip(u.chunks(self.inner)).flat_map(|(g, u)| [g, u].concat()).collect();
         let before: Vec<T> = values(self.vectors * self.width, 5);
-        let mut dx = before.clone();
-        self.backward_product(&self.plain, &dh, &mut dx, true);
+        let mut dx = self.as_rows(&before, self.width);
+        plain_gate_up.backward_rows(&dh, &mut dx, true);
+        let dx = self.out_of_rows(&dx, self.width);
 
         // Gradients of the weights, from operands packed by themselves.
         let shapes = [(self.out, self.inner), (2 * self.inner, self.width)];
-        let wants = [(&dy, &a), (&dh, &self.x)].into_iter().zip(shapes).map(|((dy, x), shape)| {
-            let (dy, x) = (self.as_rows(dy, shape.0), self.as_rows(x, shape.1));
-            let (dy_len, x_len) = gathered_len::<T>(self.precision, shape, self.vectors);
-            let (mut to_dy, mut to_x) = (vec![T::ZERO; dy_len], vec![T::ZERO; x_len]);
-            gather_rows(self.precision, shape, (&dy, &x), (&mut to_dy, &mut to_x));
-            let gathered = |_| Gathered { rows: self.vectors, scale: T::ONE, dy: &to_dy, x: &to_x };
+        let wants = [(&dy_rows, &a), (&dh, &x)].into_iter().zip(shapes).map(|((dy, x), shape)| {
+            let (left_len, right_len) = deferred_len::<T>(self.precision, shape, self.vectors);
+            let (mut left, mut right) = (vec![T::ZERO; left_len], vec![T::ZERO; right_len]);
+            pack_deferred(self.precision, shape, (dy, x), (&mut left, &mut right));
+            let uses = |_| DeferredGrad { rows: self.vectors, left: &left, right: &right };
             let mut grad = values(shape.0 * shape.1, 6);
-            weight_grad_gathered(self.precision, shape, 1, gathered, &mut grad);
+            add_deferred(self.precision, shape, 1, uses, &mut grad);
             grad
         });
         let wants: Vec<Vec<T>> = wants.collect();
         for wanted in [true, false] {
             let lens = [
-                gathered_len::<T>(self.precision, shapes[0], self.vectors),
-                gathered_gate_up_len::<T>(self.precision, shapes[1], self.vectors),
+                deferred_len::<T>(self.precision, shapes[0], self.vectors),
+                deferred_gate_up_len::<T>(self.precision, shapes[1], self.vectors),
             ];
-            let mut operands = lens.map(|(dy, x)| [dy, x].map(unset));
+            let mut operands = lens.map(|(left, right)| [left, right].map(unset));
             let mut got = before.clone();
             let [[a, b], [c, d]] = &mut operands;
             let (to, dx_to) = (SwigluOperands { down: [a, b], gate_up: [c, d] }, wanted.then_some(&mut got[..]));
             let weights = (&self.gate_up, &self.down);
-            swiglu_backward(self.side, weights, scales, (&dy, &saved, &self.x), to, dx_to);
+            swiglu_backward(weights, (&dy, &saved, &self.x), to, dx_to);
             for (i, (shape, want)) in shapes.into_iter().zip(&wants).enumerate() {
-                let [dy, x] = &operands[i];
-                let gathered = |_| Gathered { rows: self.vectors, scale: T::ONE, dy, x };
+                let [left, right] = &operands[i];
+                let uses = |_| DeferredGrad { rows: self.vectors, left, right };
                 let mut grad = values(shape.0 * shape.1, 6);
                 if i == 0 {
-                    weight_grad_gathered(self.precision, shape, 1, gathered, &mut grad);
+                    add_deferred(self.precision, shape, 1, uses, &mut grad);
                     self.assert_same(&grad, want, "gradient of W_down");
                 } else {
-                    let mut turned = vec![T::from_f64(f64::NAN); self.inner * self.width];
-                    gate_up_grad_gathered(self.precision, shape, 1, gathered, &mut turned, &mut grad);
+                    let mut transposed = vec![T::from_f64(f64::NAN); self.inner * self.width];
+                    add_deferred_gate_up(self.precision, shape, 1, uses, &mut transposed, &mut grad);
                     self.assert_near(&grad, want, "gradient of W_gate_up");
                 }
             }
@@ -191,7 +174,7 @@ fn fused_swiglu_equals_its_parts_bit_for_bit_at_every_edge() {
         ((97, 130, 97), 33),
         ((20, 33, 500), 300),
         ((70, 551, 60), 25),
-        // Large enough to go past the caches, in bf16 too.
+        // Large enough for non-temporal stores, in bf16 too.
         ((40, 512, 21), 290),
     ] {
         check_everywhere(shape, vectors);

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::simd::format::Rounded;
 use crate::simd::math;
 use crate::simd::vector::{Kernel, Simd};
 
@@ -39,6 +40,7 @@ impl Simd for Avx2 {
     type Block = [__m256; 8];
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
+    type Bf16 = Rounded;
 
     #[inline(always)]
     fn call<K: Kernel<f32>>(self, kernel: K) -> K::Output {

@@ -4,216 +4,231 @@ use std::arch::x86_64::*;
 use std::mem::transmute;
 
 use super::Avx2;
+use crate::simd::format::{Pairs, Rounded};
 use crate::simd::math;
-use crate::simd::vector::{Kernel, Simd};
+use crate::simd::vector::{Dots, Kernel, Simd};
 
-/// AVX-512 F, BW, DQ, VL; and BF16 if `BF16`.
-#[derive(Clone, Copy)]
-pub struct Avx512<const BF16: bool>(());
+/// A token of AVX-512 and its vectors, compiled with the features of its kind.
+macro_rules! token {
+    ($(#[$doc:meta])* $Token:ident, $safety:literal, $features:literal, $Bf16:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $Token(());
 
-impl<const BF16: bool> Avx512<BF16> {
-    /// # Safety
-    /// The processor has AVX-512 F, BW, DQ and VL, and BF16 if `BF16`.
-    #[inline(always)]
-    pub unsafe fn new() -> Self {
-        Self(())
-    }
-}
-
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline(never)]
-fn call_avx512<K: Kernel<f32>, const BF16: bool>(s: Avx512<BF16>, kernel: K) -> K::Output {
-    kernel.run(s)
-}
-
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-#[inline(never)]
-fn call_avx512_bf16<K: Kernel<f32>, const BF16: bool>(s: Avx512<BF16>, kernel: K) -> K::Output {
-    kernel.run(s)
-}
-
-impl<const BF16: bool> Simd for Avx512<BF16> {
-    type T = f32;
-    type V = __m512;
-    type Block = [__m512; 16];
-    const LANES: usize = 16;
-    const TILE_ROWS: usize = 12;
-
-    #[inline(always)]
-    fn call<K: Kernel<f32>>(self, kernel: K) -> K::Output {
-        if BF16 { intrinsics!(call_avx512_bf16(self, kernel)) } else { intrinsics!(call_avx512(self, kernel)) }
-    }
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        intrinsics!(_mm512_set1_ps(x))
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_add_ps(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_div_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        intrinsics!(_mm512_fmadd_ps(a, b, c))
-    }
-    #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        intrinsics!(_mm512_sqrt_ps(a))
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_max_ps(a, b))
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        intrinsics!(_mm512_min_ps(a, b))
-    }
-    #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        intrinsics!(_mm512_abs_ps(a))
-    }
-    #[inline(always)]
-    fn with_sign(self, magnitude: __m512, sign: __m512) -> __m512 {
-        intrinsics!(_mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0))))
-    }
-    #[inline(always)]
-    fn select_gt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
-        intrinsics!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes))
-    }
-    #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        intrinsics!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
-    }
-    #[inline(always)]
-    fn scale_by_power(self, a: __m512, n: __m512) -> __m512 {
-        intrinsics!(_mm512_scalef_ps(a, n))
-    }
-    #[inline(always)]
-    fn sum(self, a: __m512) -> f32 {
-        intrinsics! {
-            let half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            Avx2::new().sum(half)
-        }
-    }
-    #[inline(always)]
-    fn maximum(self, a: __m512) -> f32 {
-        intrinsics!(_mm512_reduce_max_ps(a))
-    }
-    #[inline(always)]
-    fn exp(self, x: __m512) -> __m512 {
-        math::exp(self, x)
-    }
-    #[inline(always)]
-    fn exp2(self, x: __m512) -> __m512 {
-        math::exp2(self, x)
-    }
-    #[inline(always)]
-    fn atan2(self, y: __m512, x: __m512) -> __m512 {
-        math::atan2(self, y, x)
-    }
-
-    #[inline(always)]
-    unsafe fn load_ptr(self, p: *const f32) -> __m512 {
-        intrinsics!(_mm512_loadu_ps(p))
-    }
-    #[inline(always)]
-    unsafe fn load_first_ptr(self, p: *const f32, n: usize) -> __m512 {
-        debug_assert!(n <= 16);
-        intrinsics!(_mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p))
-    }
-    #[inline(always)]
-    unsafe fn store_ptr(self, p: *mut f32, v: __m512) {
-        intrinsics!(_mm512_storeu_ps(p, v))
-    }
-    #[inline(always)]
-    unsafe fn store_first_ptr(self, p: *mut f32, v: __m512, n: usize) {
-        debug_assert!(n <= 16);
-        intrinsics!(_mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v))
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const f32) {
-        intrinsics!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
-    }
-    #[inline(always)]
-    fn prefetch_l2(self, p: *const f32) {
-        intrinsics!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
-    }
-    #[inline(always)]
-    unsafe fn stream_ptr(self, p: *mut f32, v: __m512) {
-        if (p as usize).is_multiple_of(64) {
-            intrinsics!(_mm512_stream_ps(p, v))
-        } else {
-            // SAFETY: the caller's contract.
-            unsafe { self.store_ptr(p, v) }
-        }
-    }
-    #[inline(always)]
-    fn fence(self) {
-        intrinsics!(_mm_sfence())
-    }
-
-    #[inline(always)]
-    fn block(self) -> Self::Block {
-        [self.zero(); 16]
-    }
-    #[inline(always)]
-    fn transpose(self, r: [__m512; 16]) -> [__m512; 16] {
-        intrinsics! {
-            let mut t = r;
-            // Within 128-bit quarters: 4×4 transposes of 32-bit lanes.
-            for g in 0..4 {
-                let i = 4 * g;
-                let (a, b) = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpackhi_ps(r[i], r[i + 1]));
-                let (c, d) = (_mm512_unpacklo_ps(r[i + 2], r[i + 3]), _mm512_unpackhi_ps(r[i + 2], r[i + 3]));
-                t[i] = _mm512_shuffle_ps::<0x44>(a, c);
-                t[i + 1] = _mm512_shuffle_ps::<0xee>(a, c);
-                t[i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
-                t[i + 3] = _mm512_shuffle_ps::<0xee>(b, d);
+        impl $Token {
+            /// # Safety
+            #[doc = $safety]
+            #[inline(always)]
+            pub unsafe fn new() -> Self {
+                Self(())
             }
-            // Then a 4×4 transpose of the quarters themselves.
-            let mut out = r;
-            for j in 0..4 {
-                let a = _mm512_shuffle_f32x4::<0x88>(t[j], t[j + 4]);
-                let b = _mm512_shuffle_f32x4::<0xdd>(t[j], t[j + 4]);
-                let c = _mm512_shuffle_f32x4::<0x88>(t[j + 8], t[j + 12]);
-                let d = _mm512_shuffle_f32x4::<0xdd>(t[j + 8], t[j + 12]);
-                out[j] = _mm512_shuffle_f32x4::<0x88>(a, c);
-                out[j + 8] = _mm512_shuffle_f32x4::<0xdd>(a, c);
-                out[j + 4] = _mm512_shuffle_f32x4::<0x88>(b, d);
-                out[j + 12] = _mm512_shuffle_f32x4::<0xdd>(b, d);
+        }
+
+        impl Simd for $Token {
+            type T = f32;
+            type V = __m512;
+            type Block = [__m512; 16];
+            const LANES: usize = 16;
+            const TILE_ROWS: usize = 12;
+            type Bf16 = $Bf16;
+
+            #[inline(always)]
+            fn call<K: Kernel<f32>>(self, kernel: K) -> K::Output {
+                #[target_feature(enable = $features)]
+                #[inline(never)]
+                fn call<K: Kernel<f32>>(s: $Token, kernel: K) -> K::Output {
+                    kernel.run(s)
+                }
+                intrinsics!(call(self, kernel))
             }
-            out
-        }
-    }
 
-    #[inline(always)]
-    fn round_bf16(self, a: __m512) -> __m512 {
-        intrinsics! {
-            let bits = _mm512_castps_si512(a);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            let rounded = _mm512_and_si512(rounded, _mm512_set1_epi32(0xffff_0000u32 as i32));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
-            _mm512_mask_blend_ps(nan, _mm512_castsi512_ps(rounded), a)
-        }
-    }
+            #[inline(always)]
+            fn splat(self, x: f32) -> __m512 {
+                intrinsics!(_mm512_set1_ps(x))
+            }
+            #[inline(always)]
+            fn add(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_add_ps(a, b))
+            }
+            #[inline(always)]
+            fn sub(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_sub_ps(a, b))
+            }
+            #[inline(always)]
+            fn mul(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_mul_ps(a, b))
+            }
+            #[inline(always)]
+            fn div(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_div_ps(a, b))
+            }
+            #[inline(always)]
+            fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+                intrinsics!(_mm512_fmadd_ps(a, b, c))
+            }
+            #[inline(always)]
+            fn sqrt(self, a: __m512) -> __m512 {
+                intrinsics!(_mm512_sqrt_ps(a))
+            }
+            #[inline(always)]
+            fn max(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_max_ps(a, b))
+            }
+            #[inline(always)]
+            fn min(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_min_ps(a, b))
+            }
+            #[inline(always)]
+            fn abs(self, a: __m512) -> __m512 {
+                intrinsics!(_mm512_abs_ps(a))
+            }
+            #[inline(always)]
+            fn with_sign(self, magnitude: __m512, sign: __m512) -> __m512 {
+                intrinsics!(_mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0))))
+            }
+            #[inline(always)]
+            fn select_gt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+                intrinsics!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes))
+            }
+            #[inline(always)]
+            fn round(self, a: __m512) -> __m512 {
+                intrinsics!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+            }
+            #[inline(always)]
+            fn scale_by_power(self, a: __m512, n: __m512) -> __m512 {
+                intrinsics!(_mm512_scalef_ps(a, n))
+            }
+            #[inline(always)]
+            fn sum(self, a: __m512) -> f32 {
+                intrinsics! {
+                    let half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+                    Avx2::new().sum(half)
+                }
+            }
+            #[inline(always)]
+            fn maximum(self, a: __m512) -> f32 {
+                intrinsics!(_mm512_reduce_max_ps(a))
+            }
+            #[inline(always)]
+            fn exp(self, x: __m512) -> __m512 {
+                math::exp(self, x)
+            }
+            #[inline(always)]
+            fn exp2(self, x: __m512) -> __m512 {
+                math::exp2(self, x)
+            }
+            #[inline(always)]
+            fn atan2(self, y: __m512, x: __m512) -> __m512 {
+                math::atan2(self, y, x)
+            }
 
-    const DOTS: bool = BF16;
+            #[inline(always)]
+            unsafe fn load_ptr(self, p: *const f32) -> __m512 {
+                intrinsics!(_mm512_loadu_ps(p))
+            }
+            #[inline(always)]
+            unsafe fn load_first_ptr(self, p: *const f32, n: usize) -> __m512 {
+                debug_assert!(n <= 16);
+                intrinsics!(_mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p))
+            }
+            #[inline(always)]
+            unsafe fn store_ptr(self, p: *mut f32, v: __m512) {
+                intrinsics!(_mm512_storeu_ps(p, v))
+            }
+            #[inline(always)]
+            unsafe fn store_first_ptr(self, p: *mut f32, v: __m512, n: usize) {
+                debug_assert!(n <= 16);
+                intrinsics!(_mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v))
+            }
+            #[inline(always)]
+            fn prefetch(self, p: *const f32) {
+                intrinsics!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+            }
+            #[inline(always)]
+            fn prefetch_l2(self, p: *const f32) {
+                intrinsics!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+            }
+            #[inline(always)]
+            unsafe fn stream_ptr(self, p: *mut f32, v: __m512) {
+                if (p as usize).is_multiple_of(64) {
+                    intrinsics!(_mm512_stream_ps(p, v))
+                } else {
+                    // SAFETY: the caller's contract.
+                    unsafe { self.store_ptr(p, v) }
+                }
+            }
+            #[inline(always)]
+            fn fence(self) {
+                intrinsics!(_mm_sfence())
+            }
+
+            #[inline(always)]
+            fn block(self) -> Self::Block {
+                [self.zero(); 16]
+            }
+            #[inline(always)]
+            fn transpose(self, r: [__m512; 16]) -> [__m512; 16] {
+                intrinsics! {
+                    let mut t = r;
+                    // Within 128-bit quarters: 4×4 transposes of 32-bit lanes.
+                    for g in 0..4 {
+                        let i = 4 * g;
+                        let (a, b) = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpackhi_ps(r[i], r[i + 1]));
+                        let (c, d) = (_mm512_unpacklo_ps(r[i + 2], r[i + 3]), _mm512_unpackhi_ps(r[i + 2], r[i + 3]));
+                        t[i] = _mm512_shuffle_ps::<0x44>(a, c);
+                        t[i + 1] = _mm512_shuffle_ps::<0xee>(a, c);
+                        t[i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
+                        t[i + 3] = _mm512_shuffle_ps::<0xee>(b, d);
+                    }
+                    // Then a 4×4 transpose of the quarters themselves.
+                    let mut out = r;
+                    for j in 0..4 {
+                        let a = _mm512_shuffle_f32x4::<0x88>(t[j], t[j + 4]);
+                        let b = _mm512_shuffle_f32x4::<0xdd>(t[j], t[j + 4]);
+                        let c = _mm512_shuffle_f32x4::<0x88>(t[j + 8], t[j + 12]);
+                        let d = _mm512_shuffle_f32x4::<0xdd>(t[j + 8], t[j + 12]);
+                        out[j] = _mm512_shuffle_f32x4::<0x88>(a, c);
+                        out[j + 8] = _mm512_shuffle_f32x4::<0xdd>(a, c);
+                        out[j + 4] = _mm512_shuffle_f32x4::<0x88>(b, d);
+                        out[j + 12] = _mm512_shuffle_f32x4::<0xdd>(b, d);
+                    }
+                    out
+                }
+            }
+
+            #[inline(always)]
+            fn round_bf16(self, a: __m512) -> __m512 {
+                intrinsics! {
+                    let bits = _mm512_castps_si512(a);
+                    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+                    let rounded = _mm512_and_si512(rounded, _mm512_set1_epi32(0xffff_0000u32 as i32));
+                    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+                    _mm512_mask_blend_ps(nan, _mm512_castsi512_ps(rounded), a)
+                }
+            }
+        }
+    };
+}
+
+token!(
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    "The processor has AVX-512 F, BW, DQ and VL.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl",
+    Rounded
+);
+token!(
+    /// AVX-512 F, BW, DQ, VL and BF16.
+    Avx512Bf16,
+    "The processor has AVX-512 F, BW, DQ, VL and BF16.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    Pairs
+);
+
+impl Dots for Avx512Bf16 {
     #[inline(always)]
     fn pair(self, low: __m512, high: __m512) -> __m512 {
-        assert!(BF16, "a token without bf16");
         intrinsics! {
             // One conversion of both, then interleaving the two halves of 16 words.
             let both: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
@@ -222,7 +237,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     fn narrow(self, first: __m512, second: __m512) -> __m512 {
-        assert!(BF16, "a token without bf16");
         intrinsics!(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)))
     }
     #[inline(always)]
@@ -235,7 +249,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
-        assert!(BF16, "a token without bf16");
         intrinsics!(_mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)))
     }
 }

@@ -3,7 +3,7 @@
 /// Wraps intrinsics.
 macro_rules! intrinsics {
     ($($body:tt)*) => {{
-        // SAFETY: `self` is a token, made only after the processor was asked for the instructions used here; the
+        // SAFETY: `self` is a token, made only where the processor has the instructions used here; the
         // pointers among the arguments are covered by the contract of the surrounding function; the transmutes are
         // between vectors of plain numbers of equal size.
         #[allow(unused_unsafe)]
@@ -15,4 +15,4 @@ mod avx2;
 mod avx512;
 
 pub use avx2::Avx2;
-pub use avx512::Avx512;
+pub use avx512::{Avx512, Avx512Bf16};

@@ -1,4 +1,4 @@
-//! Gradients of a weight's uses taken together, against one use after the other.
+//! Deferred gradients of a weight's uses, against one use after the other.
 
 use proptest::prelude::*;
 
@@ -12,20 +12,19 @@ fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
     let mut packed = Vec::new();
     for (i, &rows) in rows.iter().enumerate() {
         let (dy, x): (Vec<T>, Vec<T>) = (values(rows * n_out, 2 + i as u64), values(rows * n_in, 7 + i as u64));
-        let scale = T::from_f64(1.0 / (1 + i) as f64);
-        weight_grad_rows(precision, shape, scale, &dy, &x, &mut want);
-        let (dy_len, x_len) = gathered_len::<T>(precision, shape, rows);
-        let (mut to_dy, mut to_x) = (unset(dy_len), unset(x_len));
-        gather_rows(precision, shape, (&dy, &x), (&mut to_dy, &mut to_x));
-        packed.push((rows, scale, to_dy, to_x));
+        add_weight_grad(precision, shape, &dy, &x, &mut want);
+        let (left_len, right_len) = deferred_len::<T>(precision, shape, rows);
+        let (mut left, mut right) = (unset(left_len), unset(right_len));
+        pack_deferred(precision, shape, (&dy, &x), (&mut left, &mut right));
+        packed.push((rows, left, right));
     }
-    let gathered = |i: usize| {
-        let (rows, scale, dy, x): &(usize, T, Unset<T>, Unset<T>) = &packed[i];
-        Gathered { rows: *rows, scale: *scale, dy, x }
+    let uses = |i: usize| {
+        let (rows, left, right): &(usize, Unset<T>, Unset<T>) = &packed[i];
+        DeferredGrad { rows: *rows, left, right }
     };
-    weight_grad_gathered(precision, shape, packed.len(), gathered, &mut got);
+    add_deferred(precision, shape, packed.len(), uses, &mut got);
     let want: Vec<f64> = want.iter().map(|x| x.to_f64()).collect();
-    assert_close(&got, &want, 1e-5, "gathered weight gradient");
+    assert_close(&got, &want, 1e-5, "deferred weight gradient");
 }
 
 fn check_everywhere(shape: (usize, usize), rows: &[usize]) {
@@ -47,7 +46,7 @@ fn uses_taken_together_equal_one_after_the_other_at_every_edge() {
         ((25, 700), &[30, 9]),
         ((12, 32), &[300, 2, 1]),
         ((5, 3), &[]),
-        // x goes past the caches, in bf16 too. (Packed alike on both sides here; the products' test has a naive twin.)
+        // x is written by non-temporal stores, in bf16 too. (Packed alike on both sides here; the products' test has a naive twin.)
         ((9, 600), &[250, 12]),
     ] {
         check_everywhere(shape, rows);

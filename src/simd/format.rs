@@ -1,0 +1,121 @@
+//! Number formats of packed operands: what a unit of a panel holds, and how two units are multiplied.
+
+use super::vector::{Dots, Simd};
+
+/// Number format of the operands of products. Sums are always f32; f64 ignores it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16 (to nearest, ties to even; the dot product instructions take denormals for 0).
+    Bf16,
+}
+
+impl Precision {
+    /// Steps of the summed index in a unit, on an instruction set.
+    #[inline(always)]
+    pub(super) fn steps<S: Simd>(self) -> usize {
+        match self {
+            Self::F32 => <Plain as Format<S>>::STEPS,
+            Self::Bf16 => <S::Bf16 as Format<S>>::STEPS,
+        }
+    }
+}
+
+/// What a lane of a packed vector, a unit, holds on an instruction set.
+pub trait Format<S: Simd> {
+    /// Steps of the summed index in a unit: 1 or 2.
+    const STEPS: usize;
+    /// Whether a unit is an element as it is.
+    const AS_IS: bool = false;
+    /// Units of a step (`low`) and, where they hold two, of the step after it (`high`).
+    fn pack(s: S, low: S::V, high: S::V) -> S::V;
+    /// Units of consecutive elements: of LANES, or, where a unit holds two, of 2·LANES.
+    fn pack_along(s: S, first: S::V, second: S::V) -> S::V;
+    /// What [`Format::pack`] packed, rounded; `high` only where a unit holds two.
+    fn unpack(s: S, units: S::V) -> (S::V, S::V);
+    /// `sum + a·b`, over the steps of a unit.
+    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V;
+}
+
+/// An element as it is.
+pub struct Plain;
+
+impl<S: Simd> Format<S> for Plain {
+    const STEPS: usize = 1;
+    const AS_IS: bool = true;
+    #[inline(always)]
+    fn pack(_: S, low: S::V, _: S::V) -> S::V {
+        low
+    }
+    #[inline(always)]
+    fn pack_along(_: S, first: S::V, _: S::V) -> S::V {
+        first
+    }
+    #[inline(always)]
+    fn unpack(_: S, units: S::V) -> (S::V, S::V) {
+        (units, units)
+    }
+    #[inline(always)]
+    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
+        s.fma(a, b, sum)
+    }
+}
+
+/// An element rounded to bf16, kept in f32.
+pub struct Rounded;
+
+impl<S: Simd> Format<S> for Rounded {
+    const STEPS: usize = 1;
+    #[inline(always)]
+    fn pack(s: S, low: S::V, _: S::V) -> S::V {
+        s.round_bf16(low)
+    }
+    #[inline(always)]
+    fn pack_along(s: S, first: S::V, _: S::V) -> S::V {
+        s.round_bf16(first)
+    }
+    #[inline(always)]
+    fn unpack(_: S, units: S::V) -> (S::V, S::V) {
+        (units, units)
+    }
+    #[inline(always)]
+    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
+        s.fma(a, b, sum)
+    }
+}
+
+/// Two elements in bf16, for processors that multiply such pairs.
+pub struct Pairs;
+
+impl<S: Dots> Format<S> for Pairs {
+    const STEPS: usize = 2;
+    #[inline(always)]
+    fn pack(s: S, low: S::V, high: S::V) -> S::V {
+        s.pair(low, high)
+    }
+    #[inline(always)]
+    fn pack_along(s: S, first: S::V, second: S::V) -> S::V {
+        s.narrow(first, second)
+    }
+    #[inline(always)]
+    fn unpack(s: S, units: S::V) -> (S::V, S::V) {
+        s.unpair(units)
+    }
+    #[inline(always)]
+    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
+        s.dot_pairs(a, b, sum)
+    }
+}
+
+/// `in_format!(precision, S, object.method(arguments))`: calls `method::<S, F>` with the format F that the precision is on S.
+macro_rules! in_format {
+    ($precision:expr, $simd:ty, $object:ident.$method:ident($($argument:expr),*)) => {
+        match $precision {
+            $crate::simd::format::Precision::F32 => $object.$method::<$simd, $crate::simd::format::Plain>($($argument),*),
+            $crate::simd::format::Precision::Bf16 => $object.$method::<$simd, <$simd>::Bf16>($($argument),*),
+        }
+    };
+}
+pub(super) use in_format;
