@@ -76,12 +76,10 @@ const SHARED_NAMES: &[(&str, &str)] = &[
     ("build", "functions of modules that are named with them: `sudoku::build`, `arc::build`"),
     ("import", "functions of modules that are named with them: `maze::import`, `jsonl::import`"),
     ("solve", "functions of modules that are named with them: `sudoku::solve`, `task::solve`"),
-    ("check_target", "a folder to write a checkpoint or a data set to"),
     ("Block", "of the network, and of the arena"),
     ("Layout", "of a matrix in memory, and of the weights"),
     ("Outcome", "of a group of slots, and of a gradient check"),
     ("Precision", "what a setting may say, and what the kernels know"),
-    ("Split", "of a data set, and of the puzzles that are made for one"),
 ];
 
 #[test]

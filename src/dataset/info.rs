@@ -55,7 +55,7 @@ pub fn info(dataset: &Dataset) -> Result<Info> {
 fn split_info(name: &str, split: &Split) -> Result<SplitInfo> {
     let ignored = split.meta.ignore_label_id;
     let labelled = |row: &[u8]| row.iter().filter(|&&token| Some(token) != ignored).count();
-    let labelled = split.labels.rows().map(|row| Ok(labelled(&*row?))).sum::<Result<usize>>()?;
+    let labelled = split.labels.rows().map(|row| Ok(labelled(&row?))).sum::<Result<usize>>()?;
     Ok(SplitInfo {
         name: name.to_string(),
         groups: split.groups(),

@@ -144,7 +144,7 @@ impl TaskData {
                 // rows say enough, with the indices below.
                 None => {
                     for row in (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)) {
-                        hasher.update(&*rows.row(row)?);
+                        hasher.update(&rows.row(row)?);
                     }
                 }
             }

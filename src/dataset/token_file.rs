@@ -7,7 +7,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::Tokens;
-use crate::files::npy::{Array, ByteRows, ByteWriter};
+use crate::files::npy::{ByteRows, ByteWriter, NpyArray};
 use crate::puzzle::RowSource;
 use crate::{Error, Result};
 
@@ -24,7 +24,7 @@ pub(super) fn read_tokens(path: &Path) -> Result<Tokens> {
 }
 
 fn read_tokens_from(path: &Path, large: usize) -> Result<Tokens> {
-    let array = Array::open(path, 2)?;
+    let array = NpyArray::open(path, 2)?;
     let (rows, columns) = (array.shape()[0], array.shape()[1]);
     if array.has_rows() && rows * columns >= large {
         return Ok(Tokens::in_file(rows, columns, Arc::new(array.into_rows())));

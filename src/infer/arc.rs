@@ -67,7 +67,7 @@ impl TaskData {
         votes.sort_unstable_by_key(|&(example, ..)| example);
         let mut ballot = Ballot::new(&tasks);
         for (example, answer, confidence) in votes {
-            let input = undone(example, &*split.inputs.row(example)?);
+            let input = undone(example, &split.inputs.row(example)?);
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
         let unknown = tasks.iter().filter(|task| !task.is_answered()).count();

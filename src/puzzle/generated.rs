@@ -88,7 +88,7 @@ impl GeneratedSplit {
     pub fn of(examples: &[Example]) -> Self {
         let rows = examples.len() as u32;
         let stored = |pick: fn(&Example) -> &Vec<u8>| {
-            GeneratedRows::Stored(examples.iter().flat_map(|example| pick(example)).copied().collect())
+            GeneratedRows::Stored(examples.iter().flat_map(pick).copied().collect())
         };
         Self {
             questions: stored(|example| &example.question),

@@ -16,7 +16,7 @@ use header::{Dtype, Header, header_bytes, read_header};
 
 /// An array whose header agrees with its file's size, standing before its first element.
 #[derive(Debug)]
-pub struct Array {
+pub struct NpyArray {
     path: PathBuf,
     file: File,
     header: Header,
@@ -26,7 +26,7 @@ pub struct Array {
     offset: usize,
 }
 
-impl Array {
+impl NpyArray {
     /// Opens an array of so many dimensions.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Array {
     /// An array `[rows, columns]` of bytes to be read a row at a time.
     ///
     /// # Panics
-    /// Unless [`Array::has_rows`].
+    /// Unless [`NpyArray::has_rows`].
     pub fn into_rows(self) -> ByteRows {
         assert!(self.has_rows(), "an array of bytes");
         ByteRows { path: self.path, file: self.file, offset: self.offset as u64 }
@@ -133,7 +133,7 @@ fn read_at(_: &File, _: &mut [u8], _: u64) -> std::io::Result<()> {
 
 /// Reads a list whose elements all fit `T`.
 pub fn read_list<T: TryFrom<i64>>(path: &Path) -> Result<Vec<T>> {
-    Array::open(path, 1)?.values()
+    NpyArray::open(path, 1)?.values()
 }
 
 enum ReadFault {
@@ -233,7 +233,7 @@ mod tests {
         let dir = scratch();
         let path = dir.path().join("a.npy");
         write_npy(&path, &Array2::from_shape_fn((300, 81), |(r, c)| ((r + c) % 11) as i64)).unwrap();
-        let array = Array::open(&path, 2).unwrap();
+        let array = NpyArray::open(&path, 2).unwrap();
         assert_eq!((array.shape(), array.has_rows()), (&[300, 81][..], false));
         let values: Vec<u8> = array.values().unwrap();
         assert!(values.iter().enumerate().all(|(i, &v)| usize::from(v) == (i / 81 + i % 81) % 11));
