@@ -1,7 +1,7 @@
 """Checks the peer against the golden vectors before it is timed: python check.py GOLDEN_FOLDER [--compile].
 
 In f32, every case of the plain TRM: logits, states and losses of every step, gradients of the first two, weights and
-moving averages at the end. Bounds (relative, norm of the difference over norm) are SPEC's: 1e-4 logits and states (5e-2
+EMA at the end. Bounds (relative, norm of the difference over norm) are SPEC's: 1e-4 logits and states (5e-2
 from the third step of mlp_t on, where two correct f32 programs drift apart), 1e-3 losses, gradients, weights. The states
 before each step are the golden ones.
 

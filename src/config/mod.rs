@@ -253,7 +253,7 @@ pub struct TrainConfig {
     pub puzzle_emb_weight_decay: f64,
     /// Largest gradient norm; 0 = no clipping.
     pub grad_clip: f64,
-    /// Keep an exponential moving average of the weights, and evaluate and save it.
+    /// Keep an exponential moving average (EMA) of the weights, and evaluate and save it.
     pub ema: bool,
     /// Share of the old average kept at every update.
     pub ema_rate: f64,
@@ -289,7 +289,7 @@ pub enum Loss {
     SoftmaxCrossEntropy,
 }
 
-/// Number format of the operands of GEMMs, as it is asked for; `device::precision_for` says what a machine makes of it.
+/// Number format of the operands of GEMMs, as set; `engine::precision_for` says what it is on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrecisionSetting {

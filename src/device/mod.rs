@@ -175,7 +175,7 @@ pub trait Device: Sized + Send {
     /// Copies from the host.
     fn upload(&mut self, from: &[Self::T], to: Block);
 
-    /// Copies to the host, when everything asked for before has been done.
+    /// Copies to the host, after all kernels called before.
     fn download(&self, from: Block, to: &mut [Self::T]);
 
     // Elementwise.
@@ -317,7 +317,7 @@ pub trait Device: Sized + Send {
     /// With y and r of [`Device::add_rmsnorm`], in place: `d ← r (d − y · mean(d·y))`, the gradient of both summands.
     fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block);
 
-    // Losses and metrics, one number a sequence.
+    // Losses and metrics, one element a sequence.
 
     /// `loss[b] ← Σ nll / c`, c = max(1, labelled positions); labels are `[sequences, seq_len]`, logits
     /// `[sequences·seq_len, vocab]`; `unit_grad`, of the logits' shape, receives `∂loss[b]/∂logits`.

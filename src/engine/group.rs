@@ -50,7 +50,7 @@ pub struct Slots {
 pub struct Outcome<T> {
     /// The answer: for each position the first of the most likely tokens, `[slots, seq_len]`. Written by inference.
     pub tokens: Vec<u8>,
-    /// `[slots·seq_len, vocab]`; empty unless [`Group::keep_logits`] asked for them.
+    /// `[slots·seq_len, vocab]`; empty unless [`Group::keep_logits`] was called.
     pub logits: Vec<T>,
     /// `(q_halt, q_continue)`.
     pub q: Vec<[T; 2]>,

@@ -21,7 +21,7 @@ pub struct Lane<D: Device> {
     scratch: Scratch<D::T>,
 }
 
-/// Numbers on their way between host and device.
+/// Elements on their way between host and device.
 struct Scratch<T> {
     puzzle_rows: Vec<T>,
     numbers: Vec<T>,
@@ -114,7 +114,7 @@ impl<T: Real> Scratch<T> {
         }
     }
 
-    /// A value of one number a sequence, on the host.
+    /// A value `[sequences, 1]`, on the host.
     fn download<D: Device<T = T>>(&mut self, tape: &Tape<'_, D>, var: &Var) -> &[T] {
         self.numbers.clear();
         self.numbers.resize(tape.shape(var).0, T::ZERO);

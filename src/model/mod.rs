@@ -2,7 +2,7 @@
 //!
 //! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
 //! (a [`Schedule`]). The numbers live in [`Params`](crate::device::Params), so that one structure serves the weights in training, their
-//! moving average, and f64 copies for checking.
+//! EMA, and f64 copies for checking.
 
 mod checks;
 mod embedding;

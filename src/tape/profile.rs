@@ -142,7 +142,7 @@ impl Stopwatch {
 
     /// Charges the time since the last event, and the FLOPs of all weight gradients that were still deferred, to the part that
     /// computed them.
-    pub(super) fn settle(&mut self, bytes: f64) {
+    pub(super) fn charge_deferred(&mut self, bytes: f64) {
         let flops = std::mem::take(&mut self.deferred);
         self.charge("deferred weight gradients", Phase::Backward, Cost { flops, bytes });
     }

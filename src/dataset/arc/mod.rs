@@ -5,7 +5,7 @@
 //! pairs to `test`, under the same identifiers; all other pairs go to `train`.
 //!
 //! A row is a function of its number: which task, which copy, which pair, and an offset drawn from a stream of its own.
-//! So a set need not be stored to be trained on: [`build`] gives rows that are made when asked for, writing them is
+//! So a set need not be stored to be trained on: [`build`] gives rows that are made on demand, writing them is
 //! one pass through them, and a set [`Stored::Originals`] holds a thousandth of them and stands for all
 //! ([`expand`]).
 //!

@@ -54,7 +54,7 @@ pub trait Optimizer<D: HostDevice>: Send + Sync {
     fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, D::T>);
 }
 
-/// The optimizer that a configuration asks for.
+/// The optimizer of a configuration.
 pub fn optimizer<D: HostDevice>(config: &TrainConfig) -> Box<dyn Optimizer<D>> {
     Box::new(Adam::new(config))
 }
