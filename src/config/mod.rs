@@ -265,7 +265,7 @@ pub struct TrainConfig {
     pub act: bool,
     /// The Q-learning continue loss (SPEC step 4).
     pub continue_loss: bool,
-    /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32. `auto` becomes
+    /// Number format of the operands of GEMMs; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
     pub precision: PrecisionSetting,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.

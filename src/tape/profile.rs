@@ -184,7 +184,7 @@ impl<D: Device> Sizes<'_, D> {
         self.params.shape(id)
     }
 
-    /// An operation that reads as many numbers as it writes, and no weights.
+    /// An operation that reads as many elements as it writes, and no weights.
     pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
         Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<D::T>()) as f64 }
     }
