@@ -33,7 +33,7 @@ pub struct Config {
     pub train: TrainConfig,
 }
 
-/// The network and its recursion (SPEC "The network and its recursions").
+/// The network and its recursion (specification, "The network and its recursions").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -91,7 +91,7 @@ pub struct ModelConfig {
     pub fixed_point_tolerance: f64,
 }
 
-/// Which recursion (SPEC's table of models); each but the last is a file below `data/recursions`.
+/// Which recursion (specification, "The network and its recursions"); each but the last is a file below `data/recursions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
@@ -221,7 +221,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Slots in a batch.
     pub batch_size: usize,
-    /// Epochs over the data (SPEC "Sampling"); ignored when `max_steps` is not 0.
+    /// Epochs over the data (specification, "Sampling"); ignored when `max_steps` is not 0.
     pub epochs: u64,
     /// Updates; 0 = what `epochs` gives.
     pub max_steps: u64,
@@ -259,11 +259,11 @@ pub struct TrainConfig {
     pub ema_rate: f64,
     /// N_sup: supervision steps a sequence may live.
     pub halt_max_steps: u32,
-    /// Chance that a slot draws a minimum number of supervision steps (SPEC step 3).
+    /// Chance that a slot draws a minimum number of supervision steps (specification, "Deep supervision", step 3).
     pub halt_exploration_prob: f64,
     /// Adaptive halting in training; off: every sequence lives `halt_max_steps`.
     pub act: bool,
-    /// The Q-learning continue loss (SPEC step 4).
+    /// The Q-learning continue loss (specification, "Deep supervision", step 4).
     pub continue_loss: bool,
     /// Number format of the operands of GEMMs; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
@@ -279,7 +279,7 @@ pub struct TrainConfig {
     pub checkpoint_interval: u64,
 }
 
-/// Token loss (SPEC "Loss").
+/// Token loss (specification, "Loss").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -301,7 +301,7 @@ pub enum PrecisionSetting {
     Auto,
 }
 
-/// Optimizer of the dense weights (SPEC "Optimizers, schedule, EMA").
+/// Optimizer of the dense weights (specification, "Optimizers, schedule, EMA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {

@@ -1,4 +1,4 @@
-//! The published on-disk layout, read and written (SPEC "Datasets").
+//! The published on-disk layout, read and written (specification, "Datasets").
 //!
 //! ```text
 //! <root>/identifiers.json                         ["<blank>", …]

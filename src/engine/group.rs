@@ -30,7 +30,7 @@ pub struct Group<T = f32> {
     pub states: Vec<Vec<T>>,
 }
 
-/// What slots know of their examples (SPEC "Deep supervision with a carry").
+/// What slots know of their examples (specification, "Deep supervision with a carry").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slots {
     /// Tokens of the current example, `[slots, seq_len]`.

@@ -179,7 +179,7 @@ fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D
     group.states.iter().zip(&model.starts).map(load).collect()
 }
 
-/// The losses of a supervision step (SPEC "Loss"), and what is counted for the metrics.
+/// The losses of a supervision step (specification, "Loss"), and what is counted for the metrics.
 #[allow(clippy::too_many_arguments)]
 fn losses<D: Device>(
     tape: &mut Tape<'_, D>,
@@ -243,7 +243,7 @@ fn backward<D: Device>(
     tape.backward_from(&seeds, grads);
 }
 
-/// A further, undifferentiated pass from the new states gives the continue targets (SPEC "Deep supervision", step 4).
+/// A further, undifferentiated pass from the new states gives the continue targets (specification, "Deep supervision", step 4).
 fn continue_target<D: Device>(tape: &mut Tape<'_, D>, model: &Model, forward: &Forward, is_last: &[bool]) -> Var {
     tape.set_recording(false);
     let mut next: States = forward.states.iter().map(|state| ops::add(tape, &[state])).collect();

@@ -1,4 +1,4 @@
-//! ARC's measure: every copy of a test input is answered, undone and counted as a vote (SPEC "ARC scoring").
+//! ARC's measure: every copy of a test input is answered, undone and counted as a vote (specification, "ARC scoring").
 
 use std::sync::{Mutex, PoisonError};
 

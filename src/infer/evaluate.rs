@@ -1,4 +1,4 @@
-//! Evaluation: accuracy after each supervision step (SPEC "Deep supervision"). Every puzzle gets all steps, or, with a
+//! Evaluation: accuracy after each supervision step (specification, "Deep supervision"). Every puzzle gets all steps, or, with a
 //! halting rule, as many as its halting head says.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -55,7 +55,7 @@ pub struct Model {
     pub hidden: usize,
 }
 
-/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (SPEC). W_lm is the token embedding's
+/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (specification, "Heads"). W_lm is the token embedding's
 /// matrix when the two are tied.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {

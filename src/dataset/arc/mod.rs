@@ -1,4 +1,4 @@
-//! ARC sets: from the published JSON files to rows, and back from rows to tasks (SPEC "Datasets", "Details").
+//! ARC sets: from the published JSON files to rows, and back from rows to tasks (specification, "Datasets", "Details").
 //!
 //! A **group** is a task, its first puzzle the task itself and the others its augmented copies, each with an identifier
 //! whose name says which copy it is. Demonstrations of the tasks of the *test set* go to the split `train`, their test
