@@ -4,7 +4,7 @@
 
 use trm::dataset::TaskData;
 use trm::engine::Lanes;
-use trm::infer::{Identifiers, Solver, StoredModel, Thinking};
+use trm::infer::{Identifiers, InferenceOptions, Solver, StoredModel};
 use trm::{Config, Trainer};
 
 fn main() -> trm::Result<()> {
@@ -23,7 +23,7 @@ fn main() -> trm::Result<()> {
     }
 
     let weights = trainer.evaluation_weights();
-    let options = Thinking { steps: trainer.config.train.halt_max_steps, halt: None };
+    let options = InferenceOptions { steps: trainer.config.train.halt_max_steps, halt: None };
     let stored = (&trainer.model, &weights);
     let accuracy = data.evaluate(&lanes, stored, ("test", 0), (options, Identifiers::Keep), None, || false)?;
     println!("exact accuracy {:.1} %", 100.0 * accuracy.expect("nothing stops it").exact_accuracy);

@@ -20,7 +20,7 @@ pub enum Error {
     /// The system refused to read or write `path`. Exit code 2.
     #[error("{}: {source}{}", path.display(), advice(source))]
     Io { path: PathBuf, source: std::io::Error },
-    /// A number left the finite range while training. Exit code 1.
+    /// A loss, gradient or weight left the finite range while training. Exit code 1.
     #[error(
         "step {step}: {tensor} is not finite; nothing was overwritten, the last good checkpoint is {last_good} \
          (lower train.lr, or set train.grad_clip)"

@@ -1,6 +1,6 @@
 //! After the first few steps a training step allocates nothing.
 //!
-//! One test alone in its process: the allocator counts what every lane asks for.
+//! One test alone in its process: the allocator counts what every lane allocates.
 
 mod common;
 

@@ -55,7 +55,7 @@ struct Step {
 }
 
 /// How far two of them are apart: the largest difference of a logit, the largest relative one of a loss, the gradient's
-/// (norm of the difference over norm), and how far it is turned: 1 − cosine, which no bound on a norm says.
+/// (norm of the difference over norm), and how far its direction is off: 1 − cosine, which no bound on a norm says.
 #[derive(Clone, Copy, Debug, Default)]
 struct Distance {
     logits: f64,

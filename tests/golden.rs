@@ -1,4 +1,4 @@
-//! The golden vectors: a few training steps of small models, one case per file (SPEC "Golden vectors").
+//! The golden vectors: a few training steps of small models, one case per file (specification, "Golden vectors").
 //!
 //! Figures in f64 judge (`common/golden.rs`); what only the published f32 code computed is compared with that. Prints one
 //! line per case with the worst error of each stage. All eleven pass; a model that is not built is a failure.

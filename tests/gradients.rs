@@ -1,6 +1,6 @@
 //! The laws of differentiation and of detaching, as properties of random small problems.
 //!
-//! "Bit for bit" means that every number has the same bits; sums in another order are compared within rounding.
+//! "Bit for bit" means that every element has the same bits; sums in another order are compared within rounding.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -125,7 +125,7 @@ struct Shape {
     /// Hidden size per head; even for attention, where rotations take pairs.
     head_size: usize,
     seq_len: usize,
-    /// Of the products; f64 ignores it.
+    /// Of the GEMMs; f64 ignores it.
     precision: Precision,
 }
 
@@ -449,7 +449,7 @@ fn normal<T: Real>(rng: &mut Rng, n: usize) -> Vec<T> {
     (0..n).map(|_| T::from_f64(rng.normal())).collect()
 }
 
-/// The bits of every number, as f64: widening keeps every f32 apart.
+/// The bits of every element, as f64: widening keeps every f32 apart.
 fn bits<T: Real>(values: &[T]) -> Vec<u64> {
     values.iter().map(|value| value.to_f64().to_bits()).collect()
 }

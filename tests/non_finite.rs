@@ -1,4 +1,4 @@
-//! A number that is not finite stops the run, and what was good stays as it was.
+//! A gradient that is not finite stops the run, and what was good stays as it was.
 
 mod common;
 

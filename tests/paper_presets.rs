@@ -8,7 +8,7 @@ use common::{RandomExamples, stdout, succeed, trm};
 use trm::config::{Config, Preset, presets};
 use trm::dataset::Examples as _;
 use trm::engine::{Lanes, Weights};
-use trm::infer::{Thinking, evaluate};
+use trm::infer::{InferenceOptions, evaluate};
 use trm::model::Model;
 use trm::train::Trainer;
 
@@ -56,10 +56,9 @@ fn every_row_of_the_papers_tables_trains_and_evaluates() {
             let mut examples = RandomExamples::new(&trainer.config);
             examples.write(example, inputs, labels)
         };
-        let thinking = Thinking { steps, halt: None };
-        let evaluation = evaluate(&lanes, (&trainer.model, &weights), (6, thinking), write, (None, None), || false)
-            .unwrap()
-            .unwrap();
+        let options = InferenceOptions { steps, halt: None };
+        let evaluation =
+            evaluate(&lanes, (&trainer.model, &weights), (6, options), write, (None, None), || false).unwrap().unwrap();
         assert_eq!((evaluation.puzzles, evaluation.by_step.len()), (6, steps as usize), "{}", preset.name);
     }
 }

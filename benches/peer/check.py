@@ -1,9 +1,9 @@
 """Checks the peer against the golden vectors before it is timed: python check.py GOLDEN_FOLDER [--compile].
 
 In f32, every case of the plain TRM: logits, states and losses of every step, gradients of the first two, weights and
-moving averages at the end. Bounds (relative, norm of the difference over norm) are SPEC's: 1e-4 logits and states (5e-2
-from the third step of mlp_t on, where two correct f32 programs drift apart), 1e-3 losses, gradients, weights. The states
-before each step are the golden ones.
+EMA at the end. Bounds (relative, norm of the difference over norm) are those of specification, "Golden vectors": 1e-4
+logits and states (5e-2 from the third step of mlp_t on, where two correct f32 programs drift apart), 1e-3 losses,
+gradients, weights. The states before each step are the golden ones.
 
 In bf16, the first step against the same model in f32, with the recursion cut to T = 2, n = 1 (detached and recorded calls
 of both kinds): the full recursion of mlp_t magnifies the rounding of bf16 until nothing can be said of it. Bounds:

@@ -1,7 +1,8 @@
 """TRM in PyTorch, as fast as we know how to write it for a CPU: the peer that `trm` is timed against.
 
 Modules carry the published names, so published weights load with `load_state_dict`. Formulas: paper (arXiv 2510.04871)
-and SPEC; shapes: B sequences, L = P + S positions (P of the puzzle embedding, S tokens), D features, V tokens known.
+and docs/specification.md; shapes: B sequences, L = P + S positions (P of the puzzle embedding, S tokens), D features, V
+tokens known.
 
 What was done for speed: the gate and up products are one; attention is `scaled_dot_product_attention` (its blocked CPU
 kernel); what is transposed is made contiguous once, for the products that follow; detached cycles run under `no_grad`;

@@ -70,7 +70,7 @@ in the same sitting; model FLOPs are counted as in `src/model/flops.rs`."""]
         parts.append(f"""## A whole step
 
 D 512, 2 layers, T 3, n 6, 97 positions (the published Sudoku-Extreme sizes). "train" is a whole update: all cycles,
-losses, backward, AdamATan2, weight decay, moving average. "forward" is one supervision step without gradient. Median of
+losses, backward, AdamATan2, weight decay, EMA. "forward" is one supervision step without gradient. Median of
 {part["rounds"]} rounds ± half the distance between the fastest and the slowest; peak memory of the process; the factor is
 against the faster of PyTorch's two modes.
 

@@ -1,4 +1,4 @@
-"""One update of the peer: forward, loss, backward, AdamATan2 with weight decay, moving average, puzzle table."""
+"""One update of the peer: forward, loss, backward, AdamATan2 with weight decay, EMA, puzzle table."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Rule:
 
 
 class Optimizer:
-    """AdamATan2 over all tensors at once, and their moving average."""
+    """AdamATan2 over all tensors at once, and their EMA."""
 
     def __init__(self, parameters, rule, compiled=False):
         self.p = [p for p in parameters]

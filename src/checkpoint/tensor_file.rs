@@ -1,5 +1,5 @@
 //! Reading safetensors files: the header is believed only as far as the file's bytes bear it out, and a tensor is read
-//! when it is asked for.
+//! when it is read.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};

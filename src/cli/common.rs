@@ -101,7 +101,7 @@ impl Threads {
         }
     }
 
-    /// Starts so many, pinned if that was asked for.
+    /// Starts so many, pinned with `--pin`.
     pub fn start<D: Device>(self, threads: usize) -> Result<Lanes<D>> {
         if self.pin { Lanes::pinned(&Topology::detect(), threads) } else { Lanes::start(threads) }
     }

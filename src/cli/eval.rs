@@ -10,7 +10,7 @@ use crate::dataset::arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::atomic;
-use crate::infer::{ArcEvaluation, HaltRule, Identifiers, StoredModel, Thinking};
+use crate::infer::{ArcEvaluation, HaltRule, Identifiers, InferenceOptions, StoredModel};
 use crate::puzzle::Judge;
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
@@ -125,7 +125,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
         Some(steps) => steps,
         None => config.train.halt_max_steps,
     };
-    let thinking = Thinking { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
+    let options = InferenceOptions { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
     let limit = match args.limit {
         Some(0) => {
             return Err(Error::input("--limit 0: nothing would be evaluated; give 1 or more, or leave it out for all"));
@@ -137,7 +137,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
             "--id is for a model that is told whose puzzle it sees, and this one is not (puzzle_emb_ndim = 0); leave it out",
         ));
     }
-    let (stored, told) = ((&model, &weights), (thinking, args.id.into()));
+    let (stored, conditions) = ((&model, &weights), (options, args.id.into()));
     let arc = data.dataset().has_named_copies() && args.split == arc::TEST;
     for (argument, given) in [("--copies", args.copies.is_some()), ("--submission", args.submission.is_some())] {
         if given && !arc {
@@ -152,14 +152,14 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let rows = if arc { data.arc_rows(limit, copies)? } else { data.rows(&args.split, limit)? };
     let bar = RowBar::new(rows.len() as u64);
     let (result, arc) = if arc {
-        let evaluated = data.evaluate_arc(&lanes, stored, (limit, copies), told, &|| bar.add(1))?;
+        let evaluated = data.evaluate_arc(&lanes, stored, (limit, copies), conditions, &|| bar.add(1))?;
         if let Some(file) = &args.submission {
             atomic::write_bytes(file, evaluated.submission.to_string().as_bytes())?;
         }
         (evaluated.rows.clone(), Some(evaluated))
     } else {
         let answered = |_: usize, _: &[u8], _: f64| bar.add(1);
-        let rows = data.evaluate(&lanes, stored, (&args.split, limit), told, Some(&answered), || false)?;
+        let rows = data.evaluate(&lanes, stored, (&args.split, limit), conditions, Some(&answered), || false)?;
         (rows.expect("nothing stops it"), None)
     };
     bar.finish();

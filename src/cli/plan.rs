@@ -116,7 +116,7 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::input(format!("--gflops {gflops}: not a speed; give a number above 0")));
     }
     let mut speeds = Speeds { lanes: &lanes, given: args.gflops, measured: Vec::new() };
-    let larger = Larger::measure(&lanes, &args.cores)?;
+    let larger = LargerMachines::measure(&lanes, &args.cores)?;
     let plan = |preset: &Preset, speeds: &mut Speeds<'_>| {
         let config = Config::resolve(Some(preset.name), None, &args.set)?;
         let speed = speeds.of(preset.name, &config, args.all)?;
@@ -136,7 +136,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 impl Plan {
-    fn new(preset: &Preset, config: &Config, speed: Speed, larger: &Larger<'_>) -> Result<Self> {
+    fn new(preset: &Preset, config: &Config, speed: Speed, larger: &LargerMachines<'_>) -> Result<Self> {
         let cost = RunCost::new(config, speed.threads);
         let hours = cost.run_flops / (speed.gflops * 1e9) / 3600.0;
         let on = larger.cores.iter();
@@ -244,14 +244,14 @@ fn overview(plans: &[Plan]) -> Table {
     table
 }
 
-/// The machines that are asked about, made of this one's cores.
-struct Larger<'a> {
+/// Machines with more cores like this one's, for which hours are predicted.
+struct LargerMachines<'a> {
     cores: &'a [usize],
     core_bandwidth: f64,
     handover_seconds: f64,
 }
 
-impl<'a> Larger<'a> {
+impl<'a> LargerMachines<'a> {
     /// Measures what the scaling model wants to know beside the speed, where there is anything to predict.
     fn measure(lanes: &Lanes, cores: &'a [usize]) -> Result<Self> {
         let (core_bandwidth, handover_seconds) = match cores {

@@ -1,16 +1,16 @@
-//! `trm solve`: one puzzle, and the model thinking about it.
+//! `trm solve`: one puzzle, and how the model comes to its answer.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::common::{DeviceArg, FRAME, Threads, load_model, on_device};
-use super::task::{self, Thinker};
+use super::task::{self, Solving};
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
 use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
-use crate::infer::{HaltRule, StoredModel, Thinking, Thought, attempt};
+use crate::infer::{HaltRule, InferenceOptions, StepAnswer, StoredModel, answers};
 use crate::model::{Model, model_flops};
 use crate::puzzle::{Board, Judge, game};
 
@@ -65,7 +65,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } = load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
-    let thinking = thinking(&args, &model, &config.train)?;
+    let options = options(&args, &model, &config.train)?;
     if game(&config.task.puzzle)?.copies().are_named() {
         let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
         let task = data.dataset().arc_task_named(name.trim())?;
@@ -75,23 +75,23 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
                 task.id
             )));
         }
-        let thinker = Thinker { lanes: &lanes, model: &model, weights: &weights, thinking };
-        return task::solve(&thinker, &data, &task, args.watch);
+        let solving = Solving { lanes: &lanes, model: &model, weights: &weights, options };
+        return task::solve(&solving, &data, &task, args.watch);
     }
     let board = board_of(&config.task)?;
     let question = board.parse(&typed(args.puzzle)?)?;
-    let thoughts = attempt(&lanes, &model, &weights, &question, 0, thinking);
-    show(&*board, &question, None, &thoughts, args.watch)
+    let steps = answers(&lanes, &model, &weights, &question, 0, options);
+    show(&*board, &question, None, &steps, args.watch)
 }
 
-/// How long to think: as asked for, or as in training.
-fn thinking(args: &Args, model: &Model, train: &TrainConfig) -> Result<Thinking> {
+/// Supervision steps, and whether to halt early: as the arguments say, or as in training.
+fn options(args: &Args, model: &Model, train: &TrainConfig) -> Result<InferenceOptions> {
     let steps = match args.steps {
         Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
         Some(steps) => steps,
         None => train.halt_max_steps,
     };
-    Ok(Thinking { steps, halt: args.halt.then(|| HaltRule::of(model, train)) })
+    Ok(InferenceOptions { steps, halt: args.halt.then(|| HaltRule::of(model, train)) })
 }
 
 /// The puzzle as given, or as standard input has it.
@@ -104,19 +104,18 @@ fn typed(text: String) -> Result<String> {
     Ok(piped)
 }
 
-/// Prints the thoughts (all of them with `watch`), and the verdict on the last: by the rules where they are known, else
+/// Prints the answers (all of them with `watch`), and the verdict on the last: by the rules where they are known, else
 /// by the stored answer where there is one.
-fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[Thought], watch: bool) -> Result<()> {
+fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, steps: &[StepAnswer], watch: bool) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
     let mut before = question;
-    let Some(last) = thoughts.last() else { return Ok(()) };
+    let Some(last) = steps.last() else { return Ok(()) };
     let mut text = String::new();
-    for (i, thought) in thoughts.iter().enumerate() {
-        let changed: Vec<bool> = thought.tokens.iter().zip(before).map(|(&a, &b)| watch && !board.same(a, b)).collect();
-        let picture = board.draw(question, &thought.tokens, &changed, terminal);
+    for (i, step) in steps.iter().enumerate() {
+        let changed: Vec<bool> = step.tokens.iter().zip(before).map(|(&a, &b)| watch && !board.same(a, b)).collect();
+        let picture = board.draw(question, &step.tokens, &changed, terminal);
         if watch {
-            let heading =
-                format!("step {} of {}, confidence {:.1} %", i + 1, thoughts.len(), 100.0 * thought.confidence);
+            let heading = format!("step {} of {}, confidence {:.1} %", i + 1, steps.len(), 100.0 * step.confidence);
             if terminal && i > 0 {
                 std::thread::sleep(FRAME);
                 super::print(&format!("\x1b[{}A\x1b[J", picture.lines().count() + 1))?;
@@ -125,10 +124,10 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[T
             if !terminal {
                 super::print("\n")?;
             }
-        } else if i + 1 == thoughts.len() {
+        } else if i + 1 == steps.len() {
             text.push_str(&picture);
         }
-        before = &thought.tokens;
+        before = &step.tokens;
     }
     let verdict = match (board.judge(), stored) {
         (Judge::Rules { answer, .. }, _) if board.solves(question, &last.tokens) => format!("a valid {answer}, "),
@@ -141,8 +140,8 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, thoughts: &[T
         "{}\n{verdict}confidence {:.1} %, {} supervision step{}\n",
         board.text(&last.tokens),
         100.0 * last.confidence,
-        thoughts.len(),
-        if thoughts.len() == 1 { "" } else { "s" }
+        steps.len(),
+        if steps.len() == 1 { "" } else { "s" }
     ));
     super::print(&text)
 }
@@ -153,14 +152,14 @@ pub fn show_sample<D: Device>(
     model: &Model,
     weights: &Weights<D>,
     data: &TaskData,
-    thinking: Thinking,
+    options: InferenceOptions,
     run: &Path,
 ) -> Result<()> {
     if data.dataset().has_named_copies() {
         let tasks = data.dataset().arc_tasks(1)?;
-        let thinker = Thinker { lanes, model, weights, thinking };
+        let solving = Solving { lanes, model, weights, options };
         super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;
-        task::solve(&thinker, data, &tasks[0], true)?;
+        task::solve(&solving, data, &tasks[0], true)?;
         let run = run.display();
         return super::print(&format!(
             "\nNext: trm eval {run}\n      trm solve {run} {} --watch\n",
@@ -168,25 +167,25 @@ pub fn show_sample<D: Device>(
         ));
     }
     let (split, board) = (data.split("test")?, data.board());
-    // Of some puzzles, the one that takes the most thought and ends right; few when a thought is expensive.
-    let cost = model_flops(model).forward * f64::from(thinking.steps);
+    // Of some puzzles, the one that takes the most supervision steps and ends right; few when a step is expensive.
+    let cost = model_flops(model).forward * f64::from(options.steps);
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
-    let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<Thought>)> = None;
+    let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<StepAnswer>)> = None;
     for row in 0..candidates.min(split.examples()) {
         let (question, answer) = (split.inputs.row(row)?.into_owned(), split.labels.row(row)?.into_owned());
         let id = split.puzzle_identifiers[split.puzzle_of(row)];
-        let thoughts = attempt(lanes, model, weights, &question, id, thinking);
-        let last = thoughts.last().map_or(&[][..], |last| &last.tokens);
+        let steps = answers(lanes, model, weights, &question, id, options);
+        let last = steps.last().map_or(&[][..], |last| &last.tokens);
         let right = last == answer || board.solves(&question, last);
-        if sample.as_ref().is_none_or(|(.., best)| right && thoughts.len() > best.len()) {
-            sample = Some((question, answer, thoughts));
+        if sample.as_ref().is_none_or(|(.., best)| right && steps.len() > best.len()) {
+            sample = Some((question, answer, steps));
         }
     }
-    let Some((question, answer, thoughts)) = sample else { return Ok(()) };
+    let Some((question, answer, steps)) = sample else { return Ok(()) };
     super::print(&format!("\n{}\n", board.heading()))?;
     super::print(&board.draw(&question, &question, &vec![false; question.len()], false))?;
     super::print("\n")?;
-    show(board, &question, Some(&answer), &thoughts, true)?;
+    show(board, &question, Some(&answer), &steps, true)?;
     let (run, typed) = (run.display(), quoted(&board.text(&question)));
     super::print(&format!("\nNext: trm eval {run}\n      trm solve {run} {typed} --watch\n"))
 }

@@ -8,19 +8,19 @@ use crate::dataset::TaskData;
 use crate::device::Device;
 use crate::engine::{Lanes, Weights};
 use crate::error::Result;
-use crate::infer::{Thinking, attempt};
+use crate::infer::{InferenceOptions, answers};
 use crate::model::Model;
 use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
 use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
 use crate::puzzle::arc::{Augmentation, Pair};
 
 /// A model that is going to think.
-pub struct Thinker<'a, D: Device> {
+pub struct Solving<'a, D: Device> {
     pub lanes: &'a Lanes<D>,
     pub model: &'a Model,
     pub weights: &'a Weights<D>,
     /// How long it may.
-    pub thinking: Thinking,
+    pub options: InferenceOptions,
 }
 
 /// Demonstrations, then test pairs.
@@ -41,7 +41,7 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
 
 /// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
 /// of them), and the attempt after every step.
-pub fn solve<D: Device>(thinker: &Thinker<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
+pub fn solve<D: Device>(solving: &Solving<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
     let dataset = data.dataset();
     let identifier = dataset.identifiers.iter().position(|name| *name == task.id).unwrap_or(0) as u32;
     let board = ArcBoard { side: dataset.puzzle.width };
@@ -50,7 +50,7 @@ pub fn solve<D: Device>(thinker: &Thinker<'_, D>, data: &TaskData, task: &Task, 
         show(&some, false)?;
     }
     for (n, test) in (1..).zip(&task.test) {
-        solve_one(thinker, board, identifier, (n, test, task.is_answered()), watch)?;
+        solve_one(solving, board, identifier, (n, test, task.is_answered()), watch)?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ fn fits(picture: &str) -> bool {
 const SHOWN: usize = 4;
 
 fn solve_one<D: Device>(
-    thinker: &Thinker<'_, D>,
+    solving: &Solving<'_, D>,
     board: ArcBoard,
     id: u32,
     (n, test, is_known): (usize, &Pair, bool),
@@ -74,17 +74,17 @@ fn solve_one<D: Device>(
 ) -> Result<()> {
     let mut question = vec![0; board.side * board.side];
     encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
-    let Thinker { lanes, model, weights, thinking } = *thinker;
-    let thoughts = attempt(lanes, model, weights, &question, id, thinking);
+    let Solving { lanes, model, weights, options } = *solving;
+    let steps = answers(lanes, model, weights, &question, id, options);
     let terminal = std::io::stdout().is_terminal();
-    let answers: Vec<Grid> = thoughts.iter().map(|thought| crop(&thought.tokens, board.side)).collect();
-    let (Some(last), Some(sure)) = (answers.last(), thoughts.last()) else { return Ok(()) };
+    let answers: Vec<Grid> = steps.iter().map(|step| crop(&step.tokens, board.side)).collect();
+    let (Some(last), Some(sure)) = (answers.last(), steps.last()) else { return Ok(()) };
     let mut drawn = 0;
     for (i, answer) in answers.iter().enumerate() {
         if !watch && i + 1 < answers.len() {
             continue;
         }
-        let title = format!("step {} of {}, {:.1} %", i + 1, answers.len(), 100.0 * thoughts[i].confidence);
+        let title = format!("step {} of {}, {:.1} %", i + 1, answers.len(), 100.0 * steps[i].confidence);
         let before = i.checked_sub(1).map(|before| &answers[before]).filter(|_| watch);
         let mut panels =
             vec![Panel::new(format!("test {n}"), &test.input), Panel { title, grid: Some(answer), marks: before }];
@@ -108,6 +108,6 @@ fn solve_one<D: Device>(
         true => "not right",
         false => "the right answer is not known",
     };
-    let steps = format!("{} supervision step{}", thoughts.len(), if thoughts.len() == 1 { "" } else { "s" });
+    let steps = format!("{} supervision step{}", steps.len(), if steps.len() == 1 { "" } else { "s" });
     print(&format!("{verdict}, confidence {:.1} %, {steps}\n\n", 100.0 * sure.confidence))
 }

@@ -14,7 +14,7 @@ use crate::dataset::{TaskData, board_of};
 use crate::device::HostDevice;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
-use crate::infer::{HaltRule, Thinking};
+use crate::infer::{HaltRule, InferenceOptions};
 use crate::model::update_flops;
 use crate::puzzle::{Copies, Description, game, grid};
 use crate::report::Progress;
@@ -266,7 +266,7 @@ fn train<D: HostDevice<T = f32>>(
     let per_update = update_flops(&trainer.model, train);
     let flops_before = trainer.model_flops();
     let halt = HaltRule::of(&trainer.model, train);
-    let thinking = Thinking { steps: train.halt_max_steps, halt: Some(halt) };
+    let options = InferenceOptions { steps: train.halt_max_steps, halt: Some(halt) };
     note(&format!(
         "{}: {} weights, {total} updates of {} puzzles, {:.1} model GFLOP each",
         folder.root().display(),
@@ -292,7 +292,7 @@ fn train<D: HostDevice<T = f32>>(
             ));
             if evaluation.is_some() {
                 let weights = trainer.evaluation_weights();
-                show_sample(lanes, &trainer.model, &weights, data, thinking, folder.root())?;
+                show_sample(lanes, &trainer.model, &weights, data, options, folder.root())?;
             }
             Ok(())
         }

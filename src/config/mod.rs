@@ -33,7 +33,7 @@ pub struct Config {
     pub train: TrainConfig,
 }
 
-/// The network and its recursion (SPEC "The network and its recursions").
+/// The network and its recursion (specification, "The network and its recursions").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -91,7 +91,7 @@ pub struct ModelConfig {
     pub fixed_point_tolerance: f64,
 }
 
-/// Which recursion (SPEC's table of models); each but the last is a file below `data/recursions`.
+/// Which recursion (specification, "The network and its recursions"); each but the last is a file below `data/recursions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arch {
@@ -221,7 +221,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Slots in a batch.
     pub batch_size: usize,
-    /// Epochs over the data (SPEC "Sampling"); ignored when `max_steps` is not 0.
+    /// Epochs over the data (specification, "Sampling"); ignored when `max_steps` is not 0.
     pub epochs: u64,
     /// Updates; 0 = what `epochs` gives.
     pub max_steps: u64,
@@ -253,19 +253,19 @@ pub struct TrainConfig {
     pub puzzle_emb_weight_decay: f64,
     /// Largest gradient norm; 0 = no clipping.
     pub grad_clip: f64,
-    /// Keep an exponential moving average of the weights, and evaluate and save it.
+    /// Keep an exponential moving average (EMA) of the weights, and evaluate and save it.
     pub ema: bool,
     /// Share of the old average kept at every update.
     pub ema_rate: f64,
     /// N_sup: supervision steps a sequence may live.
     pub halt_max_steps: u32,
-    /// Chance that a slot draws a minimum number of supervision steps (SPEC step 3).
+    /// Chance that a slot draws a minimum number of supervision steps (specification, "Deep supervision", step 3).
     pub halt_exploration_prob: f64,
     /// Adaptive halting in training; off: every sequence lives `halt_max_steps`.
     pub act: bool,
-    /// The Q-learning continue loss (SPEC step 4).
+    /// The Q-learning continue loss (specification, "Deep supervision", step 4).
     pub continue_loss: bool,
-    /// Number format of the operands of matrix products; sums, norms, losses and the optimizer are f32. `auto` becomes
+    /// Number format of the operands of GEMMs; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
     pub precision: PrecisionSetting,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
@@ -279,7 +279,7 @@ pub struct TrainConfig {
     pub checkpoint_interval: u64,
 }
 
-/// Token loss (SPEC "Loss").
+/// Token loss (specification, "Loss").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -289,7 +289,7 @@ pub enum Loss {
     SoftmaxCrossEntropy,
 }
 
-/// Number format of the operands of GEMMs, as it is asked for; `device::precision_for` says what a machine makes of it.
+/// Number format of the operands of GEMMs, as set; `engine::precision_for` says what it is on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrecisionSetting {
@@ -301,7 +301,7 @@ pub enum PrecisionSetting {
     Auto,
 }
 
-/// Optimizer of the dense weights (SPEC "Optimizers, schedule, EMA").
+/// Optimizer of the dense weights (specification, "Optimizers, schedule, EMA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {

@@ -1,4 +1,4 @@
-//! The published on-disk layout, read and written (SPEC "Datasets").
+//! The published on-disk layout, read and written (specification, "Datasets").
 //!
 //! ```text
 //! <root>/identifiers.json                         ["<blank>", …]
@@ -110,7 +110,7 @@ impl Dataset {
         self.write_with(root, &[], &|_| {})
     }
 
-    /// Writes the data set together with `more` JSON files beside the splits. `progress` is told of every row written,
+    /// Writes the data set together with `more` JSON files beside the splits. `progress` is called for every row written,
     /// its question and its answer each; rows that are made are made while they are written, a few megabytes at a time.
     pub fn write_with(
         &self,

@@ -9,7 +9,7 @@
 //! padding, which the model learns to leave empty. Every symbol of the file becomes a token, in the order of numbers,
 //! else of characters; `puzzle.json` keeps their names.
 //!
-//! Everything that is wrong is found before anything is made, and told at once.
+//! Everything that is wrong is found before anything is written, and reported at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The order of training (SPEC "Sampling").
+//! The order of training (specification, "Sampling").
 //!
 //! Every epoch is a fresh permutation of the groups; a group gives one of its puzzles at random, and that puzzle
 //! as many of its examples as there is room for, without replacement. Batches run on from one epoch into the next,

@@ -156,7 +156,7 @@ impl TaskData {
         Ok(hasher.finalize())
     }
 
-    /// Updates that the configuration asks for: `max_steps`, or what its epochs come to.
+    /// Updates of a run of the configuration: `max_steps`, or what its epochs come to.
     pub fn total_steps(&self, config: &Config) -> Result<u64> {
         let train = &config.train;
         if train.max_steps > 0 {

@@ -40,7 +40,7 @@ impl RowSource for ByteRows {
 }
 
 /// Writes tokens `[rows, columns]` as `u8`. Rows that are made are made by all threads of the current pool, the next
-/// chunk while one is being written; `progress` is told how many rows of it went out.
+/// chunk while one is being written; `progress` receives how many rows of it went out.
 pub(super) fn write_tokens(path: &Path, tokens: &Tokens, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let (rows, columns) = tokens.dim();
     let mut out = ByteWriter::create(path, rows, columns)?;

@@ -46,7 +46,7 @@ pub const ALIGNMENT: usize = 16;
 
 /// Which parts of a device's memory are in use. It holds no memory itself.
 ///
-/// A training step asks for the same sizes in the same order every time, so after the first step nothing grows any more.
+/// A training step allocates the same sizes in the same order every time, so after the first step nothing grows any more.
 #[derive(Debug, Default)]
 pub struct Space {
     /// First element never handed out since the last [`Space::reset`].

@@ -5,8 +5,8 @@
 //!
 //! | device | what it is | scalars |
 //! |---|---|---|
-//! | [`Cpu`] | packed weights, fused SIMD kernels, deferred weight gradients | f32 (products also in bf16), f64 |
-//! | [`Reference`] | the naive twin of everything: plain loops under their formulas, products by `matrixmultiply` | f32, f64 |
+//! | [`Cpu`] | packed weights, fused SIMD kernels, deferred weight gradients | f32 (GEMMs also in bf16), f64 |
+//! | [`Reference`] | the naive twin of everything: plain loops under their formulas, GEMMs by `matrixmultiply` | f32, f64 |
 //!
 //! A device belongs to one lane (see [`crate::engine`]) and is used by one thread at a time. The weights are shared by all
 //! lanes: [`Params`] holds the flat vector and, for each tensor, the form in which the device's kernels read it.
@@ -128,7 +128,7 @@ pub trait Device: Sized + Send {
     /// Says on which NUMA node, counted from 0, the lane runs; it then reads that node's copy of the weights.
     fn set_node(&mut self, _node: usize) {}
 
-    /// Lets forward products use so many threads of the pool: for a sequence that is alone and would leave them idle.
+    /// Lets forward GEMMs use so many threads of the pool: in single-sequence mode they would be idle otherwise.
     fn set_threads(&mut self, _threads: usize) {}
 
     /// Keeps copies of the weights, one for each NUMA node; thread i of the pool that this is called in runs on
@@ -175,7 +175,7 @@ pub trait Device: Sized + Send {
     /// Copies from the host.
     fn upload(&mut self, from: &[Self::T], to: Block);
 
-    /// Copies to the host, when everything asked for before has been done.
+    /// Copies to the host, after all kernels called before.
     fn download(&self, from: Block, to: &mut [Self::T]);
 
     // Elementwise.
@@ -232,7 +232,7 @@ pub trait Device: Sized + Send {
         dy: Block,
     );
 
-    // Products with weights.
+    // GEMMs with weights.
 
     /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
@@ -317,7 +317,7 @@ pub trait Device: Sized + Send {
     /// With y and r of [`Device::add_rmsnorm`], in place: `d ← r (d − y · mean(d·y))`, the gradient of both summands.
     fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block);
 
-    // Losses and metrics, one number a sequence.
+    // Losses and metrics, one element a sequence.
 
     /// `loss[b] ← Σ nll / c`, c = max(1, labelled positions); labels are `[sequences, seq_len]`, logits
     /// `[sequences·seq_len, vocab]`; `unit_grad`, of the logits' shape, receives `∂loss[b]/∂logits`.

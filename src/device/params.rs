@@ -52,13 +52,13 @@ impl<D: Device> Params<D> {
         Self::with_precision(layout, Precision::F32)
     }
 
-    /// All zeros; products round their operands to `precision`.
+    /// All zeros; GEMMs round their operands to `precision`.
     pub fn with_precision(layout: Arc<Layout>, precision: Precision) -> Self {
         let weights = layout.tensors().iter().map(|tensor| D::Weight::new(tensor, precision)).collect();
         Self { values: vec![D::T::ZERO; layout.len()], weights, layout, precision }
     }
 
-    /// Number format of the operands of products.
+    /// Number format of the operands of GEMMs.
     pub fn precision(&self) -> Precision {
         self.precision
     }

@@ -106,7 +106,7 @@ impl Topology {
     }
 }
 
-/// Numbers of a list like `0-3,8,10-11`; what is not a number is left out.
+/// Numbers of a list like `0-3,8,10-11`; anything else is left out.
 fn parse_list(text: &str) -> Vec<usize> {
     let number = |text: &str| text.trim().parse::<usize>().ok();
     let mut numbers = Vec::new();

@@ -30,7 +30,7 @@ pub struct Group<T = f32> {
     pub states: Vec<Vec<T>>,
 }
 
-/// What slots know of their examples (SPEC "Deep supervision with a carry").
+/// What slots know of their examples (specification, "Deep supervision with a carry").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slots {
     /// Tokens of the current example, `[slots, seq_len]`.
@@ -50,7 +50,7 @@ pub struct Slots {
 pub struct Outcome<T> {
     /// The answer: for each position the first of the most likely tokens, `[slots, seq_len]`. Written by inference.
     pub tokens: Vec<u8>,
-    /// `[slots·seq_len, vocab]`; empty unless [`Group::keep_logits`] asked for them.
+    /// `[slots·seq_len, vocab]`; empty unless [`Group::keep_logits`] was called.
     pub logits: Vec<T>,
     /// `(q_halt, q_continue)`.
     pub q: Vec<[T; 2]>,

@@ -21,7 +21,7 @@ pub struct Lane<D: Device> {
     scratch: Scratch<D::T>,
 }
 
-/// Numbers on their way between host and device.
+/// Elements on their way between host and device.
 struct Scratch<T> {
     puzzle_rows: Vec<T>,
     numbers: Vec<T>,
@@ -114,7 +114,7 @@ impl<T: Real> Scratch<T> {
         }
     }
 
-    /// A value of one number a sequence, on the host.
+    /// A value `[sequences, 1]`, on the host.
     fn download<D: Device<T = T>>(&mut self, tape: &Tape<'_, D>, var: &Var) -> &[T] {
         self.numbers.clear();
         self.numbers.resize(tape.shape(var).0, T::ZERO);
@@ -179,7 +179,7 @@ fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D
     group.states.iter().zip(&model.starts).map(load).collect()
 }
 
-/// The losses of a supervision step (SPEC "Loss"), and what is counted for the metrics.
+/// The losses of a supervision step (specification, "Loss"), and what is counted for the metrics.
 #[allow(clippy::too_many_arguments)]
 fn losses<D: Device>(
     tape: &mut Tape<'_, D>,
@@ -243,7 +243,7 @@ fn backward<D: Device>(
     tape.backward_from(&seeds, grads);
 }
 
-/// A further, undifferentiated pass from the new states gives the continue targets (SPEC "Deep supervision", step 4).
+/// A further, undifferentiated pass from the new states gives the continue targets (specification, "Deep supervision", step 4).
 fn continue_target<D: Device>(tape: &mut Tape<'_, D>, model: &Model, forward: &Forward, is_last: &[bool]) -> Var {
     tape.set_recording(false);
     let mut next: States = forward.states.iter().map(|state| ops::add(tape, &[state])).collect();

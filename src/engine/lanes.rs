@@ -137,14 +137,14 @@ impl<D: Device> Lanes<D> {
     /// Runs `work` with the calling thread's own lane.
     ///
     /// # Panics
-    /// Outside of [`Lanes::install`], and when `work` splits and the other half asks for the same lane.
+    /// Outside of [`Lanes::install`], and when `work` splits and the other half takes the same lane.
     pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane<D>) -> R) -> R {
         let index = rayon::current_thread_index().expect("called on a thread of the pool");
         match self.lanes[index].try_lock() {
             Ok(mut lane) => work(&mut lane),
             // A panic leaves a lane with an unfinished tape, which the next one clears.
             Err(TryLockError::Poisoned(lane)) => work(&mut lane.into_inner()),
-            Err(TryLockError::WouldBlock) => panic!("a lane is asked for while it works"),
+            Err(TryLockError::WouldBlock) => panic!("a lane is taken while it works"),
         }
     }
 

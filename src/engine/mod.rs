@@ -41,7 +41,7 @@ use crate::model::Model;
 /// A buffer of a training state, by the name that checkpoints know it under.
 pub type NamedBuffer<'a, T> = (Cow<'a, str>, Cow<'a, [T]>);
 
-/// What a training step asks for.
+/// Where training steps happen.
 ///
 /// A step is [`accumulate`](Engine::accumulate), [`reduce`](Engine::reduce), [`update`](Engine::update), in this order;
 /// between steps the slots may be refilled.

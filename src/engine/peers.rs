@@ -15,14 +15,14 @@ pub trait Peers<T>: Send {
     /// How many there are: a power of two.
     fn size(&self) -> usize;
 
-    /// Replaces equally long arrays of all ranks by their sum, added pairwise: rank 0 + rank 1, rank 2 + rank 3, …, then
+    /// All-reduce: replaces equally long arrays of all ranks by their sum, added pairwise: rank 0 + rank 1, rank 2 + rank 3, …, then
     /// the sums of those.
     ///
     /// # Errors
     /// When another rank cannot be reached.
     fn sum_tree(&mut self, values: &mut [T]) -> Result<()>;
 
-    /// The numbers of all ranks, in the order of the ranks; every rank may give another count.
+    /// All-gather: the figures of all ranks, in the order of the ranks; every rank may give another count.
     ///
     /// # Errors
     /// As [`Peers::sum_tree`].

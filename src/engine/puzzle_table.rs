@@ -1,5 +1,5 @@
 //! The sparse puzzle table: one embedding row per puzzle identifier, trained by sign-SGD on the rows a batch touches
-//! (SPEC "Optimizers"). Only rows that were ever touched exist; all others are zero.
+//! (specification, "Optimizers"). Only rows that were ever touched exist; all others are zero.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! All numbers of a model: dense weights and, where there is one, the puzzle table.
+//! All parameters of a model: dense weights and, where there is one, the puzzle table.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::device::{Cpu, Device, Params};
 use crate::error::{Error, Result};
 use crate::model::{Model, initialize};
 
-/// The numbers that a [`Model`]'s structure is filled with.
+/// The parameters that a [`Model`]'s structure is filled with.
 #[derive(Debug)]
 pub struct Weights<D: Device = Cpu<f32>> {
     /// The dense weights.
     pub params: Params<D>,
-    /// Shared, so that a copy of the weights (to evaluate a moving average) is none of a large table.
+    /// Shared, so that a copy of the weights (to evaluate their EMA) is none of a large table.
     pub table: Option<Arc<PuzzleTable<D::T>>>,
 }
 
@@ -55,7 +55,7 @@ impl<D: Device> Weights<D> {
 
 impl<D: Device<T = f32>> Weights<D> {
     /// Writes all tensors in the published form, the puzzle table as the dense one it is (with holes where nothing was
-    /// learned). `dense` are the values of the dense ones: these weights' own, or their moving average.
+    /// learned). `dense` are the values of the dense ones: these weights' own, or their EMA.
     pub fn save(&self, path: &Path, dense: &[f32]) -> Result<()> {
         let tensors = self.tensors_in(dense).map(|(name, shape, values)| TensorSource::dense(name, shape, values));
         let table = self.table.iter().map(|table| TensorSource {

@@ -1,10 +1,10 @@
-//! ARC's measure: every copy of a test input is answered, undone and counted as a vote (SPEC "ARC scoring").
+//! ARC's measure: every copy of a test input is answered, undone and counted as a vote (specification, "ARC scoring").
 
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Identifiers, Thinking};
+use super::{Identifiers, InferenceOptions};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
 use crate::device::Device;
@@ -36,13 +36,13 @@ impl TaskData {
     }
 
     /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
-    /// and counts the votes in the order of the rows. `done` is told of every row that is answered.
+    /// and counts the votes in the order of the rows. `done` is called for every row that is answered.
     pub fn evaluate_arc<D: Device>(
         &self,
         lanes: &Lanes<D>,
         stored: (&Model, &Weights<D>),
         (limit, copies): (usize, usize),
-        told: (Thinking, Identifiers),
+        conditions: (InferenceOptions, Identifiers),
         done: &(dyn Fn() + Sync),
     ) -> Result<ArcEvaluation> {
         let (dataset, split) = (self.dataset(), self.split(TEST)?);
@@ -61,7 +61,7 @@ impl TaskData {
             let vote = (example, undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
-        let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), told, Some(&observer), || false)?;
+        let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), conditions, Some(&observer), || false)?;
         let by_row = evaluated.expect("nothing stops it");
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);

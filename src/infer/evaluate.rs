@@ -1,5 +1,5 @@
-//! Evaluation: accuracy after each supervision step (SPEC "Deep supervision"). Every puzzle gets all steps, or, when
-//! halting is asked for, as many as the model wants.
+//! Evaluation: accuracy after each supervision step (specification, "Deep supervision"). Every puzzle gets all steps, or, with a
+//! halting rule, as many as its halting head says.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -13,16 +13,16 @@ use crate::model::Model;
 use crate::puzzle::Board;
 use crate::report::{Evaluation, StepAccuracy};
 
-/// How long to think.
+/// How many supervision steps a puzzle gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thinking {
+pub struct InferenceOptions {
     /// Supervision steps at most.
     pub steps: u32,
     /// Stop a puzzle earlier when its halting head says so.
     pub halt: Option<HaltRule>,
 }
 
-/// Is told an example, its final answer and σ(q_halt), by any thread and in any order.
+/// Receives an example, its final answer and σ(q_halt), on any thread and in any order.
 pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
 
 /// What a supervision step came to for one puzzle.
@@ -31,7 +31,7 @@ struct Score {
     correct: u32,
     labelled: u32,
     q: [f64; 2],
-    /// Whether the answer solves the puzzle, where that is asked.
+    /// Whether the answer solves the puzzle, where a board judges.
     valid: bool,
 }
 
@@ -47,11 +47,11 @@ type Scored = (usize, Vec<Score>);
 /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
 /// so threads change nothing.
 ///
-/// With an observer, that is told of each example's final answer.
+/// An observer receives each example's final answer.
 pub fn evaluate<D: Device>(
     lanes: &Lanes<D>,
     (model, weights): (&Model, &Weights<D>),
-    (n, thinking): (usize, Thinking),
+    (n, options): (usize, InferenceOptions),
     write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
     (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
     stop: impl Fn() -> bool + Sync,
@@ -62,7 +62,7 @@ pub fn evaluate<D: Device>(
     let failed = AtomicBool::new(false);
     let stop = || failed.load(Ordering::Relaxed) || stop();
     let work = |_| {
-        let work = work(lanes, (model, weights), (thinking, board, observer), shard, &next, &write, &stop);
+        let work = work(lanes, (model, weights), (options, board, observer), shard, &next, &write, &stop);
         work.inspect_err(|_| failed.store(true, Ordering::Relaxed))
     };
     let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
@@ -70,7 +70,7 @@ pub fn evaluate<D: Device>(
     let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
     let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
     scores.sort_unstable_by_key(|&(example, _)| example);
-    Ok(Some(summary(&scores, thinking.steps, board.is_some())))
+    Ok(Some(summary(&scores, options.steps, board.is_some())))
 }
 
 /// Puzzles a lane takes at a time: a whole `shard`, or its part of few, so that none is left with nothing to do.
@@ -82,7 +82,7 @@ fn share(shard: usize, n: usize, threads: usize) -> usize {
 fn work<D: Device>(
     lanes: &Lanes<D>,
     (model, weights): (&Model, &Weights<D>),
-    (thinking, board, observer): (Thinking, Option<&dyn Board>, Option<Observer<'_>>),
+    (options, board, observer): (InferenceOptions, Option<&dyn Board>, Option<Observer<'_>>),
     shard: usize,
     next: &impl Fn() -> Option<usize>,
     write: &impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
@@ -113,7 +113,7 @@ fn work<D: Device>(
             let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
             let scores = &mut live[slot].1;
             scores.push(Score { correct, labelled, q, valid });
-            if scores.len() >= thinking.steps as usize || thinking.halt.is_some_and(|rule| rule.is_done(q)) {
+            if scores.len() >= options.steps as usize || options.halt.is_some_and(|rule| rule.is_done(q)) {
                 if let Some(observer) = observer {
                     observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
                 }
@@ -184,7 +184,7 @@ mod tests {
             values[weight].fill_with(|| (rng.uniform() - 0.5) as f32);
             values[bias.clone()].fill(0.0);
         });
-        let said: Vec<[f64; 2]> = scores((&model, &weights), 45, 1, Thinking { steps: 6, halt: None })
+        let said: Vec<[f64; 2]> = scores((&model, &weights), 45, 1, InferenceOptions { steps: 6, halt: None })
             .iter()
             .flat_map(|(_, scores)| scores.iter().map(|score| score.q))
             .collect();
@@ -205,13 +205,13 @@ mod tests {
     }
 
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
-    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, thinking: Thinking) -> Vec<Scored> {
+    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, options: InferenceOptions) -> Vec<Scored> {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
         let size = share(Cpu::<f32>::shard(stored.0.len), n, threads);
         let work = |_| {
-            work(&lanes, stored, (thinking, None, None), size, &next, &example, &|| false)
+            work(&lanes, stored, (options, None, None), size, &next, &example, &|| false)
                 .expect("read")
                 .expect("not stopped")
         };
@@ -227,19 +227,19 @@ mod tests {
             let stored = (&model, &weights);
             let n = 45;
             for halt in [None, Some(HaltRule::Positive), Some(HaltRule::Compare)] {
-                let thinking = Thinking { steps: 6, halt };
+                let options = InferenceOptions { steps: 6, halt };
                 let lanes = Lanes::new(1).expect("threads");
                 // Each puzzle alone.
                 let alone: Vec<Scored> = (0..n)
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
-                        let work = || work(&lanes, stored, (thinking, None, None), 1, &next, &example, &|| false);
+                        let work = || work(&lanes, stored, (options, None, None), 1, &next, &example, &|| false);
                         lanes.install(work).expect("read").expect("not stopped").remove(0)
                     })
                     .collect();
                 for (n, threads) in [(n, 1), (n, 2), (n, 3), (3, 2), (5, 2)] {
-                    let together = scores(stored, n, threads, thinking);
+                    let together = scores(stored, n, threads, options);
                     assert!(together == alone[..n], "{mixing:?}, {halt:?}, {n} puzzles, {threads} threads");
                 }
                 let lengths: Vec<usize> = alone.iter().map(|(_, scores)| scores.len()).collect();
@@ -261,27 +261,27 @@ mod tests {
     #[test]
     fn halting_keeps_the_answer_of_the_step_it_halts_at() {
         let (model, weights) = model(Mixing::MlpT);
-        let all = scores((&model, &weights), 20, 1, Thinking { steps: 5, halt: None });
+        let all = scores((&model, &weights), 20, 1, InferenceOptions { steps: 5, halt: None });
         let rule = HaltRule::Positive;
-        let halted = scores((&model, &weights), 20, 1, Thinking { steps: 5, halt: Some(rule) });
+        let halted = scores((&model, &weights), 20, 1, InferenceOptions { steps: 5, halt: Some(rule) });
         for ((i, all), (j, halted)) in all.iter().zip(&halted) {
             assert_eq!(i, j);
             let expected = all.iter().position(|score| rule.is_done(score.q)).map_or(5, |at| at + 1);
             assert!(halted[..] == all[..expected], "example {i}");
         }
         let lanes = Lanes::new(2).expect("threads");
-        let thinking = Thinking { steps: 5, halt: Some(rule) };
-        let result = evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || false)
+        let options = InferenceOptions { steps: 5, halt: Some(rule) };
+        let result = evaluate(&lanes, (&model, &weights), (20, options), example, (None, None), || false)
             .expect("read")
             .expect("not stopped");
         let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
         assert!(
-            evaluate(&lanes, (&model, &weights), (20, thinking), example, (None, None), || true)
+            evaluate(&lanes, (&model, &weights), (20, options), example, (None, None), || true)
                 .expect("read")
                 .is_none()
         );
-        let none = evaluate(&lanes, (&model, &weights), (0, thinking), example, (None, None), || false)
+        let none = evaluate(&lanes, (&model, &weights), (0, options), example, (None, None), || false)
             .expect("read")
             .expect("not stopped");
         assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
@@ -295,8 +295,8 @@ mod tests {
             9 => Err(crate::Error::input("row 9 cannot be read")),
             _ => example(i, inputs, labels),
         };
-        let thinking = Thinking { steps: 2, halt: None };
-        let result = evaluate(&lanes, (&model, &weights), (40, thinking), broken, (None, None), || false);
+        let options = InferenceOptions { steps: 2, halt: None };
+        let result = evaluate(&lanes, (&model, &weights), (40, options), broken, (None, None), || false);
         assert_eq!(result.expect_err("row 9").to_string(), "row 9 cannot be read");
     }
 }

@@ -1,6 +1,6 @@
 //! Evaluation of a split of a data set.
 
-use super::{Identifiers, Observer, Thinking, evaluate};
+use super::{Identifiers, InferenceOptions, Observer, evaluate};
 use crate::dataset::{Draw, Split, TaskData, write_example};
 use crate::device::Device;
 use crate::engine::{Lanes, Weights};
@@ -11,19 +11,19 @@ use crate::report::Evaluation;
 
 impl TaskData {
     /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
-    /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
+    /// on those of the tasks themselves, without their copies. An observer receives each answer. `None` when `stop` cut it
     /// short.
     pub fn evaluate<D: Device>(
         &self,
         lanes: &Lanes<D>,
         stored: (&Model, &Weights<D>),
         (split, limit): (&str, usize),
-        told: (Thinking, Identifiers),
+        conditions: (InferenceOptions, Identifiers),
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let rows = self.rows(split, limit)?;
-        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), told, observer, stop)
+        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), conditions, observer, stop)
     }
 
     /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
@@ -43,7 +43,7 @@ impl TaskData {
         lanes: &Lanes<D>,
         stored: (&Model, &Weights<D>),
         (split, rows): (&Split, &[usize]),
-        (thinking, identifiers): (Thinking, Identifiers),
+        (options, identifiers): (InferenceOptions, Identifiers),
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
@@ -55,6 +55,6 @@ impl TaskData {
         };
         let several = matches!(self.board().judge(), Judge::Rules { several: true, .. });
         let board = several.then_some(self.board());
-        evaluate(lanes, stored, (rows.len(), thinking), write, (board, observer), stop)
+        evaluate(lanes, stored, (rows.len(), options), write, (board, observer), stop)
     }
 }

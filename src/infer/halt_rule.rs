@@ -1,4 +1,4 @@
-//! When a sequence is done, by its halting head (SPEC "Deep supervision", step 3).
+//! When a sequence is done, by its halting head (specification, "Deep supervision", step 3).
 
 use crate::config::TrainConfig;
 use crate::device::Real;

@@ -24,7 +24,7 @@ impl Identifiers {
     /// to exactly one other.
     ///
     /// # Errors
-    /// When there is only one identifier, or only one group, and another was asked for.
+    /// When there is only one identifier, or only one group, and another is to be shown.
     pub fn of(self, split: &Split) -> Result<Vec<u32>> {
         let own = &split.puzzle_identifiers;
         match self {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Thinking, Thought, attempt};
+use super::{InferenceOptions, StepAnswer, answers};
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
 use crate::dataset::board_of;
@@ -81,7 +81,7 @@ pub struct Solver {
     stored: StoredModel,
     board: Box<dyn Board>,
     lanes: Lanes,
-    options: Thinking,
+    options: InferenceOptions,
 }
 
 /// A model's answer.
@@ -114,12 +114,12 @@ impl Solver {
     /// When the settings describe no puzzle, or the system refuses to start the threads.
     pub fn new(stored: StoredModel, threads: usize) -> Result<Self> {
         let (board, lanes) = (board_of(&stored.config.task)?, Lanes::new(threads)?);
-        let options = Thinking { steps: stored.config.train.halt_max_steps, halt: None };
+        let options = InferenceOptions { steps: stored.config.train.halt_max_steps, halt: None };
         Ok(Self { stored, board, lanes, options })
     }
 
     /// How many supervision steps it may take, and whether it may stop before.
-    pub fn options_mut(&mut self) -> &mut Thinking {
+    pub fn options_mut(&mut self) -> &mut InferenceOptions {
         &mut self.options
     }
 
@@ -150,9 +150,9 @@ impl Solver {
             let identifiers = config.task.num_puzzle_identifiers;
             return Err(Error::input(format!("puzzle identifier {identifier}: the model knows {identifiers}")));
         }
-        let steps = attempt(&self.lanes, model, weights, question, identifier, self.options);
+        let steps = answers(&self.lanes, model, weights, question, identifier, self.options);
         let count = steps.len();
-        let Some(Thought { tokens, confidence }) = steps.into_iter().next_back() else {
+        let Some(StepAnswer { tokens, confidence }) = steps.into_iter().next_back() else {
             return Err(Error::input("a solver has to take one supervision step at least"));
         };
         let is_valid = matches!(self.board.judge(), Judge::Rules { .. }).then(|| self.board.solves(question, &tokens));

@@ -1,4 +1,4 @@
-//! Input embedding: prefix, tokens, learned positions, all in units of √D (SPEC "Input embedding").
+//! Input embedding: prefix, tokens, learned positions, all in units of √D (specification, "Input embedding").
 
 use crate::config::{ModelConfig, Positions, TaskConfig};
 use crate::device::{Device, Layout, ParamId, Usage};

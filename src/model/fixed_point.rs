@@ -19,7 +19,7 @@ const MEMORY: usize = 5;
 const REGULARISATION: f64 = 1e-8;
 
 /// Replaces `states` by settled ones, and returns how many calls that took. The tape is detached.
-pub(super) fn settle<D: Device>(
+pub(super) fn iterate<D: Device>(
     model: &Model,
     tape: &mut Tape<'_, D>,
     question: &Var,

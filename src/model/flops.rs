@@ -1,6 +1,6 @@
 //! Model FLOPs by one counting rule, so that every MFU means the same.
 //!
-//! 2·M·N·K for every matrix product, attention scores and values included; the forward pass of every call, plus twice
+//! 2·M·N·K for every GEMM, attention scores and values included; the forward pass of every call, plus twice
 //! that for calls that carry gradient; nothing for recomputation, norms, activations or the optimizer.
 
 use super::network::SwiGluWeights;

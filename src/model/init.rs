@@ -1,4 +1,4 @@
-//! Initial weights (SPEC "Initialisation").
+//! Initial weights (specification, "Initialisation").
 
 use super::Model;
 use crate::device::{Device, ParamId, Params, Precision, Real};

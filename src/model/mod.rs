@@ -2,7 +2,7 @@
 //!
 //! A [`Model`] is the structure only: which tensors there are (a [`Layout`]), and in which order they are applied
 //! (a [`Schedule`]). The numbers live in [`Params`](crate::device::Params), so that one structure serves the weights in training, their
-//! moving average, and f64 copies for checking.
+//! EMA, and f64 copies for checking.
 
 mod checks;
 mod embedding;
@@ -55,7 +55,7 @@ pub struct Model {
     pub hidden: usize,
 }
 
-/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (SPEC). W_lm is the token embedding's
+/// Output heads: `logits = y[:, P:] W_lmᵀ`, `(q_halt, q_continue) = y[:, 0] W_qᵀ + b_q` (specification, "Heads"). W_lm is the token embedding's
 /// matrix when the two are tied.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {

@@ -1,4 +1,4 @@
-//! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, SPEC "Block").
+//! The network f: a stack of post-norm blocks without biases or norm weights (paper §2.1, specification, "Block").
 
 use super::NetworkSpec;
 use super::experts::Experts;
@@ -54,7 +54,7 @@ pub struct SwiGluWeights {
     pub down: ParamId,
 }
 
-/// SwiGLU's inner width: round(expansion · width · 2/3), half to even, up to a multiple of `multiple` (SPEC "Block").
+/// SwiGLU's inner width: round(expansion · width · 2/3), half to even, up to a multiple of `multiple` (specification, "Block").
 pub fn inner_width(expansion: f64, width: usize, multiple: usize) -> usize {
     let inner = (expansion * width as f64 * 2.0 / 3.0).round_ties_even() as usize;
     inner.next_multiple_of(multiple)

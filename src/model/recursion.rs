@@ -36,7 +36,7 @@ impl Model {
         let (mut next, mut calls) = (0, 0);
         if let Some(iteration) = &self.schedule.iteration {
             tape.set_recording(false);
-            calls = fixed_point::settle(self, tape, question, states, iteration);
+            calls = fixed_point::iterate(self, tape, question, states, iteration);
             next = iteration.cycle * iteration.most;
         }
         for call in &self.schedule.calls[next..] {

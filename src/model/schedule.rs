@@ -83,7 +83,7 @@ pub struct Schedule {
     pub iteration: Option<Iteration>,
     /// The state the heads read.
     pub answer: StateId,
-    /// Halts when `q_halt > q_continue` even without the continue loss (SPEC "Deep supervision", step 3).
+    /// Halts when `q_halt > q_continue` even without the continue loss (specification, "Deep supervision", step 3).
     pub compares_q: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What an experiment asks for before it is started: weights, arithmetic, memory.
+//! What an experiment costs, before it is started: weights, arithmetic, memory.
 
 use serde::Serialize;
 

@@ -19,7 +19,7 @@ const F32: f64 = 4.0;
 /// What a process needs apart from all that is counted: code, threads, buffers of files.
 const PROCESS: f64 = (16 << 20) as f64;
 
-/// RunCostd bytes of some work, by what they are for.
+/// Bytes that some work takes, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Footprint {
     /// Threads it was counted for.
@@ -193,7 +193,7 @@ impl Elements<'_> {
             Mlp::SwiGlu(weights) => self.packed(self.rows(weights.gate_up) * len) + state,
             Mlp::Experts(experts) => {
                 let own = self.packed(self.rows(experts.weights[0].gate_up) * len) + 2.0 * state;
-                // Gathered rows are filled up to the next eighth of all.
+                // An expert's rows are filled up to the next eighth of all.
                 let routed = (8 * experts.per_token + experts.weights.len()) as f64;
                 routed * own / 8.0 + 3.0 * experts.weights.len() as f64 * len + state
             }

@@ -1,4 +1,4 @@
-//! What a generator is asked for, and what it gives: rows of tokens in two splits.
+//! What a generator is to make, and what it returns: rows of tokens in two splits.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Description, Settings};
 use crate::Result;
 
-/// What a generator is asked for.
+/// What a generator is to make.
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
     /// Training puzzles.

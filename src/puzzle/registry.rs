@@ -22,7 +22,7 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 /// use trm::config::Config;
 /// use trm::dataset::TaskData;
 /// use trm::engine::{Lanes, Weights};
-/// use trm::infer::{Identifiers, Thinking};
+/// use trm::infer::{Identifiers, InferenceOptions};
 /// use trm::puzzle::{
 ///     Board, Description, Example, Game, Generated, Judge, Order, Setting, register,
 /// };
@@ -116,9 +116,9 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 /// for _ in 0..2 {
 ///     assert!(trainer.step(&mut batches)?.loss.is_finite());
 /// }
-/// let (weights, thinking) = (trainer.evaluation_weights(), Thinking { steps: 2, halt: None });
-/// let told = (thinking, Identifiers::Keep);
-/// let result = data.evaluate(&lanes, (&trainer.model, &weights), ("test", 0), told, None, || false)?.expect("not stopped");
+/// let (weights, options) = (trainer.evaluation_weights(), InferenceOptions { steps: 2, halt: None });
+/// let conditions = (options, Identifiers::Keep);
+/// let result = data.evaluate(&lanes, (&trainer.model, &weights), ("test", 0), conditions, None, || false)?.expect("not stopped");
 /// // Rows of one order have one answer, so valid answers are the stored ones.
 /// assert_eq!((result.puzzles, result.valid), (10, Some(result.exact_accuracy)));
 ///

@@ -56,7 +56,7 @@ pub trait Sink: Send {
     fn finish(&mut self) {}
 }
 
-/// Several sinks are told one after the other.
+/// Several sinks receive each record one after the other.
 impl<S: Sink + ?Sized> Sink for Vec<Box<S>> {
     fn update(&mut self, record: &UpdateRecord) -> Result<()> {
         self.iter_mut().try_for_each(|sink| sink.update(record))

@@ -33,7 +33,7 @@ pub struct AdamCoefficients<T> {
     pub grad_scale: T,
 }
 
-/// SPEC "Optimizers, schedule, EMA" on equal-length slices: p, m, v and e are updated from the gradient g.
+/// specification, "Optimizers, schedule, EMA" on equal-length slices: p, m, v and e are updated from the gradient g.
 pub fn adam_step<T: Real>(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
     let n = p.len();
     assert!(m.len() == n && v.len() == n && e.len() == n && g.len() == n);

@@ -84,7 +84,7 @@ pub struct Tape<'a, D: Device> {
     memory: &'a mut Memory<D>,
     params: &'a Params<D>,
     recording: bool,
-    /// A loss that an operation deep inside adds to the one that is asked for.
+    /// A loss that an operation deep inside adds to the one that is differentiated.
     side_loss: Option<Var>,
 }
 
@@ -173,7 +173,7 @@ impl<'a, D: Device> Tape<'a, D> {
         self.memory.device.axpy(alpha, from, to);
     }
 
-    /// An input `[rows, cols]` whose gradient is wanted.
+    /// An input `[rows, cols]` that is differentiated.
     pub fn leaf(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         let var = self.constant(rows, cols, values);
         let slot = self.slot_mut(var.0);
@@ -262,7 +262,7 @@ impl<'a, D: Device> Tape<'a, D> {
         }
         let bytes = self.memory.device.finish_weight_grads(self.params, grads);
         if let Some(watch) = self.memory.stopwatch.as_mut().filter(|_| bytes > 0) {
-            watch.settle(bytes as f64);
+            watch.charge_deferred(bytes as f64);
         }
     }
 

@@ -142,7 +142,7 @@ impl Stopwatch {
 
     /// Charges the time since the last event, and the FLOPs of all weight gradients that were still deferred, to the part that
     /// computed them.
-    pub(super) fn settle(&mut self, bytes: f64) {
+    pub(super) fn charge_deferred(&mut self, bytes: f64) {
         let flops = std::mem::take(&mut self.deferred);
         self.charge("deferred weight gradients", Phase::Backward, Cost { flops, bytes });
     }
@@ -184,7 +184,7 @@ impl<D: Device> Sizes<'_, D> {
         self.params.shape(id)
     }
 
-    /// An operation that reads as many numbers as it writes, and no weights.
+    /// An operation that reads as many elements as it writes, and no weights.
     pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
         Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<D::T>()) as f64 }
     }

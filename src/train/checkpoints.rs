@@ -109,7 +109,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Puts `trainer` where the newest whole checkpoint left it, if there is one, and says where that is. Damaged files that
-    /// were passed over are told to `warn`.
+    /// were passed over are reported to `warn`.
     ///
     /// # Errors
     /// When no checkpoint is whole, or it belongs to another model or other training data.

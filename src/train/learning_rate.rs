@@ -1,4 +1,4 @@
-//! Warm-up and cosine decay (SPEC "Optimizers, schedule, EMA").
+//! Warm-up and cosine decay (specification, "Optimizers, schedule, EMA").
 
 use crate::config::TrainConfig;
 

@@ -10,7 +10,7 @@ use crate::dataset::{Batches, TaskData};
 use crate::device::{Cpu, HostDevice};
 use crate::engine::{Engine, LaneEngine, Lanes, Weights};
 use crate::error::Result;
-use crate::infer::{Identifiers, Thinking};
+use crate::infer::{Identifiers, InferenceOptions};
 use crate::model::Model;
 use crate::report::{Evaluation, EvaluationRecord, MetricsLog, Sink, UpdateRecord};
 
@@ -86,7 +86,7 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         &self.trainer
     }
 
-    /// From here on `sink` is told too.
+    /// From here on `sink` receives the records too.
     pub fn add_sink(&mut self, sink: impl Sink + 'a) {
         self.sinks.push(Box::new(sink));
     }
@@ -136,7 +136,7 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         }
     }
 
-    /// One update, told to the sinks.
+    /// One update; its record goes to the sinks.
     fn update(&mut self) -> Result<()> {
         let started = Instant::now();
         let report = self.trainer.step(&mut self.batches).map_err(|error| self.checkpoints.explain(error))?;
@@ -154,9 +154,9 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         self.lanes.replicate(&mut weights.params);
         let stored = (&trainer.model, &weights);
         let puzzles = (TEST, train.eval_puzzles);
-        let thinking = Thinking { steps: train.halt_max_steps, halt: None };
+        let options = InferenceOptions { steps: train.halt_max_steps, halt: None };
         let own = Identifiers::Keep;
-        let Some(eval) = self.data.evaluate(self.lanes, stored, puzzles, (thinking, own), None, stop)? else {
+        let Some(eval) = self.data.evaluate(self.lanes, stored, puzzles, (options, own), None, stop)? else {
             return Ok(None);
         };
         let record = EvaluationRecord { step, seconds, model_flops, eval };
@@ -165,7 +165,7 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         Ok(Some(record.eval))
     }
 
-    /// Brings the checkpoint up to date, behind what the sinks were told.
+    /// Brings the checkpoint up to date; the sinks are synced first.
     fn save(&mut self) -> Result<()> {
         if self.checkpoints.are_current(&self.trainer, self.evaluated) {
             return Ok(());

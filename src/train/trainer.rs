@@ -22,7 +22,7 @@ use crate::tape::profile::{Part, Stopwatch};
 /// Random stream of the exploration draws.
 const EXPLORATION_STREAM: u64 = 1 << 32;
 
-/// What an update reports. Sums are over the batch; metrics are over the slots that halted (SPEC "Loss").
+/// What an update reports. Sums are over the batch; metrics are over the slots that halted (specification, "Loss").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct StepReport {
     /// Updates done, this one included.
@@ -403,7 +403,7 @@ impl<E: Engine> Trainer<E> {
         Ok(())
     }
 
-    /// Who has lived long enough, or says it is done; and the metrics of those (SPEC "Deep supervision", step 3).
+    /// Who has lived long enough, or says it is done; and the metrics of those (specification, "Deep supervision", step 3).
     fn halt(&mut self, minimum_steps: &[u32], report: &mut StepReport) -> Result<()> {
         const NUMBERS: usize = 5;
         let train = &self.config.train;

@@ -1,4 +1,4 @@
-//! The golden vectors: reading a case, and who judges a figure (SPEC "Golden vectors").
+//! The golden vectors: reading a case, and who judges a figure (specification, "Golden vectors").
 //!
 //! f64 is the judge. A case `<name>` has two pairs of files: `<name>.json` and `.safetensors` hold what the published code
 //! computed in f32, `<name>.f64.json` and `.f64.safetensors` the same in f64, by an independent reading of the formulas.

@@ -22,7 +22,7 @@ pub const TINY: [&str; 8] = [
     "halt_max_steps=4",
 ];
 
-/// The arguments that ask for [`TINY`] with `more` settings on top.
+/// The arguments for [`TINY`] with `more` settings on top.
 pub fn tiny(more: &[&str]) -> Vec<String> {
     let mut args = vec!["--preset".to_owned(), "sudoku-4x4".to_owned()];
     for set in TINY.iter().chain(more) {

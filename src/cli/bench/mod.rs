@@ -20,7 +20,7 @@ use limit::FmaLimit;
 
 /// Time the whole training step and the forward pass, against the FMA limit measured in the same process
 ///
-/// Needs no data set (random tokens). Model FLOPs count 2·M·N·K for every matrix product, attention scores and values
+/// Needs no data set (random tokens). Model FLOPs count 2·M·N·K for every GEMM, attention scores and values
 /// included: the forward pass of every call, twice that again for calls that carry gradient, nothing for
 /// recomputation. MFU is model FLOPs / seconds / FMA limit.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub struct Args {
     /// Sequences in the batch [default: the preset's]
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
-    /// Number format of matrix products: f32, bf16 or auto [default: the preset's]
+    /// Number format of GEMM operands: f32, bf16 or auto [default: the preset's]
     #[arg(long, value_name = "FORMAT")]
     precision: Option<String>,
     #[command(flatten)]

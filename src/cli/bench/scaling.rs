@@ -52,7 +52,7 @@ struct Report {
     precision: &'static str,
 }
 
-/// Measures `config`, predicts `whole`: the same with the batch that the experiment asks for.
+/// Measures `config`, predicts `whole`: the same with the experiment's own batch.
 pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     let precision = precision_for(config.train.precision);
     let (batch, step) = (config.train.batch_size, UpdateWork::new(&config));

@@ -29,7 +29,7 @@ its data set once and give it to the run:
 trm train --preset table1-trm --data data/sudoku-extreme-1k-aug-1000
 ```
 
-Parameters are the dense weights, without the puzzle table. FLOPs are model FLOPs (2·M·N·K for each matrix product, three times
+Parameters are the dense weights, without the puzzle table. FLOPs are model FLOPs (2·M·N·K for each GEMM, three times
 that where gradient flows, nothing for recomputation). Memory is an estimate for the threads named below. Hours on this
 machine are the run's FLOPs over the speed below that was measured on a row of the same sequence length, mixing and recursion;
 hours on more cores come from the scaling model of `trm bench --scaling`, for cores as fast as these. Published figures are

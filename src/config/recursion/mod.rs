@@ -51,7 +51,7 @@ pub(in crate::config) use unroll::MAX_CALLS;
 
 use super::{Arch, Mixing, ModelConfig};
 
-/// Most states a model has: y and six latents (SPEC "hier6").
+/// Most states a model has: y and six latents (specification, "hier6").
 pub const MAX_STATES: usize = 7;
 
 /// Most summands of a call: every state, and x.

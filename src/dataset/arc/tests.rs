@@ -169,7 +169,7 @@ fn the_crop_of_a_prediction_is_its_largest_corner_rectangle_and_of_equals_the_fi
     assert_eq!(crop_of("2222 2222 2222 2222"), (4, 4));
 }
 
-/// Every rectangle, in the order of rows: the plainest reading of SPEC "ARC crop".
+/// Every rectangle, in the order of rows: the plainest reading of specification, "ARC crop".
 fn crop_twin(row: &[u8], side: usize) -> Grid {
     let is_colour = |r: usize, c: usize| (2..12).contains(&row[r * side + c]);
     let mut best = (0, 0);

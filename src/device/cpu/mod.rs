@@ -22,7 +22,7 @@ use deferred::Deferred;
 /// One core's memory and kernels.
 pub struct Cpu<T> {
     memory: HostMemory<T>,
-    /// Angles of the shape that attention was last asked for.
+    /// Angles of the shape that attention was last called with.
     rope: Option<RopeTable<T>>,
     deferred: Deferred<T>,
     node: usize,

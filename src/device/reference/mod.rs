@@ -1,4 +1,4 @@
-//! The reference: plain loops under their formulas, one function a kernel, products by `matrixmultiply`.
+//! The reference: plain loops under their formulas, one function a kernel, GEMMs by `matrixmultiply`.
 //!
 //! It is the naive twin of everything: the kernels of other devices are tested against it, and it answers the question how
 //! this really works. There is no SIMD of ours, no packing, no fusion and no deferral. Functions here see slices; the

@@ -1,4 +1,4 @@
-//! Matrix products, by `matrixmultiply`, and the rounding of their operands.
+//! GEMMs, by `matrixmultiply`, and the rounding of their operands.
 
 use std::borrow::Cow;
 
@@ -56,7 +56,7 @@ macro_rules! multiply {
 multiply!(f32, matrixmultiply::sgemm);
 multiply!(f64, matrixmultiply::dgemm);
 
-/// The operand of a product: as it is, or each element rounded to the nearest bf16, ties to even. f64 is never rounded.
+/// The operand of a GEMM: as it is, or each element rounded to the nearest bf16, ties to even. f64 is never rounded.
 pub fn operand<T: Real>(precision: Precision, values: &[T]) -> Cow<'_, [T]> {
     match precision {
         Precision::Bf16 if size_of::<T>() == size_of::<f32>() => values.iter().map(|&x| round_bf16(x)).collect(),

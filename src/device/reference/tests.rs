@@ -8,7 +8,7 @@ use crate::device::{
 };
 use crate::rng::Rng;
 
-/// A device and random operands: the same numbers for every device, rounded to its scalars.
+/// A device and random operands: the same elements for every device, rounded to its scalars.
 struct Lab<D: HostDevice> {
     device: D,
     rng: Rng,

@@ -1,4 +1,4 @@
-//! Adam with decoupled weight decay (SPEC "Optimizers, schedule, EMA").
+//! Adam with decoupled weight decay (specification, "Optimizers, schedule, EMA").
 
 use super::{Optimizer, UpdateRule, WeightPart};
 use crate::config::{self, TrainConfig};

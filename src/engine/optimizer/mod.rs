@@ -1,7 +1,7 @@
 //! Optimizers of the dense weights: what an update makes of a gradient.
 //!
 //! An [`Optimizer`] is a rule; [`OptimizerState`] is the rule with its named buffers, each of the weights' shape. An update
-//! has two parts: first the rule sees whole matrices, one after the other (a rule that needs products, such as Muon's
+//! has two parts: first the rule sees whole matrices, one after the other (a rule that needs GEMMs, such as Muon's
 //! orthogonalisation, works there), then all weights in one sweep, part by part, together with their EMA and the device's
 //! form of the weights.
 
@@ -12,7 +12,7 @@ pub use adam::Adam;
 use crate::config::TrainConfig;
 use crate::device::{Grads, HostDevice, Layout, Params, Real, Tensor};
 
-/// The numbers of one update.
+/// The figures of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateRule {
     /// Which update it is, from 1.
@@ -54,7 +54,7 @@ pub trait Optimizer<D: HostDevice>: Send + Sync {
     fn sweep(&self, tensor: &Tensor, rule: &UpdateRule, part: WeightPart<'_, D::T>);
 }
 
-/// The optimizer that a configuration asks for.
+/// The optimizer of a configuration.
 pub fn optimizer<D: HostDevice>(config: &TrainConfig) -> Box<dyn Optimizer<D>> {
     Box::new(Adam::new(config))
 }

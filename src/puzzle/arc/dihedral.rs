@@ -1,4 +1,4 @@
-//! The eight symmetries of a rectangle's grid, numbered as in SPEC "Details".
+//! The eight symmetries of a rectangle's grid, numbered as in specification, "Details".
 
 use super::Grid;
 

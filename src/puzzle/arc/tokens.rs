@@ -1,4 +1,4 @@
-//! A grid as a row of tokens on a square board, and back. Tokens: 0 padding, 1 end of grid, 2 + colour (SPEC "Details").
+//! A grid as a row of tokens on a square board, and back. Tokens: 0 padding, 1 end of grid, 2 + colour (specification, "Details").
 
 use super::{Augmentation, COLOURS, Grid};
 

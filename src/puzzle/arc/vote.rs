@@ -1,4 +1,4 @@
-//! From one prediction per copy of a task to ranked answers (SPEC "ARC vote"): undo, group, rank, score.
+//! From one prediction per copy of a task to ranked answers (specification, "ARC vote"): undo, group, rank, score.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The eight rotations and reflections of a square, numbered as in SPEC "Details": 0 identity, 1–3 rotation by 90°·id
+//! The eight rotations and reflections of a square, numbered as in specification, "Details": 0 identity, 1–3 rotation by 90°·id
 //! counter-clockwise, 4 left-right flip, 5 up-down flip, 6 transpose, 7 rotation by 90°, then left-right flip.
 
 /// How many there are.

@@ -36,7 +36,7 @@ impl AttentionShape {
     }
 }
 
-/// Rotation angles of RoPE: half-split pairs `(i, i + head_dim/2)`, base 10000 (SPEC "Block").
+/// Rotation angles of RoPE: half-split pairs `(i, i + head_dim/2)`, base 10000 (specification, "Block").
 #[derive(Clone, Debug)]
 pub struct RopeTable<T> {
     half: usize,

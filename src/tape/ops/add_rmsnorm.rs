@@ -1,6 +1,6 @@
 //! Residual + RMSNorm: `y = rmsnorm(h + x)`, over features (rows) or over positions (columns of a sequence).
 //!
-//! `rmsnorm(v) = v·r`, `r = (mean v² + 1e-5)^(−1/2)` (SPEC "Block"). With y and r saved,
+//! `rmsnorm(v) = v·r`, `r = (mean v² + 1e-5)^(−1/2)` (specification, "Block"). With y and r saved,
 //! `dv = r (dy − y · mean(dy·y))`, the same for h and x. The result takes x's memory.
 
 use super::Operation;

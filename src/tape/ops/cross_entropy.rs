@@ -1,4 +1,4 @@
-//! Cross-entropy per sequence: `loss[b] = Σ positions nll / c`, c = max(1, labelled positions) (SPEC "Loss").
+//! Cross-entropy per sequence: `loss[b] = Σ positions nll / c`, c = max(1, labelled positions) (specification, "Loss").
 //!
 //! The gradient per unit of loss is worked out in the forward pass, where the logits are at hand.
 

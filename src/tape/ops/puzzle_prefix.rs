@@ -1,7 +1,7 @@
 //! Puzzle embedding as a prefix: the row of a sequence's puzzle, zero-padded to P·width, is added to its first P
-//! positions: `y[b, l·width + d] = x + c·row[b, l·width + d]` (SPEC "Input embedding").
+//! positions: `y[b, l·width + d] = x + c·row[b, l·width + d]` (specification, "Input embedding").
 //!
-//! The rows are an input `[sequences, ndim]`, gathered from the sparse table by the caller, who takes their gradient
+//! The rows are an input `[sequences, ndim]`, copied from the sparse table by the caller, who takes their gradient
 //! back there. Backward: `drow = c·dy` over the first ndim numbers of a sequence, `dx = dy`; in place.
 
 use super::Operation;

@@ -1,4 +1,4 @@
-//! SwiGLU over features or over positions: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` (SPEC "Block").
+//! SwiGLU over features or over positions: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x` (specification, "Block").
 //!
 //! W_gate_up is `[2·inner, in]`, W_down `[out, inner]`. Over features each row of x `[m, in]` is mapped; over positions (mlp_t)
 //! each column of every sequence of x `[sequences·in, width]`. What the backward pass needs beside x is saved in the device's

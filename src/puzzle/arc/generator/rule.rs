@@ -1,4 +1,4 @@
-//! What the generated tasks ask for: fourteen transformations, each a plain function of a grid.
+//! What the generated tasks demand: fourteen transformations, each a plain function of a grid.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -13,7 +13,7 @@ pub enum Rule {
     Recolour { from: u8, to: u8 },
     /// Two colours change places.
     Swap { a: u8, b: u8 },
-    /// The whole grid, turned or flipped.
+    /// The whole grid, rotated or reflected.
     Reflect { symmetry: Dihedral },
     /// The smallest rectangle that holds everything but background.
     Crop,

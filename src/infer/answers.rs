@@ -1,44 +1,44 @@
-//! One puzzle, thought about step by step.
+//! One puzzle's answers, step by step.
 
 use std::convert::Infallible;
 
-use super::Thinking;
+use super::InferenceOptions;
 use crate::device::{Device, Real};
 use crate::engine::{Group, Lanes, Weights};
 use crate::model::Model;
 
 /// What the model says after one supervision step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Thought {
+pub struct StepAnswer {
     /// The answer's tokens.
     pub tokens: Vec<u8>,
     /// σ(q_halt): how sure the model is that the answer is right.
     pub confidence: f64,
 }
 
-/// The thoughts of the supervision steps on a question (its tokens).
-pub fn attempt<D: Device>(
+/// The answers to a question (its tokens) after each supervision step; fewer than `options.steps` when halting ends them.
+pub fn answers<D: Device>(
     lanes: &Lanes<D>,
     model: &Model,
     weights: &Weights<D>,
     question: &[u8],
     puzzle_id: u32,
-    thinking: Thinking,
-) -> Vec<Thought> {
+    options: InferenceOptions,
+) -> Vec<StepAnswer> {
     let mut group = Group::new(model, 1);
     let Ok(()) = group.slots.refill(0, |inputs, _| {
         inputs.copy_from_slice(question);
         Ok::<_, Infallible>(puzzle_id)
     });
-    let mut thoughts = Vec::new();
-    for _ in 0..thinking.steps {
+    let mut steps = Vec::new();
+    for _ in 0..options.steps {
         lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
         let q = group.outcome.q[0];
         let tokens = group.outcome.tokens.clone();
-        thoughts.push(Thought { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
-        if thinking.halt.is_some_and(|rule| rule.is_done(q)) {
+        steps.push(StepAnswer { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
+        if options.halt.is_some_and(|rule| rule.is_done(q)) {
             break;
         }
     }
-    thoughts
+    steps
 }
