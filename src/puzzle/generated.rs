@@ -87,9 +87,8 @@ impl GeneratedSplit {
     /// Puzzles of one row each, none a copy of another, with the blank identifier.
     pub fn of(examples: &[Example]) -> Self {
         let rows = examples.len() as u32;
-        let stored = |pick: fn(&Example) -> &Vec<u8>| {
-            GeneratedRows::Stored(examples.iter().flat_map(pick).copied().collect())
-        };
+        let stored =
+            |pick: fn(&Example) -> &Vec<u8>| GeneratedRows::Stored(examples.iter().flat_map(pick).copied().collect());
         Self {
             questions: stored(|example| &example.question),
             answers: stored(|example| &example.answer),

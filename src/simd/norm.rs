@@ -1,11 +1,4 @@
-<<<<<<< HEAD
 //! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (SPEC "Block").
-=======
-//! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (specification, "Block").
-//!
-//! Squares are rounded, then summed in the order of the published code's CPU kernels: see "Orders of summation" in
-//! `ARCHITECTURE.md`.
->>>>>>> words
 
 use super::Real;
 use super::elementwise::dot_product;

@@ -5,11 +5,7 @@
 //! pairs to `test`, under the same identifiers; all other pairs go to `train`.
 //!
 //! A row is a function of its number: which task, which copy, which pair, and an offset drawn from a stream of its own.
-<<<<<<< HEAD
 //! So a set need not be stored to be trained on: [`build`] gives rows that are generated when needed, writing them is
-=======
-//! So a set need not be stored to be trained on: [`build`] gives rows that are made on demand, writing them is
->>>>>>> words
 //! one pass through them, and a set [`Stored::Originals`] holds a thousandth of them and stands for all
 //! ([`expand`]).
 //!
