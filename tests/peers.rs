@@ -50,12 +50,12 @@ impl Peers<f32> for Rank {
         Ok(())
     }
 
-    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>> {
-        *self.ranks.numbers[self.rank].lock().unwrap() = own.to_vec();
+    fn gather(&mut self, figures: &mut Vec<f64>) -> Result<()> {
+        *self.ranks.numbers[self.rank].lock().unwrap() = std::mem::take(figures);
         self.ranks.barrier.wait();
-        let all = self.ranks.numbers.iter().flat_map(|numbers| numbers.lock().unwrap().clone()).collect();
+        figures.extend(self.ranks.numbers.iter().flat_map(|numbers| numbers.lock().unwrap().clone()));
         self.ranks.barrier.wait();
-        Ok(all)
+        Ok(())
     }
 }
 

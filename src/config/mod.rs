@@ -234,7 +234,7 @@ pub struct TrainConfig {
     /// With experts: weight of the loss that spreads positions over them.
     pub balance_loss_weight: f64,
     /// Optimizer of the dense weights.
-    pub optimizer: Optimizer,
+    pub optimizer: OptimizerName,
     /// Learning rate of the dense weights.
     pub lr: f64,
     /// Updates of linear warm-up.
@@ -304,7 +304,7 @@ pub enum PrecisionSetting {
 /// Optimizer of the dense weights (specification, "Optimizers, schedule, EMA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Optimizer {
+pub enum OptimizerName {
     /// Scale-free Adam, the published code's default.
     AdamAtan2,
     /// Adam with decoupled weight decay.

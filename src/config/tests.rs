@@ -42,7 +42,7 @@ fn the_published_presets_have_the_published_settings() {
     assert_eq!((c.model.puzzle_emb_ndim, c.model.puzzle_emb_len, c.model.learned_prefix), (512, 16, 0));
     assert_eq!((c.train.epochs, c.train.max_steps, c.train.batch_size), (50_000, 0, 768));
     assert_eq!((c.train.lr, c.train.weight_decay, c.train.puzzle_emb_lr), (1e-4, 1.0, 1e-4));
-    assert_eq!((c.train.optimizer, c.train.loss), (Optimizer::AdamAtan2, Loss::StablemaxCrossEntropy));
+    assert_eq!((c.train.optimizer, c.train.loss), (OptimizerName::AdamAtan2, Loss::StablemaxCrossEntropy));
     assert_eq!((c.train.lr_warmup_steps, c.train.lr_min_ratio, c.train.ema_rate), (2000, 1.0, 0.999));
     let att = Config::preset("sudoku-extreme-att").expect("preset");
     let differing = c.differences(&att);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Group, Outcome, PuzzleTable, Slots, Weights};
 use crate::config::{Loss, TrainConfig};
 use crate::device::{Device, Grads, Likelihood, Real};
-use crate::model::{Model, Pass, Recursion, States};
+use crate::model::{Model, Pass, RecursionOutput, States};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape, Var, ops};
 
@@ -38,7 +38,7 @@ struct Forward {
     logits: Var,
     /// `[sequences, 2]`.
     q: Var,
-    recursion: Recursion,
+    recursion: RecursionOutput,
 }
 
 /// The losses of a training step, `[sequences, 1]` each.

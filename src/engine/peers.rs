@@ -22,11 +22,11 @@ pub trait Peers<T>: Send {
     /// When another rank cannot be reached.
     fn sum_tree(&mut self, values: &mut [T]) -> Result<()>;
 
-    /// All-gather: the figures of all ranks, in the order of the ranks; every rank may give another count.
+    /// All-gather: replaces each rank's figures by those of all, in the order of the ranks; every rank may give another count.
     ///
     /// # Errors
     /// As [`Peers::sum_tree`].
-    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>>;
+    fn gather(&mut self, figures: &mut Vec<f64>) -> Result<()>;
 }
 
 /// A single process.
@@ -46,7 +46,7 @@ impl<T> Peers<T> for Alone {
         Ok(())
     }
 
-    fn gather(&mut self, own: &[f64]) -> Result<Vec<f64>> {
-        Ok(own.to_vec())
+    fn gather(&mut self, _: &mut Vec<f64>) -> Result<()> {
+        Ok(())
     }
 }

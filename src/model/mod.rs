@@ -20,7 +20,7 @@ pub use experts::Experts;
 pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops, update_flops};
 pub use init::initialize;
 pub use network::{Block, Mix, Mlp, Network};
-pub use recursion::{Pass, Recursion};
+pub use recursion::{Pass, RecursionOutput};
 pub use schedule::{Call, Iteration, MAX_STATES, Method, NetworkSpec, Schedule, Source, StateId};
 
 use std::sync::Arc;

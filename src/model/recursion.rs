@@ -17,7 +17,7 @@ pub enum Pass {
 
 /// What a supervision step's recursion leaves beside the states.
 #[derive(Debug)]
-pub struct Recursion {
+pub struct RecursionOutput {
     /// Calls made: the schedule's, or fewer when the states settled before.
     pub calls: usize,
     /// With experts, `[sequences, 1]`: the sum of the recorded routers' load-balancing losses.
@@ -32,7 +32,7 @@ impl Model {
         question: &Var,
         states: &mut States,
         pass: Pass,
-    ) -> Recursion {
+    ) -> RecursionOutput {
         let (mut next, mut calls) = (0, 0);
         if let Some(iteration) = &self.schedule.iteration {
             tape.set_recording(false);
@@ -45,7 +45,7 @@ impl Model {
             calls += 1;
         }
         tape.set_recording(pass == Pass::Train);
-        Recursion { calls, balance: tape.take_side_loss() }
+        RecursionOutput { calls, balance: tape.take_side_loss() }
     }
 
     /// `target ← net(Σ inputs)`.

@@ -1,4 +1,4 @@
-//! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (SPEC "Block").
+//! Residual + RMSNorm, over rows (features) and over columns (positions); no weights (specification, "Block").
 
 use super::Real;
 use super::elementwise::dot_product;
@@ -148,24 +148,23 @@ impl<T: Real> Kernel<T> for AddNormCols<'_, T> {
 /// [`add_rmsnorm_cols`] of one sequence.
 #[inline(always)]
 fn sequence<S: Simd>(s: S, width: usize, h: &[S::T], x: &mut [S::T], inv: &mut [S::T]) {
-    /// Rows that a vector of sums stays in a register for.
-    const ROWS: usize = 4;
-    inv.fill(S::T::ZERO);
-    for (x, h) in x.chunks_mut(ROWS * width).zip(h.chunks(ROWS * width)) {
-        sweep!(S, width, at => {
-            let mut sum = at.load(s, inv);
-            for (x, h) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)) {
+    /// Rows whose squares go into different sums.
+    const SUMS: usize = 4;
+    sweep!(S, width, at => {
+        let mut sums = [s.zero(); SUMS];
+        for (x, h) in x.chunks_mut(SUMS * width).zip(h.chunks(SUMS * width)) {
+            for ((x, h), sum) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(&mut sums) {
                 let value = s.add(at.load(s, x), at.load(s, h));
                 at.store(s, x, value);
-                sum = s.fma(value, value, sum);
+                *sum = s.fma(value, value, *sum);
             }
-            at.store(s, inv, sum);
-        });
-    }
+        }
+        at.store(s, inv, s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])));
+    });
     let (epsilon, one) = (s.splat(S::T::from_f64(NORM_EPSILON)), s.splat(S::T::ONE));
-    let factor = s.splat(S::T::from_f64(width as f64 / x.len() as f64));
+    let count = s.splat(S::T::from_f64((x.len() / width) as f64));
     sweep!(S, width, at => {
-        at.store(s, inv, s.div(one, s.sqrt(s.fma(at.load(s, inv), factor, epsilon))));
+        at.store(s, inv, s.div(one, s.sqrt(s.add(s.div(at.load(s, inv), count), epsilon))));
     });
     for x in x.chunks_exact_mut(width) {
         sweep!(S, width, at => { at.store(s, x, s.mul(at.load(s, x), at.load(s, inv))) });

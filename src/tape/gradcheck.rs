@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ops::Entry;
 use super::{Memory, Tape, Var};
+use crate::device::reference::fault;
 use crate::device::{Grads, HostDevice, Layout, ParamId, Params, Usage};
 use crate::rng::Rng;
 
@@ -114,7 +115,7 @@ impl<D: HostDevice<T = f64>> Sample<D> {
         let mut input_grads = Vec::new();
         if grad {
             let pairs: Vec<(&Var, &[f64])> = outputs.iter().zip(&*seeds).map(|(o, s)| (o, s.as_slice())).collect();
-            tape.backward(&pairs, &mut grads);
+            fault::in_backward(|| tape.backward(&pairs, &mut grads));
             for (slot, (_, _, values)) in slots.into_iter().zip(&self.inputs) {
                 input_grads.push(tape.grad(&Var(slot)).map_or(vec![0.0; values.len()], <[f64]>::to_vec));
             }
@@ -249,7 +250,6 @@ mod tests {
     use super::super::ops::catalogue;
     use super::*;
     use crate::device::Reference;
-    use crate::device::reference::fault;
 
     fn worst<D: HostDevice<T = f64>>(entry: &Entry<D>, seed: u64, rounds: usize) -> f64 {
         let outcomes = check(entry, &mut Rng::new(seed), rounds);

@@ -78,6 +78,8 @@ pub struct Trainer<E: Engine> {
     flops: UpdateFlops,
     rng: Rng,
     minimum_steps: Vec<u32>,
+    /// Sums of each gradient group, first of this process, then of all.
+    figures: Vec<f64>,
     /// The examples that halted slots take next.
     incoming: Incoming,
     seen: SeenRows<E::T>,
@@ -198,6 +200,7 @@ impl<E: Engine> Trainer<E> {
         Self {
             rng: Rng::stream(train.seed, EXPLORATION_STREAM),
             minimum_steps: Vec::with_capacity(train.batch_size),
+            figures: Vec::new(),
             incoming: Incoming::new(model.embedding.seq_len, train.batch_size),
             seen: SeenRows { ids: Vec::new(), grads: Vec::new(), order: Vec::new() },
             watch: None,
@@ -334,9 +337,11 @@ impl<E: Engine> Trainer<E> {
                 f64::from(u8::from(outcome.puzzle_grads.iter().all(|g| g.is_finite()))),
             ]
         };
-        let own: Vec<f64> = self.engine.groups().iter().flat_map(of_group).collect();
+        self.figures.clear();
+        self.figures.extend(self.engine.groups().iter().flat_map(of_group));
+        self.peers.gather(&mut self.figures)?;
         let mut report = StepReport::default();
-        for (i, numbers) in self.peers.gather(&own)?.chunks_exact(NUMBERS).enumerate() {
+        for (i, numbers) in self.figures.chunks_exact(NUMBERS).enumerate() {
             report.lm_loss += numbers[0];
             report.q_halt_loss += numbers[1];
             report.q_continue_loss += numbers[2];
@@ -391,9 +396,11 @@ impl<E: Engine> Trainer<E> {
             grads.extend_from_slice(&group.outcome.puzzle_grads);
         }
         if self.peers.size() > 1 {
-            let all = self.peers.gather(&ids.iter().map(|&id| f64::from(id)).collect::<Vec<_>>())?;
+            let mut all: Vec<f64> = ids.iter().map(|&id| f64::from(id)).collect();
+            self.peers.gather(&mut all)?;
             *ids = all.into_iter().map(|id| id as u32).collect();
-            let all = self.peers.gather(&grads.iter().map(|&g| g.to_f64()).collect::<Vec<_>>())?;
+            let mut all: Vec<f64> = grads.iter().map(|&g| g.to_f64()).collect();
+            self.peers.gather(&mut all)?;
             *grads = all.into_iter().map(E::T::from_f64).collect();
         }
         let decay = self.config.train.puzzle_emb_weight_decay;
@@ -409,7 +416,7 @@ impl<E: Engine> Trainer<E> {
         let train = &self.config.train;
         let rule = HaltRule::of(&self.model, train);
         let mut minimum = minimum_steps[self.first_slot..].iter();
-        let mut own: Vec<f64> = Vec::with_capacity(NUMBERS * self.engine.groups().len());
+        self.figures.clear();
         for group in self.engine.groups_mut() {
             let Group { slots, outcome, .. } = &mut **group;
             let mut numbers = [0.0; NUMBERS];
@@ -433,9 +440,10 @@ impl<E: Engine> Trainer<E> {
                     numbers.iter_mut().zip(slot).for_each(|(sum, number)| *sum += number);
                 }
             }
-            own.extend(numbers);
+            self.figures.extend(numbers);
         }
-        for numbers in self.peers.gather(&own)?.chunks_exact(NUMBERS) {
+        self.peers.gather(&mut self.figures)?;
+        for numbers in self.figures.chunks_exact(NUMBERS) {
             report.count += numbers[0] as u64;
             report.accuracy += numbers[1];
             report.exact_accuracy += numbers[2] as u64;

@@ -4,7 +4,7 @@ use crate::device::{Choice, Real};
 
 /// `g[r, e] = exp(a[r, e]) / Σ chosen exp(a[r, ·])` where e is one of row r's `per_row` largest, else 0. Of equal logits the
 /// first counts as the larger.
-pub fn route<T: Real>(experts: usize, per_row: usize, logits: &[T], gates: &mut [T]) {
+pub(crate) fn route<T: Real>(experts: usize, per_row: usize, logits: &[T], gates: &mut [T]) {
     for (a, gates) in logits.chunks_exact(experts).zip(gates.chunks_exact_mut(experts)) {
         let place = |e: usize| (0..experts).filter(|&o| a[o] > a[e] || o < e && a[o] == a[e]).count();
         let largest = a.iter().fold(f64::NEG_INFINITY, |most, x| most.max(x.to_f64()));
@@ -19,7 +19,7 @@ pub fn route<T: Real>(experts: usize, per_row: usize, logits: &[T], gates: &mut 
 }
 
 /// `da[e] += g[e] (dg[e] − Σ g·dg)`.
-pub fn route_backward<T: Real>(experts: usize, gates: &[T], d_gates: &[T], d_logits: &mut [T]) {
+pub(crate) fn route_backward<T: Real>(experts: usize, gates: &[T], d_gates: &[T], d_logits: &mut [T]) {
     let rows = d_gates.chunks_exact(experts).zip(gates.chunks_exact(experts));
     for ((dg, g), da) in rows.zip(d_logits.chunks_exact_mut(experts)) {
         let mean: T = g.iter().zip(dg).map(|(&g, &dg)| g * dg).sum();
@@ -30,7 +30,7 @@ pub fn route_backward<T: Real>(experts: usize, gates: &[T], d_gates: &[T], d_log
 }
 
 /// The rows with a gate above 0, one expert after the other, behind the ends of the experts' lists.
-pub fn chosen<T: Real>(experts: usize, gates: &[T], lists: &mut Vec<u32>) {
+pub(crate) fn chosen<T: Real>(experts: usize, gates: &[T], lists: &mut Vec<u32>) {
     let at = lists.len();
     lists.resize(at + experts, 0);
     for e in 0..experts {
@@ -41,7 +41,7 @@ pub fn chosen<T: Real>(experts: usize, gates: &[T], lists: &mut Vec<u32>) {
 }
 
 /// `y[p] = x[rows[p]]`, then zeros.
-pub fn gather<T: Real>(rows: &[u32], width: usize, x: &[T], y: &mut [T]) {
+pub(crate) fn gather<T: Real>(rows: &[u32], width: usize, x: &[T], y: &mut [T]) {
     for (y, &row) in y.chunks_exact_mut(width).zip(rows) {
         y.copy_from_slice(&x[row as usize * width..][..width]);
     }
@@ -49,7 +49,7 @@ pub fn gather<T: Real>(rows: &[u32], width: usize, x: &[T], y: &mut [T]) {
 }
 
 /// `dx[rows[p]] += dy[p]`.
-pub fn scatter<T: Real>(rows: &[u32], width: usize, dy: &[T], dx: &mut [T]) {
+pub(crate) fn scatter<T: Real>(rows: &[u32], width: usize, dy: &[T], dx: &mut [T]) {
     for (dy, &row) in dy.chunks_exact(width).zip(rows) {
         for (dx, &dy) in dx[row as usize * width..][..width].iter_mut().zip(dy) {
             *dx += term!("scatter", dy);
@@ -58,7 +58,7 @@ pub fn scatter<T: Real>(rows: &[u32], width: usize, dy: &[T], dx: &mut [T]) {
 }
 
 /// `y[rows[p]] += gate · x[p]`.
-pub fn add_expert<T: Real>(choice: Choice<'_>, gates: &[T], x: &[T], y: &mut [T]) {
+pub(crate) fn add_expert<T: Real>(choice: Choice<'_>, gates: &[T], x: &[T], y: &mut [T]) {
     let width = choice.width;
     for (x, &row) in x.chunks_exact(width).zip(choice.rows) {
         let gate = gates[row as usize * choice.experts + choice.expert];
@@ -69,7 +69,7 @@ pub fn add_expert<T: Real>(choice: Choice<'_>, gates: &[T], x: &[T], y: &mut [T]
 }
 
 /// `dx[p] += gate · dy[row]`.
-pub fn add_expert_dx<T: Real>(choice: Choice<'_>, gates: &[T], dy: &[T], dx: &mut [T]) {
+pub(crate) fn add_expert_dx<T: Real>(choice: Choice<'_>, gates: &[T], dy: &[T], dx: &mut [T]) {
     let width = choice.width;
     for (dx, &row) in dx.chunks_exact_mut(width).zip(choice.rows) {
         let gate = gates[row as usize * choice.experts + choice.expert];
@@ -80,7 +80,7 @@ pub fn add_expert_dx<T: Real>(choice: Choice<'_>, gates: &[T], dy: &[T], dx: &mu
 }
 
 /// `d_gates[row, expert] += dy[row]·x[p]`.
-pub fn add_expert_d_gates<T: Real>(choice: Choice<'_>, dy: &[T], x: &[T], d_gates: &mut [T]) {
+pub(crate) fn add_expert_d_gates<T: Real>(choice: Choice<'_>, dy: &[T], x: &[T], d_gates: &mut [T]) {
     let width = choice.width;
     for (x, &row) in x.chunks_exact(width).zip(choice.rows) {
         let product: T = dy[row as usize * width..][..width].iter().zip(x).map(|(&dy, &x)| dy * x).sum();
@@ -90,7 +90,7 @@ pub fn add_expert_d_gates<T: Real>(choice: Choice<'_>, dy: &[T], x: &[T], d_gate
 
 /// `loss[b] = w · E · Σ_e f[e]·P[e]` (arXiv 2101.03961, eq. 4), f[e] the share of the sequence's picks that went to expert
 /// e, a constant. `unit_grad[r, e] = (w·E/len) · p[r, e] (f[e] − Σ f·p[r])`.
-pub fn load_balance<T: Real>(
+pub(crate) fn load_balance<T: Real>(
     (experts, picks): (usize, &[u32]),
     weight: f64,
     logits: &[T],

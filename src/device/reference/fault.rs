@@ -44,9 +44,10 @@ mod hook {
 
     thread_local! {
         static FAULT: Cell<Option<(&'static str, f64)>> = const { Cell::new(None) };
+        static IN_BACKWARD: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Runs `body` while a term is multiplied by `factor`.
+    /// Runs `body`, in whose backward passes a term is multiplied by `factor`.
     pub fn with<R>(term: &'static str, factor: f64, body: impl FnOnce() -> R) -> R {
         FAULT.set(Some((term, factor)));
         let result = body();
@@ -54,13 +55,26 @@ mod hook {
         result
     }
 
+    pub fn set_in_backward(value: bool) {
+        IN_BACKWARD.set(value);
+    }
+
     pub fn factor(term: &'static str) -> f64 {
         assert!(TERMS.contains(&term), "{term} is listed");
         match FAULT.get() {
-            Some((faulty, factor)) if faulty == term => factor,
+            Some((faulty, factor)) if faulty == term && IN_BACKWARD.get() => factor,
             _ => 1.0,
         }
     }
 }
 #[cfg(test)]
 pub(crate) use hook::{TERMS, factor, with};
+
+/// Runs a backward pass. Some of its kernels run in the forward pass too, where a mistake would be no fault of the gradient.
+pub(crate) fn in_backward(body: impl FnOnce()) {
+    #[cfg(test)]
+    hook::set_in_backward(true);
+    body();
+    #[cfg(test)]
+    hook::set_in_backward(false);
+}

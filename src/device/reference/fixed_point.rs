@@ -3,7 +3,7 @@
 use crate::device::Real;
 
 /// Adds `‖after − before‖²` and `‖after‖²` of each sequence.
-pub fn distance<T: Real>(before: &[T], after: &[T], sequences: usize, sums: &mut [[f64; 2]]) {
+pub(crate) fn distance<T: Real>(before: &[T], after: &[T], sequences: usize, sums: &mut [[f64; 2]]) {
     let size = after.len() / sequences;
     for ((before, after), sums) in before.chunks_exact(size).zip(after.chunks_exact(size)).zip(sums) {
         for (x, y) in before.iter().zip(after) {
@@ -14,7 +14,7 @@ pub fn distance<T: Real>(before: &[T], after: &[T], sequences: usize, sums: &mut
 }
 
 /// Adds the inner product of two residuals `after − before` of each sequence.
-pub fn residual_product<T: Real>([p, q]: [[&[T]; 2]; 2], sequences: usize, sums: &mut [f64]) {
+pub(crate) fn residual_product<T: Real>([p, q]: [[&[T]; 2]; 2], sequences: usize, sums: &mut [f64]) {
     let size = p[0].len() / sequences;
     for (b, sum) in sums.iter_mut().enumerate() {
         let [[s, g], [t, h]] = [p, q].map(|pair| pair.map(|values| &values[b * size..(b + 1) * size]));

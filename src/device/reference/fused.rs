@@ -5,7 +5,7 @@ use crate::device::{AttentionShape, NORM_EPSILON, Precision, Real};
 
 /// Weights of a SwiGLU: W_gate_up `[2·inner, width]`, W_down `[out, inner]`.
 #[derive(Clone, Copy)]
-pub struct SwiGluMatrices<'a, T> {
+pub(crate) struct SwiGluMatrices<'a, T> {
     pub gate_up: &'a [T],
     pub down: &'a [T],
     pub inner: usize,
@@ -14,7 +14,7 @@ pub struct SwiGluMatrices<'a, T> {
 }
 
 /// Gradients of a SwiGLU for m rows.
-pub struct SwiGluGrads<T> {
+pub(crate) struct SwiGluGrads<T> {
     /// `[m, width]`.
     pub x: Vec<T>,
     pub gate_up: Vec<T>,
@@ -23,7 +23,7 @@ pub struct SwiGluGrads<T> {
 
 /// `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`, `silu(g) = g·σ(g)`, for each row of x. Returns y `[m, out]` and
 /// `[g, u]` `[m, 2·inner]`.
-pub fn swiglu<T: Multiply>(precision: Precision, w: SwiGluMatrices<'_, T>, x: &[T]) -> (Vec<T>, Vec<T>) {
+pub(crate) fn swiglu<T: Multiply>(precision: Precision, w: SwiGluMatrices<'_, T>, x: &[T]) -> (Vec<T>, Vec<T>) {
     let m = x.len() / w.width;
     let (rounded_x, gate_up) = (operand(precision, x), operand(precision, w.gate_up));
     let sizes = [m, w.width, 2 * w.inner];
@@ -43,7 +43,7 @@ fn activations<T: Real>(gu: &[T], inner: usize) -> Vec<T> {
 
 /// With `s = σ(g)` and `d = dy W_down`: `dg = d·u·s(1 + g(1 − s))`, `du = d·g·s`, `dx = [dg, du] W_gate_up`,
 /// `dW_gate_up = [dg, du]ᵀ x`, `dW_down = dyᵀ (silu(g) ⊙ u)`.
-pub fn swiglu_backward<T: Multiply>(
+pub(crate) fn swiglu_backward<T: Multiply>(
     precision: Precision,
     w: SwiGluMatrices<'_, T>,
     dy: &[T],
@@ -74,7 +74,12 @@ pub fn swiglu_backward<T: Multiply>(
 }
 
 /// `dyᵀ x`, dy `[m, out]`, x `[m, in]`.
-pub fn weight_grad<T: Multiply>(precision: Precision, (n_out, n_in): (usize, usize), dy: &[T], x: &[T]) -> Vec<T> {
+pub(crate) fn weight_grad<T: Multiply>(
+    precision: Precision,
+    (n_out, n_in): (usize, usize),
+    dy: &[T],
+    x: &[T],
+) -> Vec<T> {
     let (dy, x) = (operand(precision, dy), operand(precision, x));
     let sizes = [n_out, dy.len() / n_out, n_in];
     let mut product = T::product(sizes, Matrix::new(&dy, n_out).transposed(), Matrix::new(&x, n_in));
@@ -87,7 +92,7 @@ fn sigmoid<T: Real>(x: T) -> T {
 }
 
 /// For each row `v = h + x`: `r = (mean v² + ε)^(−1/2)`, `x ← v·r`.
-pub fn add_rmsnorm<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
+pub(crate) fn add_rmsnorm<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T]) {
     for ((x, h), r) in x.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(inv_rms) {
         x.iter_mut().zip(h).for_each(|(x, &h)| *x += h);
         let squares: T = x.iter().map(|&v| v * v).sum();
@@ -97,7 +102,7 @@ pub fn add_rmsnorm<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &mut [T
 }
 
 /// For each row: `d ← r (d − y · mean(d·y))`.
-pub fn rmsnorm_backward<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T]) {
+pub(crate) fn rmsnorm_backward<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T]) {
     for ((d, y), &r) in d.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(inv_rms) {
         let sum: T = d.iter().zip(y).map(|(&d, &y)| d * y).sum();
         let mean = term!("projection", sum / T::from_f64(width as f64));
@@ -179,7 +184,7 @@ fn rotate<T: Real>(head: Head, qkv: &mut [T], inverse: bool) {
 }
 
 /// `out = softmax(q kᵀ/√head_dim) v` per head; `lse` receives the logarithm of each row's sum of exponentials.
-pub fn attention<T: Multiply>(
+pub(crate) fn attention<T: Multiply>(
     precision: Precision,
     shape: &AttentionShape,
     rope: bool,
@@ -211,7 +216,7 @@ pub fn attention<T: Multiply>(
 /// With `p = exp(s − lse)`, d the gradient of the output: `dv = pᵀ d`, `dp = d vᵀ`, `ds = p (dp − Σ d·out)/√head_dim`,
 /// `dq = ds k`, `dk = dsᵀ q`; q and k as [`attention`] has rotated them.
 #[allow(clippy::too_many_arguments)]
-pub fn attention_backward<T: Multiply>(
+pub(crate) fn attention_backward<T: Multiply>(
     precision: Precision,
     shape: &AttentionShape,
     rope: bool,

@@ -3,7 +3,7 @@
 use crate::device::{IGNORE_LABEL, Likelihood, Real};
 
 /// `loss[b] = Σ positions nll / c`, c = max(1, labelled positions), in f64.
-pub fn cross_entropy<T: Real>(
+pub(crate) fn cross_entropy<T: Real>(
     likelihood: Likelihood,
     labels: &[i32],
     seq_len: usize,
@@ -61,7 +61,7 @@ fn softmax<T: Real>(logits: &[T], label: usize, smoothing: f64, weight: f64, gra
 }
 
 /// `loss = max(q, 0) − q·t + ln(1 + e^(−|q|))`, `unit_grad = σ(q) − t`, q in column `column` of x.
-pub fn bce_with_logits<T: Real>(
+pub(crate) fn bce_with_logits<T: Real>(
     (column, columns): (usize, usize),
     x: &[T],
     target: &[T],
@@ -76,14 +76,14 @@ pub fn bce_with_logits<T: Real>(
 }
 
 /// `d_x[b, column] += d_loss[b] · unit_grad[b]`.
-pub fn bce_backward<T: Real>((column, columns): (usize, usize), d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
+pub(crate) fn bce_backward<T: Real>((column, columns): (usize, usize), d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
     for (b, row) in d_x.chunks_exact_mut(columns).enumerate() {
         row[column] += term!("bce", d_loss[b] * unit_grad[b]);
     }
 }
 
 /// `d_x += d_loss[b] · unit_grad`, for each element of sequence b.
-pub fn loss_backward<T: Real>(d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
+pub(crate) fn loss_backward<T: Real>(d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
     let per_sequence = unit_grad.len() / d_loss.len();
     let sequences = unit_grad.chunks_exact(per_sequence).zip(d_x.chunks_exact_mut(per_sequence));
     for (&d_loss, (unit_grad, d_x)) in d_loss.iter().zip(sequences) {
@@ -94,7 +94,7 @@ pub fn loss_backward<T: Real>(d_loss: &[T], unit_grad: &[T], d_x: &mut [T]) {
 }
 
 /// Right tokens, labelled tokens, and whether all of them are right, of each sequence.
-pub fn score<T: Real>(labels: &[i32], seq_len: usize, logits: &[T], [correct, labelled, exact]: [&mut [T]; 3]) {
+pub(crate) fn score<T: Real>(labels: &[i32], seq_len: usize, logits: &[T], [correct, labelled, exact]: [&mut [T]; 3]) {
     let vocab = logits.len() / labels.len();
     for (b, (labels, logits)) in labels.chunks_exact(seq_len).zip(logits.chunks_exact(seq_len * vocab)).enumerate() {
         let counted = labels.iter().zip(logits.chunks_exact(vocab)).filter(|(label, _)| **label != IGNORE_LABEL);
@@ -110,7 +110,7 @@ pub fn score<T: Real>(labels: &[i32], seq_len: usize, logits: &[T], [correct, la
 }
 
 /// The first of the largest of each row.
-pub fn predict<T: Real>(logits: &[T], tokens: &mut [u8]) {
+pub(crate) fn predict<T: Real>(logits: &[T], tokens: &mut [u8]) {
     let vocab = logits.len() / tokens.len();
     for (token, row) in tokens.iter_mut().zip(logits.chunks_exact(vocab)) {
         *token = argmax(row) as u8;
@@ -129,7 +129,7 @@ pub fn argmax<T: PartialOrd>(row: &[T]) -> usize {
 }
 
 /// `σ(last ? q_halt : max(q_halt, q_continue))`.
-pub fn continue_target<T: Real>(is_last: &[bool], q: &[T], target: &mut [T]) {
+pub(crate) fn continue_target<T: Real>(is_last: &[bool], q: &[T], target: &mut [T]) {
     for ((target, q), &is_last) in target.iter_mut().zip(q.chunks_exact(2)).zip(is_last) {
         let value = if is_last { q[0] } else { q[0].maximum(q[1]) };
         *target = T::from_f64(sigmoid(value.to_f64()));

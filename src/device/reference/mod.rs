@@ -33,9 +33,9 @@ pub struct Reference<T> {
 
 /// The kernels read the weights where they are.
 #[derive(Clone, Debug)]
-pub struct Plain;
+pub struct Unpacked;
 
-impl<T: Real> DeviceWeight<T> for Plain {
+impl<T: Real> DeviceWeight<T> for Unpacked {
     fn new(_: &Tensor, _: Precision) -> Self {
         Self
     }
@@ -116,7 +116,7 @@ fn add<T: Real>(to: &mut [T], from: &[T]) {
 
 impl<T: Multiply> Device for Reference<T> {
     type T = T;
-    type Weight = Plain;
+    type Weight = Unpacked;
     type Buffer = Vec<T>;
 
     const NAME: &'static str = "reference";

@@ -6,7 +6,7 @@ use crate::device::{Precision, Real};
 
 /// A matrix in a slice: element (i, j) lies at `i·rows + j·columns`.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a, T> {
+pub(crate) struct Matrix<'a, T> {
     pub data: &'a [T],
     pub rows: usize,
     pub columns: usize,
@@ -25,7 +25,7 @@ impl<'a, T> Matrix<'a, T> {
 }
 
 /// Scalars that `matrixmultiply` multiplies.
-pub trait Multiply: Real {
+pub(crate) trait Multiply: Real {
     /// `A·B` of sizes `[m, k]` and `[k, n]`, row-major.
     fn product(size: [usize; 3], a: Matrix<'_, Self>, b: Matrix<'_, Self>) -> Vec<Self>;
 }
@@ -57,7 +57,7 @@ multiply!(f32, matrixmultiply::sgemm);
 multiply!(f64, matrixmultiply::dgemm);
 
 /// The operand of a GEMM: as it is, or each element rounded to the nearest bf16, ties to even. f64 is never rounded.
-pub fn operand<T: Real>(precision: Precision, values: &[T]) -> Cow<'_, [T]> {
+pub(crate) fn operand<T: Real>(precision: Precision, values: &[T]) -> Cow<'_, [T]> {
     match precision {
         Precision::Bf16 if size_of::<T>() == size_of::<f32>() => values.iter().map(|&x| round_bf16(x)).collect(),
         _ => Cow::Borrowed(values),
@@ -76,6 +76,6 @@ fn round_bf16<T: Real>(x: T) -> T {
 }
 
 /// The transposed of a row-major matrix `[rows, columns]`.
-pub fn transposed<T: Real>(matrix: &[T], columns: usize) -> Vec<T> {
+pub(crate) fn transposed<T: Real>(matrix: &[T], columns: usize) -> Vec<T> {
     (0..columns).flat_map(|j| matrix.iter().skip(j).step_by(columns).copied()).collect()
 }

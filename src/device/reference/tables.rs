@@ -5,7 +5,12 @@ use std::ops::Range;
 use crate::device::{Real, Runs};
 
 /// Calls `each` with the elements of each of `count` runs of `len` elements, in both blocks.
-pub fn each_run((count, len): (usize, usize), from: Runs, to: Runs, mut each: impl FnMut(Range<usize>, Range<usize>)) {
+pub(crate) fn each_run(
+    (count, len): (usize, usize),
+    from: Runs,
+    to: Runs,
+    mut each: impl FnMut(Range<usize>, Range<usize>),
+) {
     for run in 0..count {
         let [x, y] = [from, to].map(|runs| runs.start + run * runs.stride);
         each(x..x + len, y..y + len);
@@ -13,14 +18,14 @@ pub fn each_run((count, len): (usize, usize), from: Runs, to: Runs, mut each: im
 }
 
 /// Every row of y becomes the vector.
-pub fn broadcast<T: Real>(vector: &[T], y: &mut [T]) {
+pub(crate) fn broadcast<T: Real>(vector: &[T], y: &mut [T]) {
     for row in y.chunks_exact_mut(vector.len()) {
         row.copy_from_slice(vector);
     }
 }
 
 /// `y[b, prefix + s] ← scale · table[token[b, s]]`, `y[b, l < prefix] ← 0`; the table is `width` wide.
-pub fn embed<T: Real>(
+pub(crate) fn embed<T: Real>(
     table: &[T],
     width: usize,
     tokens: &[u32],

@@ -16,8 +16,8 @@ impl Adam {
     /// As a configuration has it.
     pub fn new(config: &TrainConfig) -> Self {
         let update = match config.optimizer {
-            config::Optimizer::AdamAtan2 => Update::Atan2,
-            config::Optimizer::Adamw => Update::Ratio,
+            config::OptimizerName::AdamAtan2 => Update::Atan2,
+            config::OptimizerName::Adamw => Update::Ratio,
         };
         Self { update, beta1: config.beta1, beta2: config.beta2, weight_decay: config.weight_decay }
     }

@@ -9,8 +9,13 @@ mod adam;
 
 pub use adam::Adam;
 
+use arrayvec::ArrayVec;
+
 use crate::config::TrainConfig;
 use crate::device::{Grads, HostDevice, Layout, Params, Real, Tensor};
+
+/// Buffers an optimizer may keep for each weight.
+const MAX_BUFFERS: usize = 3;
 
 /// The figures of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,7 +98,7 @@ impl<D: HostDevice> OptimizerState<D> {
         let layout = params.layout().clone();
         for tensor in layout.tensors().iter().filter(|tensor| tensor.trained) {
             let own = self.rule.rule_of(tensor, rule);
-            let mut state: Vec<&mut [D::T]> =
+            let mut state: ArrayVec<&mut [D::T], MAX_BUFFERS> =
                 self.buffers.iter_mut().map(|buffer| &mut buffer[tensor.range()]).collect();
             self.rule.whole(tensor, &own, &mut state, &mut grads.values_mut()[tensor.range()]);
         }
@@ -115,7 +120,7 @@ impl<D: HostDevice> OptimizerState<D> {
                             }
                         });
                     })*
-                    more => panic!("an optimizer keeps at most three buffers, not {more}"),
+                    more => panic!("an optimizer keeps at most {MAX_BUFFERS} buffers, not {more}"),
                 }
             };
         }

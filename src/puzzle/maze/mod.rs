@@ -25,7 +25,7 @@ mod tests;
 pub use board::MazeBoard;
 pub use game::{MAZE, MazeGame};
 pub use generator::{PathSpec, generate, generate_split};
-pub use solver::{MOST_PATHS, Solution, ends, is_solution, solve};
+pub use solver::{MOST_PATHS, ShortestPath, ends, is_solution, solve};
 pub use symmetry::{SYMMETRIES, canonical, image, source};
 
 /// Token of a wall.

@@ -10,7 +10,7 @@ const FAR: u32 = u32::MAX;
 
 /// The shortest path of a maze.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Solution {
+pub struct ShortestPath {
     /// Cells on the path, S and G included.
     pub length: usize,
     /// Shortest paths there are, at most [`MOST_PATHS`].
@@ -70,7 +70,7 @@ pub(super) fn distances(side: usize, from: usize, open: impl Fn(usize) -> bool) 
 ///
 /// # Panics
 /// If the row has not side² cells.
-pub fn solve(side: usize, question: &[u8]) -> Option<Solution> {
+pub fn solve(side: usize, question: &[u8]) -> Option<ShortestPath> {
     assert_eq!(question.len(), side * side, "a maze of side {side}");
     let (start, goal) = ends(question).ok()?;
     let (steps, reached) = distances(side, goal, |cell| question[cell] != WALL);
@@ -90,7 +90,7 @@ pub fn solve(side: usize, question: &[u8]) -> Option<Solution> {
         at = next;
         answer[at] = PATH;
     }
-    Some(Solution { length: steps[start] as usize + 1, paths: paths[start], answer })
+    Some(ShortestPath { length: steps[start] as usize + 1, paths: paths[start], answer })
 }
 
 /// The neighbours of `at` that are one step nearer.

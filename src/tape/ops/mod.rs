@@ -37,7 +37,7 @@ pub use puzzle_prefix::puzzle_prefix;
 pub use route::{Routing, route};
 pub use select_positions::select_positions;
 pub use swiglu::{swiglu, swiglu_add_rmsnorm, swiglu_add_rmsnorm_over_positions, swiglu_over_positions};
-pub use targets::{Score, continue_target, score};
+pub use targets::{AnswerScore, continue_target, score};
 pub use token_embedding::token_embedding;
 
 use super::gradcheck::Sample;

@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::tape::{Tape, Var};
 
 /// How many tokens of each sequence are right, `[sequences, 1]` each.
-pub struct Score {
+pub struct AnswerScore {
     /// Labelled tokens that the logits get right.
     pub correct: Var,
     /// Labelled tokens.
@@ -14,13 +14,13 @@ pub struct Score {
 }
 
 /// The score of logits `[sequences·seq_len, vocab]` against labels `[sequences, seq_len]`.
-pub fn score<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, labels: &[i32], seq_len: usize) -> Score {
+pub fn score<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, labels: &[i32], seq_len: usize) -> AnswerScore {
     let sequences = labels.len() / seq_len;
     let [correct, labelled, exact] = [0; 3].map(|_| tape.uninitialised(sequences, 1));
     let logits = tape.block(logits);
     let [c, l, e] = [&correct, &labelled, &exact].map(|var| tape.block(var));
     tape.memory.device.score(labels, seq_len, logits, c, l, e);
-    Score { correct, labelled, exact }
+    AnswerScore { correct, labelled, exact }
 }
 
 /// `[sequences, 1]`: the target of the continue head, from q `[sequences, 2]` of the next supervision step.
