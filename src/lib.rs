@@ -47,7 +47,7 @@
 //! | [`rng`] | random draws that no dependency can change | [`rng::Rng`] |
 //! | [`files`] | whole files or none | [`files::atomic`] |
 //! | [`puzzle`] | rules, solvers, generators and symmetries; no word about models | [`puzzle::Game`], [`puzzle::sudoku`] |
-//! | [`config`] | one experiment = one [`Config`](config::Config): presets, files of differences, `--set`; recursions | [`config::Config::resolve`], [`config::recursion`] |
+//! | [`config`] | one experiment = one [`Config`]: presets, files of differences, `--set`; recursions | [`config::Config::resolve`], [`config::recursion`] |
 //! | [`dataset`] | the published layout on disk, import, audit, the way to a batch | [`dataset::Dataset`] |
 //! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::gemm`], [`simd::PackedWeight`] |
 //! | [`device`] | what can be computed, on handles; the CPU, and the plain reference that it is tested against | [`device::Device`] |

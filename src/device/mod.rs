@@ -385,8 +385,8 @@ pub trait Device: Sized + Send {
         d_gates: Option<Block>,
     );
 
-    /// `loss[b] ← weight · E · Σ_e f[e]·P[e]`: f[e] is the share of the sequence's picks that went to expert e (choices are
-    /// `(E, picks [sequences, experts])`), P[e] the mean of `softmax(logits)[e]`; `unit_grad` receives `∂loss[b]/∂logits`.
+    /// `loss[b] ← weight · E · Σ_e f[e]·P[e]`: `f[e]` is the share of the sequence's picks that went to expert e (choices are
+    /// `(E, picks [sequences, experts])`), `P[e]` the mean of `softmax(logits)[e]`; `unit_grad` receives `∂loss[b]/∂logits`.
     fn load_balance(&mut self, choices: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block);
 
     // Fixed point.
@@ -413,8 +413,17 @@ pub struct Choice<'a> {
     pub experts: usize,
 }
 
+/// Slices to read and slices to write.
+pub type Slices<'a, T, const R: usize, const W: usize> = ([&'a [T]; R], [&'a mut [T]; W]);
+
 /// A device whose memory the host can see.
-pub trait HostDevice: Device<Buffer = Vec<<Self as Device>::T>> {
+pub trait HostDevice: Device {
+    /// The elements of a buffer.
+    fn values(buffer: &Self::Buffer) -> &[Self::T];
+
+    /// The elements of a buffer, for writing.
+    fn values_mut(buffer: &mut Self::Buffer) -> &mut [Self::T];
+
     /// The elements of a block.
     fn view(&self, block: Block) -> &[Self::T];
 
@@ -423,7 +432,7 @@ pub trait HostDevice: Device<Buffer = Vec<<Self as Device>::T>> {
         &mut self,
         reads: [Block; R],
         writes: [Block; W],
-    ) -> ([&[Self::T]; R], [&mut [Self::T]; W]);
+    ) -> Slices<'_, Self::T, R, W>;
 
     // Flat arrays: gradients and optimizer states.
 

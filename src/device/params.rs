@@ -208,22 +208,23 @@ impl<D: Device> Grads<D> {
 impl<D: HostDevice> Grads<D> {
     /// The flat vector.
     pub fn values(&self) -> &[D::T] {
-        &self.buffer
+        D::values(&self.buffer)
     }
 
     /// The flat vector, for writing.
     pub fn values_mut(&mut self) -> &mut [D::T] {
-        &mut self.buffer
+        D::values_mut(&mut self.buffer)
     }
 
     /// One tensor's gradient.
     pub fn get(&self, id: ParamId) -> &[D::T] {
-        &self.buffer[self.layout.tensors()[id.index()].range()]
+        &self.values()[self.layout.tensors()[id.index()].range()]
     }
 
     /// One tensor's gradient, for adding to.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [D::T] {
-        &mut self.buffer[self.layout.tensors()[id.index()].range()]
+        let range = self.layout.tensors()[id.index()].range();
+        &mut self.values_mut()[range]
     }
 }
 

@@ -20,6 +20,9 @@ pub fn gradient_groups(train: &TrainConfig) -> usize {
     }
 }
 
+/// A group that changes hands: a box fits an atomic exchange.
+pub type BoxedGroup<T = f32> = Box<Group<T>>;
+
 /// Slots whose gradients are summed in one buffer.
 pub struct Group<T = f32> {
     /// Examples and ages.

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::tree::{Sums, accumulate};
 use super::{
-    Engine, Group, Lanes, NamedBuffer, OptimizerState, Peers, PuzzleTable, Slots, UpdateRule, Weights, gradient_groups,
-    largest_gradient, node, non_finite_tensor, optimizer,
+    BoxedGroup, Engine, Group, Lanes, NamedBuffer, OptimizerState, Peers, PuzzleTable, Slots, UpdateRule, Weights,
+    gradient_groups, largest_gradient, node, non_finite_tensor, optimizer,
 };
 use crate::config::TrainConfig;
 use crate::device::{Cpu, Grads, HostDevice, Precision};
@@ -26,7 +26,7 @@ pub struct LaneEngine<'a, D: HostDevice = Cpu<f32>> {
     pub ema: Vec<D::T>,
     optimizer: OptimizerState<D>,
     /// Boxed, so that they can be handed to the lanes one by one.
-    groups: Vec<Box<Group<D::T>>>,
+    groups: Vec<BoxedGroup<D::T>>,
     /// Sum of all groups' gradients in the last step.
     total: Grads<D>,
     /// Buffers for partial sums, and the place where they wait for each other.
@@ -110,11 +110,11 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
         D::NAME
     }
 
-    fn groups(&self) -> &[Box<Group<D::T>>] {
+    fn groups(&self) -> &[BoxedGroup<D::T>] {
         &self.groups
     }
 
-    fn groups_mut(&mut self) -> &mut [Box<Group<D::T>>] {
+    fn groups_mut(&mut self) -> &mut [BoxedGroup<D::T>] {
         &mut self.groups
     }
 

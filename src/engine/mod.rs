@@ -17,7 +17,7 @@ pub mod puzzle_table;
 mod tree;
 mod weights;
 
-pub use group::{Group, Outcome, Slots, gradient_groups};
+pub use group::{BoxedGroup, Group, Outcome, Slots, gradient_groups};
 pub use lane::Lane;
 pub use lane_engine::LaneEngine;
 pub(crate) use lane_engine::{EMA, WEIGHTS, groups_of_rank};
@@ -53,10 +53,10 @@ pub trait Engine {
     fn device(&self) -> &'static str;
 
     /// The gradient groups of this process, in order: examples, ages, and what the last step said.
-    fn groups(&self) -> &[Box<Group<Self::T>>];
+    fn groups(&self) -> &[BoxedGroup<Self::T>];
 
     /// The same, to be refilled and halted.
-    fn groups_mut(&mut self) -> &mut [Box<Group<Self::T>>];
+    fn groups_mut(&mut self) -> &mut [BoxedGroup<Self::T>];
 
     /// One supervision step of every slot: forward, losses, backward. States are carried on, outcomes written; the gradients
     /// of total/batch stay with the engine.

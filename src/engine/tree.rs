@@ -22,15 +22,12 @@ use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 use rayon::prelude::*;
 
-use super::{Group, Lane, Lanes};
+use super::{BoxedGroup, Group, Lane, Lanes};
 use crate::device::{Grads, HostDevice, Real};
 use crate::tape::profile::Part;
 
 /// Weights in a slice of the last sums: few enough for the sums of all levels to stay in a core's cache.
 const SLICE: usize = 4096;
-
-/// Things that change hands one by one: a box fits an atomic exchange, and making a new one would allocate.
-type Boxed<T> = Vec<Box<T>>;
 
 /// A gradient buffer.
 struct Sum<D: HostDevice> {
@@ -39,21 +36,27 @@ struct Sum<D: HostDevice> {
     grads: Grads<D>,
 }
 
+/// A sum that changes hands: a box fits an atomic exchange.
+type BoxedSum<D> = Box<Sum<D>>;
+
+/// Where a thing waits for who takes it.
+type Handover<T> = AtomicCell<Option<T>>;
+
 /// Buffers for partial sums, and the places where they and the groups change hands.
 pub(crate) struct Sums<D: HostDevice> {
     lanes: usize,
     /// Buffers made so far.
     made: usize,
     /// Each lane's free buffers.
-    free: Vec<ArrayQueue<Box<Sum<D>>>>,
+    free: Vec<ArrayQueue<BoxedSum<D>>>,
     /// Groups that have not been taken.
-    groups: Vec<AtomicCell<Option<Box<Group<D::T>>>>>,
+    groups: Vec<Handover<BoxedGroup<D::T>>>,
     /// Where the halves of a node meet, at the index of its second half's first group.
-    meeting: Vec<AtomicCell<Option<Box<Sum<D>>>>>,
+    meeting: Vec<Handover<BoxedSum<D>>>,
     /// Partial sums that are done, in the order of the tree.
-    done: Vec<AtomicCell<Option<Box<Sum<D>>>>>,
+    done: Vec<Handover<BoxedSum<D>>>,
     /// The same, for the last sums.
-    parts: Boxed<Sum<D>>,
+    parts: Vec<BoxedSum<D>>,
     /// Σ g² of each slice of the total.
     squares: Vec<f64>,
 }
@@ -89,7 +92,7 @@ const MAX_NODES: usize = 16;
 /// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
 pub(crate) fn accumulate<D: HostDevice>(
     lanes: &Lanes<D>,
-    groups: &mut Boxed<Group<D::T>>,
+    groups: &mut Vec<BoxedGroup<D::T>>,
     sums: &mut Sums<D>,
     like: &Grads<D>,
     work: impl Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync,
@@ -143,7 +146,7 @@ impl<D: HostDevice> Sums<D> {
     }
 
     /// A free buffer, `lane`'s own if there is one.
-    fn take(&self, lane: usize) -> Box<Sum<D>> {
+    fn take(&self, lane: usize) -> BoxedSum<D> {
         loop {
             // There are as many buffers as can be in use, so this ends; one may be given back behind our back.
             let mut queues = (0..self.lanes).map(|i| &self.free[(lane + i) % self.lanes]);
@@ -155,7 +158,7 @@ impl<D: HostDevice> Sums<D> {
     }
 
     /// Takes a buffer back.
-    fn give_back(&self, sum: Box<Sum<D>>) {
+    fn give_back(&self, sum: BoxedSum<D>) {
         let home = sum.home;
         assert!(self.free[home].push(sum).is_ok(), "there is room for all buffers");
     }
@@ -204,7 +207,7 @@ impl<D: HostDevice> Sums<D> {
 
 /// `out ←` the sum of the parts' elements from `start` on, left half plus right half; `scratch` has a slice for each
 /// level.
-fn sum_slice<D: HostDevice>(parts: &[Box<Sum<D>>], start: usize, out: &mut [D::T], scratch: &mut [D::T]) {
+fn sum_slice<D: HostDevice>(parts: &[BoxedSum<D>], start: usize, out: &mut [D::T], scratch: &mut [D::T]) {
     let slice = |part: &'_ Sum<D>| -> Range<usize> { start..(start + out.len()).min(part.grads.values().len()) };
     match parts {
         [one] => out.copy_from_slice(&one.grads.values()[slice(one)]),
@@ -270,7 +273,7 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
 
     /// Adds a finished node to its other half and so on, until that half is not done yet or the level is reached at
     /// which all lanes sum together. Returns how many it added.
-    fn climb(&self, mut node: Range<usize>, mut sum: Box<Sum<D>>) -> usize {
+    fn climb(&self, mut node: Range<usize>, mut sum: BoxedSum<D>) -> usize {
         for additions in 0.. {
             let place = Place::of(self.n, &node);
             if place.level == self.cut {

@@ -7,4 +7,4 @@ mod trainer;
 
 pub use learning_rate::learning_rate_factor;
 pub use run::{Ending, Run};
-pub use trainer::{StepReport, Trainer, TrainerState};
+pub use trainer::{GroupState, StepReport, Trainer, TrainerState};

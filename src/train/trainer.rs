@@ -10,7 +10,7 @@ use crate::config::{Config, TrainConfig};
 use crate::dataset::{Examples, TaskData};
 use crate::device::{HostDevice, Real};
 use crate::engine::{
-    Alone, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
+    Alone, BoxedGroup, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
     groups_of_rank, puzzle_table,
 };
 use crate::error::{Error, Result};
@@ -130,7 +130,7 @@ impl Incoming {
     /// Reads the example of every halted slot, in the order of the slots; the first one is slot `first` of the batch.
     fn read<T>(
         &mut self,
-        groups: &[Box<Group<T>>],
+        groups: &[BoxedGroup<T>],
         first: usize,
         examples: &mut (impl Examples + ?Sized),
     ) -> Result<()> {
@@ -150,6 +150,9 @@ impl Incoming {
     }
 }
 
+/// What a checkpoint holds of a gradient group: its slots, and their states.
+pub type GroupState<'a, T> = (Cow<'a, Slots>, Cow<'a, [Vec<T>]>);
+
 /// The part of a [`Trainer`] that a checkpoint holds; the puzzle table is saved apart, by its rows.
 #[derive(Serialize, Deserialize)]
 #[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
@@ -163,7 +166,7 @@ pub struct TrainerState<'a, T: Clone> {
     /// Weights, EMA and optimizer state, by name.
     pub buffers: Vec<NamedBuffer<'a, T>>,
     /// Slots and states of each gradient group.
-    pub groups: Vec<(Cow<'a, Slots>, Cow<'a, [Vec<T>]>)>,
+    pub groups: Vec<GroupState<'a, T>>,
 }
 
 impl<'a, D: HostDevice> Trainer<LaneEngine<'a, D>> {
@@ -326,7 +329,7 @@ impl<E: Engine> Trainer<E> {
     /// Sums over the whole batch, in the order of its gradient groups.
     fn losses(&mut self) -> Result<StepReport> {
         const NUMBERS: usize = 6;
-        let of_group = |group: &Box<Group<E::T>>| -> [f64; NUMBERS] {
+        let of_group = |group: &BoxedGroup<E::T>| -> [f64; NUMBERS] {
             let outcome = &group.outcome;
             [
                 outcome.lm_loss.iter().sum(),
@@ -390,7 +393,8 @@ impl<E: Engine> Trainer<E> {
             return Ok(());
         }
         let SeenRows { ids, grads, order } = &mut self.seen;
-        (ids.clear(), grads.clear());
+        ids.clear();
+        grads.clear();
         for group in self.engine.groups() {
             ids.extend_from_slice(&group.slots.puzzle_ids);
             grads.extend_from_slice(&group.outcome.puzzle_grads);

@@ -44,6 +44,14 @@ impl<T: Real> Cpu<T> {
 }
 
 impl<T: Real> HostDevice for Cpu<T> {
+    fn values(buffer: &Vec<T>) -> &[T] {
+        buffer
+    }
+
+    fn values_mut(buffer: &mut Vec<T>) -> &mut [T] {
+        buffer
+    }
+
     fn view(&self, block: Block) -> &[T] {
         self.memory.get(block)
     }

@@ -15,6 +15,18 @@ macro_rules! term {
 }
 
 #[cfg(test)]
+pub(crate) use hook::{TERMS, factor, with};
+
+/// Runs a backward pass. Some of its kernels run in the forward pass too, where a mistake would be no fault of the gradient.
+pub(crate) fn in_backward(body: impl FnOnce()) {
+    #[cfg(test)]
+    hook::set_in_backward(true);
+    body();
+    #[cfg(test)]
+    hook::set_in_backward(false);
+}
+
+#[cfg(test)]
 mod hook {
     use std::cell::Cell;
 
@@ -66,15 +78,4 @@ mod hook {
             _ => 1.0,
         }
     }
-}
-#[cfg(test)]
-pub(crate) use hook::{TERMS, factor, with};
-
-/// Runs a backward pass. Some of its kernels run in the forward pass too, where a mistake would be no fault of the gradient.
-pub(crate) fn in_backward(body: impl FnOnce()) {
-    #[cfg(test)]
-    hook::set_in_backward(true);
-    body();
-    #[cfg(test)]
-    hook::set_in_backward(false);
 }

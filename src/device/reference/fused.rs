@@ -97,7 +97,7 @@ pub(crate) fn add_rmsnorm<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: 
         x.iter_mut().zip(h).for_each(|(x, &h)| *x += h);
         let squares: T = x.iter().map(|&v| v * v).sum();
         *r = T::ONE / Real::sqrt(squares / T::from_f64(width as f64) + T::from_f64(NORM_EPSILON));
-        x.iter_mut().for_each(|x| *x = *x * *r);
+        x.iter_mut().for_each(|x| *x *= *r);
     }
 }
 
@@ -157,7 +157,7 @@ impl Head {
         let (q, k) = (self.rows(precision, qkv, 0), self.rows(precision, qkv, 1));
         let mut scores =
             T::product([len, head_dim, len], Matrix::new(&q, head_dim), Matrix::new(&k, head_dim).transposed());
-        scores.iter_mut().for_each(|s| *s = *s * self.scale());
+        scores.iter_mut().for_each(|s| *s *= self.scale());
         scores
     }
 

@@ -46,6 +46,14 @@ impl<T: Real> DeviceWeight<T> for Unpacked {
 }
 
 impl<T: Multiply> HostDevice for Reference<T> {
+    fn values(buffer: &Vec<T>) -> &[T] {
+        buffer
+    }
+
+    fn values_mut(buffer: &mut Vec<T>) -> &mut [T] {
+        buffer
+    }
+
     fn view(&self, block: Block) -> &[T] {
         self.memory.get(block)
     }
