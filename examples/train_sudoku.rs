@@ -4,7 +4,7 @@
 
 use trm::dataset::TaskData;
 use trm::engine::Lanes;
-use trm::infer::{Identifiers, InferenceOptions, Solver, StoredModel};
+use trm::infer::{Identifiers, Inference, InferenceOptions, Solver, StoredModel};
 use trm::{Config, Trainer};
 
 fn main() -> trm::Result<()> {
@@ -24,8 +24,8 @@ fn main() -> trm::Result<()> {
 
     let weights = trainer.evaluation_weights();
     let options = InferenceOptions { steps: trainer.config.train.halt_max_steps, halt: None };
-    let stored = (&trainer.model, &weights);
-    let accuracy = data.evaluate(&lanes, stored, ("test", 0), (options, Identifiers::Keep), None, || false)?;
+    let inference = Inference { lanes: &lanes, model: &trainer.model, weights: &weights, options };
+    let accuracy = data.evaluate(&inference, "test", 0, Identifiers::Keep, None, || false)?;
     println!("exact accuracy {:.1} %", 100.0 * accuracy.expect("nothing stops it").exact_accuracy);
 
     let (config, model) = (trainer.config.clone(), trainer.model.clone());

@@ -5,7 +5,7 @@ mod common;
 use common::{RandomExamples, fail, resume, stderr, succeed, tiny, train, trm};
 use trm::config::{Arch, Config, FixedPoint, Gradient, Mixing};
 use trm::engine::{Lanes, Weights};
-use trm::infer::{InferenceOptions, answers};
+use trm::infer::{Inference, InferenceOptions};
 use trm::model::Model;
 use trm::perf::RunCost;
 use trm::train::{StepReport, Trainer};
@@ -84,8 +84,8 @@ fn one_expert_is_the_plain_swiglu() {
         .unwrap();
     let lanes = Lanes::new(1).unwrap();
     let question = vec![3; plain.task.seq_len];
-    let steps =
-        |model, weights| answers(&lanes, model, weights, &question, 0, InferenceOptions { steps: 3, halt: None });
+    let options = InferenceOptions { steps: 3, halt: None };
+    let steps = |model, weights| Inference { lanes: &lanes, model, weights, options }.answers(&question, 0);
     assert_eq!(steps(&model, &weights), steps(&mixture, &copied));
 }
 
@@ -114,8 +114,9 @@ fn direct_prediction_reads_nothing_that_was_carried() {
     let model = Model::new(&direct.model, &direct.task);
     let weights = Weights::new(&model, &direct);
     let question: Vec<u8> = (0..direct.task.seq_len).map(|i| (i % direct.task.vocab_size) as u8).collect();
-    let steps =
-        answers(&Lanes::new(1).unwrap(), &model, &weights, &question, 0, InferenceOptions { steps: 2, halt: None });
+    let options = InferenceOptions { steps: 2, halt: None };
+    let lanes = Lanes::new(1).unwrap();
+    let steps = Inference { lanes: &lanes, model: &model, weights: &weights, options }.answers(&question, 0);
     assert_eq!(steps[0], steps[1]);
     assert_eq!(model.schedule.calls.len(), 1);
 }

@@ -8,7 +8,7 @@ use common::{RandomExamples, stdout, succeed, trm};
 use trm::config::{Config, Preset, presets};
 use trm::dataset::Examples as _;
 use trm::engine::{Lanes, Weights};
-use trm::infer::{InferenceOptions, evaluate};
+use trm::infer::{Inference, InferenceOptions};
 use trm::model::Model;
 use trm::train::Trainer;
 
@@ -57,8 +57,8 @@ fn every_row_of_the_papers_tables_trains_and_evaluates() {
             examples.write(example, inputs, labels)
         };
         let options = InferenceOptions { steps, halt: None };
-        let evaluation =
-            evaluate(&lanes, (&trainer.model, &weights), (6, options), write, (None, None), || false).unwrap().unwrap();
+        let inference = Inference { lanes: &lanes, model: &trainer.model, weights: &weights, options };
+        let evaluation = inference.evaluate(6, write, None, None, || false).unwrap().unwrap();
         assert_eq!((evaluation.puzzles, evaluation.by_step.len()), (6, steps as usize), "{}", preset.name);
     }
 }

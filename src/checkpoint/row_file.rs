@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::{Summed, atomic};
 
 const MAGIC: &[u8; 8] = b"TRMROWS\x01";
 const HEADER_BYTES: u64 = 16;
@@ -161,12 +161,12 @@ fn read(
     if !meta.is_file() || meta.len() != expected.bytes || bytes != Some(expected.bytes) {
         return Err(format!("{} bytes where the checkpoint asks for {}", meta.len(), expected.bytes).into());
     }
-    let mut source = Summed { inner: BufReader::with_capacity(1 << 20, file), crc: crc32fast::Hasher::new() };
+    let mut source = Summed::new(BufReader::with_capacity(1 << 20, file));
     let mut header = [0; HEADER_BYTES as usize];
     source.read_exact(&mut header)?;
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
     if &header[..8] != MAGIC || word(8) as usize != ndim || u64::from(word(12)) != expected.rows {
-        return Err("its header is not that of the rows asked for".to_owned().into());
+        return Err("its header is not that of these rows".to_owned().into());
     }
     // Sizes are those of the file, so what they claim is there.
     let mut ids = vec![0; 4 * expected.rows as usize];
@@ -187,20 +187,6 @@ fn read(
 
 fn file_bytes(rows: u64, ndim: u64) -> Option<u64> {
     ndim.checked_add(1)?.checked_mul(4)?.checked_mul(rows)?.checked_add(HEADER_BYTES)
-}
-
-/// Sums what passes through.
-struct Summed<R> {
-    inner: R,
-    crc: crc32fast::Hasher,
-}
-
-impl<R: Read> Read for Summed<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.crc.update(&buf[..n]);
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::RowFile;
 use crate::error::{Error, Result};
-use crate::files::{self, atomic};
+use crate::files::{self, Summed, atomic};
 
 const MAGIC: &[u8; 8] = b"TRMSTATE";
 /// The format that is written, and the one before it, which is still read.
@@ -56,7 +56,7 @@ pub fn save(dir: &Path, step: u64, row_files: &[RowFile], state: &impl Serialize
     let path = dir.join(format!("state-{step:012}.bin"));
     atomic::write(&path, |file| {
         file.write_all(&[0; HEADER_BYTES as usize])?;
-        let mut payload = Summed { inner: file, crc: crc32fast::Hasher::new(), bytes: 0 };
+        let mut payload = Summed::new(file);
         bincode::serde::encode_into_std_write((row_files, state), &mut payload, config()).map_err(|e| match e {
             EncodeError::Io { inner, .. } => inner,
             other => io::Error::other(other),
@@ -130,11 +130,6 @@ pub fn load_latest<T: DeserializeOwned + From<Old>, Old: DeserializeOwned, R>(
             first.split(';').next().unwrap_or_default()
         ))),
     }
-}
-
-/// The step of the newest checkpoint file in `dir`, whole or not; `None` without any.
-pub fn latest_step(dir: &Path) -> Option<u64> {
-    list(dir).ok()?.into_iter().map(|(step, _)| step).max()
 }
 
 /// Reads one checkpoint file: header, then checksum over the whole payload, only then the decoder.
@@ -246,26 +241,6 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
-/// Counts and sums what passes through.
-struct Summed<W> {
-    inner: W,
-    crc: crc32fast::Hasher,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Summed<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.crc.update(&buf[..n]);
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 /// A file of which only the payload may be read.
 struct Limited {
     inner: BufReader<File>,
@@ -325,7 +300,6 @@ mod tests {
         let mut steps: Vec<_> = list(&dir).expect("list").into_iter().map(|(s, _)| s).collect();
         steps.sort_unstable();
         assert_eq!(steps, [9, 10]);
-        assert_eq!(latest_step(&dir), Some(10));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::dataset::arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files::atomic;
-use crate::infer::{ArcEvaluation, HaltRule, Identifiers, InferenceOptions, StoredModel};
+use crate::infer::{ArcEvaluation, HaltRule, Identifiers, Inference, InferenceOptions, StoredModel};
 use crate::puzzle::Judge;
 use crate::puzzle::arc::vote::{PASS_AT, Score};
 use crate::report::{RowBar, Table, wilson_95};
@@ -137,7 +137,8 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
             "--id is for a model that is told whose puzzle it sees, and this one is not (puzzle_emb_ndim = 0); leave it out",
         ));
     }
-    let (stored, conditions) = ((&model, &weights), (options, args.id.into()));
+    let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
+    let identifiers = args.id.into();
     let arc = data.dataset().has_named_copies() && args.split == arc::TEST;
     for (argument, given) in [("--copies", args.copies.is_some()), ("--submission", args.submission.is_some())] {
         if given && !arc {
@@ -152,14 +153,14 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let rows = if arc { data.arc_rows(limit, copies)? } else { data.rows(&args.split, limit)? };
     let bar = RowBar::new(rows.len() as u64);
     let (result, arc) = if arc {
-        let evaluated = data.evaluate_arc(&lanes, stored, (limit, copies), conditions, &|| bar.add(1))?;
+        let evaluated = data.evaluate_arc(&inference, limit, copies, identifiers, &|| bar.add(1))?;
         if let Some(file) = &args.submission {
             atomic::write_bytes(file, evaluated.submission.to_string().as_bytes())?;
         }
         (evaluated.rows.clone(), Some(evaluated))
     } else {
         let answered = |_: usize, _: &[u8], _: f64| bar.add(1);
-        let rows = data.evaluate(&lanes, stored, (&args.split, limit), conditions, Some(&answered), || false)?;
+        let rows = data.evaluate(&inference, &args.split, limit, identifiers, Some(&answered), || false)?;
         (rows.expect("nothing stops it"), None)
     };
     bar.finish();

@@ -4,13 +4,12 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::common::{DeviceArg, FRAME, Threads, load_model, on_device};
-use super::task::{self, Solving};
+use super::task;
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
 use crate::device::Device;
-use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
-use crate::infer::{HaltRule, InferenceOptions, StepAnswer, StoredModel, answers};
+use crate::infer::{HaltRule, Inference, InferenceOptions, StepAnswer, StoredModel};
 use crate::model::{Model, model_flops};
 use crate::puzzle::{Board, Judge, game};
 
@@ -75,12 +74,12 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
                 task.id
             )));
         }
-        let solving = Solving { lanes: &lanes, model: &model, weights: &weights, options };
-        return task::solve(&solving, &data, &task, args.watch);
+        let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
+        return task::solve(&inference, &data, &task, args.watch);
     }
     let board = board_of(&config.task)?;
     let question = board.parse(&typed(args.puzzle)?)?;
-    let steps = answers(&lanes, &model, &weights, &question, 0, options);
+    let steps = Inference { lanes: &lanes, model: &model, weights: &weights, options }.answers(&question, 0);
     show(&*board, &question, None, &steps, args.watch)
 }
 
@@ -147,19 +146,11 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, steps: &[Step
 }
 
 /// The end of a training run: one unseen puzzle solved step by step, and what to try next.
-pub fn show_sample<D: Device>(
-    lanes: &Lanes<D>,
-    model: &Model,
-    weights: &Weights<D>,
-    data: &TaskData,
-    options: InferenceOptions,
-    run: &Path,
-) -> Result<()> {
+pub fn show_sample<D: Device>(inference: &Inference<'_, D>, data: &TaskData, run: &Path) -> Result<()> {
     if data.dataset().has_named_copies() {
         let tasks = data.dataset().arc_tasks(1)?;
-        let solving = Solving { lanes, model, weights, options };
         super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;
-        task::solve(&solving, data, &tasks[0], true)?;
+        task::solve(inference, data, &tasks[0], true)?;
         let run = run.display();
         return super::print(&format!(
             "\nNext: trm eval {run}\n      trm solve {run} {} --watch\n",
@@ -168,13 +159,13 @@ pub fn show_sample<D: Device>(
     }
     let (split, board) = (data.split("test")?, data.board());
     // Of some puzzles, the one that takes the most supervision steps and ends right; few when a step is expensive.
-    let cost = model_flops(model).forward * f64::from(options.steps);
+    let cost = model_flops(inference.model).forward * f64::from(inference.options.steps);
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;
     let mut sample: Option<(Vec<u8>, Vec<u8>, Vec<StepAnswer>)> = None;
     for row in 0..candidates.min(split.examples()) {
         let (question, answer) = (split.inputs.row(row)?.into_owned(), split.labels.row(row)?.into_owned());
         let id = split.puzzle_identifiers[split.puzzle_of(row)];
-        let steps = answers(lanes, model, weights, &question, id, options);
+        let steps = inference.answers(&question, id);
         let last = steps.last().map_or(&[][..], |last| &last.tokens);
         let right = last == answer || board.solves(&question, last);
         if sample.as_ref().is_none_or(|(.., best)| right && steps.len() > best.len()) {

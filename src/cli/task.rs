@@ -6,22 +6,11 @@ use super::common::FRAME;
 use super::print;
 use crate::dataset::TaskData;
 use crate::device::Device;
-use crate::engine::{Lanes, Weights};
 use crate::error::Result;
-use crate::infer::{InferenceOptions, answers};
-use crate::model::Model;
+use crate::infer::Inference;
 use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
 use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
 use crate::puzzle::arc::{Augmentation, Pair};
-
-/// A model that is going to think.
-pub struct Solving<'a, D: Device> {
-    pub lanes: &'a Lanes<D>,
-    pub model: &'a Model,
-    pub weights: &'a Weights<D>,
-    /// How long it may.
-    pub options: InferenceOptions,
-}
 
 /// Demonstrations, then test pairs.
 pub fn show(task: &Task, answers: bool) -> Result<()> {
@@ -41,7 +30,7 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
 
 /// Lets the model answer the task's test inputs, and says whether it is right. With `watch`, demonstrations first (some
 /// of them), and the attempt after every step.
-pub fn solve<D: Device>(solving: &Solving<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
+pub fn solve<D: Device>(inference: &Inference<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
     let dataset = data.dataset();
     let identifier = dataset.identifiers.iter().position(|name| *name == task.id).unwrap_or(0) as u32;
     let board = ArcBoard { side: dataset.puzzle.width };
@@ -50,7 +39,7 @@ pub fn solve<D: Device>(solving: &Solving<'_, D>, data: &TaskData, task: &Task, 
         show(&some, false)?;
     }
     for (n, test) in (1..).zip(&task.test) {
-        solve_one(solving, board, identifier, (n, test, task.is_answered()), watch)?;
+        solve_one(inference, board, identifier, (n, test, task.is_answered()), watch)?;
     }
     Ok(())
 }
@@ -66,7 +55,7 @@ fn fits(picture: &str) -> bool {
 const SHOWN: usize = 4;
 
 fn solve_one<D: Device>(
-    solving: &Solving<'_, D>,
+    inference: &Inference<'_, D>,
     board: ArcBoard,
     id: u32,
     (n, test, is_known): (usize, &Pair, bool),
@@ -74,8 +63,7 @@ fn solve_one<D: Device>(
 ) -> Result<()> {
     let mut question = vec![0; board.side * board.side];
     encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
-    let Solving { lanes, model, weights, options } = *solving;
-    let steps = answers(lanes, model, weights, &question, id, options);
+    let steps = inference.answers(&question, id);
     let terminal = std::io::stdout().is_terminal();
     let answers: Vec<Grid> = steps.iter().map(|step| crop(&step.tokens, board.side)).collect();
     let (Some(last), Some(sure)) = (answers.last(), steps.last()) else { return Ok(()) };

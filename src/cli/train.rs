@@ -14,7 +14,7 @@ use crate::dataset::{TaskData, board_of};
 use crate::device::HostDevice;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
-use crate::infer::{HaltRule, InferenceOptions};
+use crate::infer::{HaltRule, Inference, InferenceOptions};
 use crate::model::update_flops;
 use crate::puzzle::{Copies, Description, game, grid};
 use crate::report::Progress;
@@ -292,7 +292,8 @@ fn train<D: HostDevice<T = f32>>(
             ));
             if evaluation.is_some() {
                 let weights = trainer.evaluation_weights();
-                show_sample(lanes, &trainer.model, &weights, data, options, folder.root())?;
+                let inference = Inference { lanes, model: &trainer.model, weights: &weights, options };
+                show_sample(&inference, data, folder.root())?;
             }
             Ok(())
         }

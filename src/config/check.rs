@@ -44,7 +44,7 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("model.experts", wide(m.experts), 0, MAX_EXPERTS),
         ("model.experts_per_token", wide(m.experts_per_token), 1, MAX_EXPERTS),
         ("task.seq_len", wide(t.seq_len), 1, 65_536),
-        ("task.vocab_size", wide(t.vocab_size), 2, 65_536),
+        ("task.vocab_size", wide(t.vocab_size), 2, 256),
         ("task.num_puzzle_identifiers", wide(t.num_puzzle_identifiers), 1, 1 << 31),
         ("data.train_puzzles", wide(d.train_puzzles), 1, 100_000_000),
         ("data.test_puzzles", wide(d.test_puzzles), 1, 100_000_000),

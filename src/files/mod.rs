@@ -9,6 +9,7 @@
 //! | [`append`] | a log: lines are appended, synced when the caller says so, cut off at a length |
 //! | [`lock`] | one process per folder |
 //! | [`npy`] | one array in one `.npy` file |
+//! | `summed` | a stream with a checksum |
 
 pub mod append;
 pub mod atomic;
@@ -17,10 +18,12 @@ pub(crate) mod crash;
 pub mod lock;
 pub mod new_folder;
 pub mod npy;
+mod summed;
 
 pub use append::AppendFile;
 pub use lock::FolderLock;
 pub use new_folder::NewFolder;
+pub(crate) use summed::Summed;
 
 /// A place where a test may make a sequence of writes fail or the process die; nothing outside tests.
 #[inline]

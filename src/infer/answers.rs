@@ -2,10 +2,9 @@
 
 use std::convert::Infallible;
 
-use super::InferenceOptions;
+use super::Inference;
 use crate::device::{Device, Real};
-use crate::engine::{Group, Lanes, Weights};
-use crate::model::Model;
+use crate::engine::Group;
 
 /// What the model says after one supervision step.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,29 +15,25 @@ pub struct StepAnswer {
     pub confidence: f64,
 }
 
-/// The answers to a question (its tokens) after each supervision step; fewer than `options.steps` when halting ends them.
-pub fn answers<D: Device>(
-    lanes: &Lanes<D>,
-    model: &Model,
-    weights: &Weights<D>,
-    question: &[u8],
-    puzzle_id: u32,
-    options: InferenceOptions,
-) -> Vec<StepAnswer> {
-    let mut group = Group::new(model, 1);
-    let Ok(()) = group.slots.refill(0, |inputs, _| {
-        inputs.copy_from_slice(question);
-        Ok::<_, Infallible>(puzzle_id)
-    });
-    let mut steps = Vec::new();
-    for _ in 0..options.steps {
-        lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
-        let q = group.outcome.q[0];
-        let tokens = group.outcome.tokens.clone();
-        steps.push(StepAnswer { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
-        if options.halt.is_some_and(|rule| rule.is_done(q)) {
-            break;
+impl<D: Device> Inference<'_, D> {
+    /// The answers to a question (its tokens) after each supervision step; fewer than `options.steps` when halting ends them.
+    pub fn answers(&self, question: &[u8], puzzle_id: u32) -> Vec<StepAnswer> {
+        let Self { lanes, model, weights, options } = *self;
+        let mut group = Group::new(model, 1);
+        let Ok(()) = group.slots.refill(0, |inputs, _| {
+            inputs.copy_from_slice(question);
+            Ok::<_, Infallible>(puzzle_id)
+        });
+        let mut steps = Vec::new();
+        for _ in 0..options.steps {
+            lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
+            let q = group.outcome.q[0];
+            let tokens = group.outcome.tokens.clone();
+            steps.push(StepAnswer { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
+            if options.halt.is_some_and(|rule| rule.is_done(q)) {
+                break;
+            }
         }
+        steps
     }
-    steps
 }

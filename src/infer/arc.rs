@@ -4,13 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Identifiers, InferenceOptions};
+use super::{Identifiers, Inference};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
 use crate::device::Device;
-use crate::engine::{Lanes, Weights};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::puzzle::arc::vote::{Ballot, Score};
 use crate::puzzle::arc::{Augmentation, crop};
 use crate::report::Evaluation;
@@ -39,10 +37,10 @@ impl TaskData {
     /// and counts the votes in the order of the rows. `done` is called for every row that is answered.
     pub fn evaluate_arc<D: Device>(
         &self,
-        lanes: &Lanes<D>,
-        stored: (&Model, &Weights<D>),
-        (limit, copies): (usize, usize),
-        conditions: (InferenceOptions, Identifiers),
+        inference: &Inference<'_, D>,
+        limit: usize,
+        copies: usize,
+        identifiers: Identifiers,
         done: &(dyn Fn() + Sync),
     ) -> Result<ArcEvaluation> {
         let (dataset, split) = (self.dataset(), self.split(TEST)?);
@@ -61,7 +59,7 @@ impl TaskData {
             let vote = (example, undone(example, tokens), confidence);
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
-        let evaluated = self.evaluate_rows(lanes, stored, (split, &rows), conditions, Some(&observer), || false)?;
+        let evaluated = self.evaluate_rows(inference, split, &rows, identifiers, Some(&observer), || false)?;
         let by_row = evaluated.expect("nothing stops it");
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);

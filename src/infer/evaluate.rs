@@ -5,22 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::HaltRule;
+use super::Inference;
 use crate::device::{Device, IGNORE_LABEL, Real};
-use crate::engine::{Group, Lanes, Weights};
+use crate::engine::Group;
 use crate::error::Result;
-use crate::model::Model;
 use crate::puzzle::Board;
 use crate::report::{Evaluation, StepAccuracy};
-
-/// How many supervision steps a puzzle gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InferenceOptions {
-    /// Supervision steps at most.
-    pub steps: u32,
-    /// Stop a puzzle earlier when its halting head says so.
-    pub halt: Option<HaltRule>,
-}
 
 /// Receives an example, its final answer and σ(q_halt), on any thread and in any order.
 pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
@@ -38,39 +28,46 @@ struct Score {
 /// An example and what each supervision step came to.
 type Scored = (usize, Vec<Score>);
 
-/// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short.
-///
-/// # Errors
-/// The first of `write`; all lanes then stop at their next step.
-///
-/// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
-/// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
-/// so threads change nothing.
-///
-/// An observer receives each example's final answer.
-pub fn evaluate<D: Device>(
-    lanes: &Lanes<D>,
-    (model, weights): (&Model, &Weights<D>),
-    (n, options): (usize, InferenceOptions),
-    write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
-    (board, observer): (Option<&dyn Board>, Option<Observer<'_>>),
-    stop: impl Fn() -> bool + Sync,
-) -> Result<Option<Evaluation>> {
-    let waiting = AtomicUsize::new(0);
-    let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
-    let shard = share(D::shard(model.len), n, lanes.threads());
-    let failed = AtomicBool::new(false);
-    let stop = || failed.load(Ordering::Relaxed) || stop();
-    let work = |_| {
-        let work = work(lanes, (model, weights), (options, board, observer), shard, &next, &write, &stop);
-        work.inspect_err(|_| failed.store(true, Ordering::Relaxed))
-    };
-    let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
-        lanes.install(|| (0..lanes.threads()).into_par_iter().with_max_len(1).map(work).collect());
-    let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
-    scores.sort_unstable_by_key(|&(example, _)| example);
-    Ok(Some(summary(&scores, options.steps, board.is_some())))
+impl<D: Device> Inference<'_, D> {
+    /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short. Where a
+    /// board is given, it judges answers too; an observer receives each example's final answer.
+    ///
+    /// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
+    /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
+    /// so threads change nothing.
+    ///
+    /// # Errors
+    /// The first of `write`; all lanes then stop at their next step.
+    pub fn evaluate(
+        &self,
+        n: usize,
+        write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
+        board: Option<&dyn Board>,
+        observer: Option<Observer<'_>>,
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Evaluation>> {
+        let waiting = AtomicUsize::new(0);
+        let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
+        let failed = AtomicBool::new(false);
+        let stop = || failed.load(Ordering::Relaxed) || stop();
+        let threads = self.lanes.threads();
+        let work = Work {
+            inference: self,
+            shard: share(D::shard(self.model.len), n, threads),
+            next: &next,
+            write: &write,
+            board,
+            observer,
+            stop: &stop,
+        };
+        let run = |_| work.run().inspect_err(|_| failed.store(true, Ordering::Relaxed));
+        let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
+            self.lanes.install(|| (0..threads).into_par_iter().with_max_len(1).map(run).collect());
+        let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
+        scores.sort_unstable_by_key(|&(example, _)| example);
+        Ok(Some(summary(&scores, self.options.steps, board.is_some())))
+    }
 }
 
 /// Puzzles a lane takes at a time: a whole `shard`, or its part of few, so that none is left with nothing to do.
@@ -78,47 +75,61 @@ fn share(shard: usize, n: usize, threads: usize) -> usize {
     n.div_ceil(threads).clamp(1, shard)
 }
 
-/// What one lane does: up to `shard` puzzles at a time, as long as there are any. `None` when `stop` cut it short.
-fn work<D: Device>(
-    lanes: &Lanes<D>,
-    (model, weights): (&Model, &Weights<D>),
-    (options, board, observer): (InferenceOptions, Option<&dyn Board>, Option<Observer<'_>>),
+/// What each lane does.
+struct Work<'a, D: Device, N, W, S> {
+    inference: &'a Inference<'a, D>,
+    /// Puzzles at a time.
     shard: usize,
-    next: &impl Fn() -> Option<usize>,
-    write: &impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
-    stop: &impl Fn() -> bool,
-) -> Result<Option<Vec<Scored>>> {
-    let seq_len = model.embedding.seq_len;
-    let mut group = Group::new(model, shard);
-    let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
-    loop {
-        while live.len() < shard
-            && let Some(example) = next()
-        {
-            group.slots.refill(live.len(), |inputs, labels| write(example, inputs, labels))?;
-            live.push((example, Vec::new()));
-        }
-        if live.is_empty() {
-            return Ok(Some(done));
-        }
-        if stop() {
-            return Ok(None);
-        }
-        lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
-        for slot in (0..live.len()).rev() {
-            let tokens = slot * seq_len..(slot + 1) * seq_len;
-            let (question, answer) = (&group.slots.inputs[tokens.clone()], &group.outcome.tokens[tokens.clone()]);
-            let (correct, labelled) = score(answer, &group.slots.labels[tokens]);
-            let valid = board.is_some_and(|board| board.solves(question, answer));
-            let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
-            let scores = &mut live[slot].1;
-            scores.push(Score { correct, labelled, q, valid });
-            if scores.len() >= options.steps as usize || options.halt.is_some_and(|rule| rule.is_done(q)) {
-                if let Some(observer) = observer {
-                    observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
+    /// The next example, as long as there are any.
+    next: N,
+    write: W,
+    board: Option<&'a dyn Board>,
+    observer: Option<Observer<'a>>,
+    stop: S,
+}
+
+impl<D, N, W, S> Work<'_, D, N, W, S>
+where
+    D: Device,
+    N: Fn() -> Option<usize>,
+    W: Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
+    S: Fn() -> bool,
+{
+    /// `None` when `stop` cut it short.
+    fn run(&self) -> Result<Option<Vec<Scored>>> {
+        let Inference { lanes, model, weights, options } = *self.inference;
+        let seq_len = model.embedding.seq_len;
+        let mut group = Group::new(model, self.shard);
+        let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
+        loop {
+            while live.len() < self.shard
+                && let Some(example) = (self.next)()
+            {
+                group.slots.refill(live.len(), |inputs, labels| (self.write)(example, inputs, labels))?;
+                live.push((example, Vec::new()));
+            }
+            if live.is_empty() {
+                return Ok(Some(done));
+            }
+            if (self.stop)() {
+                return Ok(None);
+            }
+            lanes.with_lane(|lane| lane.infer(model, weights, &mut group, 0..live.len()));
+            for slot in (0..live.len()).rev() {
+                let tokens = slot * seq_len..(slot + 1) * seq_len;
+                let (question, answer) = (&group.slots.inputs[tokens.clone()], &group.outcome.tokens[tokens.clone()]);
+                let (correct, labelled) = score(answer, &group.slots.labels[tokens]);
+                let valid = self.board.is_some_and(|board| board.solves(question, answer));
+                let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
+                let scores = &mut live[slot].1;
+                scores.push(Score { correct, labelled, q, valid });
+                if scores.len() >= options.steps as usize || options.halt.is_some_and(|rule| rule.is_done(q)) {
+                    if let Some(observer) = self.observer {
+                        observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
+                    }
+                    done.push(live.swap_remove(slot));
+                    group.move_slot(live.len(), slot);
                 }
-                done.push(live.swap_remove(slot));
-                group.move_slot(live.len(), slot);
             }
         }
     }
@@ -165,9 +176,12 @@ fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{HaltRule, InferenceOptions};
     use super::*;
     use crate::config::{Config, Mixing};
     use crate::device::{Cpu, ParamId};
+    use crate::engine::{Lanes, Weights};
+    use crate::model::Model;
     use crate::rng::Rng;
 
     /// A small model with a random halting head, shifted so that about half of what it says is above 0.
@@ -204,18 +218,21 @@ mod tests {
         Ok(0)
     }
 
+    /// A lane's work on examples that nobody stops.
+    fn scored(inference: &Inference<'_, Cpu<f32>>, shard: usize, next: impl Fn() -> Option<usize>) -> Vec<Scored> {
+        let work = Work { inference, shard, next, write: example, board: None, observer: None, stop: || false };
+        work.run().expect("read").expect("not stopped")
+    }
+
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
     fn scores(stored: (&Model, &Weights), n: usize, threads: usize, options: InferenceOptions) -> Vec<Scored> {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
         let size = share(Cpu::<f32>::shard(stored.0.len), n, threads);
-        let work = |_| {
-            work(&lanes, stored, (options, None, None), size, &next, &example, &|| false)
-                .expect("read")
-                .expect("not stopped")
-        };
-        let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(work).collect());
+        let inference = Inference { lanes: &lanes, model: stored.0, weights: stored.1, options };
+        let run = |_| scored(&inference, size, next);
+        let mut all: Vec<_> = lanes.install(|| (0..threads).into_par_iter().flat_map_iter(run).collect());
         all.sort_unstable_by_key(|&(example, _)| example);
         all
     }
@@ -229,13 +246,13 @@ mod tests {
             for halt in [None, Some(HaltRule::Positive), Some(HaltRule::Compare)] {
                 let options = InferenceOptions { steps: 6, halt };
                 let lanes = Lanes::new(1).expect("threads");
+                let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
                 // Each puzzle alone.
                 let alone: Vec<Scored> = (0..n)
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
-                        let work = || work(&lanes, stored, (options, None, None), 1, &next, &example, &|| false);
-                        lanes.install(work).expect("read").expect("not stopped").remove(0)
+                        lanes.install(|| scored(&inference, 1, next)).remove(0)
                     })
                     .collect();
                 for (n, threads) in [(n, 1), (n, 2), (n, 3), (3, 2), (5, 2)] {
@@ -271,19 +288,12 @@ mod tests {
         }
         let lanes = Lanes::new(2).expect("threads");
         let options = InferenceOptions { steps: 5, halt: Some(rule) };
-        let result = evaluate(&lanes, (&model, &weights), (20, options), example, (None, None), || false)
-            .expect("read")
-            .expect("not stopped");
+        let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
+        let result = inference.evaluate(20, example, None, None, || false).expect("read").expect("not stopped");
         let steps: usize = halted.iter().map(|(_, scores)| scores.len()).sum();
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
-        assert!(
-            evaluate(&lanes, (&model, &weights), (20, options), example, (None, None), || true)
-                .expect("read")
-                .is_none()
-        );
-        let none = evaluate(&lanes, (&model, &weights), (0, options), example, (None, None), || false)
-            .expect("read")
-            .expect("not stopped");
+        assert!(inference.evaluate(20, example, None, None, || true).expect("read").is_none());
+        let none = inference.evaluate(0, example, None, None, || false).expect("read").expect("not stopped");
         assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
     }
 
@@ -296,7 +306,8 @@ mod tests {
             _ => example(i, inputs, labels),
         };
         let options = InferenceOptions { steps: 2, halt: None };
-        let result = evaluate(&lanes, (&model, &weights), (40, options), broken, (None, None), || false);
+        let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
+        let result = inference.evaluate(40, broken, None, None, || false);
         assert_eq!(result.expect_err("row 9").to_string(), "row 9 cannot be read");
     }
 }

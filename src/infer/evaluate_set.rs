@@ -1,29 +1,27 @@
 //! Evaluation of a split of a data set.
 
-use super::{Identifiers, InferenceOptions, Observer, evaluate};
+use super::{Identifiers, Inference, Observer};
 use crate::dataset::{Draw, Split, TaskData, write_example};
 use crate::device::Device;
-use crate::engine::{Lanes, Weights};
 use crate::error::Result;
-use crate::model::Model;
 use crate::puzzle::Judge;
 use crate::report::Evaluation;
 
 impl TaskData {
-    /// Accuracy of `weights` on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
+    /// Accuracy of a model on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
     /// on those of the tasks themselves, without their copies. An observer receives each answer. `None` when `stop` cut it
     /// short.
     pub fn evaluate<D: Device>(
         &self,
-        lanes: &Lanes<D>,
-        stored: (&Model, &Weights<D>),
-        (split, limit): (&str, usize),
-        conditions: (InferenceOptions, Identifiers),
+        inference: &Inference<'_, D>,
+        split: &str,
+        limit: usize,
+        identifiers: Identifiers,
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
         let rows = self.rows(split, limit)?;
-        self.evaluate_rows(lanes, stored, (self.split(split)?, &rows), conditions, observer, stop)
+        self.evaluate_rows(inference, self.split(split)?, &rows, identifiers, observer, stop)
     }
 
     /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
@@ -40,10 +38,10 @@ impl TaskData {
     /// The same on these rows.
     pub(super) fn evaluate_rows<D: Device>(
         &self,
-        lanes: &Lanes<D>,
-        stored: (&Model, &Weights<D>),
-        (split, rows): (&Split, &[usize]),
-        (options, identifiers): (InferenceOptions, Identifiers),
+        inference: &Inference<'_, D>,
+        split: &Split,
+        rows: &[usize],
+        identifiers: Identifiers,
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
@@ -55,6 +53,6 @@ impl TaskData {
         };
         let several = matches!(self.board().judge(), Judge::Rules { several: true, .. });
         let board = several.then_some(self.board());
-        evaluate(lanes, stored, (rows.len(), options), write, (board, observer), stop)
+        inference.evaluate(rows.len(), write, board, observer, stop)
     }
 }

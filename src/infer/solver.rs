@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{InferenceOptions, StepAnswer, answers};
+use super::{Inference, InferenceOptions, StepAnswer};
 use crate::checkpoint::RunPaths;
 use crate::config::Config;
 use crate::dataset::board_of;
@@ -150,7 +150,8 @@ impl Solver {
             let identifiers = config.task.num_puzzle_identifiers;
             return Err(Error::input(format!("puzzle identifier {identifier}: the model knows {identifiers}")));
         }
-        let steps = answers(&self.lanes, model, weights, question, identifier, self.options);
+        let inference = Inference { lanes: &self.lanes, model, weights, options: self.options };
+        let steps = inference.answers(question, identifier);
         let count = steps.len();
         let Some(StepAnswer { tokens, confidence }) = steps.into_iter().next_back() else {
             return Err(Error::input("a solver has to take one supervision step at least"));

@@ -22,7 +22,7 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 /// use trm::config::Config;
 /// use trm::dataset::TaskData;
 /// use trm::engine::{Lanes, Weights};
-/// use trm::infer::{Identifiers, InferenceOptions};
+/// use trm::infer::{Identifiers, Inference, InferenceOptions};
 /// use trm::puzzle::{
 ///     Board, Description, Example, Game, Generated, Judge, Order, Setting, register,
 /// };
@@ -117,8 +117,8 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 ///     assert!(trainer.step(&mut batches)?.loss.is_finite());
 /// }
 /// let (weights, options) = (trainer.evaluation_weights(), InferenceOptions { steps: 2, halt: None });
-/// let conditions = (options, Identifiers::Keep);
-/// let result = data.evaluate(&lanes, (&trainer.model, &weights), ("test", 0), conditions, None, || false)?.expect("not stopped");
+/// let inference = Inference { lanes: &lanes, model: &trainer.model, weights: &weights, options };
+/// let result = data.evaluate(&inference, "test", 0, Identifiers::Keep, None, || false)?.expect("not stopped");
 /// // Rows of one order have one answer, so valid answers are the stored ones.
 /// assert_eq!((result.puzzles, result.valid), (10, Some(result.exact_accuracy)));
 ///

@@ -10,7 +10,7 @@ use crate::dataset::{Batches, TaskData};
 use crate::device::{Cpu, HostDevice};
 use crate::engine::{Engine, LaneEngine, Lanes, Weights};
 use crate::error::Result;
-use crate::infer::{Identifiers, InferenceOptions};
+use crate::infer::{Identifiers, Inference, InferenceOptions};
 use crate::model::Model;
 use crate::report::{Evaluation, EvaluationRecord, MetricsLog, Sink, UpdateRecord};
 
@@ -152,11 +152,10 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         let (seconds, step, model_flops) = (self.seconds(), trainer.step_count(), trainer.model_flops());
         let mut weights = trainer.evaluation_weights();
         self.lanes.replicate(&mut weights.params);
-        let stored = (&trainer.model, &weights);
-        let puzzles = (TEST, train.eval_puzzles);
         let options = InferenceOptions { steps: train.halt_max_steps, halt: None };
+        let inference = Inference { lanes: self.lanes, model: &trainer.model, weights: &weights, options };
         let own = Identifiers::Keep;
-        let Some(eval) = self.data.evaluate(self.lanes, stored, puzzles, (options, own), None, stop)? else {
+        let Some(eval) = self.data.evaluate(&inference, TEST, train.eval_puzzles, own, None, stop)? else {
             return Ok(None);
         };
         let record = EvaluationRecord { step, seconds, model_flops, eval };

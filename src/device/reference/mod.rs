@@ -14,14 +14,16 @@ mod products;
 pub(super) mod tables;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use losses::argmax;
+pub use weight::Unpacked;
 
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Change, Choice, Device, DeviceWeight, Grads, HostDevice, Likelihood,
-    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Tensor, Update, change_in_pieces,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};
@@ -29,20 +31,6 @@ use products::{Matrix, Multiply, operand, transposed};
 /// The plain device.
 pub struct Reference<T> {
     memory: HostMemory<T>,
-}
-
-/// The kernels read the weights where they are.
-#[derive(Clone, Debug)]
-pub struct Unpacked;
-
-impl<T: Real> DeviceWeight<T> for Unpacked {
-    fn new(_: &Tensor, _: Precision) -> Self {
-        Self
-    }
-
-    fn update<const N: usize>(&mut self, arrays: [&mut [T]; N], change: &impl Change<T, N>) {
-        change_in_pieces(arrays, change);
-    }
 }
 
 impl<T: Multiply> HostDevice for Reference<T> {
