@@ -326,7 +326,7 @@ mod tests {
             "gradient=last_k",
             "last_k=1001000",
             "seq_len=65536",
-            "vocab_size=65536",
+            "vocab_size=256",
             "puzzle_emb_ndim=16777216",
             "puzzle_emb_len=65536",
             "num_puzzle_identifiers=2147483648",
