@@ -56,7 +56,7 @@
 //! | [`checkpoint`] | what outlives a process: weights, states, the run folder | [`checkpoint::RunFolder`] |
 //! | [`report`] | what a run measures: records, sinks, tables, pictures | [`report::Sink`] |
 //! | [`engine`] | lanes, gradient groups and the order of summation, optimizers, ranks | [`engine::Engine`], [`engine::Lane`] |
-//! | [`infer`] | answers of a trained model, and how good they are | [`infer::evaluate`] |
+//! | [`infer`] | answers of a trained model, and how good they are | [`infer::Inference`] |
 //! | [`train`] | an update: slots, halting; a run from its first update to its last | [`train::Trainer`], [`train::Run`] |
 //! | [`perf`] | what a run costs, what a step takes and why, what larger machines would give | [`perf::Profile`] |
 //! | [`cli`] | one file per command | [`cli::main`] |
