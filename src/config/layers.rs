@@ -229,7 +229,14 @@ impl Stack {
             return self.put_recursion(None, arch_is_said, origin);
         }
         let fail = |why: &dyn std::fmt::Display| Error::input(format!("{origin}: {RECURSION}: {why}"));
-        let source = Source::read(&folder.join(file)).map_err(|error| fail(&error))?;
+        let path = folder.join(file);
+        if !path.exists() {
+            let path = path.display();
+            return Err(fail(&format!(
+                "{path}: no such file; give a recursion's file, or name a built-in one by arch"
+            )));
+        }
+        let source = Source::read(&path).map_err(|error| fail(&error))?;
         let recursion = source.text.parse().map_err(|why| fail(&format!("{}: {why}", source.name)))?;
         self.put_recursion(Some(recursion), arch_is_said, origin)
     }

@@ -267,7 +267,13 @@ fn a_recursion_is_given_as_a_table_or_as_a_file_and_what_is_said_last_holds() {
     assert_eq!((model.arch, model.recursion.as_ref()), (Arch::Own, Some(&memory)));
 
     for (text, words) in [
-        ("[model]\n\nrecursion = \"nowhere.toml\"\n", [".toml:3: model.recursion", "nowhere.toml"]),
+        (
+            "[model]\n\nrecursion = \"nowhere.toml\"\n",
+            [
+                ".toml:3: model.recursion",
+                "nowhere.toml: no such file; give a recursion's file, or name a built-in one by arch",
+            ],
+        ),
         ("[model]\nrecursion = 3\n", [".toml:2:", "a table, or the name of a file"]),
         ("[model.recursion]\nstates = 3\n", ["model.recursion", "states needs a list"]),
         ("[model]\nrecursion = \"b.toml\"\n", ["b.toml", "unknown key `model`"]),
