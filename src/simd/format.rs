@@ -34,9 +34,15 @@ pub trait Format<S: Simd> {
     /// Units of consecutive elements: of LANES, or, where a unit holds two, of 2·LANES.
     fn pack_along(s: S, first: S::V, second: S::V) -> S::V;
     /// What [`Format::pack`] packed, rounded; `high` only where a unit holds two.
-    fn unpack(s: S, units: S::V) -> (S::V, S::V);
+    #[inline(always)]
+    fn unpack(_: S, units: S::V) -> (S::V, S::V) {
+        (units, units)
+    }
     /// `sum + a·b`, over the steps of a unit.
-    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V;
+    #[inline(always)]
+    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
+        s.fma(a, b, sum)
+    }
 }
 
 /// An element as it is.
@@ -53,14 +59,6 @@ impl<S: Simd> Format<S> for Plain {
     fn pack_along(_: S, first: S::V, _: S::V) -> S::V {
         first
     }
-    #[inline(always)]
-    fn unpack(_: S, units: S::V) -> (S::V, S::V) {
-        (units, units)
-    }
-    #[inline(always)]
-    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
-        s.fma(a, b, sum)
-    }
 }
 
 /// An element rounded to bf16, kept in f32.
@@ -75,14 +73,6 @@ impl<S: Simd> Format<S> for Rounded {
     #[inline(always)]
     fn pack_along(s: S, first: S::V, _: S::V) -> S::V {
         s.round_bf16(first)
-    }
-    #[inline(always)]
-    fn unpack(_: S, units: S::V) -> (S::V, S::V) {
-        (units, units)
-    }
-    #[inline(always)]
-    fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
-        s.fma(a, b, sum)
     }
 }
 

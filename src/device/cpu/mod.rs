@@ -11,7 +11,7 @@ pub use weight::CpuWeight;
 
 use super::memory::HostMemory;
 use super::params::host_buffer;
-use super::reference::{experts, fixed_point, losses, tables};
+use super::reference::{host_methods, plain_methods, tables};
 use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
     ParamId, Params, Precision, Real, Runs, Space, SwiGlu,
@@ -44,25 +44,7 @@ impl<T: Real> Cpu<T> {
 }
 
 impl<T: Real> HostDevice for Cpu<T> {
-    fn values(buffer: &Vec<T>) -> &[T] {
-        buffer
-    }
-
-    fn values_mut(buffer: &mut Vec<T>) -> &mut [T] {
-        buffer
-    }
-
-    fn view(&self, block: Block) -> &[T] {
-        self.memory.get(block)
-    }
-
-    fn slices<const R: usize, const W: usize>(
-        &mut self,
-        reads: [Block; R],
-        writes: [Block; W],
-    ) -> ([&[T]; R], [&mut [T]; W]) {
-        self.memory.split(reads, writes)
-    }
+    host_methods!();
 
     fn add(a: &[T], b: &[T], out: &mut [T]) {
         simd::add(a, b, out);
@@ -86,6 +68,8 @@ impl<T: Real> Device for Cpu<T> {
     type Weight = CpuWeight<T>;
     type Buffer = Vec<T>;
 
+    plain_methods!();
+
     const NAME: &'static str = "cpu";
 
     fn new() -> Self {
@@ -104,22 +88,6 @@ impl<T: Real> Device for Cpu<T> {
         weight::replicate(params, node_of_thread);
     }
 
-    fn buffer(len: usize) -> Vec<T> {
-        host_buffer(len)
-    }
-
-    fn clear_buffer(buffer: &mut Vec<T>) {
-        buffer.fill(T::ZERO);
-    }
-
-    fn space(&mut self) -> &mut Space {
-        &mut self.memory.space
-    }
-
-    fn reserve(&mut self) {
-        self.memory.reserve();
-    }
-
     fn size_bytes(&self) -> usize {
         self.memory.size_bytes() + self.deferred.size_bytes()
     }
@@ -127,18 +95,6 @@ impl<T: Real> Device for Cpu<T> {
     fn reset(&mut self) {
         self.memory.space.reset();
         self.deferred.clear();
-    }
-
-    fn upload(&mut self, from: &[T], to: Block) {
-        self.memory.get_mut(to).copy_from_slice(from);
-    }
-
-    fn download(&self, from: Block, to: &mut [T]) {
-        to.copy_from_slice(self.memory.get(from));
-    }
-
-    fn fill(&mut self, to: Block, value: T) {
-        self.memory.get_mut(to).fill(value);
     }
 
     fn copy(&mut self, from: Block, to: Block) {
@@ -165,18 +121,9 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
-    fn copy_runs(&mut self, shape: (usize, usize), from: Runs, to: Runs) {
-        let ([x], [y]) = self.memory.split([from.block], [to.block]);
-        tables::each_run(shape, from, to, |x_at, y_at| y[y_at].copy_from_slice(&x[x_at]));
-    }
-
     fn add_runs(&mut self, shape: (usize, usize), alpha: T, from: Runs, to: Runs) {
         let ([x], [y]) = self.memory.split([from.block], [to.block]);
         tables::each_run(shape, from, to, |x_at, y_at| simd::axpy(&mut y[y_at], alpha, &x[x_at]));
-    }
-
-    fn broadcast(&mut self, params: &Params<Self>, table: ParamId, y: Block) {
-        tables::broadcast(params.get(table), self.memory.get_mut(y));
     }
 
     fn add_table(&mut self, params: &Params<Self>, table: ParamId, scale: f64, every: usize, x: Block) {
@@ -191,18 +138,6 @@ impl<T: Real> Device for Cpu<T> {
         for stretch in self.memory.get(dy).chunks_exact(every) {
             simd::axpy(d_table, T::from_f64(scale), &stretch[..d_table.len()]);
         }
-    }
-
-    fn embed(
-        &mut self,
-        params: &Params<Self>,
-        table: ParamId,
-        tokens: &[u32],
-        shape: (usize, usize),
-        scale: f64,
-        y: Block,
-    ) {
-        tables::embed(params.get(table), params.shape(table).1, tokens, shape, scale, self.memory.get_mut(y));
     }
 
     fn embed_backward(
@@ -364,108 +299,5 @@ impl<T: Real> Device for Cpu<T> {
             Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values),
         }
         self.release(mean);
-    }
-
-    fn cross_entropy(
-        &mut self,
-        likelihood: Likelihood,
-        labels: &[i32],
-        seq_len: usize,
-        logits: Block,
-        loss: Block,
-        unit_grad: Block,
-    ) {
-        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
-        losses::cross_entropy(likelihood, labels, seq_len, logits, loss, unit_grad);
-    }
-
-    fn bce_with_logits(&mut self, column: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block) {
-        let ([x, target], [loss, unit_grad]) = self.memory.split([x, target], [loss, unit_grad]);
-        losses::bce_with_logits(column, x, target, loss, unit_grad);
-    }
-
-    fn bce_backward(&mut self, column: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block) {
-        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
-        losses::bce_backward(column, d_loss, unit_grad, d_x);
-    }
-
-    fn loss_backward(&mut self, d_loss: Block, unit_grad: Block, d_x: Block) {
-        let ([d_loss, unit_grad], [d_x]) = self.memory.split([d_loss, unit_grad], [d_x]);
-        losses::loss_backward(d_loss, unit_grad, d_x);
-    }
-
-    fn score(&mut self, labels: &[i32], seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block) {
-        let ([logits], [correct, labelled, exact]) = self.memory.split([logits], [correct, labelled, exact]);
-        losses::score(labels, seq_len, logits, [correct, labelled, exact]);
-    }
-
-    fn predict(&self, logits: Block, tokens: &mut [u8]) {
-        losses::predict(self.memory.get(logits), tokens);
-    }
-
-    fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block) {
-        let ([q], [target]) = self.memory.split([q], [target]);
-        losses::continue_target(is_last, q, target);
-    }
-
-    fn route(&mut self, experts: usize, per_row: usize, logits: Block, gates: Block) {
-        let ([logits], [gates]) = self.memory.split([logits], [gates]);
-        experts::route(experts, per_row, logits, gates);
-    }
-
-    fn route_backward(&mut self, experts: usize, gates: Block, d_gates: Block, d_logits: Block) {
-        let ([gates, d_gates], [d_logits]) = self.memory.split([gates, d_gates], [d_logits]);
-        experts::route_backward(experts, gates, d_gates, d_logits);
-    }
-
-    fn chosen(&self, experts: usize, gates: Block, lists: &mut Vec<u32>) {
-        experts::chosen(experts, self.memory.get(gates), lists);
-    }
-
-    fn gather(&mut self, rows: &[u32], width: usize, x: Block, y: Block) {
-        let ([x], [y]) = self.memory.split([x], [y]);
-        experts::gather(rows, width, x, y);
-    }
-
-    fn scatter(&mut self, rows: &[u32], width: usize, dy: Block, dx: Block) {
-        let ([dy], [dx]) = self.memory.split([dy], [dx]);
-        experts::scatter(rows, width, dy, dx);
-    }
-
-    fn add_expert(&mut self, choice: Choice<'_>, x: Block, y: Block) {
-        let ([x, gates], [y]) = self.memory.split([x, choice.gates], [y]);
-        experts::add_expert(choice, gates, x, y);
-    }
-
-    fn add_expert_backward(
-        &mut self,
-        choice: Choice<'_>,
-        dy: Block,
-        x: Block,
-        dx: Option<Block>,
-        d_gates: Option<Block>,
-    ) {
-        if let Some(dx) = dx {
-            let ([dy, gates], [dx]) = self.memory.split([dy, choice.gates], [dx]);
-            experts::add_expert_dx(choice, gates, dy, dx);
-        }
-        if let Some(d_gates) = d_gates {
-            let ([dy, x], [d_gates]) = self.memory.split([dy, x], [d_gates]);
-            experts::add_expert_d_gates(choice, dy, x, d_gates);
-        }
-    }
-
-    fn load_balance(&mut self, picks: (usize, &[u32]), weight: f64, logits: Block, loss: Block, unit_grad: Block) {
-        let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
-        experts::load_balance(picks, weight, logits, loss, unit_grad);
-    }
-
-    fn distance(&self, before: Block, after: Block, sequences: usize, sums: &mut [[f64; 2]]) {
-        fixed_point::distance(self.memory.get(before), self.memory.get(after), sequences, sums);
-    }
-
-    fn residual_product(&self, p: [Block; 2], q: [Block; 2], sequences: usize, sums: &mut [f64]) {
-        let blocks = [p, q].map(|pair| pair.map(|block| self.memory.get(block)));
-        fixed_point::residual_product(blocks, sequences, sums);
     }
 }
