@@ -36,10 +36,14 @@ const BOUND_MLP_T: Distance = Distance { logits: 2.2, loss: 0.07, gradient: 1.0,
 
 /// Two paths add up the same products of the same rounded numbers, each in an order of its own, so their sums differ by 2⁻²⁴
 /// or so. Where a number lies that close to the boundary between two bf16 numbers, the next product sees the other one.
-/// Such a change is as large as a rounding, and the recursion amplifies it: to no more than what all roundings together do …
-const OTHER_ORDER: f64 = 1.0;
+/// Such a change is as large as a rounding, and the recursion amplifies it: to no more than this share of what all roundings
+/// together do to the gradient …
+const OTHER_ORDER: f64 = 0.75;
 
-/// … and in a loss, in which roundings may cancel, to no more than this.
+/// … of a single logit to no more than all of it (the worst one measured has 0.84) …
+const OTHER_ORDER_LOGIT: f64 = 1.0;
+
+/// … and in a loss, in which roundings may cancel, to no more than this; with an MLP over positions, than [`BOUND_MLP_T`].
 const OTHER_ORDER_LOSS: f64 = 5e-3;
 
 /// But it befalls few numbers. On two paths without bf16 dot products (which round each pair of products once more), this
@@ -202,7 +206,8 @@ fn bf16_is_the_same_model_on_every_instruction_set() {
         let rounding = portable[0].distance(&step(Isa::Portable, PrecisionSetting::F32, None));
         show(&format!("{}: bf16 against f32", golden.name), rounding);
         let loss = if config.model.mixing == Mixing::MlpT { BOUND_MLP_T.loss } else { OTHER_ORDER_LOSS };
-        let bound = Distance { loss, ..rounding.times(OTHER_ORDER) };
+        let logits = OTHER_ORDER_LOGIT * rounding.logits;
+        let bound = Distance { loss, logits, ..rounding.times(OTHER_ORDER) };
         for isa in Isa::available().filter(|&isa| isa != Isa::Portable) {
             // The bounds of dot products are those of the published weights.
             let count = if isa == Isa::Avx512Bf16 { 1 } else { draws.len() };
