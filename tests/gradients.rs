@@ -409,19 +409,19 @@ fn supervision_step<D: HostDevice>(
 ) -> (Vec<Vec<u64>>, Vec<f64>) {
     let n = batch.len();
     let all = |part: fn(&Sequence<D::T>) -> &[D::T]| batch.iter().flat_map(part).copied().collect::<Vec<D::T>>();
-    let tokens: Vec<u8> = batch.iter().flat_map(|s| s.tokens.clone()).collect();
-    let labels: Vec<i32> = batch.iter().flat_map(|s| s.labels.clone()).collect();
     let targets: Vec<D::T> = batch.iter().map(|s| D::T::from_f64(s.target)).collect();
     let mut memory = Memory::default();
     let mut tape = Tape::new(&mut memory, params);
+    let tokens = tape.indices(batch.iter().flat_map(|s| &s.tokens).map(|&token| token.into()));
+    let labels = tape.indices(batch.iter().flat_map(|s| &s.labels).copied());
     let rows = tape.leaf(n, model.embedding.puzzle_ndim, &all(|s| &s.puzzle_row));
     let y = tape.leaf(n * model.len, model.hidden, &all(|s| &s.y));
     let z = tape.leaf(n * model.len, model.hidden, &all(|s| &s.z));
-    let question = model.embedding.forward(&mut tape, &tokens, Some(&rows));
+    let question = model.embedding.forward(&mut tape, tokens, Some(&rows));
     let mut states: States = [&y, &z].into_iter().map(|state| ops::add(&mut tape, &[state])).collect();
     model.recur(&mut tape, &question, &mut states, Pass::Train);
     let (logits, q) = model.heads(&mut tape, &states);
-    let lm = ops::cross_entropy(&mut tape, &logits, &labels, model.embedding.seq_len, Likelihood::Stablemax);
+    let lm = ops::cross_entropy(&mut tape, &logits, labels, model.embedding.seq_len, Likelihood::Stablemax);
     let target = tape.constant(n, 1, &targets);
     let halt = ops::bce_with_logits(&mut tape, &q, 0, &target);
 

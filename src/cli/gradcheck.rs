@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::common::DeviceName;
 use super::{print, print_json};
-use crate::device::{Cpu, HostDevice, Reference};
+use crate::device::{Cpu, Device, Reference};
 use crate::error::{Error, Result};
 use crate::model;
 use crate::report::Table;
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<()> {
     verdict(&outcomes)
 }
 
-fn outcomes<D: HostDevice<T = f64>>(args: &Args) -> Vec<Outcome> {
+fn outcomes<D: Device<T = f64>>(args: &Args) -> Vec<Outcome> {
     let entries = ops::catalogue::<D>().into_iter().chain(model::catalogue::<D>()).enumerate();
     // Each entry has a stream of its own: a new one in front leaves the problems of the others as they were.
     let check = |(i, entry)| check(&entry, &mut Rng::stream(args.seed, i as u64), args.rounds as usize);

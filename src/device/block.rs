@@ -1,10 +1,23 @@
 //! Handles of device memory, and the bookkeeping of what is free.
 
-/// A piece of a device's memory: `len` elements from `offset`. Only an index; it owns nothing, and by default is empty.
+/// How exactly a device has to keep a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// What flows between layers, and its gradient: a device that multiplies in bf16 may keep it in bf16.
+    Activation,
+    /// In the device's scalars: factors of norms, logits, losses, what comes from the host.
+    Exact,
+}
+
+/// A piece of a device's memory: `len` elements, all of one size, one after the other. Only an index; it owns nothing, and by
+/// default is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    offset: usize,
+    /// First byte, counted from the start of the device's memory.
+    start: usize,
     len: usize,
+    /// Bytes of an element.
+    element: u8,
 }
 
 impl Block {
@@ -18,15 +31,25 @@ impl Block {
         self.len == 0
     }
 
-    /// First element, counted from the start of the device's memory.
-    pub fn offset(self) -> usize {
-        self.offset
+    /// Bytes of an element.
+    pub fn element_bytes(self) -> usize {
+        self.element.into()
+    }
+
+    /// First byte, counted from the start of the device's memory.
+    pub fn start_byte(self) -> usize {
+        self.start
+    }
+
+    /// The byte behind the last one.
+    fn end_byte(self) -> usize {
+        self.start + self.len * self.element_bytes()
     }
 
     /// The part of the block from `start` on, `len` elements long.
     pub fn part(self, start: usize, len: usize) -> Self {
         assert!(start + len <= self.len, "part of a block");
-        Self { offset: self.offset + start, len }
+        Self { start: self.start + start * self.element_bytes(), len, element: self.element }
     }
 
     /// Part `index` of `count` parts of equal length.
@@ -37,33 +60,63 @@ impl Block {
 
     /// Whether the two share an element.
     pub fn overlaps(self, other: Self) -> bool {
-        self.len > 0 && other.len > 0 && self.offset < other.offset + other.len && other.offset < self.offset + self.len
+        self.len > 0 && other.len > 0 && self.start < other.end_byte() && other.start < self.end_byte()
     }
 }
 
-/// Elements to which every allocation is rounded up: one cache line of f32, two of f64.
-pub const ALIGNMENT: usize = 16;
+/// Integers in a device's memory: tokens, labels, flags. Only an index, whose meaning is the device's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indices {
+    start: usize,
+    len: usize,
+}
+
+impl Indices {
+    /// `len` integers from wherever `start` is for the device.
+    pub(super) fn new(start: usize, len: usize) -> Self {
+        Self { start, len }
+    }
+
+    /// Where they start, as the device counts.
+    pub(super) fn start(self) -> usize {
+        self.start
+    }
+
+    /// How many there are.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Bytes to which every allocation is rounded up: one cache line.
+pub const ALIGNMENT: usize = 64;
 
 /// Which parts of a device's memory are in use. It holds no memory itself.
 ///
 /// A training step allocates the same sizes in the same order every time, so after the first step nothing grows any more.
 #[derive(Debug, Default)]
 pub struct Space {
-    /// First element never handed out since the last [`Space::reset`].
+    /// First byte never handed out since the last [`Space::reset`].
     top: usize,
     /// Blocks taken back, reused for requests of exactly their size.
     free: Vec<Block>,
 }
 
 impl Space {
-    /// A block of `len` elements that starts at a multiple of [`ALIGNMENT`].
-    pub fn alloc(&mut self, len: usize) -> Block {
-        if let Some(at) = self.free.iter().rposition(|free| free.len == len) {
+    /// A block of `len` elements of `element` bytes each that starts at a multiple of [`ALIGNMENT`].
+    pub fn alloc(&mut self, len: usize, element: usize) -> Block {
+        let fits = |free: &Block| free.len == len && free.element_bytes() == element;
+        if let Some(at) = self.free.iter().rposition(fits) {
             return self.free.swap_remove(at);
         }
-        let offset = self.top;
-        self.top += len.next_multiple_of(ALIGNMENT);
-        Block { offset, len }
+        let start = self.top;
+        self.top += (len * element).next_multiple_of(ALIGNMENT);
+        Block { start, len, element: element as u8 }
     }
 
     /// Takes a block back for reuse.
@@ -78,7 +131,7 @@ impl Space {
         self.free.clear();
     }
 
-    /// Elements of memory that the blocks handed out reach up to.
+    /// Bytes of memory that the blocks handed out reach up to.
     pub fn extent(&self) -> usize {
         self.top
     }
@@ -93,10 +146,10 @@ mod tests {
         let mut space = Space::default();
         let round = |space: &mut Space| {
             space.reset();
-            let a = space.alloc(100);
-            let b = space.alloc(7);
+            let a = space.alloc(100, 4);
+            let b = space.alloc(7, 4);
             space.release(a);
-            let c = space.alloc(100);
+            let c = space.alloc(100, 4);
             assert_eq!(a, c);
             assert!(!b.overlaps(c));
             space.extent()
@@ -108,7 +161,7 @@ mod tests {
     fn blocks_start_at_multiples_of_the_alignment() {
         let mut space = Space::default();
         for len in [1, 17, 3] {
-            assert!(space.alloc(len).offset().is_multiple_of(ALIGNMENT));
+            assert!(space.alloc(len, 8).start_byte().is_multiple_of(ALIGNMENT));
         }
     }
 }

@@ -19,7 +19,7 @@ mod params;
 pub mod reference;
 mod topology;
 
-pub use block::{ALIGNMENT, Block, Space};
+pub use block::{ALIGNMENT, Block, Indices, Space, Store};
 pub use cpu::Cpu;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
@@ -143,6 +143,12 @@ pub trait Device: Sized + Send {
     /// Sets a flat array to zero.
     fn clear_buffer(buffer: &mut Self::Buffer);
 
+    /// The elements of a flat array, in host memory of their own.
+    fn read_buffer(buffer: &Self::Buffer) -> Vec<Self::T>;
+
+    /// Overwrites a flat array of that length.
+    fn write_buffer(buffer: &mut Self::Buffer, values: &[Self::T]);
+
     /// What is in use.
     fn space(&mut self) -> &mut Space;
 
@@ -152,9 +158,15 @@ pub trait Device: Sized + Send {
     /// Bytes of the memory, working space included.
     fn size_bytes(&self) -> usize;
 
+    /// Bytes in which an element is kept.
+    fn element_bytes(&self, _store: Store) -> usize {
+        size_of::<Self::T>()
+    }
+
     /// A block of `len` elements with arbitrary contents (NaN in debug builds, so that a read before a write shows).
-    fn alloc(&mut self, len: usize) -> Block {
-        let block = self.space().alloc(len);
+    fn alloc(&mut self, len: usize, store: Store) -> Block {
+        let element = self.element_bytes(store);
+        let block = self.space().alloc(len, element);
         self.reserve();
         if cfg!(debug_assertions) {
             self.fill(block, Self::T::from_f64(f64::NAN));
@@ -167,16 +179,25 @@ pub trait Device: Sized + Send {
         self.space().release(block);
     }
 
-    /// Takes everything back, and forgets what has been deferred.
-    fn reset(&mut self) {
-        self.space().reset();
-    }
+    /// Takes everything back, integers too, and forgets what has been deferred; what follows is computed with weights of
+    /// that precision.
+    fn reset(&mut self, precision: Precision);
+
+    /// Keeps integers until the next [`Device::reset`].
+    fn put(&mut self, values: impl Iterator<Item = i32>) -> Indices;
 
     /// Copies from the host.
     fn upload(&mut self, from: &[Self::T], to: Block);
 
     /// Copies to the host, after all kernels called before.
     fn download(&self, from: Block, to: &mut [Self::T]);
+
+    /// The elements of a block, in host memory of their own.
+    fn read(&self, from: Block) -> Vec<Self::T> {
+        let mut values = vec![Self::T::ZERO; from.len()];
+        self.download(from, &mut values);
+        values
+    }
 
     // Elementwise.
 
@@ -215,7 +236,7 @@ pub trait Device: Sized + Send {
         &mut self,
         params: &Params<Self>,
         table: ParamId,
-        tokens: &[u32],
+        tokens: Indices,
         shape: (usize, usize),
         scale: f64,
         y: Block,
@@ -226,7 +247,7 @@ pub trait Device: Sized + Send {
         &mut self,
         grads: &mut Grads<Self>,
         table: ParamId,
-        tokens: &[u32],
+        tokens: Indices,
         shape: (usize, usize),
         scale: f64,
         dy: Block,
@@ -324,7 +345,7 @@ pub trait Device: Sized + Send {
     fn cross_entropy(
         &mut self,
         likelihood: Likelihood,
-        labels: &[i32],
+        labels: Indices,
         seq_len: usize,
         logits: Block,
         loss: Block,
@@ -344,14 +365,14 @@ pub trait Device: Sized + Send {
 
     /// For each sequence, how many labelled tokens the logits get right, how many there are, and 1 where that is all of
     /// them, else 0. The token of a row of logits is the first of the largest.
-    fn score(&mut self, labels: &[i32], seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block);
+    fn score(&mut self, labels: Indices, seq_len: usize, logits: Block, correct: Block, labelled: Block, exact: Block);
 
     /// The token of each row of logits: the first of the largest.
     fn predict(&self, logits: Block, tokens: &mut [u8]);
 
-    /// `target[b] ← σ(last step ? q_halt : max(q_halt, q_continue))`, from q `[sequences, 2]` of the step after
+    /// `target[b] ← σ(is_last[b] ≠ 0 ? q_halt : max(q_halt, q_continue))`, from q `[sequences, 2]` of the step after
     /// (specification, "Deep supervision", step 4).
-    fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block);
+    fn continue_target(&mut self, is_last: Indices, q: Block, target: Block);
 
     // Mixture of experts.
 

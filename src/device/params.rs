@@ -205,6 +205,13 @@ impl<D: Device> Grads<D> {
     }
 }
 
+impl<D: Device> Grads<D> {
+    /// The flat vector, in host memory of its own.
+    pub fn read(&self) -> Vec<D::T> {
+        D::read_buffer(&self.buffer)
+    }
+}
+
 impl<D: HostDevice> Grads<D> {
     /// The flat vector.
     pub fn values(&self) -> &[D::T] {

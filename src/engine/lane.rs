@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Group, Outcome, PuzzleTable, Slots, Weights};
-use crate::config::{Loss, TrainConfig};
-use crate::device::{Device, Grads, Likelihood, Real};
-use crate::model::{Model, Pass, RecursionOutput, States};
+use super::step::{self, Forward, Given, Losses};
+use super::{Group, Outcome, PuzzleTable, Weights};
+use crate::config::TrainConfig;
+use crate::device::{Device, Grads, Real, Store};
+use crate::model::{Model, Pass, States};
 use crate::tape::profile::Part;
-use crate::tape::{Memory, Tape, Var, ops};
+use crate::tape::{Memory, Tape, Var};
 
 /// One core's memory. Everything in it grows to its final size in the first step.
 pub struct Lane<D: Device> {
@@ -25,27 +26,6 @@ pub struct Lane<D: Device> {
 struct Scratch<T> {
     puzzle_rows: Vec<T>,
     numbers: Vec<T>,
-    is_last: Vec<bool>,
-}
-
-/// What a forward pass leaves on the tape.
-struct Forward {
-    /// With a puzzle table: its rows, `[sequences, ndim]`.
-    puzzle_rows: Option<Var>,
-    question: Var,
-    states: States,
-    /// `[sequences·seq_len, vocab]`.
-    logits: Var,
-    /// `[sequences, 2]`.
-    q: Var,
-    recursion: RecursionOutput,
-}
-
-/// The losses of a training step, `[sequences, 1]` each.
-struct Losses {
-    lm: Var,
-    halt: Var,
-    continues: Option<Var>,
 }
 
 impl<D: Device> Lane<D> {
@@ -53,7 +33,7 @@ impl<D: Device> Lane<D> {
     pub(crate) fn new(index: usize, node: usize) -> Self {
         let mut memory = Memory::<D>::default();
         memory.device.set_node(node);
-        let scratch = Scratch { puzzle_rows: Vec::new(), numbers: Vec::new(), is_last: Vec::new() };
+        let scratch = Scratch { puzzle_rows: Vec::new(), numbers: Vec::new() };
         Self { index, node, memory, sums: Vec::new(), scratch }
     }
 
@@ -78,8 +58,15 @@ impl<D: Device> Lane<D> {
         tape.lap(Part::Carry);
         let forward = forward(&mut tape, model, &self.scratch, group, &slots, Pass::Train);
         let Group { slots: examples, outcome, .. } = group;
-        let losses = losses(&mut tape, model, config, &mut self.scratch, &forward, examples, outcome, &slots);
-        backward(&mut tape, model, config, &forward, &losses, grads);
+        let seq_len = model.embedding.seq_len;
+        let labels = tape.indices(examples.labels[slots.start * seq_len..slots.end * seq_len].iter().copied());
+        let is_last = config.continue_loss.then(|| {
+            let steps = examples.steps[slots.clone()].iter();
+            tape.indices(steps.map(|steps| i32::from(steps + 1 >= config.halt_max_steps)))
+        });
+        let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
+        self.scratch.keep(&tape, model, &forward, &losses, outcome, &slots);
+        step::backward(&mut tape, model, config, &forward, &losses, grads);
         if let Some(rows) = &forward.puzzle_rows {
             let ndim = model.embedding.puzzle_ndim;
             tape.download_grad(rows, &mut outcome.puzzle_grads[slots.start * ndim..slots.end * ndim]);
@@ -122,9 +109,34 @@ impl<T: Real> Scratch<T> {
         &self.numbers
     }
 
-    /// The same, in f64.
-    fn download_to<D: Device<T = T>>(&mut self, tape: &Tape<'_, D>, var: &Var, to: &mut [f64]) {
-        to.iter_mut().zip(self.download(tape, var)).for_each(|(to, value)| *to = value.to_f64());
+    /// Puts what a training step says about each sequence into the outcome of `slots`.
+    fn keep<D: Device<T = T>>(
+        &mut self,
+        tape: &Tape<'_, D>,
+        model: &Model,
+        forward: &Forward,
+        losses: &Losses,
+        outcome: &mut Outcome<T>,
+        slots: &Range<usize>,
+    ) {
+        let score = &losses.score;
+        for (counts, var) in [(&mut outcome.correct, &score.correct), (&mut outcome.labelled, &score.labelled)] {
+            let numbers = self.download(tape, var);
+            counts[slots.clone()].iter_mut().zip(numbers).for_each(|(count, value)| *count = value.to_f64() as u32);
+        }
+        let mut put = |to: &mut [f64], var: &Var, share: f64| {
+            let numbers = self.download(tape, var);
+            to[slots.clone()].iter_mut().zip(numbers).for_each(|(to, value)| *to = value.to_f64() / share);
+        };
+        put(&mut outcome.lm_loss, &losses.lm, 1.0);
+        put(&mut outcome.halt_loss, &losses.halt, 1.0);
+        if let Some(continues) = &losses.continues {
+            put(&mut outcome.continue_target, &continues.target, 1.0);
+            put(&mut outcome.continue_loss, &continues.loss, 1.0);
+        }
+        if let Some(sum) = &forward.recursion.balance {
+            put(&mut outcome.balance_loss, sum, model.recorded_routers() as f64);
+        }
     }
 }
 
@@ -140,33 +152,34 @@ fn forward<D: Device>(
 ) -> Forward {
     let (seq_len, ndim) = (model.embedding.seq_len, model.embedding.puzzle_ndim);
     tape.set_recording(pass == Pass::Train);
-    let puzzle_rows = (ndim > 0).then(|| tape.leaf(slots.len(), ndim, &scratch.puzzle_rows));
     let tokens = &group.slots.inputs[slots.start * seq_len..slots.end * seq_len];
-    let question = model.embedding.forward(tape, tokens, puzzle_rows.as_ref());
-    let mut states = load_states(tape, model, group, slots);
+    let given = Given {
+        puzzle_rows: (ndim > 0).then(|| tape.leaf(slots.len(), ndim, &scratch.puzzle_rows)),
+        tokens: tape.indices(tokens.iter().map(|&token| token.into())),
+        states: load_states(tape, model, group, slots),
+    };
     tape.lap(Part::Carry);
-    let recursion = model.recur(tape, &question, &mut states, pass);
-    let (logits, q) = model.heads(tape, &states);
+    let forward = step::forward(tape, model, given, pass);
     let per_slot = model.len * model.hidden;
-    for (state, carried) in states.iter().zip(&mut group.states) {
+    for (state, carried) in forward.states.iter().zip(&mut group.states) {
         tape.download(state, &mut carried[slots.start * per_slot..slots.end * per_slot]);
     }
     let outcome = &mut group.outcome;
-    tape.download(&q, outcome.q[slots.clone()].as_flattened_mut());
+    tape.download(&forward.q, outcome.q[slots.clone()].as_flattened_mut());
     if !outcome.logits.is_empty() {
         let per_slot = seq_len * model.vocab_size();
-        tape.download(&logits, &mut outcome.logits[slots.start * per_slot..slots.end * per_slot]);
+        tape.download(&forward.logits, &mut outcome.logits[slots.start * per_slot..slots.end * per_slot]);
     }
-    outcome.calls[slots.clone()].fill(recursion.calls as u32);
+    outcome.calls[slots.clone()].fill(forward.recursion.calls as u32);
     tape.lap(Part::Carry);
-    Forward { puzzle_rows, question, states, logits, q, recursion }
+    forward
 }
 
 /// The states that the slots carry; the start vectors where they start anew.
 fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D::T>, slots: &Range<usize>) -> States {
     let (len, per_slot) = (model.len, model.len * model.hidden);
     let load = |(carried, &start): (&Vec<D::T>, _)| {
-        let state = tape.uninitialised(slots.len() * len, model.hidden);
+        let state = tape.uninitialised(slots.len() * len, model.hidden, Store::Activation);
         for (i, slot) in slots.clone().enumerate() {
             let (device, params, rows) = tape.rows_mut(&state, i * len..(i + 1) * len);
             match group.slots.halted[slot] {
@@ -177,82 +190,4 @@ fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D
         state
     };
     group.states.iter().zip(&model.starts).map(load).collect()
-}
-
-/// The losses of a supervision step (specification, "Loss"), and what is counted for the metrics.
-#[allow(clippy::too_many_arguments)]
-fn losses<D: Device>(
-    tape: &mut Tape<'_, D>,
-    model: &Model,
-    config: &TrainConfig,
-    scratch: &mut Scratch<D::T>,
-    forward: &Forward,
-    examples: &Slots,
-    outcome: &mut Outcome<D::T>,
-    slots: &Range<usize>,
-) -> Losses {
-    let seq_len = model.embedding.seq_len;
-    let labels = &examples.labels[slots.start * seq_len..slots.end * seq_len];
-    let score = ops::score(tape, &forward.logits, labels, seq_len);
-    for (counts, var) in [(&mut outcome.correct, &score.correct), (&mut outcome.labelled, &score.labelled)] {
-        let downloaded = scratch.download(tape, var);
-        counts[slots.clone()].iter_mut().zip(downloaded).for_each(|(count, value)| *count = value.to_f64() as u32);
-    }
-    tape.lap(Part::Metrics);
-    let likelihood = match config.loss {
-        Loss::StablemaxCrossEntropy => Likelihood::Stablemax,
-        Loss::SoftmaxCrossEntropy => Likelihood::Softmax { label_smoothing: config.label_smoothing },
-    };
-    let lm = ops::cross_entropy(tape, &forward.logits, labels, seq_len, likelihood);
-    scratch.download_to(tape, &lm, &mut outcome.lm_loss[slots.clone()]);
-    let halt = ops::bce_with_logits(tape, &forward.q, 0, &score.exact);
-    scratch.download_to(tape, &halt, &mut outcome.halt_loss[slots.clone()]);
-    let continues = config.continue_loss.then(|| {
-        scratch.is_last.clear();
-        scratch.is_last.extend(examples.steps[slots.clone()].iter().map(|steps| steps + 1 >= config.halt_max_steps));
-        let target = continue_target(tape, model, forward, &scratch.is_last);
-        let loss = ops::bce_with_logits(tape, &forward.q, 1, &target);
-        scratch.download_to(tape, &target, &mut outcome.continue_target[slots.clone()]);
-        scratch.download_to(tape, &loss, &mut outcome.continue_loss[slots.clone()]);
-        loss
-    });
-    if let Some(sum) = &forward.recursion.balance {
-        let mean = &mut outcome.balance_loss[slots.clone()];
-        scratch.download_to(tape, sum, mean);
-        mean.iter_mut().for_each(|loss| *loss /= model.recorded_routers() as f64);
-    }
-    Losses { lm, halt, continues }
-}
-
-/// Gradients of total/batch, `total = lm + w (halt + continue) + w_balance · balance`.
-fn backward<D: Device>(
-    tape: &mut Tape<'_, D>,
-    model: &Model,
-    config: &TrainConfig,
-    forward: &Forward,
-    losses: &Losses,
-    grads: &mut Grads<D>,
-) {
-    let seed = |weight: f64| D::T::from_f64(weight / config.batch_size as f64);
-    let mut seeds: arrayvec::ArrayVec<(&Var, D::T), 4> = arrayvec::ArrayVec::new();
-    seeds.push((&losses.lm, seed(1.0)));
-    seeds.push((&losses.halt, seed(config.halt_loss_weight)));
-    seeds.extend(losses.continues.iter().map(|loss| (loss, seed(config.halt_loss_weight))));
-    let routers = model.recorded_routers().max(1) as f64;
-    seeds.extend(forward.recursion.balance.iter().map(|loss| (loss, seed(config.balance_loss_weight / routers))));
-    tape.backward_from(&seeds, grads);
-}
-
-/// A further, undifferentiated pass from the new states gives the continue targets (specification, "Deep supervision", step 4).
-fn continue_target<D: Device>(tape: &mut Tape<'_, D>, model: &Model, forward: &Forward, is_last: &[bool]) -> Var {
-    tape.set_recording(false);
-    let mut next: States = forward.states.iter().map(|state| ops::add(tape, &[state])).collect();
-    model.recur(tape, &forward.question, &mut next, Pass::Infer);
-    let (logits, q) = model.heads(tape, &next);
-    let target = ops::continue_target(tape, &q, is_last);
-    for var in next.into_iter().chain([logits, q]) {
-        tape.release(var);
-    }
-    tape.set_recording(true);
-    target
 }

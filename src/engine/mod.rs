@@ -14,6 +14,7 @@ mod optimizer;
 mod peers;
 mod precision;
 pub mod puzzle_table;
+mod step;
 mod tree;
 mod weights;
 

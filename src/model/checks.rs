@@ -2,14 +2,14 @@
 
 use super::{Mlp, Model, Pass, States, initialize};
 use crate::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
-use crate::device::{HostDevice, Likelihood, Params, Precision};
+use crate::device::{Device, Likelihood, Params, Precision};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::ops::{self, Entry};
 use crate::tape::{Memory, Tape, Var};
 
 /// The compositions, for the gradient check.
-pub fn catalogue<D: HostDevice<T = f64>>() -> Vec<Entry<D>> {
+pub fn catalogue<D: Device<T = f64>>() -> Vec<Entry<D>> {
     let entry = |name, samples| Entry { name, terms: &[], samples };
     vec![
         entry("block", block),
@@ -32,7 +32,7 @@ const VARIANTS: [(&str, Mixing, Positions); 4] = [
 ];
 
 /// A model of random small size, its weights, and a number of sequences.
-fn small<D: HostDevice<T = f64>>(
+fn small<D: Device<T = f64>>(
     rng: &mut Rng,
     arch: Arch,
     mixing: Mixing,
@@ -42,7 +42,7 @@ fn small<D: HostDevice<T = f64>>(
 }
 
 /// The same with settings changed.
-fn small_with<D: HostDevice<T = f64>>(
+fn small_with<D: Device<T = f64>>(
     rng: &mut Rng,
     arch: Arch,
     mixing: Mixing,
@@ -101,7 +101,7 @@ fn small_with<D: HostDevice<T = f64>>(
     (model, params, sequences)
 }
 
-fn block<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn block<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     VARIANTS
         .map(|(label, mixing, positions)| {
             let (model, params, sequences) = small(rng, Arch::Trm, mixing, positions);
@@ -117,7 +117,7 @@ fn block<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// The last cycle of the recursion as a function of the states it starts from, the question and the weights.
-fn last_cycle<D: HostDevice<T = f64>>(
+fn last_cycle<D: Device<T = f64>>(
     model: &Model,
     tape: &mut Tape<'_, D>,
     question: &Var,
@@ -129,7 +129,7 @@ fn last_cycle<D: HostDevice<T = f64>>(
     last.recur(tape, question, states, Pass::Train).balance
 }
 
-fn full_cycle<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn full_cycle<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [
         ("trm, mlp_t", Arch::Trm, Mixing::MlpT),
         ("trm, attention", Arch::Trm, Mixing::Attention),
@@ -147,7 +147,7 @@ fn full_cycle<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// The recorded calls of a model as a function of the states they start from, the question and the weights.
-fn recorded_calls<D: HostDevice<T = f64>>(
+fn recorded_calls<D: Device<T = f64>>(
     rng: &mut Rng,
     label: &'static str,
     problem: (Model, Params<D>, usize),
@@ -166,7 +166,7 @@ fn recorded_calls<D: HostDevice<T = f64>>(
 }
 
 /// A block with a mixture, and a cycle of calls with the load-balancing loss of all its routers.
-fn experts<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn experts<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("top 1 of 3", 3, 1), ("top 2 of 3", 3, 2), ("all of 2", 2, 2)]
         .map(|(label, experts, experts_per_token)| {
             let set =
@@ -179,19 +179,20 @@ fn experts<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// From the tokens through one matrix to the states, and through the same matrix to the logits.
-fn tied_embeddings<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn tied_embeddings<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let set = |m: &mut ModelConfig| m.tied_embeddings = true;
     let (model, params, sequences) = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
     assert_eq!(model.heads.lm, model.embedding.tokens);
     let seq_len = model.embedding.seq_len;
     let vocab = model.vocab_size();
-    let tokens: Vec<u8> = (0..sequences * seq_len).map(|_| rng.below(vocab) as u8).collect();
+    let tokens: Vec<i32> = (0..sequences * seq_len).map(|_| rng.below(vocab) as i32).collect();
     let mut sample = Sample::new("");
     sample.model(&params);
     sample.input(rng, sequences, model.embedding.puzzle_ndim.max(1));
     let with_table = model.embedding.puzzle_ndim > 0;
     vec![sample.run(move |tape, inputs| {
-        let question = model.embedding.forward(tape, &tokens, with_table.then_some(&inputs[0]));
+        let tokens = tape.indices(tokens.iter().copied());
+        let question = model.embedding.forward(tape, tokens, with_table.then_some(&inputs[0]));
         let rows = sequences * model.len;
         let mut states: States = model.starts.iter().map(|_| tape.zeros(rows, model.hidden)).collect();
         last_cycle(&model, tape, &question, &mut states);
@@ -201,7 +202,7 @@ fn tied_embeddings<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// The recorded calls that follow a fixed point: gradient through them, none through the iteration.
-fn after_a_fixed_point<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn after_a_fixed_point<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("plain", FixedPoint::Plain, Gradient::FullCycle), ("anderson", FixedPoint::Anderson, Gradient::OneStep)]
         .map(|(label, fixed_point, gradient)| {
             let set = |m: &mut ModelConfig| {
@@ -218,7 +219,7 @@ fn after_a_fixed_point<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> 
             let x = tape.constant(rows, model.hidden, &question);
             let mut states: States = model.starts.iter().map(|_| tape.zeros(rows, model.hidden)).collect();
             model.recur(&mut tape, &x, &mut states, Pass::Infer);
-            let settled: Vec<Vec<f64>> = states.iter().map(|state| tape.value(state).to_vec()).collect();
+            let settled: Vec<Vec<f64>> = states.iter().map(|state| tape.read(state)).collect();
             let mut sample = Sample::new(label);
             sample.model(&params);
             sample.input(rng, rows, model.hidden);
@@ -232,7 +233,7 @@ fn after_a_fixed_point<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> 
 }
 
 /// Gradient through the last k calls, from less than a cycle to more than one.
-fn last_k<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn last_k<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     [("k = 1", 1), ("k = 2", 2), ("k = 5", 5)]
         .map(|(label, k)| {
             let set = |m: &mut ModelConfig| (m.gradient, m.last_k) = (Gradient::LastK, k);
@@ -249,7 +250,7 @@ fn own(m: &mut ModelConfig, recursion: &str) {
 }
 
 /// Three states, two networks of different depth.
-fn own_recursion<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn own_recursion<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let set = |m: &mut ModelConfig| own(m, include_str!("../../data/recursions/slow-memory.toml"));
     let problem = small_with(rng, Arch::Trm, Mixing::MlpT, Positions::None, set);
     assert_eq!((problem.0.nets.len(), problem.0.schedule.recorded()), (2, 4));
@@ -265,7 +266,7 @@ const MARKED: &str = r#"
 "#;
 
 /// Recorded calls with detached ones between them, whose results a difference must not move.
-fn marked<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn marked<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let set = |m: &mut ModelConfig| {
         own(m, MARKED);
         m.gradient = Gradient::Marked;
@@ -285,7 +286,7 @@ fn marked<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// What each detached call results in; of `given`, the first is x, the others are the states.
-fn detached_results<D: HostDevice<T = f64>>(model: &Model, params: &Params<D>, given: &[&[f64]]) -> Vec<Vec<f64>> {
+fn detached_results<D: Device<T = f64>>(model: &Model, params: &Params<D>, given: &[&[f64]]) -> Vec<Vec<f64>> {
     let mut memory = Memory::default();
     let mut tape = Tape::new(&mut memory, params);
     tape.set_recording(false);
@@ -296,14 +297,14 @@ fn detached_results<D: HostDevice<T = f64>>(model: &Model, params: &Params<D>, g
     for call in &model.schedule.calls {
         model.call(&mut tape, call, &question, &mut states);
         if !call.recorded {
-            results.push(tape.value(&states[call.target.index()]).to_vec());
+            results.push(tape.read(&states[call.target.index()]));
         }
     }
     results
 }
 
 /// The recursion with its detached calls replaced by their results.
-fn with_constants<D: HostDevice<T = f64>>(
+fn with_constants<D: Device<T = f64>>(
     model: &Model,
     tape: &mut Tape<'_, D>,
     question: &Var,
@@ -322,7 +323,7 @@ fn with_constants<D: HostDevice<T = f64>>(
     }
 }
 
-fn supervision_step<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+fn supervision_step<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
     let likelihoods = [("stablemax", Likelihood::Stablemax), ("softmax", Likelihood::Softmax { label_smoothing: 0.1 })];
     let mut samples = Vec::new();
     for (name, likelihood) in likelihoods {
@@ -340,7 +341,7 @@ fn supervision_step<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
 }
 
 /// Embedding, last cycle from constant states, heads and losses; and the smallest magnitude among the logits.
-fn supervised<D: HostDevice<T = f64>>(
+fn supervised<D: Device<T = f64>>(
     rng: &mut Rng,
     label: &'static str,
     mixing: Mixing,
@@ -352,7 +353,7 @@ fn supervised<D: HostDevice<T = f64>>(
     let vocab = model.layout.tensors()[model.heads.lm.index()].rows;
     let mut draw = |n: usize| (0..n).map(|_| rng.normal()).collect::<Vec<f64>>();
     let starts = [draw(sequences * len * hidden), draw(sequences * len * hidden)];
-    let tokens: Vec<u8> = (0..sequences * seq_len).map(|_| rng.below(vocab) as u8).collect();
+    let tokens: Vec<i32> = (0..sequences * seq_len).map(|_| rng.below(vocab) as i32).collect();
     let labels: Vec<i32> = (0..sequences * seq_len).map(|_| rng.below(vocab) as i32).collect();
     let targets: Vec<f64> = (0..sequences).map(|_| rng.below(2) as f64).collect();
 
@@ -363,7 +364,8 @@ fn supervised<D: HostDevice<T = f64>>(
     }
     let rows = sample.input_values(0).map(<[f64]>::to_vec);
     let forward = move |tape: &mut Tape<'_, D>, rows: Option<&Var>| {
-        let question = model.embedding.forward(tape, &tokens, rows);
+        let tokens = tape.indices(tokens.iter().copied());
+        let question = model.embedding.forward(tape, tokens, rows);
         let mut states: States = starts.iter().map(|state| tape.constant(sequences * len, hidden, state)).collect();
         last_cycle(&model, tape, &question, &mut states);
         model.heads(tape, &states)
@@ -373,13 +375,14 @@ fn supervised<D: HostDevice<T = f64>>(
     let mut tape = Tape::new(&mut memory, &params);
     let rows = rows.map(|values| tape.leaf(sequences, values.len() / sequences, &values));
     let (logits, _) = forward(&mut tape, rows.as_ref());
-    let nearest = tape.value(&logits).iter().fold(f64::INFINITY, |least, a| least.min(a.abs()));
+    let nearest = tape.read(&logits).iter().fold(f64::INFINITY, |least, a| least.min(a.abs()));
 
     let sample = sample.run(move |tape, inputs| {
         let (logits, q) = forward(tape, inputs.first());
         let target = tape.constant(sequences, 1, &targets);
+        let labels = tape.indices(labels.iter().copied());
         vec![
-            ops::cross_entropy(tape, &logits, &labels, seq_len, likelihood),
+            ops::cross_entropy(tape, &logits, labels, seq_len, likelihood),
             ops::bce_with_logits(tape, &q, 0, &target),
             ops::bce_with_logits(tape, &q, 1, &target),
         ]

@@ -1,7 +1,7 @@
 //! Input embedding: prefix, tokens, learned positions, all in units of √D (specification, "Input embedding").
 
 use crate::config::{ModelConfig, Positions, TaskConfig};
-use crate::device::{Device, Layout, ParamId, Usage};
+use crate::device::{Device, Indices, Layout, ParamId, Usage};
 use crate::tape::{Tape, Var, ops};
 
 /// The embedding's tensors and sizes.
@@ -56,7 +56,7 @@ impl Embedding {
 
     /// x `[sequences·len, hidden]` from `tokens` `[sequences, seq_len]` and, with a puzzle table, its rows
     /// `[sequences, ndim]`.
-    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, tokens: &[u8], puzzle_rows: Option<&Var>) -> Var {
+    pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, tokens: Indices, puzzle_rows: Option<&Var>) -> Var {
         let mut scale = (self.hidden as f64).sqrt();
         if self.positions.is_some() {
             scale *= std::f64::consts::FRAC_1_SQRT_2;

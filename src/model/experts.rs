@@ -23,7 +23,7 @@ impl Experts {
     /// loss of the tape.
     pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: &Var, len: usize) -> Var {
         let (rows, width) = tape.shape(h);
-        let logits = ops::linear(tape, h, self.router, None);
+        let logits = ops::linear_exact(tape, h, self.router, None);
         let (gates, routing) = ops::route(tape, &logits, self.per_token);
         if tape.needs_grad(&logits) {
             let loss = ops::load_balance(tape, &logits, routing, len, 1.0);

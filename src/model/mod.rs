@@ -106,10 +106,10 @@ impl Model {
         let y = &states[self.schedule.answer.index()];
         let prefix = self.embedding.prefix;
         let tokens = ops::select_positions(tape, y, self.len, prefix, self.len - prefix);
-        let logits = ops::linear(tape, &tokens, self.heads.lm, None);
+        let logits = ops::linear_exact(tape, &tokens, self.heads.lm, None);
         tape.release(tokens);
         let first = ops::select_positions(tape, y, self.len, 0, 1);
-        let q = ops::linear(tape, &first, self.heads.q_weight, Some(self.heads.q_bias));
+        let q = ops::linear_exact(tape, &first, self.heads.q_weight, Some(self.heads.q_bias));
         tape.release(first);
         (logits, q)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::ops::Entry;
 use super::{Memory, Tape, Var};
 use crate::device::reference::fault;
-use crate::device::{Grads, HostDevice, Layout, ParamId, Params, Usage};
+use crate::device::{Device, Grads, Layout, ParamId, Params, Usage};
 use crate::rng::Rng;
 
 /// The bound every check must keep.
@@ -28,7 +28,7 @@ const COORDINATES: usize = 24;
 type Function<D> = dyn Fn(&mut Tape<'_, D>, Vec<Var>) -> Vec<Var>;
 
 /// A random small problem: inputs, weights, and the function of them whose gradient is checked.
-pub struct Sample<D: HostDevice<T = f64>> {
+pub struct Sample<D: Device<T = f64>> {
     /// What is special about it, for the table; may be empty.
     pub label: &'static str,
     layout: Layout,
@@ -37,7 +37,7 @@ pub struct Sample<D: HostDevice<T = f64>> {
     function: Box<Function<D>>,
 }
 
-impl<D: HostDevice<T = f64>> Sample<D> {
+impl<D: Device<T = f64>> Sample<D> {
     /// A problem without inputs, weights or function yet.
     pub fn new(label: &'static str) -> Self {
         Self {
@@ -101,33 +101,36 @@ impl<D: HostDevice<T = f64>> Sample<D> {
 
     /// Runs the function; `seed_of(output)` weights its outputs. Returns the scalar, and the gradients of inputs and
     /// weights if wanted.
-    fn evaluate(&self, memory: &mut Memory<D>, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng, grad: bool) -> Evaluation<D> {
+    fn evaluate(&self, memory: &mut Memory<D>, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng, grad: bool) -> Evaluation {
         let params = self.params();
         let mut tape = Tape::new(memory, &params);
         let leaves: Vec<Var> = self.inputs.iter().map(|(r, c, values)| tape.leaf(*r, *c, values)).collect();
         let slots: Vec<_> = leaves.iter().map(|leaf| leaf.0).collect();
         let outputs = (self.function)(&mut tape, leaves);
         if seeds.is_empty() {
-            seeds.extend(outputs.iter().map(|out| tape.value(out).iter().map(|_| rng.normal()).collect::<Vec<_>>()));
+            seeds.extend(outputs.iter().map(|out| {
+                let (rows, cols) = tape.shape(out);
+                (0..rows * cols).map(|_| rng.normal()).collect::<Vec<_>>()
+            }));
         }
-        let value = outputs.iter().zip(&*seeds).map(|(out, seed)| dot(tape.value(out), seed)).sum();
-        let mut grads = Grads::new(params.layout().clone());
-        let mut input_grads = Vec::new();
+        let value = outputs.iter().zip(&*seeds).map(|(out, seed)| dot(&tape.read(out), seed)).sum();
+        let (mut weight_grads, mut input_grads) = (Vec::new(), Vec::new());
         if grad {
+            let mut grads = Grads::new(params.layout().clone());
             let pairs: Vec<(&Var, &[f64])> = outputs.iter().zip(&*seeds).map(|(o, s)| (o, s.as_slice())).collect();
             fault::in_backward(|| tape.backward(&pairs, &mut grads));
-            for (slot, (_, _, values)) in slots.into_iter().zip(&self.inputs) {
-                input_grads.push(tape.grad(&Var(slot)).map_or(vec![0.0; values.len()], <[f64]>::to_vec));
-            }
+            input_grads.extend(slots.into_iter().map(|slot| tape.read_grad(&Var(slot))));
+            let grads = grads.read();
+            weight_grads.extend(self.layout.tensors().iter().map(|tensor| grads[tensor.range()].to_vec()));
         }
-        Evaluation { value, grads, input_grads }
+        Evaluation { value, weight_grads, input_grads }
     }
 
     /// The gradients of all inputs, then of all weights, where the outputs' gradients are `seeds`; without any yet, they
     /// are drawn at random.
     pub fn gradients(&self, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng) -> Vec<Vec<f64>> {
-        let Evaluation { mut input_grads, grads, .. } = self.evaluate(&mut Memory::default(), seeds, rng, true);
-        input_grads.extend(self.layout.tensors().iter().map(|tensor| grads.values()[tensor.range()].to_vec()));
+        let Evaluation { mut input_grads, weight_grads, .. } = self.evaluate(&mut Memory::default(), seeds, rng, true);
+        input_grads.extend(weight_grads);
         input_grads
     }
 
@@ -147,7 +150,7 @@ impl<D: HostDevice<T = f64>> Sample<D> {
         for index in 0..n_tensors {
             let gradient: Vec<f64> = match index.checked_sub(self.inputs.len()) {
                 None => analytic.input_grads[index].clone(),
-                Some(weight) => analytic.grads.values()[self.layout.tensors()[weight].range()].to_vec(),
+                Some(weight) => analytic.weight_grads[weight].clone(),
             };
             let mut coordinates = rng.permutation(gradient.len());
             coordinates.truncate(COORDINATES);
@@ -199,9 +202,9 @@ fn derivative(mut f: impl FnMut(f64) -> f64) -> f64 {
     best
 }
 
-struct Evaluation<D: HostDevice<T = f64>> {
+struct Evaluation {
     value: f64,
-    grads: Grads<D>,
+    weight_grads: Vec<Vec<f64>>,
     input_grads: Vec<Vec<f64>>,
 }
 
@@ -224,7 +227,7 @@ impl Outcome {
 }
 
 /// Checks `rounds` fresh problems of every variant of an entry.
-pub fn check<D: HostDevice<T = f64>>(entry: &Entry<D>, rng: &mut Rng, rounds: usize) -> Vec<Outcome> {
+pub fn check<D: Device<T = f64>>(entry: &Entry<D>, rng: &mut Rng, rounds: usize) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for _ in 0..rounds {
         for sample in (entry.samples)(rng) {
@@ -251,7 +254,7 @@ mod tests {
     use super::*;
     use crate::device::Reference;
 
-    fn worst<D: HostDevice<T = f64>>(entry: &Entry<D>, seed: u64, rounds: usize) -> f64 {
+    fn worst<D: Device<T = f64>>(entry: &Entry<D>, seed: u64, rounds: usize) -> f64 {
         let outcomes = check(entry, &mut Rng::new(seed), rounds);
         outcomes.iter().map(|o| o.worst_error).fold(0.0, f64::max)
     }

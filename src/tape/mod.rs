@@ -33,7 +33,7 @@ pub mod profile;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::device::{Block, Device, Grads, HostDevice, Params, Real};
+use crate::device::{Block, Device, Grads, HostDevice, Indices, Params, Real, Store};
 use ops::Op;
 use profile::{Part, Phase, Stopwatch};
 
@@ -43,7 +43,7 @@ pub struct Memory<D: Device> {
     pub device: D,
     slots: Vec<Slot>,
     nodes: Vec<Op>,
-    /// Tokens, and rows of experts, that operations refer to.
+    /// Rows of experts that operations refer to.
     indices: Vec<u32>,
     /// Operations from outside that have been recorded.
     customs: Vec<Arc<dyn ops::CustomOperation<D>>>,
@@ -66,6 +66,8 @@ pub(crate) struct SlotId(u32);
 struct Slot {
     rows: usize,
     cols: usize,
+    /// How value and gradient are kept.
+    store: Store,
     value: Option<Block>,
     grad: Option<Block>,
     /// The value depends on something that is differentiated.
@@ -91,7 +93,7 @@ pub struct Tape<'a, D: Device> {
 impl<'a, D: Device> Tape<'a, D> {
     /// An empty, recording tape; whatever an earlier tape left in `memory` is gone.
     pub fn new(memory: &'a mut Memory<D>, params: &'a Params<D>) -> Self {
-        memory.device.reset();
+        memory.device.reset(params.precision());
         memory.slots.clear();
         memory.nodes.clear();
         memory.indices.clear();
@@ -138,24 +140,29 @@ impl<'a, D: Device> Tape<'a, D> {
         self.memory.nodes.len()
     }
 
+    /// Integers for operations: tokens, labels, flags.
+    pub fn indices(&mut self, values: impl Iterator<Item = i32>) -> Indices {
+        self.memory.device.put(values)
+    }
+
     /// A constant `[rows, cols]`.
     pub fn constant(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         assert_eq!(values.len(), rows * cols, "constant of {rows}×{cols}");
-        let (id, block) = self.new_value(rows, cols);
+        let (id, block) = self.new_value(rows, cols, Store::Exact);
         self.memory.device.upload(values, block);
         Var(id)
     }
 
     /// A constant `[rows, cols]` of zeros.
     pub fn zeros(&mut self, rows: usize, cols: usize) -> Var {
-        let (id, block) = self.new_value(rows, cols);
+        let (id, block) = self.new_value(rows, cols, Store::Activation);
         self.memory.device.fill(block, D::T::ZERO);
         Var(id)
     }
 
     /// A constant `[rows, cols]` with arbitrary contents, to be written piece by piece.
-    pub(crate) fn uninitialised(&mut self, rows: usize, cols: usize) -> Var {
-        Var(self.new_slot(rows, cols))
+    pub(crate) fn uninitialised(&mut self, rows: usize, cols: usize, store: Store) -> Var {
+        Var(self.new_slot(rows, cols, store))
     }
 
     /// The device, and the elements of a constant's rows, for writing from outside of the operations.
@@ -186,6 +193,27 @@ impl<'a, D: Device> Tape<'a, D> {
     pub fn shape(&self, var: &Var) -> (usize, usize) {
         let slot = self.slot(var.0);
         (slot.rows, slot.cols)
+    }
+
+    /// The value, row-major, in memory of its own.
+    pub fn read(&self, var: &Var) -> Vec<D::T> {
+        let (rows, cols) = self.shape(var);
+        let mut values = vec![D::T::ZERO; rows * cols];
+        self.download(var, &mut values);
+        values
+    }
+
+    /// The gradient of a leaf after [`Tape::backward`], in memory of its own; zeros when nothing depended on it.
+    pub fn read_grad(&self, var: &Var) -> Vec<D::T> {
+        let (rows, cols) = self.shape(var);
+        let mut values = vec![D::T::ZERO; rows * cols];
+        self.download_grad(var, &mut values);
+        values
+    }
+
+    /// How a value is kept.
+    fn store(&self, var: &Var) -> Store {
+        self.slot(var.0).store
     }
 
     /// Copies a value, row-major, to the host.
@@ -286,15 +314,15 @@ impl<'a, D: Device> Tape<'a, D> {
     }
 
     /// A new slot with memory of arbitrary contents.
-    fn new_slot(&mut self, rows: usize, cols: usize) -> SlotId {
-        let value = Some(self.memory.device.alloc(rows * cols));
-        self.memory.slots.push(Slot { rows, cols, value, grad: None, needs_grad: false, saved: false });
+    fn new_slot(&mut self, rows: usize, cols: usize, store: Store) -> SlotId {
+        let value = Some(self.memory.device.alloc(rows * cols, store));
+        self.memory.slots.push(Slot { rows, cols, store, value, grad: None, needs_grad: false, saved: false });
         SlotId(self.memory.slots.len() as u32 - 1)
     }
 
     /// A new slot, and its memory.
-    fn new_value(&mut self, rows: usize, cols: usize) -> (SlotId, Block) {
-        let id = self.new_slot(rows, cols);
+    fn new_value(&mut self, rows: usize, cols: usize, store: Store) -> (SlotId, Block) {
+        let id = self.new_slot(rows, cols, store);
         (id, self.value_block(id))
     }
 
@@ -353,13 +381,6 @@ impl<'a, D: Device> Tape<'a, D> {
         if let Some(watch) = &mut self.memory.stopwatch {
             watch.lap(part, 0.0);
         }
-    }
-
-    /// Keeps tokens or rows until the tape ends; returns where they start.
-    fn keep_indices(&mut self, indices: impl IntoIterator<Item = u32>) -> usize {
-        let start = self.memory.indices.len();
-        self.memory.indices.extend(indices);
-        start
     }
 }
 
@@ -420,7 +441,7 @@ impl<D: Device> Backward<'_, D> {
             return None;
         }
         let is_new = slot.grad.is_none();
-        let block = *slot.grad.get_or_insert_with(|| self.memory.device.alloc(slot.rows * slot.cols));
+        let block = *slot.grad.get_or_insert_with(|| self.memory.device.alloc(slot.rows * slot.cols, slot.store));
         Some(GradIn { block, is_new })
     }
 

@@ -4,7 +4,7 @@
 //! The n + 1 recorded calls of a recursion share their weights. One product for each weight reads and writes the gradient
 //! (28 MB of the published model) once instead of n + 1 times.
 
-use super::{Block, Cpu, Grads, ParamId, Params, Real};
+use super::{Block, Cpu, Grads, ParamId, Params, Real, Store};
 use crate::simd::{self, DeferredGrad};
 
 /// Deferred rows of one weight that fill a product; deferring more would take much memory.
@@ -61,7 +61,7 @@ impl<T: Real> Cpu<T> {
         } else {
             simd::deferred_len::<T>(precision, shape, rows)
         };
-        Use { weight, rows, operands: [left, right].map(|len| super::Device::alloc(self, len)) }
+        Use { weight, rows, operands: [left, right].map(|len| super::Device::alloc(self, len, Store::Activation)) }
     }
 
     /// Has a use, whose operands have been filled, added to the weight's gradient, sooner or later.

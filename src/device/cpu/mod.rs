@@ -13,8 +13,8 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Runs, Space, SwiGlu,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, NormEpilogue,
+    Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -92,8 +92,8 @@ impl<T: Real> Device for Cpu<T> {
         self.memory.size_bytes() + self.deferred.size_bytes()
     }
 
-    fn reset(&mut self) {
-        self.memory.space.reset();
+    fn reset(&mut self, _: Precision) {
+        self.memory.reset();
         self.deferred.clear();
     }
 
@@ -144,13 +144,14 @@ impl<T: Real> Device for Cpu<T> {
         &mut self,
         grads: &mut Grads<Self>,
         table: ParamId,
-        tokens: &[u32],
+        tokens: Indices,
         (seq_len, prefix): (usize, usize),
         scale: f64,
         dy: Block,
     ) {
         let width = grads.layout().tensors()[table.index()].cols;
         let d_table = grads.get_mut(table);
+        let tokens = self.memory.indices(tokens);
         let sequences = self.memory.get(dy).chunks_exact((prefix + seq_len) * width);
         for (dy, tokens) in sequences.zip(tokens.chunks_exact(seq_len)) {
             for (dy, &token) in dy[prefix * width..].chunks_exact(width).zip(tokens) {
@@ -292,7 +293,7 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block) {
-        let mean = self.alloc(width);
+        let mean = self.alloc(width, Store::Exact);
         let ([y, inv_rms], [d, mean_values]) = self.memory.split([y, inv_rms], [d, mean]);
         match over {
             Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d),

@@ -128,10 +128,10 @@ pub fn argmax<T: PartialOrd>(row: &[T]) -> usize {
     best
 }
 
-/// `σ(last ? q_halt : max(q_halt, q_continue))`.
-pub(crate) fn continue_target<T: Real>(is_last: &[bool], q: &[T], target: &mut [T]) {
+/// `σ(is_last ≠ 0 ? q_halt : max(q_halt, q_continue))`.
+pub(crate) fn continue_target<T: Real>(is_last: &[i32], q: &[T], target: &mut [T]) {
     for ((target, q), &is_last) in target.iter_mut().zip(q.chunks_exact(2)).zip(is_last) {
-        let value = if is_last { q[0] } else { q[0].maximum(q[1]) };
+        let value = if is_last != 0 { q[0] } else { q[0].maximum(q[1]) };
         *target = T::from_f64(sigmoid(value.to_f64()));
     }
 }

@@ -24,8 +24,8 @@ pub use weight::Unpacked;
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, NormEpilogue,
+    Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};
@@ -111,6 +111,10 @@ impl<T: Multiply> Device for Reference<T> {
         self.memory.size_bytes()
     }
 
+    fn reset(&mut self, _: Precision) {
+        self.memory.reset();
+    }
+
     fn copy(&mut self, from: Block, to: Block) {
         let ([from], [to]) = self.memory.split([from], [to]);
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = term!("copy", from));
@@ -162,13 +166,14 @@ impl<T: Multiply> Device for Reference<T> {
         &mut self,
         grads: &mut Grads<Self>,
         table: ParamId,
-        tokens: &[u32],
+        tokens: Indices,
         (seq_len, prefix): (usize, usize),
         scale: f64,
         dy: Block,
     ) {
         let width = grads.layout().tensors()[table.index()].cols;
         let (d_table, scale) = (grads.get_mut(table), T::from_f64(scale));
+        let tokens = self.memory.indices(tokens);
         let sequences = self.memory.get(dy).chunks_exact((prefix + seq_len) * width);
         for (dy, tokens) in sequences.zip(tokens.chunks_exact(seq_len)) {
             for (dy, &token) in dy[prefix * width..].chunks_exact(width).zip(tokens) {

@@ -13,12 +13,24 @@ macro_rules! plain_methods {
             buffer.fill(T::ZERO);
         }
 
+        fn read_buffer(buffer: &Vec<T>) -> Vec<T> {
+            buffer.clone()
+        }
+
+        fn write_buffer(buffer: &mut Vec<T>, values: &[T]) {
+            buffer.copy_from_slice(values);
+        }
+
         fn space(&mut self) -> &mut Space {
             &mut self.memory.space
         }
 
         fn reserve(&mut self) {
             self.memory.reserve();
+        }
+
+        fn put(&mut self, values: impl Iterator<Item = i32>) -> Indices {
+            self.memory.put(values)
         }
 
         fn upload(&mut self, from: &[T], to: Block) {
@@ -48,31 +60,26 @@ macro_rules! plain_methods {
             &mut self,
             params: &Params<Self>,
             table: ParamId,
-            tokens: &[u32],
+            tokens: Indices,
             shape: (usize, usize),
             scale: f64,
             y: Block,
         ) {
-            $crate::device::reference::tables::embed(
-                params.get(table),
-                params.shape(table).1,
-                tokens,
-                shape,
-                scale,
-                self.memory.get_mut(y),
-            );
+            let (tokens, [], [y]) = self.memory.split_with(tokens, [], [y]);
+            let (table, width) = (params.get(table), params.shape(table).1);
+            $crate::device::reference::tables::embed(table, width, tokens, shape, scale, y);
         }
 
         fn cross_entropy(
             &mut self,
             likelihood: Likelihood,
-            labels: &[i32],
+            labels: Indices,
             seq_len: usize,
             logits: Block,
             loss: Block,
             unit_grad: Block,
         ) {
-            let ([logits], [loss, unit_grad]) = self.memory.split([logits], [loss, unit_grad]);
+            let (labels, [logits], [loss, unit_grad]) = self.memory.split_with(labels, [logits], [loss, unit_grad]);
             $crate::device::reference::losses::cross_entropy(likelihood, labels, seq_len, logits, loss, unit_grad);
         }
 
@@ -93,14 +100,15 @@ macro_rules! plain_methods {
 
         fn score(
             &mut self,
-            labels: &[i32],
+            labels: Indices,
             seq_len: usize,
             logits: Block,
             correct: Block,
             labelled: Block,
             exact: Block,
         ) {
-            let ([logits], [correct, labelled, exact]) = self.memory.split([logits], [correct, labelled, exact]);
+            let (labels, [logits], [correct, labelled, exact]) =
+                self.memory.split_with(labels, [logits], [correct, labelled, exact]);
             $crate::device::reference::losses::score(labels, seq_len, logits, [correct, labelled, exact]);
         }
 
@@ -108,8 +116,8 @@ macro_rules! plain_methods {
             $crate::device::reference::losses::predict(self.memory.get(logits), tokens);
         }
 
-        fn continue_target(&mut self, is_last: &[bool], q: Block, target: Block) {
-            let ([q], [target]) = self.memory.split([q], [target]);
+        fn continue_target(&mut self, is_last: Indices, q: Block, target: Block) {
+            let (is_last, [q], [target]) = self.memory.split_with(is_last, [q], [target]);
             $crate::device::reference::losses::continue_target(is_last, q, target);
         }
 

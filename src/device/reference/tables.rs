@@ -28,7 +28,7 @@ pub(crate) fn broadcast<T: Real>(vector: &[T], y: &mut [T]) {
 pub(crate) fn embed<T: Real>(
     table: &[T],
     width: usize,
-    tokens: &[u32],
+    tokens: &[i32],
     (seq_len, prefix): (usize, usize),
     scale: f64,
     y: &mut [T],

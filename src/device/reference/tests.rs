@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use crate::device::{
-    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood,
-    NormEpilogue, Over, ParamId, Params, Precision, Real, Reference, Runs, SwiGlu, Update, Usage,
+    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Grads, HostDevice, IGNORE_LABEL, Layout, Likelihood,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Reference, Runs, Store, SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
 
 /// A device and random operands: the same elements for every device, rounded to its scalars.
-struct Lab<D: HostDevice> {
+struct Lab<D: Device> {
     device: D,
     rng: Rng,
     precision: Precision,
 }
 
-impl<D: HostDevice> Lab<D> {
+impl<D: Device> Lab<D> {
     fn new(seed: u64, precision: Precision) -> Self {
-        Self { device: D::new(), rng: Rng::new(seed), precision }
+        let mut device = D::new();
+        device.reset(precision);
+        Self { device, rng: Rng::new(seed), precision }
     }
 
     fn sizes<const N: usize>(&mut self, most: [usize; N]) -> [usize; N] {
@@ -28,16 +30,37 @@ impl<D: HostDevice> Lab<D> {
         (0..len).map(|_| D::T::from_f64(f64::from(self.rng.normal() as f32))).collect()
     }
 
-    fn random(&mut self, len: usize) -> Block {
-        let (values, block) = (self.normal(len), self.device.alloc(len));
+    /// A block of random elements.
+    fn stored(&mut self, store: Store, len: usize) -> Block {
+        let (values, block) = (self.normal(len), self.device.alloc(len, store));
         self.device.upload(&values, block);
         block
     }
 
-    fn zeros(&mut self, len: usize) -> Block {
-        let block = self.device.alloc(len);
+    /// Random activations.
+    fn random(&mut self, len: usize) -> Block {
+        self.stored(Store::Activation, len)
+    }
+
+    /// Random numbers of losses and gates.
+    fn numbers(&mut self, len: usize) -> Block {
+        self.stored(Store::Exact, len)
+    }
+
+    fn room(&mut self, store: Store, len: usize) -> Block {
+        let block = self.device.alloc(len, store);
         self.device.fill(block, D::T::ZERO);
         block
+    }
+
+    /// Room for activations.
+    fn zeros(&mut self, len: usize) -> Block {
+        self.room(Store::Activation, len)
+    }
+
+    /// Room for factors, losses and counts.
+    fn factors(&mut self, len: usize) -> Block {
+        self.room(Store::Exact, len)
     }
 
     fn weights<const N: usize>(&mut self, shapes: [(usize, usize, Usage); N]) -> (Params<D>, Grads<D>, [ParamId; N]) {
@@ -48,7 +71,7 @@ impl<D: HostDevice> Lab<D> {
         params.update(|to| to.copy_from_slice(&values));
         let mut grads = Grads::new(params.layout().clone());
         let before = self.normal(values.len());
-        grads.values_mut().copy_from_slice(&before);
+        D::write_buffer(grads.buffer_mut(), &before);
         (params, grads, ids)
     }
 
@@ -58,15 +81,15 @@ impl<D: HostDevice> Lab<D> {
 
     /// What a kernel has written, in f64.
     fn read(&self, blocks: &[Block]) -> Outputs {
-        blocks.iter().map(|&block| self.device.view(block).iter().map(|x| x.to_f64()).collect()).collect()
+        blocks.iter().map(|&block| self.device.read(block).iter().map(|x| x.to_f64()).collect()).collect()
     }
 }
 
 type Outputs = Vec<Vec<f64>>;
 
-fn gradients<D: HostDevice>(grads: &Grads<D>) -> Vec<f64> {
-    let tensors = grads.layout().tensors();
-    tensors.iter().flat_map(|tensor| grads.values()[tensor.range()].iter().map(|g| g.to_f64())).collect()
+fn gradients<D: Device>(grads: &Grads<D>) -> Vec<f64> {
+    let (tensors, values) = (grads.layout().tensors(), grads.read());
+    tensors.iter().flat_map(|tensor| values[tensor.range()].iter().map(|g| g.to_f64())).collect()
 }
 
 fn assert_close(kernel: &str, of: &str, seed: u64, ours: &Outputs, exact: &Outputs, tolerance: f64) {
@@ -84,10 +107,10 @@ const ROUNDS: u64 = 12;
 
 /// `name(lab) { … }`: a kernel call that returns what it has written; each becomes a test.
 macro_rules! kernels {
-    ($($name:ident($lab:ident) $body:block)*) => {$(
+    ($Device:ident: $($name:ident($lab:ident) $body:block)*) => {$(
         #[test]
         fn $name() {
-            fn outputs<D: HostDevice>($lab: &mut Lab<D>) -> Outputs $body
+            fn outputs<D: $Device>($lab: &mut Lab<D>) -> Outputs $body
             let name = stringify!($name);
             for seed in 0..ROUNDS {
                 let exact = outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
@@ -109,7 +132,7 @@ macro_rules! kernels {
     )*};
 }
 
-kernels! {
+kernels! { Device:
     sums_copies_and_axpy(lab) {
         let [len, count] = lab.sizes([300, 8]);
         let summands: Vec<Block> = (0..count).map(|_| lab.random(len)).collect();
@@ -149,10 +172,11 @@ kernels! {
         let prefix = lab.rng.below(3);
         let (params, mut grads, [table]) = lab.weights([(vocab, width, Usage::Table)]);
         let tokens = lab.rows(sequences * seq_len, vocab);
+        let tokens = lab.device.put(tokens.into_iter().map(|token| token as i32));
         let size = sequences * (prefix + seq_len) * width;
         let (y, dy) = (lab.random(size), lab.random(size));
-        lab.device.embed(&params, table, &tokens, (seq_len, prefix), 1.7, y);
-        lab.device.embed_backward(&mut grads, table, &tokens, (seq_len, prefix), 1.7, dy);
+        lab.device.embed(&params, table, tokens, (seq_len, prefix), 1.7, y);
+        lab.device.embed_backward(&mut grads, table, tokens, (seq_len, prefix), 1.7, dy);
         [lab.read(&[y]), vec![gradients(&grads)]].concat()
     }
 
@@ -160,7 +184,7 @@ kernels! {
         let [m, n_in, n_out] = lab.sizes([70, 90, 90]);
         let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
         let (x, dy, h) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out));
-        let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.zeros(m));
+        let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.factors(m));
         let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
         lab.device.linear(&params, weight, x, y, None);
         lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
@@ -195,7 +219,7 @@ kernels! {
         let shape = AttentionShape { sequences, len, heads, head_dim: 2 * half };
         let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
         let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
-        let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.zeros(rows * heads), lab.zeros(3 * rows * width));
+        let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));
         lab.device.attention(precision, &shape, rope, qkv, out, lse);
         lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
         lab.read(&[out, d_qkv])
@@ -206,7 +230,7 @@ kernels! {
         let mut outputs = Vec::new();
         for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
             let size = sequences * len * width;
-            let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.zeros(factors));
+            let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.factors(factors));
             lab.device.add_rmsnorm(over, width, h, x, inv_rms);
             lab.device.rmsnorm_backward(over, width, x, inv_rms, d);
             outputs.extend(lab.read(&[x, d, inv_rms]));
@@ -219,22 +243,23 @@ kernels! {
         let vocab = vocab + 1;
         let mut labels: Vec<i32> = lab.rows(sequences * seq_len, vocab).into_iter().map(|label| label as i32).collect();
         labels.iter_mut().step_by(3).for_each(|label| *label = IGNORE_LABEL);
-        let logits = lab.random(sequences * seq_len * vocab);
+        let labels = lab.device.put(labels.into_iter());
+        let logits = lab.numbers(sequences * seq_len * vocab);
         let mut outputs = Vec::new();
         for likelihood in [Likelihood::Stablemax, Likelihood::Softmax { label_smoothing: 0.1 }] {
-            let (loss, unit) = (lab.zeros(sequences), lab.zeros(logits.len()));
-            let (d_loss, d_logits) = (lab.random(sequences), lab.random(logits.len()));
-            lab.device.cross_entropy(likelihood, &labels, seq_len, logits, loss, unit);
+            let (loss, unit) = (lab.factors(sequences), lab.factors(logits.len()));
+            let (d_loss, d_logits) = (lab.numbers(sequences), lab.numbers(logits.len()));
+            lab.device.cross_entropy(likelihood, labels, seq_len, logits, loss, unit);
             lab.device.loss_backward(d_loss, unit, d_logits);
             outputs.extend(lab.read(&[loss, unit, d_logits]));
         }
-        let [correct, labelled, exact, target, loss, unit] = [0; 6].map(|_| lab.zeros(sequences));
-        lab.device.score(&labels, seq_len, logits, correct, labelled, exact);
-        let q = lab.random(2 * sequences);
-        let is_last: Vec<bool> = (0..sequences).map(|b| b % 2 == 0).collect();
-        lab.device.continue_target(&is_last, q, target);
+        let [correct, labelled, exact, target, loss, unit] = [0; 6].map(|_| lab.factors(sequences));
+        lab.device.score(labels, seq_len, logits, correct, labelled, exact);
+        let q = lab.numbers(2 * sequences);
+        let is_last = lab.device.put((0..sequences as i32).map(|b| b % 2));
+        lab.device.continue_target(is_last, q, target);
         lab.device.bce_with_logits((1, 2), q, target, loss, unit);
-        let (d_loss, d_q) = (lab.random(sequences), lab.random(2 * sequences));
+        let (d_loss, d_q) = (lab.numbers(sequences), lab.numbers(2 * sequences));
         lab.device.bce_backward((1, 2), d_loss, unit, d_q);
         let mut tokens = vec![0; sequences * seq_len];
         lab.device.predict(logits, &mut tokens);
@@ -248,8 +273,8 @@ kernels! {
         let (rows, experts) = (sequences * len, experts + 1);
         let per_row = 1 + lab.rng.below(experts);
         let (logits, d_gates, d_logits) =
-            (lab.random(rows * experts), lab.random(rows * experts), lab.random(rows * experts));
-        let gates = lab.zeros(rows * experts);
+            (lab.numbers(rows * experts), lab.numbers(rows * experts), lab.numbers(rows * experts));
+        let gates = lab.factors(rows * experts);
         lab.device.route(experts, per_row, logits, gates);
         let mut lists = Vec::new();
         lab.device.chosen(experts, gates, &mut lists);
@@ -263,13 +288,45 @@ kernels! {
         lab.device.add_expert(choice, x, y);
         lab.device.add_expert_backward(choice, dy, x, Some(dx), Some(d_gates));
         lab.device.route_backward(experts, gates, d_gates, d_logits);
-        let (loss, unit) = (lab.zeros(sequences), lab.zeros(rows * experts));
+        let (loss, unit) = (lab.factors(sequences), lab.factors(rows * experts));
         let picks: Vec<u32> = lab.rows(sequences * experts, 9).into_iter().map(|pick| pick + 1).collect();
         lab.device.load_balance((experts, &picks), 0.8, logits, loss, unit);
         let lists = lists.into_iter().map(f64::from).collect();
         [lab.read(&[gates, gathered, scattered, y, dx, d_gates, d_logits, loss, unit]), vec![lists]].concat()
     }
 
+    distances_between_states(lab) {
+        let [sequences, size] = lab.sizes([4, 90]);
+        let [a, b, c, d] = [0; 4].map(|_| lab.random(sequences * size));
+        let (mut distances, mut products) = (vec![[1.0; 2]; sequences], vec![1.0; sequences]);
+        lab.device.distance(a, b, sequences, &mut distances);
+        lab.device.residual_product([a, b], [c, d], sequences, &mut products);
+        vec![distances.concat(), products]
+    }
+}
+
+/// A SwiGLU forward, with and without residual and norm, and backward.
+fn both_ways<D: Device>(
+    lab: &mut Lab<D>,
+    params: Params<D>,
+    mut grads: Grads<D>,
+    swiglu: SwiGlu,
+    size: usize,
+    factors: usize,
+) -> Outputs {
+    let (x, h, dy, dx) = (lab.random(size), lab.random(size), lab.random(size), lab.random(size));
+    let (y, normed, inv_rms) = (lab.zeros(size), lab.zeros(size), lab.factors(factors));
+    let len = lab.device.swiglu_saved_len(&params, swiglu, size);
+    let saved = lab.device.alloc(len, Store::Activation);
+    lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
+    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
+    lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(dx));
+    lab.device.swiglu_backward(&params, &mut grads, swiglu, y, saved, x, None);
+    lab.device.finish_weight_grads(&params, &mut grads);
+    [lab.read(&[y, normed, inv_rms, dx]), vec![gradients(&grads)]].concat()
+}
+
+kernels! { HostDevice:
     flat_arrays_and_adam(lab) {
         let [len] = lab.sizes([300]);
         let [a, b] = [0; 2].map(|_| lab.normal(len));
@@ -289,34 +346,4 @@ kernels! {
         outputs.extend([sum, added].map(|values| values.iter().map(|x| x.to_f64()).collect::<Vec<_>>()));
         outputs
     }
-
-    distances_between_states(lab) {
-        let [sequences, size] = lab.sizes([4, 90]);
-        let [a, b, c, d] = [0; 4].map(|_| lab.random(sequences * size));
-        let (mut distances, mut products) = (vec![[1.0; 2]; sequences], vec![1.0; sequences]);
-        lab.device.distance(a, b, sequences, &mut distances);
-        lab.device.residual_product([a, b], [c, d], sequences, &mut products);
-        vec![distances.concat(), products]
-    }
-}
-
-/// A SwiGLU forward, with and without residual and norm, and backward.
-fn both_ways<D: HostDevice>(
-    lab: &mut Lab<D>,
-    params: Params<D>,
-    mut grads: Grads<D>,
-    swiglu: SwiGlu,
-    size: usize,
-    factors: usize,
-) -> Outputs {
-    let (x, h, dy, dx) = (lab.random(size), lab.random(size), lab.random(size), lab.random(size));
-    let (y, normed, inv_rms) = (lab.zeros(size), lab.zeros(size), lab.zeros(factors));
-    let len = lab.device.swiglu_saved_len(&params, swiglu, size);
-    let saved = lab.device.alloc(len);
-    lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
-    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
-    lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(dx));
-    lab.device.swiglu_backward(&params, &mut grads, swiglu, y, saved, x, None);
-    lab.device.finish_weight_grads(&params, &mut grads);
-    [lab.read(&[y, normed, inv_rms, dx]), vec![gradients(&grads)]].concat()
 }

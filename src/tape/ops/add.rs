@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::Operation;
-use crate::device::{Block, Device, HostDevice};
+use crate::device::{Block, Device};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -26,7 +26,7 @@ pub fn add<D: Device>(tape: &mut Tape<'_, D>, summands: &[&Var]) -> Var {
     let mut slots = [first.0; MAX_SUMMANDS];
     let blocks: ArrayVec<Block, MAX_SUMMANDS> = summands.iter().map(|var| tape.block(var)).collect();
     slots.iter_mut().zip(summands).for_each(|(slot, var)| *slot = var.0);
-    let (out, y) = tape.new_value(rows, cols);
+    let (out, y) = tape.new_value(rows, cols, tape.store(first));
     tape.memory.device.sum(&blocks, y);
     let recorded = tape.records(&slots[..summands.len()], false);
     tape.push(out, recorded, &[], &[], Add { summands: slots, count: summands.len(), out })
@@ -47,7 +47,7 @@ impl Operation for Add {
         }
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [rows, cols, count] = Sample::<D>::sizes(rng, [5, 7, MAX_SUMMANDS - 1]);
         let mut sample = Sample::new("");
         for _ in 0..count {

@@ -3,7 +3,7 @@
 //! Backward: `dx[p] = g · dy[row]`, `dg[row, e] = dy[row]·x[p]`; dy goes on as it is.
 
 use super::{Operation, Routing};
-use crate::device::{Choice, Device, HostDevice};
+use crate::device::{Choice, Device};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -54,7 +54,7 @@ impl Operation for AddExpert {
         pass.memory.device.add_expert_backward(choice, dy, x, d_x, d_gates);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [rows, width, experts] = Sample::<D>::sizes(rng, [5, 7, 3]);
         let logits: Vec<f64> = (0..rows * experts).map(|_| rng.normal()).collect();
         let mut sample = Sample::new("");

@@ -4,7 +4,7 @@
 //! Backward: `dE[l] = s · Σ sequences dy[b, l]`, `dx = dy`; in place.
 
 use super::Operation;
-use crate::device::{Device, HostDevice, ParamId, Usage};
+use crate::device::{Device, ParamId, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -43,7 +43,7 @@ impl Operation for AddPositions {
         pass.memory.device.table_grad(pass.grads, self.table, self.scale, self.every, dy);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|prefix| {
                 let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);

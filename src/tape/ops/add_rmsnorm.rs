@@ -4,7 +4,7 @@
 //! `dv = r (dy − y · mean(dy·y))`, the same for h and x. The result takes x's memory.
 
 use super::Operation;
-use crate::device::{Device, HostDevice, NormEpilogue, Over};
+use crate::device::{Device, NormEpilogue, Over, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -49,8 +49,8 @@ impl Norm {
     pub fn new<D: Device>(tape: &mut Tape<'_, D>, h: Var, over: Over) -> Self {
         let (rows, width) = tape.shape(&h);
         let inv_rms = match over {
-            Over::Features => tape.new_slot(rows, 1),
-            Over::Positions(len) => tape.new_slot(rows / len, width),
+            Over::Features => tape.new_slot(rows, 1, Store::Exact),
+            Over::Positions(len) => tape.new_slot(rows / len, width, Store::Exact),
         };
         Self { h, inv_rms, over }
     }
@@ -93,7 +93,7 @@ impl Operation for AddRmsNorm {
         pass.release_saved(self.inv_rms);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|over_positions| {
                 let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);

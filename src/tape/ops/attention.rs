@@ -4,7 +4,7 @@
 //! The backward pass recomputes the probabilities block by block from the saved log-sum-exp of each row.
 
 use super::Operation;
-use crate::device::{AttentionShape, Device, HostDevice};
+use crate::device::{AttentionShape, Device, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -27,8 +27,8 @@ pub fn attention<D: Device>(tape: &mut Tape<'_, D>, qkv: Var, heads: usize, len:
     assert!(triple == 3 * width && width.is_multiple_of(heads) && rows.is_multiple_of(len), "qkv shape");
     let shape = AttentionShape { sequences: rows / len, len, heads, head_dim: width / heads };
     let qkv_block = tape.overwritten(&qkv);
-    let (out, out_block) = tape.new_value(rows, width);
-    let (lse, lse_block) = tape.new_value(shape.sequences * heads, len);
+    let (out, out_block) = tape.new_value(rows, width, Store::Activation);
+    let (lse, lse_block) = tape.new_value(shape.sequences * heads, len, Store::Exact);
     let precision = tape.params.precision();
     tape.memory.device.attention(precision, &shape, rope, qkv_block, out_block, lse_block);
     let recorded = tape.records(&[qkv.0], false);
@@ -58,7 +58,7 @@ impl Operation for Attention {
         Cost { flops, bytes: 2.0 * sizes.elementwise(self.out).bytes }
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let long = AttentionShape { sequences: 1, len: 131, heads: 1, head_dim: 2 };
         [(false, None), (true, None), (true, Some(long))]
             .map(|(rope, shape)| {

@@ -3,7 +3,7 @@
 //! Targets are constants. Backward: `dq = σ(q) − t`, worked out in the forward pass.
 
 use super::Operation;
-use crate::device::{Device, HostDevice};
+use crate::device::{Device, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -21,8 +21,8 @@ pub(crate) struct BceWithLogits {
 pub fn bce_with_logits<D: Device>(tape: &mut Tape<'_, D>, x: &Var, column: usize, target: &Var) -> Var {
     let (rows, cols) = tape.shape(x);
     assert!(tape.shape(target) == (rows, 1) && column < cols, "one target per row");
-    let (out, loss) = tape.new_value(rows, 1);
-    let (unit_grad, unit_block) = tape.new_value(rows, 1);
+    let (out, loss) = tape.new_value(rows, 1, Store::Exact);
+    let (unit_grad, unit_block) = tape.new_value(rows, 1, Store::Exact);
     let (x_block, target) = (tape.block(x), tape.block(target));
     tape.memory.device.bce_with_logits((column, cols), x_block, target, loss, unit_block);
     let recorded = tape.records(&[x.0], false);
@@ -45,7 +45,7 @@ impl Operation for BceWithLogits {
         pass.release_saved(self.unit_grad);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [rows, cols] = Sample::<D>::sizes(rng, [5, 2]);
         let column = rng.below(cols);
         let targets: Vec<f64> = (0..rows).map(|_| rng.uniform()).collect();

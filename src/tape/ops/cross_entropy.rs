@@ -3,7 +3,7 @@
 //! The gradient per unit of loss is worked out in the forward pass, where the logits are at hand.
 
 use super::{Operation, backward_of_losses};
-use crate::device::{Device, HostDevice, IGNORE_LABEL, Likelihood};
+use crate::device::{Device, IGNORE_LABEL, Indices, Likelihood, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -21,14 +21,14 @@ pub(crate) struct CrossEntropy {
 pub fn cross_entropy<D: Device>(
     tape: &mut Tape<'_, D>,
     logits: &Var,
-    labels: &[i32],
+    labels: Indices,
     seq_len: usize,
     likelihood: Likelihood,
 ) -> Var {
     let (rows, vocab) = tape.shape(logits);
     assert!(labels.len() == rows && rows.is_multiple_of(seq_len), "one label per logit row");
-    let (out, loss) = tape.new_value(rows / seq_len, 1);
-    let (unit_grad, unit_block) = tape.new_value(rows, vocab);
+    let (out, loss) = tape.new_value(rows / seq_len, 1, Store::Exact);
+    let (unit_grad, unit_block) = tape.new_value(rows, vocab, Store::Exact);
     let logits_block = tape.block(logits);
     tape.memory.device.cross_entropy(likelihood, labels, seq_len, logits_block, loss, unit_block);
     let recorded = tape.records(&[logits.0], false);
@@ -47,7 +47,7 @@ impl Operation for CrossEntropy {
         backward_of_losses(pass, self.out, self.unit_grad, self.logits);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let kinds = [
             ("stablemax", Likelihood::Stablemax),
             ("softmax", Likelihood::Softmax { label_smoothing: 0.0 }),
@@ -65,7 +65,10 @@ impl Operation for CrossEntropy {
                 sample.input(rng, sequences * seq_len, vocab);
                 // Stablemax bends at 0, where a finite difference would straddle two branches.
                 sample.keep_inputs_from_zero(0.05);
-                sample.run(move |tape, inputs| vec![cross_entropy(tape, &inputs[0], &labels, seq_len, likelihood)])
+                sample.run(move |tape, inputs| {
+                    let labels = tape.indices(labels.iter().copied());
+                    vec![cross_entropy(tape, &inputs[0], labels, seq_len, likelihood)]
+                })
             })
             .into()
     }

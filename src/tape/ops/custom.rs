@@ -10,7 +10,7 @@
 //! /// y = x³, element by element.
 //! struct Cube;
 //!
-//! impl<D: HostDevice> CustomOperation<D> for Cube {
+//! impl<D: Device> CustomOperation<D> for Cube {
 //!     fn name(&self) -> &'static str {
 //!         "cube"
 //!     }
@@ -41,7 +41,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::Operation;
-use crate::device::{Block, Device, HostDevice};
+use crate::device::{Block, Device, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -95,7 +95,7 @@ pub fn custom<D: Device>(
     let mut slots = [first.0; MAX_INPUTS];
     slots.iter_mut().zip(inputs).for_each(|(slot, var)| *slot = var.0);
     let blocks: ArrayVec<Block, MAX_INPUTS> = inputs.iter().map(|var| tape.block(var)).collect();
-    let (out, y) = tape.new_value(rows, cols);
+    let (out, y) = tape.new_value(rows, cols, Store::Exact);
     operation.forward(&mut tape.memory.device, &blocks, y);
     let recorded = tape.records(&slots[..inputs.len()], false);
     let index = tape.memory.customs.len();
@@ -124,7 +124,7 @@ impl Operation for Custom {
         operation.backward(&mut pass.memory.device, &gradients);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [rows, cols] = Sample::<D>::sizes(rng, [5, 7]);
         let mut sample = Sample::new("");
         sample.input(rng, rows, cols);
@@ -137,24 +137,26 @@ impl Operation for Custom {
     }
 }
 
-/// `y = a ⊙ b`, for the gradient check.
+/// `y = a ⊙ b` on the host, for the gradient check.
 struct Product;
 
-impl<D: HostDevice> CustomOperation<D> for Product {
+impl<D: Device> CustomOperation<D> for Product {
     fn name(&self) -> &'static str {
         "product"
     }
 
     fn forward(&self, device: &mut D, inputs: &[Block], output: Block) {
-        let ([a, b], [y]) = device.slices([inputs[0], inputs[1]], [output]);
-        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = a * b);
+        let [a, b] = [inputs[0], inputs[1]].map(|block| device.read(block));
+        let product: Vec<D::T> = a.into_iter().zip(b).map(|(a, b)| a * b).collect();
+        device.upload(&product, output);
     }
 
     fn backward(&self, device: &mut D, pass: &CustomGradients<'_>) {
         for (own, other) in [(0, 1), (1, 0)] {
             let Some(d_own) = pass.d_inputs[own] else { continue };
-            let ([dy, other], [d]) = device.slices([pass.d_output, pass.inputs[other]], [d_own]);
-            d.iter_mut().zip(dy.iter().zip(other)).for_each(|(d, (&dy, &other))| *d += dy * other);
+            let [dy, other, d] = [pass.d_output, pass.inputs[other], d_own].map(|block| device.read(block));
+            let sum: Vec<D::T> = d.into_iter().zip(dy.into_iter().zip(other)).map(|(d, (a, b))| d + a * b).collect();
+            device.upload(&sum, d_own);
         }
     }
 }

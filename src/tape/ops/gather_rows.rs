@@ -4,7 +4,7 @@
 //! the next.
 
 use super::{Operation, Routing};
-use crate::device::{Device, HostDevice};
+use crate::device::Device;
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -28,7 +28,7 @@ pub fn gather_rows<D: Device>(tape: &mut Tape<'_, D>, x: &Var, routing: Routing,
         return None;
     }
     let filled = count.next_multiple_of(rows.div_ceil(SIZES)).min(rows);
-    let (out, y) = tape.new_value(filled, width);
+    let (out, y) = tape.new_value(filled, width, tape.store(x));
     let x_block = tape.block(x);
     let rows = routing.rows(&tape.memory.indices, expert);
     tape.memory.device.gather(rows, width, x_block, y);
@@ -51,7 +51,7 @@ impl Operation for GatherRows {
         pass.memory.device.scatter(rows, width, d_out, d_x);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [rows, width, experts] = Sample::<D>::sizes(rng, [5, 7, 3]);
         let logits: Vec<f64> = (0..rows * experts).map(|_| rng.normal()).collect();
         let mut sample = Sample::new("");

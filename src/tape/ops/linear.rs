@@ -4,7 +4,7 @@
 
 use super::Operation;
 use super::add_rmsnorm::Norm;
-use crate::device::{Device, HostDevice, Over, ParamId, Usage};
+use crate::device::{Device, Over, ParamId, Store, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -20,13 +20,19 @@ pub(crate) struct Linear {
 
 /// `y = x Wᵀ (+ b)`: x is `[m, in]`, y `[m, out]`.
 pub fn linear<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
-    forward(tape, x, weight, bias, None)
+    forward(tape, x, weight, bias, Store::Activation, None)
+}
+
+/// As [`linear`], for numbers that losses and decisions are made of (logits of heads and routers): the result is kept in the
+/// device's scalars whatever the format of activations.
+pub fn linear_exact<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+    forward(tape, x, weight, bias, Store::Exact, None)
 }
 
 /// `rmsnorm(h + x Wᵀ)`: [`linear`] and [`add_rmsnorm`](super::add_rmsnorm()) as its epilogue; uses up h `[m, out]`.
 pub fn linear_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, h: Var) -> Var {
     let norm = Norm::new(tape, h, Over::Features);
-    let y = forward(tape, x, weight, None, Some(&norm));
+    let y = forward(tape, x, weight, None, Store::Activation, Some(&norm));
     norm.push(tape, y)
 }
 
@@ -35,11 +41,12 @@ fn forward<D: Device>(
     x: &Var,
     weight: ParamId,
     bias: Option<ParamId>,
+    store: Store,
     norm: Option<&Norm>,
 ) -> Var {
     let (m, _) = tape.shape(x);
     let (n_out, _) = tape.params.shape(weight);
-    let (out, y) = tape.new_value(m, n_out);
+    let (out, y) = tape.new_value(m, n_out, store);
     let (x_block, epilogue) = (tape.block(x), norm.map(|norm| norm.epilogue(tape)));
     tape.memory.device.linear(tape.params, weight, x_block, y, epilogue);
     if let Some(bias) = bias {
@@ -74,7 +81,7 @@ impl Operation for Linear {
         sizes.products(sizes.elements(self.out) / n_out, &[self.weight])
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         [false, true]
             .map(|with_bias| {
                 let [m, n_in, n_out] = Sample::<D>::sizes(rng, [7, 9, 9]);

@@ -5,7 +5,7 @@
 //! Backward: `da[r, e] = (w·E/len) · p[r, e] (f[e] − Σ f·p[r])`, worked out in the forward pass.
 
 use super::{Operation, Routing, backward_of_losses};
-use crate::device::{Device, HostDevice};
+use crate::device::{Device, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -21,8 +21,8 @@ pub(crate) struct LoadBalance {
 /// `[sequences, 1]` losses from the router's logits `[sequences·len, experts]` and its choice, each times `weight`.
 pub fn load_balance<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, routing: Routing, len: usize, weight: f64) -> Var {
     let (rows, experts) = tape.shape(logits);
-    let (out, loss) = tape.new_value(rows / len, 1);
-    let (unit_grad, unit_block) = tape.new_value(rows, experts);
+    let (out, loss) = tape.new_value(rows / len, 1, Store::Exact);
+    let (unit_grad, unit_block) = tape.new_value(rows, experts, Store::Exact);
     let logits_block = tape.block(logits);
     // Picks of each sequence, behind everything else, and gone when they have been used.
     let indices = &mut tape.memory.indices;
@@ -52,7 +52,7 @@ impl Operation for LoadBalance {
         backward_of_losses(pass, self.out, self.unit_grad, self.logits);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [sequences, len, experts, per_row] = Sample::<D>::sizes(rng, [3, 5, 3, 4]);
         let (experts, per_row) = (experts + 1, per_row.min(experts));
         let mut sample = Sample::new("");

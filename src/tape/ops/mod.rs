@@ -31,7 +31,7 @@ pub use bce_with_logits::bce_with_logits;
 pub use cross_entropy::cross_entropy;
 pub use custom::{CustomGradients, CustomOperation, custom};
 pub use gather_rows::gather_rows;
-pub use linear::{linear, linear_add_rmsnorm};
+pub use linear::{linear, linear_add_rmsnorm, linear_exact};
 pub use load_balance::load_balance;
 pub use puzzle_prefix::puzzle_prefix;
 pub use route::{Routing, route};
@@ -43,7 +43,7 @@ pub use token_embedding::token_embedding;
 use super::gradcheck::Sample;
 use super::profile::{Cost, Sizes};
 use super::{Backward, SlotId};
-use crate::device::{Device, HostDevice};
+use crate::device::Device;
 use crate::rng::Rng;
 
 /// Backward pass of a loss per sequence (slot `loss`) whose gradient at `input`, for a loss of weight 1, was worked out in
@@ -77,11 +77,11 @@ pub(crate) trait Operation: Copy {
     }
 
     /// Random small problems that exercise every term.
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>>;
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>>;
 }
 
 /// One line of the gradient-check table, on a device.
-pub struct Entry<D: HostDevice<T = f64>> {
+pub struct Entry<D: Device<T = f64>> {
     /// Operation or composition.
     pub name: &'static str,
     /// Terms of its backward pass that a test makes wrong.
@@ -127,7 +127,7 @@ macro_rules! operations {
         }
 
         /// Every operation, for the gradient check.
-        pub fn catalogue<D: HostDevice<T = f64>>() -> Vec<Entry<D>> {
+        pub fn catalogue<D: Device<T = f64>>() -> Vec<Entry<D>> {
             vec![$(Entry {
                 name: $module::$Operation::NAME,
                 terms: $module::$Operation::TERMS,

@@ -5,7 +5,7 @@
 //! back there. Backward: `drow = c·dy` over the first ndim numbers of a sequence, `dx = dy`; in place.
 
 use super::Operation;
-use crate::device::{Device, HostDevice, Real, Runs};
+use crate::device::{Device, Real, Runs};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -48,7 +48,7 @@ impl Operation for PuzzlePrefix {
         pass.memory.device.add_runs((sequences, ndim), D::T::from_f64(self.scale), from, to);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
         let mut sample = Sample::new("");
         sample.input(rng, sequences * len, width);

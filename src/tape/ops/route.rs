@@ -4,7 +4,7 @@
 //! counts as the larger. Backward, over the chosen: `da[e] = g[e] (dg[e] − Σ g·dg)`; the choice itself is a constant.
 
 use super::Operation;
-use crate::device::{Device, HostDevice};
+use crate::device::{Device, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -38,7 +38,7 @@ impl Routing {
 pub fn route<D: Device>(tape: &mut Tape<'_, D>, logits: &Var, per_row: usize) -> (Var, Routing) {
     let (rows, experts) = tape.shape(logits);
     assert!((1..=experts).contains(&per_row), "between one and all of the experts");
-    let (out, gates) = tape.new_value(rows, experts);
+    let (out, gates) = tape.new_value(rows, experts, Store::Exact);
     let (logits_block, at) = (tape.block(logits), tape.memory.indices.len());
     tape.memory.device.route(experts, per_row, logits_block, gates);
     tape.memory.device.chosen(experts, gates, &mut tape.memory.indices);
@@ -61,7 +61,7 @@ impl Operation for Route {
         pass.memory.device.route_backward(experts, gates, d_gates, d_logits);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         ["", "all experts"]
             .map(|label| {
                 let [rows, experts, per_row] = Sample::<D>::sizes(rng, [5, 4, 4]);

@@ -2,7 +2,7 @@
 //! position 0 for halting. Backward: the gradient goes back to where the rows came from.
 
 use super::Operation;
-use crate::device::{Block, Device, HostDevice, Real, Runs};
+use crate::device::{Block, Device, Real, Runs};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::{Backward, SlotId, Tape, Var};
@@ -20,7 +20,7 @@ pub(crate) struct SelectPositions {
 pub fn select_positions<D: Device>(tape: &mut Tape<'_, D>, x: &Var, len: usize, from: usize, count: usize) -> Var {
     let (rows, width) = tape.shape(x);
     assert!(from + count <= len && rows.is_multiple_of(len), "the positions exist");
-    let (out, y) = tape.new_value(rows / len * count, width);
+    let (out, y) = tape.new_value(rows / len * count, width, tape.store(x));
     let op = SelectPositions { x: x.0, len, from, count, out };
     let (sequences, selected) = op.runs(width, tape.block(x), y);
     tape.memory.device.copy_runs((rows / len, count * width), sequences, selected);
@@ -52,7 +52,7 @@ impl Operation for SelectPositions {
         pass.memory.device.add_runs(shape, D::T::ONE, selected, sequences);
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [sequences, len, width] = Sample::<D>::sizes(rng, [3, 5, 7]);
         let from = rng.below(len);
         let count = 1 + rng.below(len - from);

@@ -6,7 +6,7 @@
 
 use super::Operation;
 use super::add_rmsnorm::Norm;
-use crate::device::{Device, HostDevice, Over, ParamId, SwiGlu, Usage};
+use crate::device::{Device, Over, ParamId, Store, SwiGlu, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -78,9 +78,9 @@ fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Opt
         true => tape.memory.device.swiglu_saved_len(tape.params, swiglu, x_block.len()),
         false => 0,
     };
-    let (saved, saved_block) = tape.new_value(1, saved_len);
-    let (out, y) =
-        tape.new_value(rows, if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width });
+    let (saved, saved_block) = tape.new_value(1, saved_len, Store::Activation);
+    let n_out = if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width };
+    let (out, y) = tape.new_value(rows, n_out, Store::Activation);
     let epilogue = norm.map(|norm| norm.epilogue(tape));
     tape.memory.device.swiglu(tape.params, swiglu, x_block, recorded.then_some(saved_block), y, epilogue);
     let record = Record { x: x.0, swiglu, saved, out };
@@ -123,7 +123,7 @@ impl Operation for OverFeatures {
         self.0.cost(sizes)
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [m, width, inner] = Sample::<D>::sizes(rng, [5, 7, 9]);
         let mut sample = Sample::new("");
         let gate_up = sample.param(rng, 2 * inner, width, Usage::GateUpRows);
@@ -149,7 +149,7 @@ impl Operation for OverPositions {
         self.0.cost(sizes)
     }
 
-    fn samples<D: HostDevice<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
+    fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
         let [sequences, len, width, inner] = Sample::<D>::sizes(rng, [3, 5, 5, 7]);
         let mut sample = Sample::new("");
         let gate_up = sample.param(rng, 2 * inner, len, Usage::GateUpCols);
