@@ -33,7 +33,7 @@ fn main() {
             // The same number of steps in every sample: a step of the published model is long.
             group.sampling_mode(SamplingMode::Flat);
             for (name, work) in [("train", Work::Train), ("forward", Work::Forward)] {
-                let mut workload = Workload::new(&lanes, config.clone());
+                let mut workload = Workload::new(&lanes, config.clone()).expect("room for it");
                 group.throughput(Throughput::Elements(workload.model_flops(work) as u64));
                 let id = BenchmarkId::new(name, lanes.threads());
                 group.bench_function(id, |bencher| bencher.iter(|| workload.run(work).expect("a step")));

@@ -79,7 +79,7 @@ fn settles(mixing: Mixing, batch_size: usize, threads: usize, extras: bool, prec
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::on(&lanes, config, weights, 1000);
+    let mut trainer = Trainer::on(&lanes, config, weights, 1000).expect("room for it");
     // As a run does it: the loop is on a thread of the pool.
     lanes.install(|| {
         rayon::broadcast(|_| COUNTED_THREAD.set(true));

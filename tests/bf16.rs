@@ -133,7 +133,8 @@ fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSe
             let mut perturbed = |value: &mut f32| *value *= (1.0 + ROUNDING * (2.0 * rng.uniform() - 1.0)) as f32;
             weights.params.update(|values| values.iter_mut().for_each(&mut perturbed));
         }
-        let mut trainer = Trainer::on(&lanes, config.clone(), weights, golden.case["steps"].as_u64().unwrap());
+        let mut trainer =
+            Trainer::on(&lanes, config.clone(), weights, golden.case["steps"].as_u64().unwrap()).expect("room for it");
         let minimum_steps = vec![0; config.train.batch_size];
         trainer.engine.groups_mut().iter_mut().for_each(|group| group.keep_logits(&model));
         let report = trainer.step_with(&mut Batch::of(&tensors, 0), &minimum_steps).unwrap();

@@ -134,7 +134,7 @@ fn run<'a, D: HostDevice<T: Judged>>(golden: &'a Golden, config: &Config) -> Sta
     );
 
     let n_steps = case["steps"].as_u64().unwrap() as usize;
-    let mut trainer = Trainer::on(&lanes, config.clone(), weights, n_steps as u64);
+    let mut trainer = Trainer::on(&lanes, config.clone(), weights, n_steps as u64).expect("room for it");
     let model = trainer.model.clone();
     trainer.engine.groups_mut().iter_mut().for_each(|group| group.keep_logits(&model));
     for step in 0..n_steps {

@@ -23,7 +23,7 @@ fn trained(config: &Config, threads: usize, updates: u64) -> (Vec<f32>, Vec<Step
     let lanes = Lanes::new(threads).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(config);
-    let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, config), updates);
+    let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, config), updates).expect("room for it");
     let reports = (0..updates).map(|_| trainer.step(&mut examples).unwrap()).collect();
     (trainer.engine.weights.params.values().to_vec(), reports)
 }
@@ -55,7 +55,7 @@ fn states_that_settle_early_save_calls_and_flops() {
         // Networks of small weights leave little but the norms: a contraction.
         weights.params.update(|values| values.iter_mut().for_each(|w| *w *= 0.01));
         let lanes = Lanes::new(2).unwrap();
-        let mut trainer = Trainer::on(&lanes, settling.clone(), weights, 1);
+        let mut trainer = Trainer::on(&lanes, settling.clone(), weights, 1).expect("room for it");
         let report = trainer.step(&mut RandomExamples::new(&settling)).unwrap();
         let planned = 60 * 3 * 8;
         assert!((2 * 3 * 8..planned).contains(&report.calls), "{method:?}: {} of {planned}", report.calls);
@@ -137,7 +137,7 @@ fn memory_is_estimated_close_to_what_the_lanes_take() {
         let lanes = Lanes::new(2).unwrap();
         let model = Model::new(&config.model, &config.task);
         let mut examples = RandomExamples::new(&config);
-        let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, &config), 2);
+        let mut trainer = Trainer::on(&lanes, config.clone(), Weights::new(&model, &config), 2).expect("room for it");
         // Which lane works is chance where threads wait for a core: a lane that has not yet is counted as the other.
         trainer.step(&mut examples).unwrap();
         trainer.step(&mut examples).unwrap();

@@ -21,7 +21,7 @@ fn third_step_of(spoil: impl FnOnce(&mut Trainer<LaneEngine<'_>>)) -> Error {
     let model = Model::new(&config.model, &config.task);
     let mut examples = RandomExamples::new(&config);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::on(&lanes, config, weights, 10);
+    let mut trainer = Trainer::on(&lanes, config, weights, 10).expect("room for it");
     for _ in 0..2 {
         trainer.step(&mut examples).unwrap();
     }
@@ -59,7 +59,7 @@ fn states_that_are_nan_never_count_as_settled() {
         let mut weights = Weights::new(&model, &config);
         weights.params.update(|values| values.fill(f32::NAN));
         let lanes = Lanes::new(1).unwrap();
-        let mut trainer = Trainer::on(&lanes, config.clone(), weights, 1);
+        let mut trainer = Trainer::on(&lanes, config.clone(), weights, 1).expect("room for it");
         let error = trainer.step(&mut RandomExamples::new(&config)).unwrap_err();
         assert!(matches!(&error, Error::NonFinite { .. }), "{error}");
         let planned = model.schedule.calls.len() as u32;

@@ -45,7 +45,7 @@ fn every_row_of_the_papers_tables_trains_and_evaluates() {
         let before = weights.params.values().to_vec();
         let steps = config.train.halt_max_steps;
         let mut examples = RandomExamples::new(&config);
-        let mut trainer = Trainer::on(&lanes, config, weights, 2);
+        let mut trainer = Trainer::on(&lanes, config, weights, 2).expect("room for it");
         for _ in 0..2 {
             let report = trainer.step(&mut examples).unwrap();
             assert!(report.loss.is_finite() && report.grad_norm > 0.0, "{}: {report:?}", preset.name);

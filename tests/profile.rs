@@ -18,7 +18,7 @@ fn profile(mixing: Mixing, batch_size: usize, threads: usize) -> (Profile, Model
     // The continue loss runs the model once more, which the counting rule leaves out.
     config.train.continue_loss = false;
     let lanes = Lanes::new(threads).unwrap();
-    let mut workload = Workload::new(&lanes, config);
+    let mut workload = Workload::new(&lanes, config).expect("room for it");
     let profile = workload.profile(UPDATES).unwrap();
     let model = workload.model().clone();
     (profile, model)
@@ -112,7 +112,7 @@ fn the_parts_are_the_whole_and_what_is_outside_of_the_tape_is_named() {
 #[test]
 fn after_a_profile_nothing_is_timed_any_more() {
     let lanes = Lanes::new(2).unwrap();
-    let mut workload = Workload::new(&lanes, config(Mixing::MlpT, 8));
+    let mut workload = Workload::new(&lanes, config(Mixing::MlpT, 8)).expect("room for it");
     let first = workload.profile(1).unwrap();
     workload.run(trm::perf::Work::Train).unwrap();
     let second = workload.profile(1).unwrap();

@@ -43,7 +43,7 @@ fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> 
 fn left_by(lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
     let model = Model::new(&config.model, &config.task);
     let weights = Weights::new(&model, &config);
-    let mut trainer = Trainer::on(lanes, config, weights, 100);
+    let mut trainer = Trainer::on(lanes, config, weights, 100).expect("room for it");
     let reports = (0..UPDATES).map(|_| trainer.step(examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {

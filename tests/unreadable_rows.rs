@@ -42,7 +42,9 @@ fn a_step_whose_examples_cannot_be_read_leaves_the_trainer_as_it_was() {
     config.train.halt_max_steps = 1;
     let lanes = Lanes::new(2).unwrap();
     let model = Model::new(&config.model, &config.task);
-    let trainer = |config: &trm::config::Config| Trainer::on(&lanes, config.clone(), Weights::new(&model, config), 10);
+    let trainer = |config: &trm::config::Config| {
+        Trainer::on(&lanes, config.clone(), Weights::new(&model, config), 10).expect("room for it")
+    };
     let (mut disturbed, mut other) = (trainer(&config), trainer(&config));
     let mut examples = Shrinking { examples: RandomExamples::new(&config), bad_slot: None };
     let mut same = RandomExamples::new(&config);

@@ -326,7 +326,7 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
     claim_training(&config, 1 + UPDATES as u64, lanes.threads())
         .map_err(|error| Error::input(format!("the speed cannot be measured here: {error}; give it with --gflops")))?;
-    let mut workload = Workload::new(lanes, config);
+    let mut workload = Workload::new(lanes, config)?;
     workload.run(Work::Train)?;
     let (started, mut fastest) = (Instant::now(), f64::INFINITY);
     for _ in 0..UPDATES {

@@ -11,8 +11,7 @@ use crate::checkpoint::RunFolder;
 use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
-use crate::device::HostDevice;
-use crate::engine::{Lanes, precision_for};
+use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions};
 use crate::model::update_flops;
@@ -70,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
     on_device!(args.device.device, D => run_on::<D>(&args))
 }
 
-fn run_on<D: HostDevice<T = f32>>(args: &Args) -> Result<()> {
+fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     simd::choose_isa()?;
     let (folder, config, data) = match args.resume {
@@ -252,7 +251,7 @@ fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> 
     Ok((folder, stored, data))
 }
 
-fn train<D: HostDevice<T = f32>>(
+fn train<D: TrainingDevice<T = f32>>(
     mut run: Run<'_, D>,
     folder: &RunFolder,
     data: &TaskData,

@@ -78,36 +78,22 @@ impl<'a, D: HostDevice> LaneEngine<'a, D> {
     pub fn grads(&self) -> &Grads<D> {
         &self.total
     }
-
-    /// The weights with their EMA in place of themselves.
-    pub fn averaged_weights(&self) -> Weights<D> {
-        let mut weights = self.weights.clone();
-        weights.params.update(|values| values.copy_from_slice(&self.ema));
-        weights
-    }
-
-    /// One supervision step without gradient of every slot.
-    pub fn infer(&mut self, model: &Model) {
-        let Self { lanes, weights, groups, .. } = self;
-        let shard = D::shard(model.len);
-        let infer = |group: &mut Group<D::T>| {
-            for first in (0..group.len()).step_by(shard) {
-                let slots = first..group.len().min(first + shard);
-                lanes.with_lane(|lane| lane.infer(model, weights, group, slots));
-            }
-        };
-        lanes.install(|| match &mut groups[..] {
-            [one] if one.len() <= shard => lanes.alone(|lane| lane.infer(model, weights, one, 0..one.len())),
-            many => many.par_iter_mut().for_each(|group| infer(group)),
-        });
-    }
 }
 
 impl<D: HostDevice> Engine for LaneEngine<'_, D> {
     type T = D::T;
+    type Device = D;
 
-    fn device(&self) -> &'static str {
-        D::NAME
+    fn lanes(&self) -> &Lanes<D> {
+        self.lanes
+    }
+
+    fn weights(&self) -> &Weights<D> {
+        &self.weights
+    }
+
+    fn dense(&self, averaged: bool) -> Cow<'_, [D::T]> {
+        if averaged { &self.ema[..] } else { self.weights.params.values() }.into()
     }
 
     fn groups(&self) -> &[BoxedGroup<D::T>] {
@@ -132,6 +118,21 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
         });
     }
 
+    fn infer(&mut self, model: &Model) {
+        let Self { lanes, weights, groups, .. } = self;
+        let shard = D::shard(model.len);
+        let infer = |group: &mut Group<D::T>| {
+            for first in (0..group.len()).step_by(shard) {
+                let slots = first..group.len().min(first + shard);
+                lanes.with_lane(|lane| lane.infer(model, weights, group, slots));
+            }
+        };
+        lanes.install(|| match &mut groups[..] {
+            [one] if one.len() <= shard => lanes.alone(|lane| lane.infer(model, weights, one, 0..one.len())),
+            many => many.par_iter_mut().for_each(|group| infer(group)),
+        });
+    }
+
     fn reduce(&mut self, peers: &mut dyn Peers<D::T>) -> Result<f64> {
         let Self { lanes, sums, total, .. } = self;
         lanes.install(|| sums.finish(lanes, total));
@@ -153,6 +154,10 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
 
     fn suspects(&self) -> [String; 2] {
         [non_finite_tensor(&self.total), largest_gradient(&self.total)]
+    }
+
+    fn carried(&self) -> Vec<Cow<'_, [Vec<D::T>]>> {
+        self.groups.iter().map(|group| Cow::Borrowed(&group.states[..])).collect()
     }
 
     fn snapshot(&self) -> Vec<NamedBuffer<'_, D::T>> {

@@ -35,7 +35,7 @@ pub use weights::Weights;
 use std::borrow::Cow;
 
 use crate::config::TrainConfig;
-use crate::device::Real;
+use crate::device::{Device, HostDevice, Real};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -49,9 +49,18 @@ pub type NamedBuffer<'a, T> = (Cow<'a, str>, Cow<'a, [T]>);
 pub trait Engine {
     /// Scalars of states, weights and gradients.
     type T: Real;
+    /// What it runs on.
+    type Device: Device<T = Self::T>;
 
-    /// The name of the device that it runs on.
-    fn device(&self) -> &'static str;
+    /// The threads that drive the device.
+    fn lanes(&self) -> &Lanes<Self::Device>;
+
+    /// Shapes and puzzle table of what is trained. A device with memory of its own may have newer dense weights than
+    /// these: see [`Engine::dense`].
+    fn weights(&self) -> &Weights<Self::Device>;
+
+    /// The dense weights as they are now, or their EMA, in flat order.
+    fn dense(&self, averaged: bool) -> Cow<'_, [Self::T]>;
 
     /// The gradient groups of this process, in order: examples, ages, and what the last step said.
     fn groups(&self) -> &[BoxedGroup<Self::T>];
@@ -62,6 +71,9 @@ pub trait Engine {
     /// One supervision step of every slot: forward, losses, backward. States are carried on, outcomes written; the gradients
     /// of total/batch stay with the engine.
     fn accumulate(&mut self, model: &Model, config: &TrainConfig);
+
+    /// One supervision step without gradient of every slot.
+    fn infer(&mut self, model: &Model);
 
     /// Sums the gradients of all groups, of other processes too. Returns the norm of the sum; not finite when one of its
     /// elements is not.
@@ -79,6 +91,9 @@ pub trait Engine {
     /// The first tensor with a gradient that is not finite, and the one with the largest, for messages.
     fn suspects(&self) -> [String; 2];
 
+    /// What the slots of each group carry on: for each state of the model, `[slots·len, hidden]`.
+    fn carried(&self) -> Vec<Cow<'_, [Vec<Self::T>]>>;
+
     /// Weights, EMA and optimizer state: what a checkpoint holds but for slots, states and puzzle table.
     fn snapshot(&self) -> Vec<NamedBuffer<'_, Self::T>>;
 
@@ -95,4 +110,41 @@ pub trait Engine {
 
     /// Bytes that a reduction and an update move, for the profile.
     fn sweep_bytes(&self) -> [f64; 2];
+}
+
+/// A device that models can be trained on: it has an engine.
+pub trait TrainingDevice: Device {
+    /// The engine.
+    type Engine<'a>: Engine<T = Self::T, Device = Self> + Send
+    where
+        Self: 'a;
+
+    /// Everything that the batch of `config` needs, fresh, for the groups that `peers` leave to this process.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    fn engine<'a>(
+        lanes: &'a Lanes<Self>,
+        model: &Model,
+        config: &TrainConfig,
+        weights: Weights<Self>,
+        peers: &dyn Peers<Self::T>,
+    ) -> Result<Self::Engine<'a>>;
+}
+
+impl<D: HostDevice> TrainingDevice for D {
+    type Engine<'a>
+        = LaneEngine<'a, D>
+    where
+        D: 'a;
+
+    fn engine<'a>(
+        lanes: &'a Lanes<D>,
+        model: &Model,
+        config: &TrainConfig,
+        weights: Weights<D>,
+        peers: &dyn Peers<D::T>,
+    ) -> Result<LaneEngine<'a, D>> {
+        Ok(LaneEngine::new(lanes, model, config, weights, peers))
+    }
 }

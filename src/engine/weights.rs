@@ -35,6 +35,13 @@ impl<D: Device> Weights<D> {
         }
     }
 
+    /// The same with other dense values, in flat order.
+    pub fn with_dense(&self, dense: &[D::T]) -> Self {
+        let mut weights = self.clone();
+        weights.params.update(|values| values.copy_from_slice(dense));
+        weights
+    }
+
     /// Name, shape and values of every dense tensor.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>, &[D::T])> {
         self.tensors_in(self.params.values())

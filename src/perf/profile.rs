@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::device::HostDevice;
-use crate::engine::LaneEngine;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::tape::profile::{Part, Phase, Stopwatch, Timing};
 use crate::train::Trainer;
@@ -24,16 +23,17 @@ pub struct Profile {
 
 impl Profile {
     /// Runs so many updates with stopwatches on all lanes; `step` does one update.
-    pub(super) fn record<D: HostDevice>(
-        trainer: &mut Trainer<LaneEngine<'_, D>>,
+    pub(super) fn record<E: Engine>(
+        trainer: &mut Trainer<E>,
         updates: u64,
-        mut step: impl FnMut(&mut Trainer<LaneEngine<'_, D>>) -> Result<()>,
+        mut step: impl FnMut(&mut Trainer<E>) -> Result<()>,
     ) -> Result<Self> {
-        let lanes = trainer.engine.lanes;
+        let lanes = trainer.engine.lanes();
         lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch = Some(Box::default())));
         trainer.watch = Some(Stopwatch::default());
         let ended = (0..updates).try_for_each(|_| step(trainer));
         let whole = trainer.watch.take().unwrap_or_default();
+        let lanes = trainer.engine.lanes();
         let of_lanes = lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch.take()));
         ended?;
         let mut sum = Stopwatch::default();

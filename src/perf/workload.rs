@@ -3,8 +3,8 @@
 use super::Profile;
 use crate::config::Config;
 use crate::dataset::Examples;
-use crate::device::{Cpu, HostDevice};
-use crate::engine::{LaneEngine, Lanes, Weights};
+use crate::device::Cpu;
+use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
 use crate::error::Result;
 use crate::model::{Model, forward_flops, update_flops};
 use crate::rng::Rng;
@@ -49,20 +49,23 @@ pub enum Work {
 }
 
 /// A step that can be repeated.
-pub struct Workload<'a, D: HostDevice = Cpu<f32>> {
-    trainer: Trainer<LaneEngine<'a, D>>,
+pub struct Workload<'a, D: TrainingDevice + 'a = Cpu<f32>> {
+    trainer: Trainer<D::Engine<'a>>,
     examples: RandomTokens,
     /// Model FLOPs of the last update.
     last_update: Option<f64>,
 }
 
-impl<'a, D: HostDevice> Workload<'a, D> {
+impl<'a, D: TrainingDevice> Workload<'a, D> {
     /// A fresh model of `config` and a batch of random puzzles.
-    pub fn new(lanes: &'a Lanes<D>, config: Config) -> Self {
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn new(lanes: &'a Lanes<D>, config: Config) -> Result<Self> {
         let model = Model::new(&config.model, &config.task);
         let weights = Weights::new(&model, &config);
         let examples = RandomTokens::new(config.task.vocab_size, config.task.num_puzzle_identifiers);
-        Self { trainer: Trainer::on(lanes, config, weights, u64::MAX), examples, last_update: None }
+        Ok(Self { trainer: Trainer::on(lanes, config, weights, u64::MAX)?, examples, last_update: None })
     }
 
     /// Supervision steps that a sequence may live.

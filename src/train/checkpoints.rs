@@ -9,8 +9,7 @@ use super::{Trainer, TrainerState};
 use crate::checkpoint::{self, RowFile, RunFolder};
 use crate::config::Config;
 use crate::dataset::{Batches, SamplerState};
-use crate::device::HostDevice;
-use crate::engine::{EMA, Engine, LaneEngine, PuzzleTable, Slots, WEIGHTS};
+use crate::engine::{EMA, Engine, PuzzleTable, Slots, WEIGHTS};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -146,15 +145,15 @@ impl<'a> Checkpoints<'a> {
     ///
     /// The weights are one file in the published form, so they cost what the whole puzzle table costs: of a table whose
     /// changes are saved apart they wait for the next save that writes all of it, or the end.
-    pub(super) fn save<D: HostDevice<T = f32>>(
+    pub(super) fn save(
         &mut self,
-        trainer: &Trainer<LaneEngine<'_, D>>,
+        trainer: &Trainer<impl Engine<T = f32>>,
         batches: &Batches<'_>,
         seconds: f64,
         evaluated: u64,
     ) -> Result<()> {
         let (checkpoint, step) = (self.folder.checkpoint(), trainer.step_count());
-        if let Some(table) = &trainer.engine.weights.table {
+        if let Some(table) = &trainer.engine.weights().table {
             self.row_files = checkpoint::save_rows(&checkpoint, &self.row_files, step, &**table)?;
         }
         if self.row_files.len() <= 1 {
@@ -169,11 +168,10 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Writes the weights to use, unless they are there.
-    pub(super) fn export<D: HostDevice<T = f32>>(&mut self, trainer: &Trainer<LaneEngine<'_, D>>) -> Result<()> {
+    pub(super) fn export(&mut self, trainer: &Trainer<impl Engine<T = f32>>) -> Result<()> {
         if trainer.step_count() > self.exported {
             let engine = &trainer.engine;
-            let dense = if trainer.config.train.ema { &engine.ema } else { engine.weights.params.values() };
-            engine.weights.save(&self.folder.weights(), dense)?;
+            engine.weights().save(&self.folder.weights(), &engine.dense(trainer.config.train.ema))?;
             self.exported = trainer.step_count();
         }
         Ok(())

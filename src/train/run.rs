@@ -7,8 +7,8 @@ use super::{StepReport, Trainer};
 use crate::checkpoint::RunFolder;
 use crate::config::{Config, FixedPoint};
 use crate::dataset::{Batches, TaskData};
-use crate::device::{Cpu, HostDevice};
-use crate::engine::{Engine, LaneEngine, Lanes, Weights};
+use crate::device::Cpu;
+use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
 use crate::error::Result;
 use crate::infer::{Identifiers, Inference, InferenceOptions};
 use crate::model::Model;
@@ -27,10 +27,10 @@ pub enum Ending {
 }
 
 /// A run in its folder.
-pub struct Run<'a, D: HostDevice<T = f32> = Cpu<f32>> {
+pub struct Run<'a, D: TrainingDevice<T = f32> + 'a = Cpu<f32>> {
     data: &'a TaskData,
     lanes: &'a Lanes<D>,
-    trainer: Trainer<LaneEngine<'a, D>>,
+    trainer: Trainer<D::Engine<'a>>,
     batches: Batches<'a>,
     checkpoints: Checkpoints<'a>,
     /// The log, then those that were added.
@@ -43,7 +43,7 @@ pub struct Run<'a, D: HostDevice<T = f32> = Cpu<f32>> {
     warnings: Vec<String>,
 }
 
-impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
+impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
     /// A fresh run, or with `resume` the continuation from the folder's newest whole checkpoint.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
         let total_steps = data.total_steps(&config)?;
         let mut checkpoints = Checkpoints::new(folder, data.fingerprint()?);
         let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
-        let mut trainer = Trainer::on(lanes, config, weights, total_steps);
+        let mut trainer = Trainer::on(lanes, config, weights, total_steps)?;
         let mut warnings = Vec::new();
         let position = match resume {
             true => checkpoints.restore(&mut trainer, |warning| warnings.push(warning))?,
@@ -82,7 +82,7 @@ impl<'a, D: HostDevice<T = f32>> Run<'a, D> {
     }
 
     /// The state of the run.
-    pub fn trainer(&self) -> &Trainer<LaneEngine<'a, D>> {
+    pub fn trainer(&self) -> &Trainer<D::Engine<'a>> {
         &self.trainer
     }
 

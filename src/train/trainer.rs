@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
 use crate::dataset::{Examples, TaskData};
-use crate::device::{HostDevice, Real};
+use crate::device::Real;
 use crate::engine::{
-    Alone, BoxedGroup, Engine, Group, LaneEngine, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, UpdateRule, Weights,
-    groups_of_rank, puzzle_table,
+    Alone, BoxedGroup, Engine, Group, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, TrainingDevice, UpdateRule,
+    Weights, groups_of_rank, puzzle_table,
 };
 use crate::error::{Error, Result};
 use crate::infer::HaltRule;
@@ -169,33 +169,49 @@ pub struct TrainerState<'a, T: Clone> {
     pub groups: Vec<GroupState<'a, T>>,
 }
 
-impl<'a, D: HostDevice> Trainer<LaneEngine<'a, D>> {
+impl<E: Engine> Trainer<E> {
     /// A fresh run of `total_steps` updates on the lanes of this process alone.
-    pub fn on(lanes: &'a Lanes<D>, config: Config, weights: Weights<D>, total_steps: u64) -> Self {
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn on<'a, D: TrainingDevice<Engine<'a> = E>>(
+        lanes: &'a Lanes<D>,
+        config: Config,
+        weights: Weights<D>,
+        total_steps: u64,
+    ) -> Result<Self>
+    where
+        E: Engine<T = D::T>,
+    {
         let model = Model::new(&config.model, &config.task);
-        let engine = LaneEngine::new(lanes, &model, &config.train, weights, &Alone);
-        Self::new(config, model, engine, Box::new(Alone), total_steps)
+        let engine = D::engine(lanes, &model, &config.train, weights, &Alone)?;
+        Ok(Self::new(config, model, engine, Box::new(Alone), total_steps))
     }
 
     /// A fresh run on a data set, whose shapes the model takes: as many updates as the settings and the data say.
     ///
     /// # Errors
     /// When settings and data do not go together.
-    pub fn for_data(lanes: &'a Lanes<D>, mut config: Config, data: &TaskData) -> Result<Self> {
+    pub fn for_data<'a, D: TrainingDevice<Engine<'a> = E>>(
+        lanes: &'a Lanes<D>,
+        mut config: Config,
+        data: &TaskData,
+    ) -> Result<Self>
+    where
+        E: Engine<T = D::T>,
+    {
         config.task = data.task().clone();
         config.validate()?;
         let total_steps = data.total_steps(&config)?;
         let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
-        Ok(Self::on(lanes, config, weights, total_steps))
+        Self::on(lanes, config, weights, total_steps)
     }
 
     /// The weights to evaluate: their EMA when it is on.
-    pub fn evaluation_weights(&self) -> Weights<D> {
-        if self.config.train.ema { self.engine.averaged_weights() } else { self.engine.weights.clone() }
+    pub fn evaluation_weights(&self) -> Weights<E::Device> {
+        self.engine.weights().with_dense(&self.engine.dense(self.config.train.ema))
     }
-}
 
-impl<E: Engine> Trainer<E> {
     /// A fresh run of `total_steps` updates; the engine has the slots that `peers` leave to this process.
     pub fn new(config: Config, model: Model, engine: E, peers: Box<dyn Peers<E::T>>, total_steps: u64) -> Self {
         let train = &config.train;
@@ -468,7 +484,8 @@ impl<E: Engine> Trainer<E> {
                 .engine
                 .groups()
                 .iter()
-                .map(|group| (Cow::Borrowed(&group.slots), Cow::Borrowed(&group.states[..])))
+                .map(|group| Cow::Borrowed(&group.slots))
+                .zip(self.engine.carried())
                 .collect(),
         }
     }

@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use crate::config::Config;
-use crate::device::HostDevice;
-use crate::engine::{Lanes, precision_for};
+use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
 use crate::report::Table;
@@ -105,7 +104,7 @@ pub fn run(args: Args) -> Result<()> {
     on_device!(args.device.device, D => run_on::<D>(&args, config, works))
 }
 
-fn run_on<D: HostDevice>(args: &Args, config: Config, works: &[(&'static str, Work)]) -> Result<()> {
+fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str, Work)]) -> Result<()> {
     let lanes = args.threads.lanes::<D>()?;
     claim_training(&config, TIMED, lanes.threads())?;
     if args.profile {
@@ -113,7 +112,7 @@ fn run_on<D: HostDevice>(args: &Args, config: Config, works: &[(&'static str, Wo
     }
     let precision = precision_for(config.train.precision);
     let batch = config.train.batch_size;
-    let mut workload = Workload::new(&lanes, config);
+    let mut workload = Workload::new(&lanes, config)?;
     let mut measurements = Vec::new();
     for &(name, work) in works {
         measurements.push(measure(&lanes, &mut workload, name, work, args.seconds, precision, batch)?);
@@ -164,7 +163,7 @@ fn median(times: &mut [f64]) -> f64 {
     times[times.len() / 2]
 }
 
-fn measure<D: HostDevice>(
+fn measure<D: TrainingDevice>(
     lanes: &Lanes<D>,
     workload: &mut Workload<'_, D>,
     name: &'static str,

@@ -8,8 +8,7 @@ use super::limit::FmaLimit;
 use super::{Args, median, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
-use crate::device::HostDevice;
-use crate::engine::{Lanes, precision_for};
+use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::Result;
 use crate::perf::{Profile, Work, Workload};
 use crate::report::Table;
@@ -32,9 +31,9 @@ struct Report {
     simd: &'static str,
 }
 
-pub fn run<D: HostDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
+pub fn run<D: TrainingDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
     let precision = precision_for(config.train.precision);
-    let mut workload = Workload::new(lanes, config);
+    let mut workload = Workload::new(lanes, config)?;
     workload.run(Work::Train)?;
     let mut limit = FmaLimit::new(lanes, precision);
     let (started, mut on, mut off) = (Instant::now(), Vec::new(), Vec::new());

@@ -64,7 +64,7 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
     let mut machine = None;
     for &threads in &counts {
         let lanes = args.threads.start(threads)?;
-        let mut workload = Workload::new(&lanes, config.clone());
+        let mut workload = Workload::new(&lanes, config.clone())?;
         let timed = measure(&lanes, &mut workload, "train", Work::Train, args.seconds, precision, batch)?;
         if threads == most {
             let profile = workload.profile(PROFILED)?;
