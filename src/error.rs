@@ -29,6 +29,9 @@ pub enum Error {
     /// Training was asked to stop, and everything is saved. Exit code 130, as for every command ended by Ctrl-C.
     #[error("saved after update {step}; go on with: trm train --resume --out {}", run.display())]
     Interrupted { step: u64, run: PathBuf },
+    /// An accelerator that is not there, has no room, or failed. Exit code 1.
+    #[error("{0}")]
+    Device(String),
     /// A check ran and its answer is no (gradient check, audit). Exit code 1.
     #[error("{0}")]
     CheckFailed(String),
@@ -58,9 +61,33 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Input(_) | Self::Io { .. } => 2,
-            Self::NonFinite { .. } | Self::CheckFailed(_) => 1,
+            Self::NonFinite { .. } | Self::CheckFailed(_) | Self::Device(_) => 1,
             Self::Interrupted { .. } => INTERRUPTED,
         }
+    }
+}
+
+/// An accelerator that failed in the middle of its work. Kernels have no result that could say so: it travels as a panic that
+/// prints nothing, up to the next [`DeviceFailure::catch`].
+#[derive(Debug)]
+pub struct DeviceFailure(pub String);
+
+impl DeviceFailure {
+    /// Leaves everything up to the next [`DeviceFailure::catch`].
+    pub fn raise(self) -> ! {
+        std::panic::resume_unwind(Box::new(self))
+    }
+
+    /// Does `work`; a failure of the accelerator in it becomes an error, other panics go on.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn catch<R>(work: impl FnOnce() -> R) -> Result<R> {
+        // What was in the middle of something is not used again: whoever sees the error gives it up.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| match panic.downcast::<Self>() {
+            Ok(failure) => Error::Device(failure.0),
+            Err(other) => std::panic::resume_unwind(other),
+        })
     }
 }
 

@@ -67,6 +67,8 @@ pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+pub mod cuda;
 pub mod dataset;
 pub mod device;
 pub mod engine;

@@ -55,40 +55,92 @@ pub struct Threads {
 /// What computes.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct DeviceArg {
-    /// What computes: cpu, or reference (plain loops, slow, made to be read and to check the others)
+    /// What computes: cpu; cuda, an NVIDIA GPU; cuda-twin, the GPU's kernels on a twin of it on the host, slow, for tests; or
+    /// reference, plain loops, slow, made to be read and to check the others
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: DeviceName,
+    /// On a GPU: sequences to work on at a time, at most [default: as many as there is memory for]; results do not depend on it
+    #[arg(long, value_name = "N")]
+    pub micro_batch: Option<usize>,
 }
 
 /// `--device`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceName {
     Cpu,
+    Cuda,
+    CudaTwin,
     Reference,
 }
 
-/// `on_device!(name, D => work)`: the work with `D` as the device of that name, in f32.
+impl DeviceName {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::CudaTwin => "cuda-twin",
+            Self::Reference => "reference",
+        }
+    }
+}
+
+/// `on_device!(name, D => work)`: the work with `D` as the device of that name, in f32 (or in the scalars given); an error where
+/// this program was built without it, or the machine has none.
 macro_rules! on_device {
     ($name:expr, $D:ident => $work:expr) => {
+        on_device!($name, f32, $D => $work)
+    };
+    ($name:expr, $T:ty, $D:ident => $work:expr) => {
         match $name {
             $crate::cli::common::DeviceName::Cpu => {
-                type $D = $crate::device::Cpu<f32>;
+                type $D = $crate::device::Cpu<$T>;
                 $work
             }
             $crate::cli::common::DeviceName::Reference => {
-                type $D = $crate::device::Reference<f32>;
+                type $D = $crate::device::Reference<$T>;
                 $work
             }
+            #[cfg(feature = "cuda")]
+            $crate::cli::common::DeviceName::Cuda => {
+                type $D = $crate::device::Cuda<$T, $crate::cuda::Gpu>;
+                $crate::cuda::Queue::<$crate::cuda::Gpu>::open().and_then(|_| $work)
+            }
+            #[cfg(feature = "cuda-twin")]
+            $crate::cli::common::DeviceName::CudaTwin => {
+                type $D = $crate::device::Cuda<$T, $crate::cuda::Twin>;
+                $crate::cuda::Queue::<$crate::cuda::Twin>::open().and_then(|_| $work)
+            }
+            #[allow(unreachable_patterns)] // none is left where all are built in
+            other => Err($crate::cli::common::not_built_in(other)),
         }
     };
 }
 pub(super) use on_device;
+
+/// A device that this program was built without.
+pub fn not_built_in(device: DeviceName) -> Error {
+    let name = device.name();
+    Error::input(format!(
+        "--device {name}: this trm was built without it; build it with: cargo build --release --features {name}"
+    ))
+}
 
 impl Threads {
     /// Starts them.
     pub fn lanes<D: Device>(self) -> Result<Lanes<D>> {
         let threads = self.count()?;
         self.start(threads)
+    }
+
+    /// Starts them for a device: as many as there are cores to compute on, or the one that drives an accelerator.
+    pub fn lanes_for<D: Device>(self, device: DeviceArg) -> Result<Lanes<D>> {
+        if D::IS_ACCELERATOR {
+            let lanes = Lanes::start(1)?;
+            lanes.install(|| lanes.with_lane(|lane| lane.set_micro_batch(device.micro_batch.unwrap_or(0))));
+            return Ok(lanes);
+        }
+        self.lanes()
     }
 
     /// How many.
@@ -113,8 +165,11 @@ pub fn claim(footprint: &Footprint) -> Result<()> {
     Ok(())
 }
 
-/// The same for a training run of `updates` updates.
-pub fn claim_training(config: &Config, updates: u64, threads: usize) -> Result<()> {
+/// The same for a training run of `updates` updates. An accelerator refuses by itself what it has no room for.
+pub fn claim_training<D: Device>(config: &Config, updates: u64, threads: usize) -> Result<()> {
+    if D::IS_ACCELERATOR {
+        return Ok(());
+    }
     claim(&Footprint::of_training(&Model::new(&config.model, &config.task), config, updates, threads))
 }
 
@@ -123,6 +178,8 @@ pub fn claim_training(config: &Config, updates: u64, threads: usize) -> Result<(
 pub fn load_model<D: Device<T = f32>>(run: &Path, config: Option<&Path>, threads: usize) -> Result<StoredModel<D>> {
     let (config, file) = StoredModel::<D>::locate(run, config)?;
     let model = Model::new(&config.model, &config.task);
-    claim(&Footprint::of_inference(&model, &config, threads))?;
+    if !D::IS_ACCELERATOR {
+        claim(&Footprint::of_inference(&model, &config, threads))?;
+    }
     StoredModel::read(config, model, &file)
 }

@@ -94,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes::<D>()?;
+    let lanes = args.threads.lanes_for::<D>(args.device)?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, mut weights } =
         load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;

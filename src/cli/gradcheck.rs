@@ -3,9 +3,9 @@
 use clap::value_parser;
 use serde::Serialize;
 
-use super::common::DeviceName;
+use super::common::{DeviceName, on_device};
 use super::{print, print_json};
-use crate::device::{Cpu, Device, Reference};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model;
 use crate::report::Table;
@@ -34,7 +34,7 @@ pub struct Args {
     /// Problems for each variant of an operation
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Whose gradients: cpu, through the paths that training takes, or reference (plain loops)
+    /// Whose gradients: cpu, through the paths that training takes; cuda or cuda-twin, by the plain kernels; or reference
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: DeviceName,
     /// Print a JSON list of {name, problems, worst_error, tolerance, passed}; an error that is not finite is null
@@ -53,10 +53,7 @@ struct Line<'a> {
 
 pub fn run(args: Args) -> Result<()> {
     choose_isa()?;
-    let outcomes = match args.device {
-        DeviceName::Cpu => outcomes::<Cpu<f64>>(&args),
-        DeviceName::Reference => outcomes::<Reference<f64>>(&args),
-    };
+    let outcomes = on_device!(args.device, f64, D => Ok(outcomes::<D>(&args)))?;
     if args.json {
         let line = |outcome| Line { outcome, tolerance: TOLERANCE, passed: Outcome::passed(outcome) };
         print_json(&outcomes.iter().map(line).collect::<Vec<_>>())?;

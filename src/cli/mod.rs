@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::error::{DeviceFailure, Error, Result};
 
 /// Train, examine and time tiny recursive reasoning models on CPUs.
 #[derive(Parser)]
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             return refuse(&error);
         }
     };
-    match run(cli.command) {
+    match DeviceFailure::catch(|| run(cli.command)).and_then(|result| result) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::common::{Threads, claim_training};
 use super::{print, print_json};
 use crate::config::{Arch, Config, Mixing, Preset, presets};
+use crate::device::Cpu;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::scaling::{MachineFigures, UpdateWork, predict};
@@ -288,7 +289,7 @@ struct Speeds<'a> {
 impl Speeds<'_> {
     /// The speed of an experiment; with `shared`, that of the first one of its class.
     fn of(&mut self, preset: &'static str, config: &Config, shared: bool) -> Result<Speed> {
-        let precision = precision_for(config.train.precision);
+        let precision = precision_for::<Cpu<f32>>(config.train.precision);
         let name = if precision == Precision::F32 { "f32" } else { "bf16" };
         let (threads, simd) = (self.lanes.threads(), simd::isa().name());
         let known = Speed {
@@ -324,7 +325,7 @@ fn measure(lanes: &Lanes, config: &Config, batch: usize) -> Result<f64> {
     config.train.gradient_groups = batch.min(lanes.threads());
     // An update touches the rows of its batch only; a table of a million rows need not be filled for that.
     config.task.num_puzzle_identifiers = config.task.num_puzzle_identifiers.min(1000);
-    claim_training(&config, 1 + UPDATES as u64, lanes.threads())
+    claim_training::<Cpu<f32>>(&config, 1 + UPDATES as u64, lanes.threads())
         .map_err(|error| Error::input(format!("the speed cannot be measured here: {error}; give it with --gflops")))?;
     let mut workload = Workload::new(lanes, config)?;
     workload.run(Work::Train)?;

@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
-    let lanes = args.threads.lanes::<D>()?;
+    let lanes = args.threads.lanes_for::<D>(args.device)?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } = load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
     let options = options(&args, &model, &config.train)?;

@@ -11,7 +11,8 @@ use crate::checkpoint::RunFolder;
 use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
-use crate::engine::{Lanes, TrainingDevice, precision_for};
+use crate::device::Device;
+use crate::engine::{Engine as _, Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions};
 use crate::model::update_flops;
@@ -70,11 +71,11 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
-    let lanes = args.threads.lanes::<D>()?;
+    let lanes = args.threads.lanes_for::<D>(args.device)?;
     simd::choose_isa()?;
     let (folder, config, data) = match args.resume {
-        true => reopen(args, lanes.threads())?,
-        false => start(args, lanes.threads())?,
+        true => reopen::<D>(args, lanes.threads())?,
+        false => start::<D>(args, lanes.threads())?,
     };
     on_interrupt();
     let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
@@ -108,7 +109,7 @@ fn shorthands(args: &Args) -> Vec<String> {
     sets
 }
 
-fn start(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
+fn start<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
     let resolve = || args.experiment.resolve(&shorthands(args));
     let sets = [args.experiment.set.clone(), shorthands(args)].concat();
@@ -143,9 +144,9 @@ fn start(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     }
     config.task = data.task().clone();
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
-    config.train.precision = precision_for(config.train.precision).into();
+    config.train.precision = precision_for::<D>(config.train.precision).into();
     config.validate()?;
-    claim_training(&config, data.total_steps(&config)?, threads)?;
+    claim_training::<D>(&config, data.total_steps(&config)?, threads)?;
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
     if let Err(error) = folder.write_config(&config) {
@@ -216,7 +217,7 @@ fn free_folder(name: &str) -> PathBuf {
     std::iter::once(first).chain(numbered).find(|path| !path.exists()).expect("some number is free")
 }
 
-fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
+fn reopen<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let root = args.out.clone().unwrap_or_default();
     let folder = RunFolder::open(&root)?;
     let stored = folder.read_config()?;
@@ -247,7 +248,7 @@ fn reopen(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> 
             root.display()
         )));
     }
-    claim_training(&stored, data.total_steps(&stored)?, threads)?;
+    claim_training::<D>(&stored, data.total_steps(&stored)?, threads)?;
     Ok((folder, stored, data))
 }
 
@@ -258,7 +259,7 @@ fn train<D: TrainingDevice<T = f32>>(
     lanes: &Lanes<D>,
 ) -> Result<()> {
     let trainer = run.trainer();
-    let precision = precision_for(trainer.config.train.precision);
+    let precision = precision_for::<D>(trainer.config.train.precision);
     let limit = lanes.fma_limit(precision, 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;
@@ -275,6 +276,7 @@ fn train<D: TrainingDevice<T = f32>>(
     ));
     let device = if D::NAME == "cpu" { simd::isa().name() } else { D::NAME };
     note(&format!("{} threads, {device}, FMA limit {limit:.0} GFLOP/s", lanes.threads()));
+    run.trainer().engine.describe().iter().for_each(|text| note(text));
     run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();
     match run.train(|| INTERRUPTS.load(Ordering::SeqCst) > 0)? {

@@ -82,6 +82,12 @@ impl Indices {
         self.start
     }
 
+    /// `len` of them from `start` on.
+    pub fn part(self, start: usize, len: usize) -> Self {
+        assert!(start + len <= self.len, "part of the integers");
+        Self { start: self.start + start, len }
+    }
+
     /// How many there are.
     pub fn len(self) -> usize {
         self.len

@@ -13,6 +13,8 @@
 
 mod block;
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+pub mod cuda;
 mod layout;
 mod memory;
 mod params;
@@ -21,12 +23,15 @@ mod topology;
 
 pub use block::{ALIGNMENT, Block, Indices, Space, Store};
 pub use cpu::Cpu;
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
 
 pub use crate::simd::{AdamCoefficients, AttentionShape, NORM_EPSILON, Precision, Real, Update};
+use crate::simd::{Isa, fma_limit, isa};
 
 /// The label of positions that no loss and no metric counts.
 pub use crate::config::IGNORE_LABEL;
@@ -114,8 +119,23 @@ pub trait Device: Sized + Send {
     /// The name under which `--device` knows it.
     const NAME: &'static str;
 
+    /// Whether one lane is all that there is to it, however many cores the host has.
+    const IS_ACCELERATOR: bool = false;
+
     /// A device without memory.
     fn new() -> Self;
+
+    /// The number format that a run gets which leaves it to the device: bf16 where the processor has bf16 dot products (a dot
+    /// product takes two products a lane), and f32 everywhere else (bf16 without them rounds operands and multiplies in f32,
+    /// so it is slower).
+    fn preferred_precision() -> Precision {
+        if isa() == Isa::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// GFLOP/s of products that one lane can do at most, measured for so many seconds.
+    fn multiply_limit(precision: Precision, seconds: f64) -> f64 {
+        fma_limit(precision, seconds)
+    }
 
     /// Sequences of `len` positions that are worked on at a time: enough rows to keep the kernels busy, and no more than stay
     /// in fast memory. Four of 97 give 388 rows, while their activations stay a few megabytes per recorded call; one of
@@ -130,6 +150,9 @@ pub trait Device: Sized + Send {
 
     /// Lets forward GEMMs use so many threads of the pool: in single-sequence mode they would be idle otherwise.
     fn set_threads(&mut self, _threads: usize) {}
+
+    /// Has at most so many sequences worked on at a time; 0 leaves it to the device.
+    fn set_micro_batch(&mut self, _sequences: usize) {}
 
     /// Keeps copies of the weights, one for each NUMA node; thread i of the pool that this is called in runs on
     /// `node_of_thread[i]`.

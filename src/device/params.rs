@@ -179,6 +179,11 @@ impl<D: Device> Grads<D> {
         Self { buffer: D::buffer(layout.len()), layout }
     }
 
+    /// In a buffer of one's own.
+    pub fn from_buffer(layout: Arc<Layout>, buffer: D::Buffer) -> Self {
+        Self { layout, buffer }
+    }
+
     /// Names and places of the tensors.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout

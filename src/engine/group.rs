@@ -1,7 +1,10 @@
 //! The slots of one gradient group: what they carry between supervision steps, and what the last step said.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
+use super::node;
 use crate::config::TrainConfig;
 use crate::device::Real;
 use crate::model::Model;
@@ -18,6 +21,18 @@ pub fn gradient_groups(train: &TrainConfig) -> usize {
         0 => train.batch_size.div_ceil(GROUP_SLOTS).min(MAX_GROUPS),
         groups => groups.min(train.batch_size),
     }
+}
+
+/// The slots of a rank: which groups of the batch they are in, and how many slots come before them.
+pub(crate) fn groups_of_rank(config: &TrainConfig, rank: usize, size: usize) -> (Range<usize>, usize) {
+    let groups = node(gradient_groups(config), rank, size);
+    let first = first_slot(config, groups.start);
+    (groups, first)
+}
+
+/// The first slot of a gradient group.
+pub(crate) fn first_slot(config: &TrainConfig, group: usize) -> usize {
+    group * config.batch_size / gradient_groups(config)
 }
 
 /// A group that changes hands: a box fits an atomic exchange.
@@ -105,6 +120,11 @@ impl<T: Real> Group<T> {
             },
             states: vec![vec![T::ZERO; slots * model.len * model.hidden]; model.schedule.states.len()],
         }
+    }
+
+    /// The same for a device that keeps the states itself.
+    pub fn resident(model: &Model, slots: usize) -> Self {
+        Self { states: Vec::new(), ..Self::new(model, slots) }
     }
 
     /// Has every supervision step keep the logits it came to.

@@ -37,6 +37,11 @@ impl<D: Device> Lane<D> {
         Self { index, node, memory, sums: Vec::new(), scratch }
     }
 
+    /// Has at most so many sequences worked on at a time; 0 leaves it to the device.
+    pub fn set_micro_batch(&mut self, sequences: usize) {
+        self.memory.device.set_micro_batch(sequences);
+    }
+
     /// Bytes of the device's memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory.device.size_bytes()

@@ -1,19 +1,18 @@
 //! The engine of devices whose memory the host sees: lanes, and the tree that sums their gradients.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::tree::{Sums, accumulate};
 use super::{
-    BoxedGroup, Engine, Group, Lanes, NamedBuffer, OptimizerState, Peers, PuzzleTable, Slots, UpdateRule, Weights,
-    gradient_groups, largest_gradient, node, non_finite_tensor, optimizer,
+    BoxedGroup, EMA, Engine, Group, Lanes, NamedBuffer, OptimizerState, Peers, PuzzleTable, Slots, UpdateRule, WEIGHTS,
+    Weights, check_restored, first_slot, groups_of_rank, optimizer, suspects,
 };
 use crate::config::TrainConfig;
 use crate::device::{Cpu, Grads, HostDevice, Precision};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Model;
 
 /// Lanes with weights, their EMA and the optimizer's state in host memory.
@@ -31,18 +30,6 @@ pub struct LaneEngine<'a, D: HostDevice = Cpu<f32>> {
     total: Grads<D>,
     /// Buffers for partial sums, and the place where they wait for each other.
     sums: Sums<D>,
-}
-
-/// The slots of a rank: which groups of the batch they are in, and how many slots come before them.
-pub(crate) fn groups_of_rank(config: &TrainConfig, rank: usize, size: usize) -> (Range<usize>, usize) {
-    let groups = node(gradient_groups(config), rank, size);
-    let first = first_slot(config, groups.start);
-    (groups, first)
-}
-
-/// The first slot of a gradient group.
-fn first_slot(config: &TrainConfig, group: usize) -> usize {
-    group * config.batch_size / gradient_groups(config)
 }
 
 impl<'a, D: HostDevice> LaneEngine<'a, D> {
@@ -153,7 +140,7 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
     }
 
     fn suspects(&self) -> [String; 2] {
-        [non_finite_tensor(&self.total), largest_gradient(&self.total)]
+        suspects(self.total.layout(), self.total.values(), D::sum_squares)
     }
 
     fn carried(&self) -> Vec<Cow<'_, [Vec<D::T>]>> {
@@ -171,32 +158,18 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
         table: Option<PuzzleTable<D::T>>,
         groups: Vec<(Slots, Vec<Vec<D::T>>)>,
     ) -> Result<()> {
-        let misfit = || Error::input("the checkpoint belongs to a model of another shape; train into a new folder");
-        let shape = |table: &PuzzleTable<D::T>| (table.rows(), table.ndim());
-        let lengths = |slots: &Slots, states: &[Vec<D::T>]| {
-            let states: Vec<usize> = states.iter().map(Vec::len).collect();
-            let Slots { inputs, labels, puzzle_ids, steps, halted } = slots;
-            (inputs.len(), labels.len(), puzzle_ids.len(), steps.len(), halted.len(), states)
-        };
-        let slots_fit = groups.len() == self.groups.len()
-            && groups
-                .iter()
-                .zip(&self.groups)
-                .all(|((slots, states), group)| lengths(slots, states) == lengths(&group.slots, &group.states));
-        let known: Vec<(Cow<'_, str>, usize)> =
-            self.snapshot().iter().map(|(name, values)| (Cow::Owned(name.to_string()), values.len())).collect();
-        let given: Vec<(Cow<'_, str>, usize)> =
-            buffers.iter().map(|(name, values)| (name.clone(), values.len())).collect();
-        if known != given || !slots_fit || table.as_ref().map(shape) != self.weights.table.as_deref().map(shape) {
-            return Err(misfit());
-        }
+        let known: Vec<(String, usize)> =
+            self.snapshot().iter().map(|(name, values)| (name.to_string(), values.len())).collect();
+        check_restored(&known, &buffers, (&self.weights, table.as_ref()), (&self.groups, &groups), |group| {
+            group.states.iter().map(Vec::len).collect()
+        })?;
         for (name, values) in buffers {
             match &*name {
                 WEIGHTS => self.weights.params.update(|own| own.copy_from_slice(&values)),
                 EMA => self.ema.copy_from_slice(&values),
                 _ => {
                     let own = self.optimizer.buffers_mut().find(|(own, _)| *own == name);
-                    own.ok_or_else(misfit)?.1.copy_from_slice(&values);
+                    own.expect("a buffer of that name, as was checked").1.copy_from_slice(&values);
                 }
             }
         }
@@ -215,7 +188,3 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
         [self.sums.finish_bytes(), self.optimizer.sweep_bytes(self.weights.params.layout(), packed)]
     }
 }
-
-/// Names of an engine's own buffers.
-pub(crate) const WEIGHTS: &str = "weights";
-pub(crate) const EMA: &str = "ema";

@@ -8,7 +8,6 @@ use crossbeam_utils::CachePadded;
 use super::Lane;
 use crate::device::{Cpu, Device, Params, Precision, Topology, available};
 use crate::error::{Error, Result};
-use crate::simd;
 
 /// The threads of a process, with a lane for each.
 pub struct Lanes<D: Device = Cpu<f32>> {
@@ -119,12 +118,12 @@ impl<D: Device> Lanes<D> {
         self.pool.broadcast(|thread| work(thread.index()))
     }
 
-    /// The FMA limit of each lane, in GFLOP/s, measured on all at once.
+    /// What each lane can multiply at most, in GFLOP/s, measured on all at once.
     pub fn fma_limits(&self, precision: Precision, seconds: f64) -> Vec<f64> {
-        self.each(|_| simd::fma_limit(precision, seconds))
+        self.each(|_| D::multiply_limit(precision, seconds))
     }
 
-    /// The FMA limit of all lanes together, in GFLOP/s, measured once: what MFU is measured against.
+    /// What all lanes together can multiply at most, in GFLOP/s, measured once: what MFU is measured against.
     pub fn fma_limit(&self, precision: Precision, seconds: f64) -> f64 {
         self.fma_limits(precision, seconds).into_iter().sum()
     }

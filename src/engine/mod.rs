@@ -6,6 +6,8 @@
 //! gradient groups in turn, and a binary tree of fixed shape adds them up, so that no number of threads changes a bit of the
 //! result. The same tree goes on above a process: see [`Peers`].
 
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+mod cuda_engine;
 mod group;
 mod lane;
 mod lane_engine;
@@ -14,21 +16,24 @@ mod optimizer;
 mod peers;
 mod precision;
 pub mod puzzle_table;
+mod restore;
 mod step;
 mod tree;
 mod weights;
 
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+pub use cuda_engine::CudaEngine;
 pub use group::{BoxedGroup, Group, Outcome, Slots, gradient_groups};
+pub(crate) use group::{first_slot, groups_of_rank};
 pub use lane::Lane;
 pub use lane_engine::LaneEngine;
-pub(crate) use lane_engine::{EMA, WEIGHTS, groups_of_rank};
 pub use lanes::Lanes;
-pub use optimizer::{
-    Adam, Optimizer, OptimizerState, UpdateRule, WeightPart, largest_gradient, non_finite_tensor, optimizer,
-};
+pub use optimizer::{Adam, Optimizer, OptimizerState, UpdateRule, WeightPart, optimizer, suspects};
 pub use peers::{Alone, Peers};
 pub use precision::precision_for;
 pub use puzzle_table::PuzzleTable;
+use restore::check_restored;
+pub(crate) use restore::{EMA, WEIGHTS};
 pub use tree::{node, partial_sums};
 pub use weights::Weights;
 
@@ -61,6 +66,11 @@ pub trait Engine {
 
     /// The dense weights as they are now, or their EMA, in flat order.
     fn dense(&self, averaged: bool) -> Cow<'_, [Self::T]>;
+
+    /// What a user may want to know about where and how it works; `None` where there is nothing to say.
+    fn describe(&self) -> Option<String> {
+        None
+    }
 
     /// The gradient groups of this process, in order: examples, ages, and what the last step said.
     fn groups(&self) -> &[BoxedGroup<Self::T>];

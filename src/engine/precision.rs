@@ -1,18 +1,14 @@
 //! Which number format the GEMMs of a run have.
 
 use crate::config::PrecisionSetting;
-use crate::device::Precision;
-use crate::simd::{Isa, isa};
+use crate::device::{Device, Precision};
 
-/// The number format that `setting` stands for on this machine: `auto` is bf16 where the processor has bf16 dot products
-/// (a dot product takes two products a lane), and f32 everywhere else (bf16 without them rounds operands and multiplies in
-/// f32, so it is slower).
-pub fn precision_for(setting: PrecisionSetting) -> Precision {
+/// The number format that `setting` stands for on a device.
+pub fn precision_for<D: Device>(setting: PrecisionSetting) -> Precision {
     match setting {
         PrecisionSetting::F32 => Precision::F32,
         PrecisionSetting::Bf16 => Precision::Bf16,
-        PrecisionSetting::Auto if isa() == Isa::Avx512Bf16 => Precision::Bf16,
-        PrecisionSetting::Auto => Precision::F32,
+        PrecisionSetting::Auto => D::preferred_precision(),
     }
 }
 
@@ -29,14 +25,16 @@ impl From<Precision> for PrecisionSetting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Cpu;
+    use crate::simd::Isa;
 
     #[test]
     fn auto_is_bf16_only_where_the_processor_has_bf16_dot_products() {
         for isa in Isa::available() {
             let expected = if isa == Isa::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 };
-            assert_eq!(isa.run(|| precision_for(PrecisionSetting::Auto)), expected, "{isa}");
+            assert_eq!(isa.run(|| precision_for::<Cpu<f32>>(PrecisionSetting::Auto)), expected, "{isa}");
             for precision in [Precision::F32, Precision::Bf16] {
-                assert_eq!(isa.run(|| precision_for(precision.into())), precision, "{isa}");
+                assert_eq!(isa.run(|| precision_for::<Cpu<f32>>(precision.into())), precision, "{isa}");
             }
         }
     }

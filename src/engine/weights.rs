@@ -30,7 +30,7 @@ impl<D: Device> Weights<D> {
     pub fn new(model: &Model, config: &Config) -> Self {
         let ndim = config.model.puzzle_emb_ndim;
         Self {
-            params: initialize(model, config.train.seed, precision_for(config.train.precision)),
+            params: initialize(model, config.train.seed, precision_for::<D>(config.train.precision)),
             table: (ndim > 0).then(|| Arc::new(PuzzleTable::new(config.task.num_puzzle_identifiers, ndim))),
         }
     }

@@ -46,7 +46,7 @@ impl Footprint {
     pub fn of_training(model: &Model, config: &Config, updates: u64, threads: usize) -> Self {
         let train = &config.train;
         let n = model.layout.len() as f64;
-        let precision = precision_for(train.precision);
+        let precision = precision_for::<Cpu<f32>>(train.precision);
         let packed = packed_bytes(precision);
         // Values, packed, moments, EMA; saving: the EMA with packed forms, and its file.
         let (held, saving) = (n * (F32 + packed + 3.0 * F32), n * (F32 + packed + F32));
@@ -76,7 +76,7 @@ impl Footprint {
     /// Of evaluating or solving with stored weights: no gradient, no optimizer, one shard of sequences a thread. (How many
     /// rows of the puzzle table are filled, only the file says.)
     pub fn of_inference(model: &Model, config: &Config, threads: usize) -> Self {
-        let precision = precision_for(config.train.precision);
+        let precision = precision_for::<Cpu<f32>>(config.train.precision);
         let weights = model.layout.len() as f64 * (F32 + packed_bytes(precision));
         let sequences = (threads * Cpu::<f32>::shard(model.len)) as f64;
         let working = Elements { model, halves: precision == Precision::Bf16 }.working();

@@ -91,7 +91,7 @@ impl UpdateWork {
         let model = Model::new(&config.model, &config.task);
         let train = &config.train;
         let weights = model.layout.n_weights();
-        let packed_element = match precision_for(train.precision) {
+        let packed_element = match precision_for::<Cpu<f32>>(train.precision) {
             Precision::F32 => 4.0,
             Precision::Bf16 => 2.0,
         };

@@ -33,6 +33,22 @@ pub struct AdamCoefficients<T> {
     pub grad_scale: T,
 }
 
+impl AdamCoefficients<f64> {
+    /// The same, rounded to other scalars.
+    pub fn map<T>(&self, round: impl Fn(f64) -> T) -> AdamCoefficients<T> {
+        AdamCoefficients {
+            update: self.update,
+            beta1: round(self.beta1),
+            beta2: round(self.beta2),
+            decay: round(self.decay),
+            step: round(self.step),
+            inv_sqrt_correction2: round(self.inv_sqrt_correction2),
+            ema_rate: round(self.ema_rate),
+            grad_scale: round(self.grad_scale),
+        }
+    }
+}
+
 /// specification, "Optimizers, schedule, EMA" on equal-length slices: p, m, v and e are updated from the gradient g.
 pub fn adam_step<T: Real>(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
     let n = p.len();

@@ -183,10 +183,20 @@ impl<'a, D: Device> Tape<'a, D> {
     /// An input `[rows, cols]` that is differentiated.
     pub fn leaf(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         let var = self.constant(rows, cols, values);
-        let slot = self.slot_mut(var.0);
+        self.differentiate(&var);
+        var
+    }
+
+    /// Makes a constant an input that is differentiated.
+    pub(crate) fn differentiate(&mut self, constant: &Var) {
+        let slot = self.slot_mut(constant.0);
         slot.needs_grad = true;
         slot.saved = true;
-        var
+    }
+
+    /// Where the gradient of a leaf is after [`Tape::backward`].
+    pub(crate) fn grad_block(&self, leaf: &Var) -> Option<Block> {
+        self.slot(leaf.0).grad
     }
 
     /// `(rows, cols)`.

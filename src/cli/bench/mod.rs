@@ -105,12 +105,12 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str, Work)]) -> Result<()> {
-    let lanes = args.threads.lanes::<D>()?;
-    claim_training(&config, TIMED, lanes.threads())?;
+    let lanes = args.threads.lanes_for::<D>(args.device)?;
+    claim_training::<D>(&config, TIMED, lanes.threads())?;
     if args.profile {
         return profile::run(args, &lanes, config);
     }
-    let precision = precision_for(config.train.precision);
+    let precision = precision_for::<D>(config.train.precision);
     let batch = config.train.batch_size;
     let mut workload = Workload::new(&lanes, config)?;
     let mut measurements = Vec::new();

@@ -32,7 +32,7 @@ struct Report {
 }
 
 pub fn run<D: TrainingDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
-    let precision = precision_for(config.train.precision);
+    let precision = precision_for::<D>(config.train.precision);
     let mut workload = Workload::new(lanes, config)?;
     workload.run(Work::Train)?;
     let mut limit = FmaLimit::new(lanes, precision);

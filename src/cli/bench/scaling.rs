@@ -6,6 +6,7 @@ use super::{Args, Measurement, TIMED, measure, precision_name};
 use crate::cli::common::claim_training;
 use crate::cli::{print, print_json};
 use crate::config::Config;
+use crate::device::Cpu;
 use crate::engine::precision_for;
 use crate::error::Result;
 use crate::perf::scaling::{MachineFigures, Prediction, UpdateWork, predict};
@@ -54,12 +55,12 @@ struct Report {
 
 /// Measures `config`, predicts `whole`: the same with the experiment's own batch.
 pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
-    let precision = precision_for(config.train.precision);
+    let precision = precision_for::<Cpu<f32>>(config.train.precision);
     let (batch, step) = (config.train.batch_size, UpdateWork::new(&config));
     let most = args.threads.count()?;
     let mut counts: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|&n| n < most).collect();
     counts.push(most);
-    claim_training(&config, TIMED, most)?;
+    claim_training::<Cpu<f32>>(&config, TIMED, most)?;
     let mut measurements = Vec::new();
     let mut machine = None;
     for &threads in &counts {

@@ -105,6 +105,26 @@ fn assert_close(kernel: &str, of: &str, seed: u64, ours: &Outputs, exact: &Outpu
 
 const ROUNDS: u64 = 12;
 
+/// The same on the twin of a CUDA device, whose memory the host does not see.
+#[cfg(feature = "cuda-twin")]
+macro_rules! for_cuda {
+    (HostDevice, $name:expr, $outputs:ident) => {};
+    (Device, $name:expr, $outputs:ident) => {
+        use crate::cuda::Twin;
+        use crate::device::Cuda;
+        for seed in 0..ROUNDS {
+            let exact = $outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
+            let ours = $outputs(&mut Lab::<Cuda<f64, Twin>>::new(seed, Precision::F32));
+            assert_close($name, "cuda f64", seed, &ours, &exact, 1e-11);
+            let ours = $outputs(&mut Lab::<Cuda<f32, Twin>>::new(seed, Precision::F32));
+            assert_close($name, "cuda f32", seed, &ours, &exact, 1e-4);
+            let ours = $outputs(&mut Lab::<Cuda<f32, Twin>>::new(seed, Precision::Bf16));
+            // Activations are kept in bf16: each value that a kernel reads or writes is rounded.
+            assert_close($name, "cuda bf16", seed, &ours, &exact, 2e-2);
+        }
+    };
+}
+
 /// `name(lab) { … }`: a kernel call that returns what it has written; each becomes a test.
 macro_rules! kernels {
     ($Device:ident: $($name:ident($lab:ident) $body:block)*) => {$(
@@ -112,6 +132,8 @@ macro_rules! kernels {
         fn $name() {
             fn outputs<D: $Device>($lab: &mut Lab<D>) -> Outputs $body
             let name = stringify!($name);
+            #[cfg(feature = "cuda-twin")]
+            for_cuda!($Device, name, outputs);
             for seed in 0..ROUNDS {
                 let exact = outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
                 let f64s = outputs(&mut Lab::<Cpu<f64>>::new(seed, Precision::F32));

@@ -23,23 +23,30 @@ impl Adam {
     }
 }
 
+impl Adam {
+    /// What an update multiplies and adds with.
+    pub(crate) fn step_of(&self, rule: &UpdateRule) -> AdamCoefficients<f64> {
+        let exponent = rule.t as f64;
+        AdamCoefficients {
+            update: self.update,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            decay: 1.0 - rule.lr * self.weight_decay,
+            step: rule.lr / (1.0 - self.beta1.powf(exponent)),
+            inv_sqrt_correction2: 1.0 / (1.0 - self.beta2.powf(exponent)).sqrt(),
+            ema_rate: rule.ema_rate,
+            grad_scale: rule.grad_scale,
+        }
+    }
+}
+
 impl<D: HostDevice> Optimizer<D> for Adam {
     fn buffers(&self) -> &'static [&'static str] {
         &["m", "v"]
     }
 
     fn sweep(&self, _: &Tensor, rule: &UpdateRule, part: WeightPart<'_, D::T>) {
-        let exponent = rule.t as f64;
-        let coefficients = AdamCoefficients {
-            update: self.update,
-            beta1: D::T::from_f64(self.beta1),
-            beta2: D::T::from_f64(self.beta2),
-            decay: D::T::from_f64(1.0 - rule.lr * self.weight_decay),
-            step: D::T::from_f64(rule.lr / (1.0 - self.beta1.powf(exponent))),
-            inv_sqrt_correction2: D::T::from_f64(1.0 / (1.0 - self.beta2.powf(exponent)).sqrt()),
-            ema_rate: D::T::from_f64(rule.ema_rate),
-            grad_scale: D::T::from_f64(rule.grad_scale),
-        };
+        let coefficients = self.step_of(rule).map(D::T::from_f64);
         let [m, v] = part.state else { unreachable!("two buffers, as `buffers` says") };
         D::adam_step(&coefficients, part.weights, m, v, part.ema, part.gradient);
     }

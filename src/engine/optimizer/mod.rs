@@ -128,17 +128,13 @@ impl<D: HostDevice> OptimizerState<D> {
     }
 }
 
-/// The first tensor in whose gradient something is not finite, for a message.
-pub fn non_finite_tensor<D: HostDevice>(grads: &Grads<D>) -> String {
-    let is_finite = |tensor: &&Tensor| D::sum_squares(&grads.values()[tensor.range()]).is_finite();
-    let tensor = grads.layout().tensors().iter().find(|tensor| !is_finite(tensor));
-    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
-}
-
-/// The tensor with the largest gradient, for a message.
-pub fn largest_gradient<D: HostDevice>(grads: &Grads<D>) -> String {
-    let size = |tensor: &&Tensor| D::sum_squares(&grads.values()[tensor.range()]);
-    let tensors = grads.layout().tensors().iter();
-    let tensor = tensors.max_by(|a, b| size(a).total_cmp(&size(b)));
-    format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name))
+/// The first tensor in whose gradient something is not finite, and the one with the largest, for messages; `sum_squares` is the
+/// device's.
+pub fn suspects<T>(layout: &Layout, gradient: &[T], sum_squares: impl Fn(&[T]) -> f64) -> [String; 2] {
+    let size = |tensor: &&Tensor| sum_squares(&gradient[tensor.range()]);
+    let tensors = || layout.tensors().iter();
+    let not_finite = tensors().find(|tensor| !size(tensor).is_finite());
+    let largest = tensors().max_by(|a, b| size(a).total_cmp(&size(b)));
+    [not_finite, largest]
+        .map(|tensor| format!("the gradient of {}", tensor.map_or("all weights", |tensor| &tensor.name)))
 }

@@ -1,0 +1,297 @@
+// Fibers of the host twin: the threads of a block, which take turns on one OS thread. Each goes on until it has to wait for
+// others.
+#pragma once
+
+namespace twin {
+
+// ---- Settings --------------------------------------------------------------------------------------------------------------
+
+inline uint64_t setting(const char *name, uint64_t otherwise) {
+    const char *value = getenv(name);
+    return value ? strtoull(value, nullptr, 10) : otherwise;
+}
+inline bool setting_is(const char *name, const char *word) {
+    const char *value = getenv(name);
+    return value && !strcmp(value, word);
+}
+inline uint64_t seed() {
+    static const uint64_t value = setting("TWIN_SEED", 0);
+    return value;
+}
+inline bool early_copies() {
+    static const bool value = setting_is("TWIN_COPIES", "early");
+    return value;
+}
+inline bool late_streams() {
+    static const bool value = setting_is("TWIN_STREAMS", "late");
+    return value;
+}
+// The next one of a sequence of random numbers.
+inline uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+// ---- Blocks and their lanes ------------------------------------------------------------------------------------------------
+
+// Lanes that meet: a warp, or the whole block.
+struct Group {
+    unsigned size = 0, arrived = 0, generation = 0;
+    const char *what = nullptr; // the instruction in which they meet
+};
+struct Warp : Group {
+    void *argument[32]; // what each lane brings to that instruction
+};
+// A thread of the block.
+struct Lane {
+    dim3 thread;
+    char *stack = nullptr;         // null before the lane has begun
+    void *stack_pointer = nullptr; // while it waits
+    Group *waits = nullptr;        // for this group's generation to pass
+    unsigned generation = 0;
+    bool done = false;
+    struct Copy {
+        void *to;
+        const void *from;
+        int bytes, size; // zeros are written from `bytes` up to `size`
+        void run() const {
+            memcpy(to, from, bytes);
+            memset((char *)to + bytes, 0, size - bytes);
+        }
+    };
+    std::vector<Copy> copies;   // asynchronous ones that are not done yet
+    std::vector<size_t> groups; // where each committed group of them ends
+    bool runnable() const { return !done && (!waits || waits->generation != generation); }
+};
+constexpr size_t MOST_LANES = 1024, MOST_SHARED = 227 << 10, SHARED_WITHOUT_ASKING = 48 << 10;
+// Not a power of two, so that the stacks of a block's lanes do not compete for the same cache lines.
+constexpr size_t STACK = (256 << 10) + 17 * 64;
+
+// An OS thread's place to run blocks in, one after the other.
+struct Block {
+    dim3 index, size, grid;
+    unsigned char *shared = nullptr;
+    Group all;
+    Warp warps[32];
+    std::vector<Lane> lanes;
+    std::vector<unsigned> order; // of the warps
+    unsigned lane = 0;           // who runs
+    unsigned place = 0;          // of its warp in the order
+    std::vector<char *> stacks;  // that no lane uses
+    void *scheduler = nullptr;   // stack pointer of whoever runs the block
+    const std::function<void()> *kernel = nullptr;
+    const void *bottom = nullptr; // the scheduler's stack, for AddressSanitizer
+    size_t bottom_size = 0;
+    char *memory = nullptr;
+
+    Block() : lanes(MOST_LANES) {
+        const int access = PROT_READ | PROT_WRITE, kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        memory = (char *)mmap(nullptr, bytes(), access, kind, -1, 0);
+        if (memory == MAP_FAILED) {
+            perror("twin: no memory for stacks");
+            abort();
+        }
+        for (size_t i = MOST_LANES; i-- > 0;) stacks.push_back(memory + MOST_SHARED + i * STACK);
+        shared = (unsigned char *)memory;
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(memory, bytes());
+        pthread_attr_t attributes;
+        void *at;
+        pthread_getattr_np(pthread_self(), &attributes);
+        pthread_attr_getstack(&attributes, &at, &bottom_size);
+        pthread_attr_destroy(&attributes);
+        bottom = at;
+#endif
+    }
+    ~Block() {
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(memory, bytes());
+#endif
+        munmap(memory, bytes());
+    }
+    static constexpr size_t bytes() { return MOST_SHARED + MOST_LANES * STACK; }
+};
+inline thread_local Block *block = nullptr;
+inline thread_local Lane *self = nullptr;
+
+[[noreturn]] inline void fail(const char *what, const char *detail = "") {
+    fprintf(stderr, "twin: block (%u,%u,%u) thread (%u,%u,%u): %s %s\n", block->index.x, block->index.y, block->index.z,
+            self->thread.x, self->thread.y, self->thread.z, what, detail);
+    abort();
+}
+
+// ---- Fibers ----------------------------------------------------------------------------------------------------------------
+
+// Saves the registers that a function must keep and the stack pointer, then goes on where `to` was saved.
+extern "C" void twin_switch(void **save, void *to);
+#if defined(__x86_64__)
+asm(R"(
+    .text
+    .globl twin_switch
+    .weak twin_switch
+twin_switch:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov %rsp,(%rdi)
+    mov %rsi,%rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+)");
+// A stack that twin_switch leaves for `start`: six registers, where to return, and where that would return to.
+inline void *fresh_stack(char *stack, void (*start)()) {
+    void **top = (void **)(stack + STACK - 64);
+    *--top = nullptr;
+    *--top = (void *)start;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    return top;
+}
+#elif defined(__aarch64__)
+asm(R"(
+    .text
+    .globl twin_switch
+    .weak twin_switch
+twin_switch:
+    sub sp,sp,#176
+    stp x19,x20,[sp]
+    stp x21,x22,[sp,#16]
+    stp x23,x24,[sp,#32]
+    stp x25,x26,[sp,#48]
+    stp x27,x28,[sp,#64]
+    stp x29,x30,[sp,#80]
+    stp d8,d9,[sp,#96]
+    stp d10,d11,[sp,#112]
+    stp d12,d13,[sp,#128]
+    stp d14,d15,[sp,#144]
+    mov x9,sp
+    str x9,[x0]
+    mov sp,x1
+    ldp x19,x20,[sp]
+    ldp x21,x22,[sp,#16]
+    ldp x23,x24,[sp,#32]
+    ldp x25,x26,[sp,#48]
+    ldp x27,x28,[sp,#64]
+    ldp x29,x30,[sp,#80]
+    ldp d8,d9,[sp,#96]
+    ldp d10,d11,[sp,#112]
+    ldp d12,d13,[sp,#128]
+    ldp d14,d15,[sp,#144]
+    add sp,sp,#176
+    ret
+)");
+// A stack that twin_switch leaves for `start`: the link register is the twelfth.
+inline void *fresh_stack(char *stack, void (*start)()) {
+    void **top = (void **)(stack + STACK - 64) - 22;
+    memset(top, 0, 176);
+    top[11] = (void *)start;
+    return top;
+}
+#endif
+
+extern "C" void twin_fiber();
+
+// From the one who runs, whose stack pointer is saved, to a lane, or to the scheduler if there is none. `for_good`: nobody will
+// come back, and the stack will be used again; so AddressSanitizer must not leave marks of this function's variables on it.
+__attribute__((noinline, no_sanitize("address"))) inline void go(void **save, Lane *to, bool for_good) {
+    if (to && !to->stack) {
+        to->stack = block->stacks.back();
+        block->stacks.pop_back();
+        to->stack_pointer = fresh_stack(to->stack, twin_fiber);
+    }
+#if defined(__SANITIZE_ADDRESS__)
+    void *fake = nullptr;
+    const void *bottom = to ? to->stack : block->bottom;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, bottom, to ? STACK : block->bottom_size);
+#else
+    (void)for_good;
+#endif
+    self = to;
+    twin_switch(save, to ? to->stack_pointer : block->scheduler);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+// The next lane that can go on: of the same warp if possible, then of the warps after it. It becomes the one who runs.
+inline Lane *next_lane() {
+    Block &b = *block;
+    const unsigned n = b.all.size, warps = (unsigned)b.order.size();
+    for (unsigned w = 0, place = b.place; w < warps; w++) {
+        const unsigned first = b.order[place] * 32, width = std::min(32u, n - first);
+        unsigned at = w == 0 ? b.lane - first : width - 1;
+        for (unsigned i = 0; i < width; i++) {
+            if (++at == width) at = 0;
+            Lane &lane = b.lanes[first + at];
+            if (!lane.runnable()) continue;
+            lane.waits = nullptr;
+            b.lane = first + at;
+            b.place = place;
+            return &lane;
+        }
+        if (++place == warps) place = 0;
+    }
+    return nullptr;
+}
+
+// Waits until the group's generation has passed.
+inline void wait_for(Group &group) {
+    Lane *me = self;
+    me->waits = &group;
+    me->generation = group.generation;
+    Lane *next = next_lane();
+    if (!next) fail("nobody can go on; waits in", group.what);
+    go(&me->stack_pointer, next, false);
+}
+
+// All lanes of a group come here; the last one does the work, then all go on.
+template <class Work> inline void meet(Group &group, const char *what, Work work) {
+    if (group.arrived && group.what != what && strcmp(group.what, what)) fail("lanes meet in different instructions:", what);
+    group.what = what;
+    if (++group.arrived < group.size) return wait_for(group);
+    work();
+    group.arrived = 0;
+    group.generation++;
+}
+// The same for a warp, each of whose lanes brings an argument; `work` receives a function from a lane's number to its argument.
+template <class Argument, class Work> inline void meet_warp(const char *what, Argument &mine, Work work) {
+    Warp &warp = block->warps[block->lane / 32];
+    if (warp.size != 32) fail("a warp that is not full cannot take part in", what);
+    warp.argument[block->lane % 32] = &mine;
+    meet(warp, what, [&] { work([&](int lane) -> Argument & { return *(Argument *)warp.argument[lane]; }); });
+}
+
+// Where a fiber begins: it runs one lane, then lanes that have not begun yet as long as it is their turn.
+extern "C" __attribute__((noinline, no_sanitize("address"))) inline void twin_fiber() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+    for (;;) {
+        (*block->kernel)();
+        Lane *me = self;
+        me->done = true;
+        me->copies.clear();
+        me->groups.clear();
+        Lane *next = next_lane();
+        if (next && !next->stack) {
+            next->stack = me->stack;
+            self = next;
+            continue;
+        }
+        if (!next)
+            for (unsigned i = 0; i < block->all.size; i++)
+                if (!block->lanes[i].done) fail("nobody can go on; waits in", block->lanes[i].waits->what);
+        block->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
+        go(&me->stack_pointer, next, true);
+    }
+}
+} // namespace twin

@@ -1,0 +1,82 @@
+// SwiGLU over features on tensor cores. Gates and ups alternate: columns 2i and 2i + 1 of a product, or of an array, are g and
+// u of i, so the lane that holds one of them holds the other (gemm.cuh).
+//
+//     forward    [g, u] = x w_gate_upᵀ,  hidden = silu(g)·u,  silu(g) = g·σ(g)
+//     backward   d = dy w_down,  dg = d·u·σ(g)(1 + g(1 − σ(g))),  du = d·g·σ(g),  and hidden again
+//
+// Both are products with an epilogue; g and u reach memory only where they are kept, d never does.
+#include "gemm.cuh"
+
+namespace {
+struct StoreHidden : Elementwise {
+    typedef int64_t Row; // the element of kept; that of hidden is half as far
+    struct Beside {};
+    bf16 *hidden, *kept; // kept is null where it is not wanted
+    int64_t inner;
+
+    __device__ __forceinline__ Row row(int, int row, int column) const { return row * 2 * inner + column; }
+    __device__ __forceinline__ Beside read(Row, int) const { return {}; }
+    __device__ __forceinline__ void write(Row row, int offset, const float (&v)[8], Beside) const {
+        float hidden[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) hidden[i] = v[2 * i] * dev::sigmoid_approx(v[2 * i]) * v[2 * i + 1];
+        dev::store<4>(this->hidden + (row + offset) / 2, hidden);
+        if (kept) dev::store<8>(kept + row + offset, v);
+    }
+    __device__ __forceinline__ void prefetch(int, int, int) const {}
+};
+
+// Columns of the product are those of d and hidden; the other arrays have two for each.
+struct StoreGateUpGrad : Elementwise {
+    typedef int64_t Row; // the element of hidden; that of kept and d_gu is twice as far
+    struct Beside {
+        uint4 low, high; // g and u of four columns each, packed
+    };
+    const bf16 *kept;
+    bf16 *d_gu, *hidden;
+    int64_t inner;
+
+    __device__ __forceinline__ Row row(int, int row, int column) const { return row * inner + column; }
+    __device__ __forceinline__ Beside read(Row row, int offset) const {
+        const uint4 *from = (const uint4 *)(kept + 2 * (row + offset));
+        return {from[0], from[1]};
+    }
+    __device__ __forceinline__ void write(Row row, int offset, const float (&d)[8], const Beside &beside) const {
+        const uint4 &low = beside.low, &high = beside.high;
+        const uint32_t gu[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        uint32_t gradient[8];
+        float activation[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const float g = dev::lo(gu[i]), u = dev::hi(gu[i]), s = dev::sigmoid_approx(g), silu = g * s;
+            activation[i] = silu * u;
+            gradient[i] = dev::pack(d[i] * u * (s + silu * (1.0f - s)), d[i] * silu);
+        }
+        uint4 *to = (uint4 *)(d_gu + 2 * (row + offset));
+        to[0] = {gradient[0], gradient[1], gradient[2], gradient[3]};
+        to[1] = {gradient[4], gradient[5], gradient[6], gradient[7]};
+        dev::store<8>(hidden + row + offset, activation);
+    }
+    __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
+        const bf16 *from = kept + 2 * this->row(slice, row, column);
+        dev::prefetch(from);
+        if (column + 16 < inner) dev::prefetch(from + 32);
+    }
+};
+} // namespace
+
+extern "C" int TRM_API(swiglu_bf16)(trm_array x, trm_array w_gate_up, trm_array hidden, trm_array kept, int64_t m, int64_t inner,
+                                    int64_t k, trm_stream stream) {
+    if (m == 0 || inner == 0) return 0;
+    if (!are_widths(inner, k) || !are_bf16({x, w_gate_up, hidden, kept})) return 1;
+    const StoreHidden epilogue = {{}, (bf16 *)hidden.data, (bf16 *)kept.data, inner};
+    return launch_gemm<K_MAJOR>(x.data, w_gate_up.data, m, 2 * inner, k, k, epilogue, stream);
+}
+
+extern "C" int TRM_API(swiglu_backward_bf16)(trm_array dy, trm_array w_down_t, trm_array kept, trm_array d_gu, trm_array hidden,
+                                             int64_t m, int64_t inner, int64_t n, trm_stream stream) {
+    if (m == 0 || inner == 0) return 0;
+    if (!are_widths(inner, n) || !are_bf16({dy, w_down_t, kept, d_gu, hidden})) return 1;
+    const StoreGateUpGrad epilogue = {{}, (const bf16 *)kept.data, (bf16 *)d_gu.data, (bf16 *)hidden.data, inner};
+    return launch_gemm<K_MAJOR>(dy.data, w_down_t.data, m, inner, n, n, epilogue, stream);
+}

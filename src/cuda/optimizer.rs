@@ -1,0 +1,60 @@
+//! Kernels of an update: the sum over slices, its norm, Adam.
+
+use super::queue::enqueue;
+use super::{Backend, DeviceMemory, Queue, View, ffi};
+
+/// Room that [`Queue::sum_squares`] needs, in f64.
+const PARTIALS: usize = 1024;
+
+/// The figures of an update of Adam; see `trm_adam` of the header.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // the formula says what they are
+pub struct AdamStep {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub decay: f64,
+    pub step: f64,
+    pub inv_sqrt_correction2: f64,
+    pub ema_rate: f64,
+    pub grad_scale: f64,
+    /// `m / (d + 1e-8)` instead of `atan2(m, d)`.
+    pub ratio: bool,
+}
+
+impl<B: Backend> Queue<B> {
+    /// `out ← Σ slices`, in a binary tree; x holds `slices` arrays of out's length, one after the other.
+    pub fn sum_slices(self, x: View<'_>, slices: usize, out: View<'_>) {
+        let n = out.len();
+        assert!(x.len() >= slices * n && x.format() == out.format());
+        enqueue!(self, sum_slices(x.array, slices as i64, n as i64, out.array, n as i64));
+    }
+
+    /// Bytes of the room that [`Queue::sum_squares`] works in: its result is the last number of it.
+    pub fn sum_squares_bytes() -> usize {
+        (PARTIALS + 1) * size_of::<f64>()
+    }
+
+    /// `Σ x²`, into the last number of `room`.
+    pub fn sum_squares(self, x: View<'_>, room: &DeviceMemory<B>) {
+        assert!(room.bytes() >= Self::sum_squares_bytes());
+        let partials: *mut f64 = room.data().cast();
+        let sum = partials.wrapping_add(PARTIALS);
+        enqueue!(self, sum_squares(x.array, x.len() as i64, partials, sum));
+    }
+
+    /// What [`Queue::sum_squares`] found, after everything queued before.
+    pub fn squares(room: &DeviceMemory<B>) -> f64 {
+        let mut sum = [0.0];
+        room.download(PARTIALS * size_of::<f64>(), &mut sum);
+        sum[0]
+    }
+
+    /// An update of weights p, moments m and v and EMA e from the gradient g.
+    pub fn adam(self, step: &AdamStep, [p, m, v, e, g]: [View<'_>; 5]) {
+        assert!([m, v, e, g].iter().all(|view| view.len() == p.len() && view.format() == p.format()));
+        let AdamStep { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio } = *step;
+        let raw =
+            ffi::Adam { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio: ratio.into() };
+        enqueue!(self, adam(&raw, p.array, m.array, v.array, e.array, g.array, p.len() as i64));
+    }
+}

@@ -1,0 +1,175 @@
+//! A CUDA device, or its twin on the host: blocks become views of device memory, and each method queues the kernels of
+//! `kernels/` that compute it.
+//!
+//! In f32 and f64 every kernel is the plain one. With weights of bf16 precision activations are kept in bf16, and products,
+//! SwiGLUs and attention run on tensor cores wherever their sizes allow it (widths in multiples of 8); elsewhere the plain
+//! kernels do, on the same bf16 values.
+//!
+//! Gradients of weights are summed in *slices*: each slice of the batch has an array of its own, so that how many sequences
+//! are worked on at a time changes no bit of the sum (see [`Gradients`]).
+
+mod device;
+mod gradients;
+mod states;
+mod swiglu;
+mod weight;
+
+pub use gradients::Gradients;
+pub use states::CarriedStates;
+pub use weight::CudaWeight;
+
+use super::{AttentionShape, Block, Grads, Indices, ParamId, Params, Precision, Real, Space};
+use crate::cuda::{AdamStep, AttentionSizes, Backend, DeviceMemory, Format, GradientSums, Integers, Queue, View};
+use crate::cuda::{Number, PackForm};
+
+/// A CUDA device, whose scalars outside of activations are `T`: f32 or f64.
+pub struct Cuda<T, B: Backend> {
+    queue: Queue<B>,
+    space: Space,
+    memory: DeviceMemory<B>,
+    /// Integers: first those that stay, then those until the next reset.
+    integers: DeviceMemory<B>,
+    resident: usize,
+    integers_used: usize,
+    precision: Precision,
+    /// Cosines and sines of the shape that attention was last called with, and that shape.
+    turns: Option<(usize, usize, DeviceMemory<B>)>,
+    /// States of the sequences that a lane answers.
+    pub(crate) carried: Option<CarriedStates<B>>,
+    /// Sequences to work on at a time at most; 0: as many as there is memory for.
+    pub(crate) micro_batch: usize,
+    /// The memory, while no kernel runs.
+    asleep: Option<DeviceMemory<B>>,
+    scalars: std::marker::PhantomData<T>,
+}
+
+/// Scalars of a CUDA device.
+pub trait CudaScalar: Real + Number {
+    /// Their format.
+    const FORMAT: Format;
+}
+
+impl CudaScalar for f32 {
+    const FORMAT: Format = Format::F32;
+}
+
+impl CudaScalar for f64 {
+    const FORMAT: Format = Format::F64;
+}
+
+/// The nearest bf16, ties to even.
+fn to_bf16(value: f64) -> u16 {
+    let bits = (value as f32).to_bits();
+    if value.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
+fn from_bf16(bits: u16) -> f64 {
+    f32::from_bits(u32::from(bits) << 16).into()
+}
+
+impl<T: CudaScalar, B: Backend> Cuda<T, B> {
+    /// Whether activations and operands of products are bf16.
+    fn is_bf16(&self) -> bool {
+        self.precision == Precision::Bf16 && T::FORMAT == Format::F32
+    }
+
+    /// The elements of a block.
+    fn view(&self, block: Block) -> View<'_> {
+        match block.is_empty() {
+            true => self.memory.view(0, 0, T::FORMAT),
+            false => self.memory.view(block.start_byte(), block.len(), Format::of_bytes(block.element_bytes())),
+        }
+    }
+
+    /// Integers that were put here.
+    fn indices(&self, indices: Indices) -> Integers<'_> {
+        self.integers.integers(indices.start(), indices.len())
+    }
+
+    /// The sums of a tensor's gradient.
+    fn sums<'a>(&self, grads: &'a Grads<Self>, id: ParamId) -> GradientSums<'a> {
+        let range = grads.layout().tensors()[id.index()].range();
+        grads.buffer().sums(range)
+    }
+
+    /// Whether all blocks are bf16 with rows of whole 16 bytes, as tensor cores want them.
+    fn on_tensor_cores(&self, blocks: &[Block], widths: &[usize]) -> bool {
+        self.is_bf16()
+            && blocks.iter().all(|block| block.is_empty() || block.element_bytes() == Format::Bf16.bytes())
+            && widths.iter().all(|width| width.is_multiple_of(8))
+    }
+
+    /// The angles of rotary positions, made when the shape is another one than last time.
+    fn prepare_turns(&mut self, shape: &AttentionShape) {
+        let (len, half) = (shape.len, shape.head_dim / 2);
+        if self.turns.as_ref().is_some_and(|turns| (turns.0, turns.1) == (len, half)) {
+            return;
+        }
+        let turn = |(l, i): (usize, usize)| {
+            let angle = l as f64 * 10_000f64.powf(-2.0 * i as f64 / shape.head_dim as f64);
+            [angle.cos(), angle.sin()].map(T::from_f64)
+        };
+        let turns: Vec<[T; 2]> = (0..len).flat_map(|l| (0..half).map(move |i| (l, i))).map(turn).collect();
+        let mut memory = DeviceMemory::new(self.queue, size_of_val(&turns[..]));
+        memory.upload(0, &turns);
+        self.turns = Some((len, half, memory));
+    }
+
+    /// Turns q and k, or their gradients back.
+    fn turn(&mut self, shape: &AttentionShape, qkv: Block, inverse: bool) {
+        self.prepare_turns(shape);
+        let (len, half, memory) = self.turns.as_ref().expect("made above");
+        let turns = memory.view(0, 2 * len * half, T::FORMAT);
+        self.queue.rope(self.view(qkv), turns, inverse, sizes(shape));
+    }
+}
+
+fn sizes(shape: &AttentionShape) -> AttentionSizes {
+    AttentionSizes { sequences: shape.sequences, len: shape.len, heads: shape.heads, head_dim: shape.head_dim }
+}
+
+/// Weights as they lie, for the kernels that read them so.
+fn master<'a, T: CudaScalar, B: Backend>(params: &'a Params<Cuda<T, B>>, id: ParamId) -> View<'a> {
+    params.weights[id.index()].master()
+}
+
+/// The weights and arrays of an update, in their flat order.
+pub struct AdamArrays<'a, T, B: Backend> {
+    /// First moment, second moment, EMA.
+    pub state: [&'a Gradients<T, B>; 3],
+    /// The gradient.
+    pub gradient: &'a Gradients<T, B>,
+}
+
+impl<T: CudaScalar, B: Backend> Cuda<T, B> {
+    /// One update of Adam of all trained weights, whose forms follow.
+    pub(crate) fn adam(params: &mut Params<Self>, step: &AdamStep, arrays: &AdamArrays<'_, T, B>) {
+        let (layout, queue) = (params.layout().clone(), Queue::<B>::get());
+        for (tensor, weight) in layout.tensors().iter().zip(&mut params.weights) {
+            if tensor.trained {
+                let [m, v, e] = arrays.state.map(|array| array.view(tensor.range()));
+                queue.adam(step, [weight.master(), m, v, e, arrays.gradient.view(tensor.range())]);
+            }
+        }
+        Self::follow(params);
+    }
+
+    /// Makes the forms of all weights follow their values.
+    fn follow(params: &mut Params<Self>) {
+        params.weights.iter_mut().for_each(CudaWeight::follow);
+        for pair in params.weights.windows(2) {
+            pair[0].refresh_mix(&pair[1]);
+        }
+    }
+
+    /// The weights as they are on the device, in their flat order.
+    pub(crate) fn read_weights(params: &Params<Self>) -> Vec<T> {
+        let mut values = vec![T::ZERO; params.layout().len()];
+        for (tensor, weight) in params.layout().tensors().iter().zip(&params.weights) {
+            weight.read(&mut values[tensor.range()]);
+        }
+        values
+    }
+}
+
+const PLAIN: PackForm = PackForm { interleave: false, transpose: false };

@@ -1,0 +1,141 @@
+//! What stays on the device between supervision steps: states that are carried on, and integers that outlive resets.
+
+use super::{Cuda, CudaScalar, master};
+use crate::cuda::{Backend, DeviceMemory, Format, Queue, View};
+use crate::device::{Block, Device as _, Indices, ParamId, Params, Store};
+
+/// The states of some sequences, one memory for each state of the model.
+#[derive(Debug)]
+pub struct CarriedStates<B: Backend> {
+    states: Vec<DeviceMemory<B>>,
+    format: Format,
+    /// Elements of a state.
+    len: usize,
+}
+
+impl<B: Backend> CarriedStates<B> {
+    fn view(&self, state: usize) -> View<'_> {
+        self.states[state].view(0, self.len, self.format)
+    }
+
+    /// Whether these are `count` states of so many elements in the format of that device.
+    pub(crate) fn fits<T: CudaScalar>(&self, device: &Cuda<T, B>, count: usize, len: usize) -> bool {
+        (self.states.len(), self.len, self.format) == (count, len, device.state_format())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Elements of a state.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of all states.
+    pub(crate) fn bytes(&self) -> usize {
+        self.states.iter().map(DeviceMemory::bytes).sum()
+    }
+
+    /// State `state`, on the host.
+    pub(crate) fn read<T: CudaScalar>(&self, state: usize) -> Vec<T> {
+        Cuda::<T, B>::read_view(&self.states[state], 0, self.len, self.format)
+    }
+
+    /// Overwrites state `state`.
+    pub(crate) fn write<T: CudaScalar>(&mut self, state: usize, values: &[T]) {
+        assert_eq!(values.len(), self.len);
+        Cuda::<T, B>::write_view(&mut self.states[state], 0, values, self.format);
+    }
+}
+
+impl<T: CudaScalar, B: Backend> Cuda<T, B> {
+    /// Room for `count` states of `len` elements each.
+    pub(crate) fn carry(&self, count: usize, len: usize) -> CarriedStates<B> {
+        let format = self.state_format();
+        let room = || DeviceMemory::zeros(Queue::get(), len * format.bytes());
+        CarriedStates { states: (0..count).map(|_| room()).collect(), format, len }
+    }
+
+    /// The format in which states are carried.
+    fn state_format(&self) -> Format {
+        Format::of_bytes(self.element_bytes(Store::Activation))
+    }
+
+    /// State `state` at the start of a supervision step: the start vector where `anew` is not 0, else what was carried at
+    /// `places`.
+    pub(crate) fn start_states(
+        &mut self,
+        params: &Params<Self>,
+        start: ParamId,
+        (carried, state): (&CarriedStates<B>, usize),
+        (places, anew): (Indices, Indices),
+        y: Block,
+    ) {
+        let integers = (self.indices(places), self.indices(anew));
+        self.queue.start_states(master(params, start), carried.view(state), integers, self.view(y));
+    }
+
+    /// Carries a state on, at `places`.
+    pub(crate) fn keep_states(&mut self, (carried, state): (&CarriedStates<B>, usize), places: Indices, y: Block) {
+        self.queue.keep_states(self.view(y), self.indices(places), carried.view(state));
+    }
+
+    /// Sets integers aside that outlive resets, before any others are put here.
+    pub(crate) fn keep_indices(&mut self, len: usize) -> Indices {
+        self.integers_used = self.resident;
+        let start = self.resident;
+        self.grow_integers(start + len);
+        (self.resident, self.integers_used) = (start + len, start + len);
+        Indices::new(start, len)
+    }
+
+    /// Overwrites integers that were set aside.
+    pub(crate) fn set_indices(&mut self, indices: Indices, values: &[i32]) {
+        assert_eq!(indices.len(), values.len());
+        self.integers.upload(indices.start() * size_of::<i32>(), values);
+    }
+
+    /// Copies a block of the device's scalars to `memory`, from element `start` on.
+    pub(crate) fn copy_out(&self, from: Block, memory: &DeviceMemory<B>, start: usize) {
+        let to = memory.view(start * size_of::<T>(), from.len(), T::FORMAT);
+        self.queue.copy(self.view(from), to);
+    }
+
+    /// The other way round.
+    pub(crate) fn copy_in(&self, memory: &DeviceMemory<B>, start: usize, to: Block) {
+        let from = memory.view(start * size_of::<T>(), to.len(), T::FORMAT);
+        self.queue.copy(from, self.view(to));
+    }
+
+    /// From here on no kernel runs, until [`Cuda::wake`]: for finding out how much memory some work needs whose sizes do not
+    /// depend on values.
+    pub(crate) fn sleep(&mut self) {
+        self.asleep = Some(std::mem::replace(&mut self.memory, DeviceMemory::dry(self.queue)));
+        self.queue = self.queue.dry();
+    }
+
+    /// Back to work. Returns the bytes that blocks have reached up to.
+    pub(crate) fn wake(&mut self) -> usize {
+        self.memory = self.asleep.take().expect("asleep");
+        self.queue = Queue::get();
+        let extent = self.space.extent();
+        self.space.reset();
+        extent
+    }
+
+    /// Bytes that there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// Makes room for blocks of so many bytes in all.
+    pub(crate) fn make_room(&mut self, bytes: usize) {
+        if bytes > self.memory.bytes() {
+            // Nothing that is there is needed any more.
+            self.memory = DeviceMemory::new(self.queue, 0);
+            self.memory = DeviceMemory::new(self.queue, bytes);
+        }
+    }
+}

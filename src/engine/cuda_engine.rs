@@ -1,0 +1,603 @@
+//! The engine of a CUDA device: one lane that takes as many sequences at a time as there is memory for.
+//!
+//! Weights, moments, EMA, gradients and the states of all slots stay on the device. An update sends tokens, labels and flags up
+//! and a few numbers for each slot down. Between the two nothing waits for the host; where the schedule is fixed, all of it
+//! is one CUDA graph, which is made in the second update and launched from then on.
+//!
+//! The batch is cut into *slices*, whose number follows from the settings alone. Each has an array of gradients of its own,
+//! in which its sequences' gradients are summed in one order; the arrays are summed in a binary tree. So a run has the same
+//! bits however many slices a *micro-batch* takes at a time, which is a matter of memory.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::step::{self, Forward, Given, Losses};
+use super::{
+    Adam, BoxedGroup, EMA, Engine, Group, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, TrainingDevice, UpdateRule,
+    WEIGHTS, Weights, check_restored, first_slot, groups_of_rank, suspects,
+};
+use crate::config::TrainConfig;
+use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, Queue};
+use crate::device::cuda::{AdamArrays, CarriedStates, CudaScalar, Gradients};
+use crate::device::{AdamCoefficients, Cuda, Device, Grads, Indices, Store, Update};
+use crate::error::Result;
+use crate::model::{Model, Pass, States};
+use crate::tape::profile::Part;
+use crate::tape::{Memory, Tape};
+
+/// Rows that a slice has at least, where there are enough: products that sum over rows want some thousands.
+const SLICE_ROWS: usize = 3072;
+
+/// Slices at most: each costs as much memory as all weights.
+const MAX_SLICES: usize = 32;
+
+/// The share of the device's memory that is left to others.
+const SPARE: f64 = 0.04;
+
+/// Numbers that a supervision step says about each slot: right and labelled tokens, losses, the continue target, two q.
+const NUMBERS: usize = 9;
+
+/// One lane, and everything that training needs in device memory.
+pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
+    lanes: &'a Lanes<Cuda<T, B>>,
+    weights: Weights<Cuda<T, B>>,
+    ema: Gradients<T, B>,
+    moments: [Gradients<T, B>; 2],
+    adam: Adam,
+    groups: Vec<BoxedGroup<T>>,
+    /// An array for each slice.
+    slices: Grads<Cuda<T, B>>,
+    /// Their sum.
+    total: Grads<Cuda<T, B>>,
+    /// Where the sum of squares is made.
+    squares: DeviceMemory<B>,
+    cut: Cut,
+    resident: Resident<B>,
+    /// Everything between the last copy up and the first copy down, once it has been remembered.
+    graph: Option<Graph<B>>,
+    /// Whether the schedule is the same in every update.
+    is_fixed: bool,
+    /// Updates since memory last changed.
+    settled: u32,
+    /// Calls of the recursion in the last update.
+    calls: u32,
+}
+
+/// How a batch is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Sequences of this process.
+    batch: usize,
+    /// Sequences of a slice.
+    per_slice: usize,
+    /// Sequences worked on at a time: whole slices.
+    micro_batch: usize,
+}
+
+impl Cut {
+    /// Slices for a batch of sequences of `len` positions; as yet one at a time.
+    fn new(batch: usize, len: usize) -> Self {
+        let per_slice = SLICE_ROWS.div_ceil(len).max(batch.div_ceil(MAX_SLICES)).min(batch).max(1);
+        Self { batch, per_slice, micro_batch: per_slice }
+    }
+
+    fn slices(self) -> usize {
+        self.batch.div_ceil(self.per_slice)
+    }
+
+    /// As many slices at a time as `fits` allows, one at least, in micro-batches of nearly equal size.
+    fn grown(self, fits: impl Fn(usize) -> bool) -> Self {
+        let slices = self.slices();
+        let most = (1..=slices).rev().find(|&n| fits((n * self.per_slice).min(self.batch))).unwrap_or(1);
+        let each = slices.div_ceil(slices.div_ceil(most));
+        Self { micro_batch: (each * self.per_slice).min(self.batch), ..self }
+    }
+
+    /// The sequences of each micro-batch.
+    fn parts(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.batch).step_by(self.micro_batch).map(move |first| first..(first + self.micro_batch).min(self.batch))
+    }
+}
+
+/// What a step reads and writes in device memory, for all slots.
+struct Resident<B: Backend> {
+    tokens: Indices,
+    labels: Indices,
+    anew: Indices,
+    places: Indices,
+    is_last: Indices,
+    /// Rows of the puzzle table, and their gradients.
+    puzzle_rows: [DeviceMemory<B>; 2],
+    /// `[NUMBERS, slots]`, the two q of a slot side by side.
+    numbers: DeviceMemory<B>,
+    carried: CarriedStates<B>,
+}
+
+impl<T: CudaScalar, B: Backend> TrainingDevice for Cuda<T, B> {
+    type Engine<'a>
+        = CudaEngine<'a, T, B>
+    where
+        Self: 'a;
+
+    fn engine<'a>(
+        lanes: &'a Lanes<Self>,
+        model: &Model,
+        config: &TrainConfig,
+        weights: Weights<Self>,
+        peers: &dyn Peers<T>,
+    ) -> Result<CudaEngine<'a, T, B>> {
+        crate::error::DeviceFailure::catch(|| CudaEngine::new(lanes, model, config, weights, peers))
+    }
+}
+
+impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
+    fn new(
+        lanes: &'a Lanes<Cuda<T, B>>,
+        model: &Model,
+        config: &TrainConfig,
+        weights: Weights<Cuda<T, B>>,
+        peers: &dyn Peers<T>,
+    ) -> Self {
+        let (layout, queue) = (weights.params.layout().clone(), Queue::get());
+        let (groups, _) = groups_of_rank(config, peers.rank(), peers.size());
+        let slots = |group: usize| first_slot(config, group + 1) - first_slot(config, group);
+        let groups: Vec<_> = groups.map(|group| Box::new(Group::resident(model, slots(group)))).collect();
+        let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len);
+        let flat = || Gradients::new(layout.len(), 1);
+        let mut ema = flat();
+        ema.write(weights.params.values());
+        let precision = weights.params.precision();
+        let (batch, seq_len, ndim) = (cut.batch, model.embedding.seq_len, model.embedding.puzzle_ndim);
+        let resident = lanes.install(|| {
+            lanes.with_lane(|lane| {
+                let device = &mut lane.memory.device;
+                device.reset(precision);
+                let [tokens, labels] = [0; 2].map(|_| device.keep_indices(batch * seq_len));
+                let [anew, places, is_last] = [0; 3].map(|_| device.keep_indices(batch));
+                device.set_indices(places, &(0..batch as i32).collect::<Vec<_>>());
+                let rows = || DeviceMemory::zeros(queue, batch * ndim * size_of::<T>());
+                Resident {
+                    tokens,
+                    labels,
+                    anew,
+                    places,
+                    is_last,
+                    puzzle_rows: [rows(), rows()],
+                    numbers: DeviceMemory::zeros(queue, batch * NUMBERS * size_of::<T>()),
+                    carried: device.carry(model.schedule.states.len(), batch * model.len * model.hidden),
+                }
+            })
+        });
+        let mut engine = Self {
+            ema,
+            moments: [flat(), flat()],
+            adam: Adam::new(config),
+            slices: Grads::from_buffer(layout.clone(), Gradients::new(layout.len(), cut.slices())),
+            total: Grads::new(layout),
+            squares: DeviceMemory::new(queue, Queue::<B>::sum_squares_bytes()),
+            is_fixed: model.schedule.iteration.is_none() && model.recorded_routers() == 0,
+            groups,
+            lanes,
+            weights,
+            cut,
+            resident,
+            graph: None,
+            settled: 0,
+            calls: 0,
+        };
+        engine.choose_micro_batch(model, config);
+        engine
+    }
+
+    /// Takes as many slices at a time as there is memory for. How much that is, a step without kernels tells.
+    fn choose_micro_batch(&mut self, model: &Model, config: &TrainConfig) {
+        let Self { lanes, weights, slices, resident, cut, is_fixed, .. } = self;
+        let queue = Queue::<B>::get();
+        lanes.install(|| {
+            lanes.with_lane(|lane| {
+                let memory = &mut lane.memory;
+                let limit = memory.device.micro_batch;
+                let spare = SPARE * queue.description().memory as f64;
+                let free = (queue.free_memory() as f64 - spare).max(0.0) as usize + memory.device.room();
+                let mut extent = |sequences: usize, slices: &mut Grads<Cuda<T, B>>| {
+                    memory.device.sleep();
+                    slices.buffer_mut().look_at(0, sequences, cut.per_slice);
+                    micro_batch(memory, model, weights, config, slices, resident, 0..sequences);
+                    memory.device.wake()
+                };
+                // Where sizes depend on values, the first step finds out; it takes what the setting says.
+                let fits_limit = |sequences: usize| limit == 0 || sequences <= limit.max(cut.per_slice);
+                if !*is_fixed {
+                    *cut = cut.grown(fits_limit);
+                    return;
+                }
+                let extents: Vec<usize> = (1..=cut.slices())
+                    .map(|n| (n * cut.per_slice).min(cut.batch))
+                    .map(|sequences| if fits_limit(sequences) { extent(sequences, slices) } else { usize::MAX })
+                    .collect();
+                let per_slice = cut.per_slice;
+                let of = |sequences: usize| extents[sequences.div_ceil(per_slice) - 1];
+                *cut = cut.grown(|sequences| of(sequences) <= free);
+                memory.device.make_room(of(cut.micro_batch));
+            });
+        });
+    }
+
+    /// All slots of a field, one group after the other.
+    fn all<'b, F>(groups: &'b [BoxedGroup<T>], field: impl Fn(&'b Slots) -> &'b [F]) -> impl Iterator<Item = &'b F>
+    where
+        F: 'b,
+    {
+        groups.iter().flat_map(move |group| field(&group.slots))
+    }
+
+    /// Sends up what the slots know of their examples.
+    fn send(&mut self, config: &TrainConfig, device: &mut Cuda<T, B>) {
+        let Self { groups, resident, weights, .. } = self;
+        let tokens: Vec<i32> = Self::all(groups, |slots| &slots.inputs).map(|&token| token.into()).collect();
+        let labels: Vec<i32> = Self::all(groups, |slots| &slots.labels).copied().collect();
+        let anew: Vec<i32> = Self::all(groups, |slots| &slots.halted).map(|&halted| halted.into()).collect();
+        let is_last = |&steps: &u32| i32::from(steps + 1 >= config.halt_max_steps);
+        let is_last: Vec<i32> = Self::all(groups, |slots| &slots.steps).map(is_last).collect();
+        device.set_indices(resident.tokens, &tokens);
+        device.set_indices(resident.labels, &labels);
+        device.set_indices(resident.anew, &anew);
+        device.set_indices(resident.is_last, &is_last);
+        if let Some(table) = &weights.table {
+            let ids = Self::all(groups, |slots| &slots.puzzle_ids);
+            let rows: Vec<T> = ids.flat_map(|&id| table.row(id)).copied().collect();
+            resident.puzzle_rows[0].upload(0, &rows);
+        }
+    }
+
+    /// Reads what the step said about each slot.
+    fn receive(&mut self, model: &Model) {
+        let Self { groups, resident, calls, cut, .. } = self;
+        let mut numbers = vec![T::ZERO; cut.batch * NUMBERS];
+        resident.numbers.download(0, &mut numbers);
+        let mut grads = vec![T::ZERO; cut.batch * model.embedding.puzzle_ndim];
+        resident.puzzle_rows[1].download(0, &mut grads);
+        let ndim = model.embedding.puzzle_ndim;
+        let mut first = 0;
+        for group in groups {
+            let (slots, outcome) = (first..first + group.len(), &mut group.outcome);
+            let column = |i: usize| &numbers[i * cut.batch + slots.start..][..slots.len()];
+            for (to, i) in [(&mut outcome.correct, 0), (&mut outcome.labelled, 1)] {
+                to.iter_mut().zip(column(i)).for_each(|(to, value)| *to = value.to_f64() as u32);
+            }
+            let losses = [
+                &mut outcome.lm_loss,
+                &mut outcome.halt_loss,
+                &mut outcome.continue_target,
+                &mut outcome.continue_loss,
+                &mut outcome.balance_loss,
+            ];
+            for (to, i) in losses.into_iter().zip(2..) {
+                to.iter_mut().zip(column(i)).for_each(|(to, value)| *to = value.to_f64());
+            }
+            let q = &numbers[7 * cut.batch..][2 * slots.start..2 * slots.end];
+            outcome.q.as_flattened_mut().copy_from_slice(q);
+            outcome.calls.fill(*calls);
+            outcome.puzzle_grads.copy_from_slice(&grads[slots.start * ndim..slots.end * ndim]);
+            first = slots.end;
+        }
+    }
+
+    /// All micro-batches, one after the other.
+    fn work(&mut self, memory: &mut Memory<Cuda<T, B>>, model: &Model, config: &TrainConfig) {
+        let Self { slices, weights, resident, cut, .. } = self;
+        slices.clear();
+        for sequences in cut.parts() {
+            let first = sequences.start / cut.per_slice;
+            slices.buffer_mut().look_at(first, sequences.len(), cut.per_slice);
+            self.calls = micro_batch(memory, model, weights, config, slices, resident, sequences) as u32;
+        }
+    }
+
+    /// The same, by the graph where there is one that is still of use, or one can be made.
+    fn work_or_replay(&mut self, memory: &mut Memory<Cuda<T, B>>, model: &Model, config: &TrainConfig) {
+        if !self.is_fixed || memory.stopwatch.is_some() {
+            return self.work(memory, model, config);
+        }
+        if let Some(graph) = self.graph.take_if(|graph| !graph.is_valid()) {
+            drop(graph);
+            self.settled = 0;
+        }
+        match (&self.graph, self.settled) {
+            (Some(graph), _) => graph.launch(),
+            (None, 0) => {
+                self.work(memory, model, config);
+                self.settled = 1;
+            }
+            (None, _) => {
+                let queue = Queue::<B>::get();
+                let graph = queue.capture(|| self.work(memory, model, config));
+                graph.launch();
+                self.graph = Some(graph);
+            }
+        }
+    }
+
+    /// The groups' own logits, where somebody keeps them.
+    fn keeps_logits(&self) -> bool {
+        self.groups.iter().any(|group| !group.outcome.logits.is_empty())
+    }
+}
+
+/// An update of Adam, as the kernel takes it.
+fn adam_step(c: &AdamCoefficients<f64>) -> AdamStep {
+    AdamStep {
+        beta1: c.beta1,
+        beta2: c.beta2,
+        decay: c.decay,
+        step: c.step,
+        inv_sqrt_correction2: c.inv_sqrt_correction2,
+        ema_rate: c.ema_rate,
+        grad_scale: c.grad_scale,
+        ratio: c.update == Update::Ratio,
+    }
+}
+
+/// A training step of some slots: their losses and gradients. Returns the calls of the recursion.
+fn micro_batch<T: CudaScalar, B: Backend>(
+    memory: &mut Memory<Cuda<T, B>>,
+    model: &Model,
+    weights: &Weights<Cuda<T, B>>,
+    config: &TrainConfig,
+    slices: &mut Grads<Cuda<T, B>>,
+    resident: &Resident<B>,
+    slots: Range<usize>,
+) -> usize {
+    let mut tape = Tape::new(memory, &weights.params);
+    let forward = run_forward(&mut tape, model, resident, &slots, Pass::Train);
+    let labels = resident.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
+    let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
+    let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
+    keep_numbers(&tape, &forward, &losses, resident, &slots);
+    step::backward(&mut tape, model, config, &forward, &losses, slices);
+    if let Some(rows) = &forward.puzzle_rows
+        && let Some(grad) = tape.grad_block(rows)
+    {
+        tape.device().copy_out(grad, &resident.puzzle_rows[1], slots.start * model.embedding.puzzle_ndim);
+    }
+    forward.recursion.calls
+}
+
+/// Embedding, recursion, heads; the new states are carried on.
+fn run_forward<T: CudaScalar, B: Backend>(
+    tape: &mut Tape<'_, Cuda<T, B>>,
+    model: &Model,
+    resident: &Resident<B>,
+    slots: &Range<usize>,
+    pass: Pass,
+) -> Forward {
+    let (seq_len, ndim) = (model.embedding.seq_len, model.embedding.puzzle_ndim);
+    let [places, anew] = [resident.places, resident.anew].map(|all| all.part(slots.start, slots.len()));
+    let puzzle_rows = (ndim > 0).then(|| {
+        let rows = tape.uninitialised(slots.len(), ndim, Store::Exact);
+        let (device, _, block) = tape.rows_mut(&rows, 0..slots.len());
+        device.copy_in(&resident.puzzle_rows[0], slots.start * ndim, block);
+        tape.differentiate(&rows);
+        rows
+    });
+    let start = |(state, &start): (usize, _)| {
+        let var = tape.uninitialised(slots.len() * model.len, model.hidden, Store::Activation);
+        let (device, params, block) = tape.rows_mut(&var, 0..slots.len() * model.len);
+        device.start_states(params, start, (&resident.carried, state), (places, anew), block);
+        var
+    };
+    let states: States = model.starts.iter().enumerate().map(start).collect();
+    tape.lap(Part::Carry);
+    let tokens = resident.tokens.part(slots.start * seq_len, slots.len() * seq_len);
+    let forward = step::forward(tape, model, Given { tokens, puzzle_rows, states }, pass);
+    for (state, var) in forward.states.iter().enumerate() {
+        let (device, _, block) = tape.rows_mut(var, 0..slots.len() * model.len);
+        device.keep_states((&resident.carried, state), places, block);
+    }
+    tape.lap(Part::Carry);
+    forward
+}
+
+/// Puts what a step says about its slots where the host reads it.
+fn keep_numbers<T: CudaScalar, B: Backend>(
+    tape: &Tape<'_, Cuda<T, B>>,
+    forward: &Forward,
+    losses: &Losses,
+    resident: &Resident<B>,
+    slots: &Range<usize>,
+) {
+    let batch = resident.places.len();
+    let continues = losses.continues.as_ref();
+    let columns = [
+        Some(&losses.score.correct),
+        Some(&losses.score.labelled),
+        Some(&losses.lm),
+        Some(&losses.halt),
+        continues.map(|continues| &continues.target),
+        continues.map(|continues| &continues.loss),
+        forward.recursion.balance.as_ref(),
+    ];
+    for (i, var) in columns.into_iter().enumerate() {
+        if let Some(var) = var {
+            tape.device().copy_out(tape.block(var), &resident.numbers, i * batch + slots.start);
+        }
+    }
+    tape.device().copy_out(tape.block(&forward.q), &resident.numbers, 7 * batch + 2 * slots.start);
+}
+
+impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
+    type T = T;
+    type Device = Cuda<T, B>;
+
+    fn lanes(&self) -> &Lanes<Cuda<T, B>> {
+        self.lanes
+    }
+
+    fn weights(&self) -> &Weights<Cuda<T, B>> {
+        &self.weights
+    }
+
+    fn dense(&self, averaged: bool) -> Cow<'_, [T]> {
+        if averaged { self.ema.read() } else { Cuda::read_weights(&self.weights.params) }.into()
+    }
+
+    fn describe(&self) -> Option<String> {
+        let device = Queue::<B>::get().description();
+        let Cut { batch, micro_batch, .. } = self.cut;
+        let bytes = self.lanes.memory_bytes() + self.slices.buffer().bytes() + self.resident.carried.bytes();
+        Some(format!(
+            "{}: {}, batch of {batch} in micro-batches of {micro_batch}, {:.2} GB",
+            B::NAME,
+            device.name,
+            bytes as f64 / 1e9
+        ))
+    }
+
+    fn groups(&self) -> &[BoxedGroup<T>] {
+        &self.groups
+    }
+
+    fn groups_mut(&mut self) -> &mut [BoxedGroup<T>] {
+        &mut self.groups
+    }
+
+    fn accumulate(&mut self, model: &Model, config: &TrainConfig) {
+        assert!(!self.keeps_logits(), "logits stay on the device: evaluate to see them");
+        let lanes = self.lanes;
+        lanes.install(|| {
+            lanes.with_lane(|lane| {
+                self.send(config, &mut lane.memory.device);
+                self.work_or_replay(&mut lane.memory, model, config);
+                self.receive(model);
+            });
+        });
+    }
+
+    fn infer(&mut self, model: &Model) {
+        let Self { lanes, weights, resident, cut, .. } = self;
+        lanes.install(|| {
+            lanes.with_lane(|lane| {
+                for slots in cut.parts() {
+                    let mut tape = Tape::new(&mut lane.memory, &weights.params);
+                    run_forward(&mut tape, model, resident, &slots, Pass::Infer);
+                }
+            });
+        });
+        Queue::<B>::get().wait();
+    }
+
+    fn reduce(&mut self, peers: &mut dyn Peers<T>) -> Result<f64> {
+        self.slices.buffer().sum_into(self.total.buffer_mut());
+        if peers.size() > 1 {
+            let mut sum = self.total.read();
+            peers.sum_tree(&mut sum)?;
+            self.total.buffer_mut().write(&sum);
+        }
+        let all = 0..self.total.layout().len();
+        Queue::<B>::get().sum_squares(self.total.buffer().view(all), &self.squares);
+        Ok(Queue::<B>::squares(&self.squares).sqrt())
+    }
+
+    fn update(&mut self, rule: &UpdateRule) {
+        let Self { weights, ema, moments: [m, v], total, adam, .. } = self;
+        let arrays = AdamArrays { state: [m, v, ema], gradient: total.buffer() };
+        Cuda::adam(&mut weights.params, &adam_step(&adam.step_of(rule)), &arrays);
+    }
+
+    fn table_mut(&mut self) -> Option<&mut PuzzleTable<T>> {
+        self.weights.table.as_mut().map(Arc::make_mut)
+    }
+
+    fn suspects(&self) -> [String; 2] {
+        let sum_squares = |values: &[T]| values.iter().map(|g| g.to_f64().powi(2)).sum();
+        suspects(self.total.layout(), &self.total.read(), sum_squares)
+    }
+
+    fn carried(&self) -> Vec<Cow<'_, [Vec<T>]>> {
+        let states: Vec<Vec<T>> = (0..self.resident.states()).map(|state| self.resident.carried.read(state)).collect();
+        let mut first = 0;
+        let mut of_group = |group: &BoxedGroup<T>| -> Cow<'_, [Vec<T>]> {
+            let part = |all: &Vec<T>| {
+                let per_slot = all.len() / self.cut.batch;
+                all[first * per_slot..(first + group.len()) * per_slot].to_vec()
+            };
+            let own = states.iter().map(part).collect::<Vec<_>>();
+            first += group.len();
+            Cow::Owned(own)
+        };
+        self.groups.iter().map(&mut of_group).collect()
+    }
+
+    fn snapshot(&self) -> Vec<NamedBuffer<'_, T>> {
+        let [m, v] = &self.moments;
+        let own = [(WEIGHTS, self.dense(false).into_owned()), (EMA, self.ema.read()), ("m", m.read()), ("v", v.read())];
+        own.into_iter().map(|(name, values)| (name.into(), values.into())).collect()
+    }
+
+    fn restore(
+        &mut self,
+        buffers: Vec<NamedBuffer<'_, T>>,
+        table: Option<PuzzleTable<T>>,
+        groups: Vec<(Slots, Vec<Vec<T>>)>,
+    ) -> Result<()> {
+        let len = self.total.layout().len();
+        let known = [WEIGHTS, EMA, "m", "v"].map(|name| (name, len));
+        let states = self.resident.states();
+        let per_slot = self.resident.carried.len() / self.cut.batch;
+        check_restored(&known, &buffers, (&self.weights, table.as_ref()), (&self.groups, &groups), |group| {
+            vec![group.len() * per_slot; states]
+        })?;
+        for (name, values) in buffers {
+            match &*name {
+                WEIGHTS => self.weights.params.update(|own| own.copy_from_slice(&values)),
+                EMA => self.ema.write(&values),
+                "m" => self.moments[0].write(&values),
+                _ => self.moments[1].write(&values),
+            }
+        }
+        self.weights.table = table.map(Arc::new);
+        for state in 0..states {
+            let all: Vec<T> = groups.iter().flat_map(|(_, states)| &states[state]).copied().collect();
+            self.resident.carried.write(state, &all);
+        }
+        for (group, (slots, _)) in self.groups.iter_mut().zip(groups) {
+            group.slots = slots;
+        }
+        Ok(())
+    }
+
+    fn sweep_bytes(&self) -> [f64; 2] {
+        let (n, t) = (self.total.layout().n_weights() as f64, size_of::<T>() as f64);
+        [(self.cut.slices() + 2) as f64 * n * t, n * (9.0 * t + 4.0)]
+    }
+}
+
+impl<B: Backend> Resident<B> {
+    /// States of the model.
+    fn states(&self) -> usize {
+        self.carried.count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_follow_from_the_batch_alone_and_micro_batches_are_whole_ones() {
+        for (batch, len) in [(768, 97), (768, 916), (96, 97), (5, 916), (1, 17), (33, 1600)] {
+            let cut = Cut::new(batch, len);
+            assert!(cut.slices() <= MAX_SLICES && cut.per_slice <= batch);
+            for most in 1..=batch {
+                let grown = cut.grown(|sequences| sequences <= most);
+                assert_eq!((grown.per_slice, grown.batch), (cut.per_slice, batch));
+                assert!(grown.micro_batch.is_multiple_of(cut.per_slice) || grown.micro_batch == batch);
+                assert!(grown.micro_batch <= most.max(cut.per_slice));
+                let parts: Vec<_> = grown.parts().collect();
+                assert!(parts.iter().all(|part| part.start.is_multiple_of(cut.per_slice)));
+                assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), batch);
+            }
+        }
+    }
+}
