@@ -11,13 +11,17 @@ use common::golden::{Batch, Golden, Judge, Judged, config_of, distance, fill_wei
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::Config;
+#[cfg(feature = "cuda")]
+use trm::cuda::Gpu;
+#[cfg(feature = "cuda-twin")]
+use trm::cuda::Twin;
 use trm::dataset::Examples as _;
-use trm::device::{Cpu, HostDevice, Real, Reference};
-use trm::engine::{Engine as _, Group, LaneEngine, Lanes, Weights, puzzle_table};
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+use trm::device::Cuda;
+use trm::device::{Cpu, Real, Reference};
+use trm::engine::{Engine as _, Group, Lanes, TrainingDevice, Weights, puzzle_table};
 use trm::model::Model;
-use trm::train::{StepReport, Trainer as AnyTrainer};
-
-type Trainer<'a, D> = AnyTrainer<LaneEngine<'a, D>>;
+use trm::train::{StepReport, Trainer};
 
 /// Cases that were published.
 const CASES: usize = 11;
@@ -49,7 +53,28 @@ fn every_case_agrees_with_the_exact_figures_on_the_reference_in_f64() {
     every_case::<Reference<f64>>();
 }
 
-fn every_case<D: HostDevice<T: Judged>>() {
+#[cfg(feature = "cuda-twin")]
+#[test]
+fn every_case_agrees_with_the_exact_figures_on_the_twin_of_a_gpu_in_f32() {
+    every_case::<Cuda<f32, Twin>>();
+}
+
+#[cfg(feature = "cuda-twin")]
+#[test]
+fn every_case_agrees_with_the_exact_figures_on_the_twin_of_a_gpu_in_f64() {
+    every_case::<Cuda<f64, Twin>>();
+}
+
+/// Where there is one.
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a GPU"]
+fn every_case_agrees_with_the_exact_figures_on_a_gpu() {
+    every_case::<Cuda<f32, Gpu>>();
+    every_case::<Cuda<f64, Gpu>>();
+}
+
+fn every_case<D: TrainingDevice<T: Judged>>() {
     let (mut passed, mut failed, mut not_built) = (0, Vec::new(), Vec::new());
     for golden in Golden::all() {
         let name = &golden.name;
@@ -118,11 +143,11 @@ impl<T: Judged> Stages<'_, T> {
 }
 
 /// Trains as the case did, on a device, and compares everything on the way.
-fn run<'a, D: HostDevice<T: Judged>>(golden: &'a Golden, config: &Config) -> Stages<'a, D::T> {
+fn run<'a, D: TrainingDevice<T: Judged>>(golden: &'a Golden, config: &Config) -> Stages<'a, D::T> {
     let (judge, published, case) = (golden.judge(), golden.tensors(), &golden.case);
     let mut stages = Stages { judge, published, case, worst: BTreeMap::new(), failures: Vec::new() };
     let tensors = &golden.tensors();
-    let lanes = Lanes::<D>::start(2).unwrap();
+    let lanes = Lanes::<D>::start(if D::IS_ACCELERATOR { 1 } else { 2 }).unwrap();
     let model = Model::new(&config.model, &config.task);
     let mut weights = Weights::new(&model, config);
     fill_weights(&mut weights, tensors, "init");
@@ -146,34 +171,39 @@ fn run<'a, D: HostDevice<T: Judged>>(golden: &'a Golden, config: &Config) -> Sta
             .map(|(&u, &steps)| if u < config.train.halt_exploration_prob { steps as u32 } else { 0 })
             .collect();
         let report = trainer.step_with(&mut Batch::of(tensors, step), &minimum_steps).unwrap();
-        compare_state(&mut stages, &trainer, step);
-        compare_report(&mut stages, &trainer, &report, step);
+        compare_state::<D>(&mut stages, &trainer, step);
+        compare_report::<D>(&mut stages, &trainer, &report, step);
         if step < 2 {
-            compare_gradients(&mut stages, &trainer, step);
+            compare_gradients::<D>(&mut stages, &trainer, step);
         }
     }
-    for (name, _, ours) in trainer.engine.weights.tensors() {
+    let trained = trainer.engine.weights().with_dense(&trainer.engine.dense(false));
+    for (name, _, ours) in trained.tensors() {
         stages.tensor("final", &format!("final.{name}"), &wide(ours));
     }
-    if let Some(table) = &trainer.engine.weights.table {
+    if let Some(table) = &trained.table {
         let ours: Vec<f64> = (0..table.rows() as u32).flat_map(|id| wide(table.row(id))).collect();
         stages.tensor("final", &format!("final.{}", puzzle_table::NAME), &ours);
     }
     for (name, _, ours) in trainer.evaluation_weights().tensors() {
         stages.tensor("ema", &format!("ema.{name}"), &wide(ours));
     }
-    compare_evaluation(&mut stages, &mut trainer);
+    compare_evaluation::<D>(&mut stages, &mut trainer, trained);
     stages
 }
 
 /// One figure of every group, in slot order.
-fn all<D: HostDevice>(trainer: &Trainer<'_, D>, of: impl Fn(&Group<D::T>) -> Vec<f64>) -> Vec<f64> {
+fn all<D: TrainingDevice>(trainer: &Trainer<D::Engine<'_>>, of: impl Fn(&Group<D::T>) -> Vec<f64>) -> Vec<f64> {
     trainer.engine.groups().iter().flat_map(|group| of(group)).collect()
 }
 
 /// Logits, q and carry after a step.
-fn compare_state<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &Trainer<'_, D>, step: usize) {
-    let ours = |of: &dyn Fn(&Group<D::T>) -> Vec<f64>| all(trainer, of);
+fn compare_state<D: TrainingDevice<T: Judged>>(
+    stages: &mut Stages<'_, D::T>,
+    trainer: &Trainer<D::Engine<'_>>,
+    step: usize,
+) {
+    let ours = |of: &dyn Fn(&Group<D::T>) -> Vec<f64>| all::<D>(trainer, of);
     stages.tensor("logits", &format!("step{step}.logits"), &ours(&|g| wide(&g.outcome.logits)));
     for column in 0..2 {
         let (theirs, bound) = stages.judge.q(step, column);
@@ -181,7 +211,8 @@ fn compare_state<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, traine
         stages.compare("q", &format!("step{step}.q {column}"), &ours, (&theirs, bound));
     }
     for (i, state) in trainer.model.schedule.states.iter().enumerate() {
-        stages.tensor("carry", &format!("step{step}.carry.z_{state}"), &ours(&|g| wide(&g.states[i])));
+        let ours: Vec<f64> = trainer.engine.carried().iter().flat_map(|states| wide(&states[i])).collect();
+        stages.tensor("carry", &format!("step{step}.carry.z_{state}"), &ours);
     }
     if trainer.config.train.continue_loss {
         let ours = ours(&|g| g.outcome.continue_target.clone());
@@ -196,9 +227,9 @@ fn compare_state<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, traine
 }
 
 /// Losses and metrics of a step.
-fn compare_report<D: HostDevice<T: Judged>>(
+fn compare_report<D: TrainingDevice<T: Judged>>(
     stages: &mut Stages<'_, D::T>,
-    trainer: &Trainer<'_, D>,
+    trainer: &Trainer<D::Engine<'_>>,
     report: &StepReport,
     step: usize,
 ) {
@@ -225,15 +256,20 @@ fn compare_report<D: HostDevice<T: Judged>>(
     }
 }
 
-fn compare_gradients<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &Trainer<'_, D>, step: usize) {
-    for (id, tensor) in trainer.model.layout.ids().zip(trainer.model.layout.tensors()) {
+fn compare_gradients<D: TrainingDevice<T: Judged>>(
+    stages: &mut Stages<'_, D::T>,
+    trainer: &Trainer<D::Engine<'_>>,
+    step: usize,
+) {
+    let gradient = trainer.engine.gradient();
+    for tensor in trainer.model.layout.tensors() {
         if tensor.trained {
             let name = format!("step{step}.grad.{}", tensor.name);
-            stages.tensor("gradient", &name, &wide(trainer.engine.grads().get(id)));
+            stages.tensor("gradient", &name, &wide(&gradient[tensor.range()]));
         }
     }
-    if trainer.engine.weights.table.is_some() {
-        let ours = all(trainer, |g| wide(&g.outcome.puzzle_grads));
+    if trainer.engine.weights().table.is_some() {
+        let ours = all::<D>(trainer, |g| wide(&g.outcome.puzzle_grads));
         let name = format!("step{step}.grad.inner.puzzle_emb.local_weights");
         // The gradient is further off than the logits, as those of all weights are.
         let (theirs, drift) = (read(&stages.published, &name), 4.0 * stages.judge.drift(step));
@@ -242,8 +278,12 @@ fn compare_gradients<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, tr
 }
 
 /// The last batch, from fresh slots, all supervision steps, with the case's final (not averaged) weights.
-fn compare_evaluation<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, trainer: &mut Trainer<'_, D>) {
-    fill_weights(&mut trainer.engine.weights, &stages.published, "final");
+fn compare_evaluation<D: TrainingDevice<T: Judged>>(
+    stages: &mut Stages<'_, D::T>,
+    trainer: &mut Trainer<D::Engine<'_>>,
+    mut weights: Weights<D>,
+) {
+    fill_weights(&mut weights, &stages.published, "final");
     let (model, steps) = (&trainer.model, stages.case["steps"].as_u64().unwrap() as usize);
     let slots = trainer.config.train.batch_size;
     let mut group = Group::new(model, slots);
@@ -252,9 +292,9 @@ fn compare_evaluation<D: HostDevice<T: Judged>>(stages: &mut Stages<'_, D::T>, t
     for slot in 0..slots {
         group.slots.refill(slot, |inputs, labels| batch.write(slot, inputs, labels)).unwrap();
     }
-    let lanes = trainer.engine.lanes;
+    let lanes = trainer.engine.lanes();
     for _ in 0..stages.case["eval"]["eval_steps"].as_u64().unwrap() {
-        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &trainer.engine.weights, &mut group, 0..slots)));
+        lanes.install(|| lanes.with_lane(|lane| lane.infer(model, &weights, &mut group, 0..slots)));
     }
     let drift = stages.judge.drift(steps - 1);
     let theirs = read(&stages.published, "eval.logits");

@@ -203,7 +203,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
                 let mut extent = |sequences: usize, slices: &mut Grads<Cuda<T, B>>| {
                     memory.device.sleep();
                     slices.buffer_mut().look_at(0, sequences, cut.per_slice);
-                    micro_batch(memory, model, weights, config, slices, resident, 0..sequences);
+                    micro_batch(memory, model, weights, config, slices, resident, 0..sequences, None);
                     memory.device.wake()
                 };
                 // Where sizes depend on values, the first step finds out; it takes what the setting says.
@@ -286,18 +286,23 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
 
     /// All micro-batches, one after the other.
     fn work(&mut self, memory: &mut Memory<Cuda<T, B>>, model: &Model, config: &TrainConfig) {
-        let Self { slices, weights, resident, cut, .. } = self;
+        let keeps_logits = self.keeps_logits();
+        let Self { slices, weights, resident, cut, groups, .. } = self;
         slices.clear();
-        for sequences in cut.parts() {
-            let first = sequences.start / cut.per_slice;
-            slices.buffer_mut().look_at(first, sequences.len(), cut.per_slice);
-            self.calls = micro_batch(memory, model, weights, config, slices, resident, sequences) as u32;
+        for slots in cut.parts() {
+            slices.buffer_mut().look_at(slots.start / cut.per_slice, slots.len(), cut.per_slice);
+            let mut logits = Vec::new();
+            let kept = keeps_logits.then_some(&mut logits);
+            self.calls = micro_batch(memory, model, weights, config, slices, resident, slots.clone(), kept) as u32;
+            if keeps_logits {
+                spread_logits(groups, slots, &logits);
+            }
         }
     }
 
     /// The same, by the graph where there is one that is still of use, or one can be made.
     fn work_or_replay(&mut self, memory: &mut Memory<Cuda<T, B>>, model: &Model, config: &TrainConfig) {
-        if !self.is_fixed || memory.stopwatch.is_some() {
+        if !self.is_fixed || memory.stopwatch.is_some() || self.keeps_logits() {
             return self.work(memory, model, config);
         }
         if let Some(graph) = self.graph.take_if(|graph| !graph.is_valid()) {
@@ -325,6 +330,22 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
     }
 }
 
+/// Deals out the logits of some slots to the groups that keep them.
+fn spread_logits<T: CudaScalar>(groups: &mut [BoxedGroup<T>], slots: Range<usize>, logits: &[T]) {
+    let per_slot = logits.len() / slots.len();
+    let mut first = 0;
+    for group in groups {
+        for slot in 0..group.len() {
+            let place = first + slot;
+            if slots.contains(&place) {
+                let own = &logits[(place - slots.start) * per_slot..][..per_slot];
+                group.outcome.logits[slot * per_slot..(slot + 1) * per_slot].copy_from_slice(own);
+            }
+        }
+        first += group.len();
+    }
+}
+
 /// An update of Adam, as the kernel takes it.
 fn adam_step(c: &AdamCoefficients<f64>) -> AdamStep {
     AdamStep {
@@ -339,7 +360,9 @@ fn adam_step(c: &AdamCoefficients<f64>) -> AdamStep {
     }
 }
 
-/// A training step of some slots: their losses and gradients. Returns the calls of the recursion.
+/// A training step of some slots: their losses and gradients; their logits, where they are wanted. Returns the calls of the
+/// recursion.
+#[allow(clippy::too_many_arguments)]
 fn micro_batch<T: CudaScalar, B: Backend>(
     memory: &mut Memory<Cuda<T, B>>,
     model: &Model,
@@ -348,9 +371,13 @@ fn micro_batch<T: CudaScalar, B: Backend>(
     slices: &mut Grads<Cuda<T, B>>,
     resident: &Resident<B>,
     slots: Range<usize>,
+    logits: Option<&mut Vec<T>>,
 ) -> usize {
     let mut tape = Tape::new(memory, &weights.params);
     let forward = run_forward(&mut tape, model, resident, &slots, Pass::Train);
+    if let Some(logits) = logits {
+        *logits = tape.read(&forward.logits);
+    }
     let labels = resident.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
     let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
     let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
@@ -392,8 +419,7 @@ fn run_forward<T: CudaScalar, B: Backend>(
     let tokens = resident.tokens.part(slots.start * seq_len, slots.len() * seq_len);
     let forward = step::forward(tape, model, Given { tokens, puzzle_rows, states }, pass);
     for (state, var) in forward.states.iter().enumerate() {
-        let (device, _, block) = tape.rows_mut(var, 0..slots.len() * model.len);
-        device.keep_states((&resident.carried, state), places, block);
+        tape.device().keep_states((&resident.carried, state), places, tape.block(var));
     }
     tape.lap(Part::Carry);
     forward
@@ -454,6 +480,10 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         ))
     }
 
+    fn gradient(&self) -> Cow<'_, [T]> {
+        self.total.read().into()
+    }
+
     fn groups(&self) -> &[BoxedGroup<T>] {
         &self.groups
     }
@@ -463,7 +493,6 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
     }
 
     fn accumulate(&mut self, model: &Model, config: &TrainConfig) {
-        assert!(!self.keeps_logits(), "logits stay on the device: evaluate to see them");
         let lanes = self.lanes;
         lanes.install(|| {
             lanes.with_lane(|lane| {

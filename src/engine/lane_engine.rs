@@ -83,6 +83,10 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
         if averaged { &self.ema[..] } else { self.weights.params.values() }.into()
     }
 
+    fn gradient(&self) -> Cow<'_, [D::T]> {
+        self.total.values().into()
+    }
+
     fn groups(&self) -> &[BoxedGroup<D::T>] {
         &self.groups
     }

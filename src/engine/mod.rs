@@ -82,6 +82,9 @@ pub trait Engine {
     /// of total/batch stay with the engine.
     fn accumulate(&mut self, model: &Model, config: &TrainConfig);
 
+    /// The gradient of the last step, summed over the batch, of total/batch, in flat order.
+    fn gradient(&self) -> Cow<'_, [Self::T]>;
+
     /// One supervision step without gradient of every slot.
     fn infer(&mut self, model: &Model);
 

@@ -110,7 +110,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
             [angle.cos(), angle.sin()].map(T::from_f64)
         };
         let turns: Vec<[T; 2]> = (0..len).flat_map(|l| (0..half).map(move |i| (l, i))).map(turn).collect();
-        let mut memory = DeviceMemory::new(self.queue, size_of_val(&turns[..]));
+        let mut memory = DeviceMemory::new(Queue::get(), size_of_val(&turns[..]));
         memory.upload(0, &turns);
         self.turns = Some((len, half, memory));
     }

@@ -18,11 +18,6 @@ impl<B: Backend> CarriedStates<B> {
         self.states[state].view(0, self.len, self.format)
     }
 
-    /// Whether these are `count` states of so many elements in the format of that device.
-    pub(crate) fn fits<T: CudaScalar>(&self, device: &Cuda<T, B>, count: usize, len: usize) -> bool {
-        (self.states.len(), self.len, self.format) == (count, len, device.state_format())
-    }
-
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.states.len()
@@ -78,7 +73,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     }
 
     /// Carries a state on, at `places`.
-    pub(crate) fn keep_states(&mut self, (carried, state): (&CarriedStates<B>, usize), places: Indices, y: Block) {
+    pub(crate) fn keep_states(&self, (carried, state): (&CarriedStates<B>, usize), places: Indices, y: Block) {
         self.queue.keep_states(self.view(y), self.indices(places), carried.view(state));
     }
 
