@@ -10,8 +10,8 @@ use common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::{Config, Mixing, PrecisionSetting};
-use trm::engine::Engine as _;
-use trm::engine::{Lanes, Weights};
+use trm::device::Cpu;
+use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
 use trm::model::Model;
 use trm::rng::Rng;
 use trm::simd::Isa;
@@ -33,6 +33,10 @@ const BOUND: Distance = Distance { logits: 0.6, loss: 0.025, gradient: 0.15, tur
 /// The same where positions are mixed by an MLP: that recursion makes a difference about 300 times as large in one step
 /// (`ARCHITECTURE.md`, "f64 judges f32"), so 2⁻⁹ is no small one.
 const BOUND_MLP_T: Distance = Distance { logits: 2.2, loss: 0.07, gradient: 1.0, turn: 0.3 };
+
+/// The same where activations and their gradients are kept in bf16, as a GPU does: twice the worst that was measured.
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+const BOUND_ACTIVATIONS: Distance = Distance { logits: 1.0, loss: 0.015, gradient: 0.28, turn: 0.019 };
 
 /// Two paths add up the same products of the same rounded numbers, each in an order of its own, so their sums differ by 2⁻²⁴
 /// or so. Where a number lies that close to the boundary between two bf16 numbers, the next product sees the other one.
@@ -119,11 +123,22 @@ impl Distance {
 
 /// The first step of a case on an instruction set; with `draw`, its dense weights perturbed by bf16's rounding.
 fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSetting, draw: Option<u64>) -> Step {
+    first_step_on::<Cpu<f32>>(golden, config, isa, precision, draw)
+}
+
+/// The same on a device.
+fn first_step_on<D: TrainingDevice<T = f32>>(
+    golden: &Golden,
+    config: &Config,
+    isa: Isa,
+    precision: PrecisionSetting,
+    draw: Option<u64>,
+) -> Step {
     let tensors = SafeTensors::deserialize(&golden.bytes).unwrap();
     let mut config = config.clone();
     config.train.precision = precision;
     // One lane, on whose thread everything runs: the choice of a path holds for a thread.
-    let lanes = Lanes::new(1).unwrap();
+    let lanes = Lanes::<D>::start(1).unwrap();
     let step = || {
         let model = Model::new(&config.model, &config.task);
         let mut weights = Weights::new(&model, &config);
@@ -138,12 +153,12 @@ fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSe
         let minimum_steps = vec![0; config.train.batch_size];
         trainer.engine.groups_mut().iter_mut().for_each(|group| group.keep_logits(&model));
         let report = trainer.step_with(&mut Batch::of(&tensors, 0), &minimum_steps).unwrap();
-        let layout = &trainer.model.layout;
-        let trained = layout.ids().zip(layout.tensors()).filter(|(_, tensor)| tensor.trained);
+        let trained = trainer.model.layout.tensors().iter().filter(|tensor| tensor.trained);
+        let all = trainer.engine.gradient();
         Step {
             logits: trainer.engine.groups().iter().flat_map(|group| wide(&group.outcome.logits)).collect(),
             losses: vec![report.loss, report.lm_loss, report.q_halt_loss],
-            gradient: trained.flat_map(|(id, _)| wide(trainer.engine.grads().get(id))).collect(),
+            gradient: trained.flat_map(|tensor| wide(&all[tensor.range()])).collect(),
         }
     };
     lanes.install(|| isa.run(step))
@@ -192,6 +207,39 @@ fn every_golden_case_agrees_in_bf16_as_far_as_its_rounding_lets_it() {
             if !(found.is_within(noise.times(FACTOR)) && found.is_within(bound)) {
                 failed.push(format!("{} on {isa}: {found:?}, noise {noise:?}", golden.name));
             }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// A GPU keeps activations in bf16 too, so every value between two kernels is rounded, and every gradient.
+#[cfg(feature = "cuda-twin")]
+#[test]
+fn every_golden_case_agrees_in_bf16_on_the_twin_of_a_gpu() {
+    on_a_gpu::<trm::cuda::Twin>();
+}
+
+/// Where there is one.
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a GPU"]
+fn every_golden_case_agrees_in_bf16_on_a_gpu() {
+    on_a_gpu::<trm::cuda::Gpu>();
+}
+
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+fn on_a_gpu<B: trm::cuda::Backend>() {
+    let mut failed = Vec::new();
+    for (golden, config) in built() {
+        let published = published(&golden, &config);
+        let (isa, bf16) = (Isa::best(), PrecisionSetting::Bf16);
+        let found = first_step_on::<trm::device::Cuda<f32, B>>(&golden, &config, isa, bf16, None).distance(&published);
+        let on_cpu = first_step(&golden, &config, isa, bf16, None).distance(&published);
+        show(&format!("{}: bf16 on the CPU", golden.name), on_cpu);
+        show(&format!("{}: bf16 activations on {}", golden.name, B::NAME), found);
+        let bound = if config.model.mixing == Mixing::MlpT { BOUND_MLP_T } else { BOUND_ACTIVATIONS };
+        if !found.is_within(bound) {
+            failed.push(format!("{}: {found:?}", golden.name));
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");

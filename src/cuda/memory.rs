@@ -57,6 +57,7 @@ impl<B: Backend> DeviceMemory<B> {
     pub fn new(queue: Queue<B>, bytes: usize) -> Self {
         let mut data = null_mut();
         if bytes > 0 && !queue.is_dry {
+            let _turn = queue.turn();
             // SAFETY: it points to a pointer.
             queue.check(unsafe { (B::functions().allocate)(&mut data, bytes) }, "allocate");
         }
@@ -153,6 +154,7 @@ impl<B: Backend> Drop for DeviceMemory<B> {
     fn drop(&mut self) {
         if !self.data.is_null() {
             self.queue.count_release();
+            let _turn = self.queue.turn();
             // SAFETY: nobody else has the memory, and the function waits for what is queued on it. What fails here has failed
             // before, and was told.
             unsafe { (B::functions().release)(self.data) };

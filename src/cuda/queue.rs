@@ -1,9 +1,11 @@
 //! The stream that all work of a process is queued on, in order, and what can go wrong on it.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::Backend;
 use super::ffi;
@@ -33,6 +35,13 @@ pub struct Opened {
     description: Description,
     /// How often memory has been given back.
     released: AtomicU64,
+    /// Held for writing by the thread whose work is being remembered: nobody else's may come in between.
+    capture: RwLock<()>,
+}
+
+thread_local! {
+    /// Whether this thread's work is being remembered.
+    static CAPTURES: Cell<bool> = const { Cell::new(false) };
 }
 
 // SAFETY: a stream may be used by any thread of the process, by several at a time too.
@@ -59,6 +68,7 @@ macro_rules! enqueue {
     ($queue:expr, $name:ident($($argument:expr),* $(,)?)) => {{
         let queue = $queue;
         if !queue.is_dry {
+            let _turn = queue.turn();
             // SAFETY: the caller has checked that every array is as long as the function's documentation asks for; views name
             // memory that is alive and that only this stream works on.
             let status = unsafe { (B::functions().$name)($($argument,)* queue.stream) };
@@ -124,12 +134,17 @@ impl<B: Backend> Queue<B> {
 
     /// Remembers the work that `work` queues, without doing it.
     pub fn capture(self, work: impl FnOnce()) -> Graph<B> {
-        enqueue!(&self, graph_begin());
+        let _alone = self.opened().capture.write().unwrap_or_else(PoisonError::into_inner);
+        let capture = Capture { queue: self, is_done: false };
+        CAPTURES.set(true);
+        enqueue!(self, graph_begin());
         work();
-        let mut graph = null_mut();
-        // SAFETY: the capture was begun above; `graph` points to a pointer.
-        self.check(unsafe { (B::functions().graph_end)(self.stream, &mut graph) }, "graph_end");
-        Graph { graph, queue: self, released: self.released() }
+        capture.end()
+    }
+
+    /// Waits while the work of another thread is being remembered.
+    pub(super) fn turn(self) -> Option<RwLockReadGuard<'static, ()>> {
+        (!CAPTURES.get()).then(|| self.opened().capture.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How often memory has been given back.
@@ -144,6 +159,37 @@ impl<B: Backend> Queue<B> {
 
     fn opened(self) -> &'static Opened {
         B::opened().get().expect("a queue belongs to an open device")
+    }
+}
+
+/// Work that is being remembered; given up where it fails.
+struct Capture<B: Backend> {
+    queue: Queue<B>,
+    is_done: bool,
+}
+
+impl<B: Backend> Capture<B> {
+    fn end(mut self) -> Graph<B> {
+        self.is_done = true;
+        CAPTURES.set(false);
+        let (queue, mut graph) = (self.queue, null_mut());
+        // SAFETY: the capture has begun; `graph` points to a pointer.
+        queue.check(unsafe { (B::functions().graph_end)(queue.stream, &mut graph) }, "graph_end");
+        Graph { graph, queue, released: queue.released() }
+    }
+}
+
+impl<B: Backend> Drop for Capture<B> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            CAPTURES.set(false);
+            let mut graph = null_mut();
+            // SAFETY: as above; whatever has been remembered is thrown away.
+            if unsafe { (B::functions().graph_end)(self.queue.stream, &mut graph) } == 0 {
+                // SAFETY: it was made just now.
+                unsafe { (B::functions().graph_destroy)(graph) };
+            }
+        }
     }
 }
 
@@ -210,7 +256,7 @@ impl Opened {
         let mut stream = null_mut();
         // SAFETY: as above.
         fail(unsafe { (functions.stream_create)(&mut stream) }, "stream_create")?;
-        Ok(Self { stream, description, released: AtomicU64::new(0) })
+        Ok(Self { stream, description, released: AtomicU64::new(0), capture: RwLock::new(()) })
     }
 }
 
@@ -231,6 +277,7 @@ impl<B: Backend> Event<B> {
         // SAFETY: it points to a pointer.
         queue.check(unsafe { (B::functions().event_create)(&mut event) }, "event_create");
         let recorded = Self { event, queue };
+        let _turn = queue.turn();
         // SAFETY: the event was created above.
         queue.check(unsafe { (B::functions().event_record)(event, queue.stream) }, "event_record");
         recorded
@@ -275,19 +322,16 @@ pub struct Graph<B: Backend> {
 unsafe impl<B: Backend> Send for Graph<B> {}
 
 impl<B: Backend> Graph<B> {
-    /// Whether all memory is still there that the work was remembered with.
-    pub fn is_valid(&self) -> bool {
-        self.released == self.queue.released()
-    }
-
-    /// Queues all of the work.
-    ///
-    /// # Panics
-    /// When it is not valid.
-    pub fn launch(&self) {
-        assert!(self.is_valid(), "the memory of remembered work is still there");
+    /// Queues all of the work; `false` where memory has been given back since, perhaps its own, and nothing is done.
+    #[must_use = "work that is not done has to be done otherwise"]
+    pub fn launch(&self) -> bool {
+        if self.released != self.queue.released() {
+            return false;
+        }
+        let _turn = self.queue.turn();
         // SAFETY: the graph lives as long as this, and no memory has been given back since it was made.
         self.queue.check(unsafe { (B::functions().graph_launch)(self.graph, self.queue.stream) }, "graph_launch");
+        true
     }
 }
 

@@ -154,6 +154,11 @@ pub trait Device: Sized + Send {
     /// Has at most so many sequences worked on at a time; 0 leaves it to the device.
     fn set_micro_batch(&mut self, _sequences: usize) {}
 
+    /// [`Device::shard`], within what has been set.
+    fn shard_now(&self, len: usize) -> usize {
+        Self::shard(len)
+    }
+
     /// Keeps copies of the weights, one for each NUMA node; thread i of the pool that this is called in runs on
     /// `node_of_thread[i]`.
     fn replicate(_params: &mut Params<Self>, _node_of_thread: &[usize]) {}
@@ -220,6 +225,27 @@ pub trait Device: Sized + Send {
         let mut values = vec![Self::T::ZERO; from.len()];
         self.download(from, &mut values);
         values
+    }
+
+    // States that an accelerator keeps between supervision steps; other devices leave them to their callers.
+
+    /// State number `place.0` of some sequences at the start of a supervision step: every row becomes the vector `start` where
+    /// `anew` is not 0, else the sequence is what was kept at `places`. There is room for `place.1`: so many states of so many
+    /// elements.
+    fn recall(
+        &mut self,
+        _params: &Params<Self>,
+        _start: ParamId,
+        _place: (usize, (usize, usize)),
+        _indices: (Indices, Indices),
+        _y: Block,
+    ) {
+        unreachable!("the host keeps the states of this device");
+    }
+
+    /// Keeps a state of some sequences at `places`, which have been recalled before.
+    fn remember(&self, _state: usize, _places: Indices, _y: Block) {
+        unreachable!("the host keeps the states of this device");
     }
 
     // Elementwise.

@@ -58,8 +58,8 @@ pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
     graph: Option<Graph<B>>,
     /// Whether the schedule is the same in every update.
     is_fixed: bool,
-    /// Updates since memory last changed.
-    settled: u32,
+    /// Whether an update has been run since memory last changed, so that all that it needs is there.
+    settled: bool,
     /// Calls of the recursion in the last update.
     calls: u32,
 }
@@ -76,9 +76,11 @@ struct Cut {
 }
 
 impl Cut {
-    /// Slices for a batch of sequences of `len` positions; as yet one at a time.
-    fn new(batch: usize, len: usize) -> Self {
-        let per_slice = SLICE_ROWS.div_ceil(len).max(batch.div_ceil(MAX_SLICES)).min(batch).max(1);
+    /// As many slices as there are to be gradient groups; where that is left to the engine (0), slices of enough rows, of
+    /// sequences of `len` positions. As yet one at a time.
+    fn new(batch: usize, len: usize, groups: usize) -> Self {
+        let wanted = if groups == 0 { SLICE_ROWS.div_ceil(len) } else { batch.div_ceil(groups) };
+        let per_slice = wanted.max(batch.div_ceil(MAX_SLICES)).min(batch).max(1);
         Self { batch, per_slice, micro_batch: per_slice }
     }
 
@@ -143,7 +145,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         let (groups, _) = groups_of_rank(config, peers.rank(), peers.size());
         let slots = |group: usize| first_slot(config, group + 1) - first_slot(config, group);
         let groups: Vec<_> = groups.map(|group| Box::new(Group::resident(model, slots(group)))).collect();
-        let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len);
+        let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len, config.gradient_groups);
         let flat = || Gradients::new(layout.len(), 1);
         let mut ema = flat();
         ema.write(weights.params.values());
@@ -183,7 +185,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
             cut,
             resident,
             graph: None,
-            settled: 0,
+            settled: false,
             calls: 0,
         };
         engine.choose_micro_batch(model, config);
@@ -305,23 +307,20 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         if !self.is_fixed || memory.stopwatch.is_some() || self.keeps_logits() {
             return self.work(memory, model, config);
         }
-        if let Some(graph) = self.graph.take_if(|graph| !graph.is_valid()) {
-            drop(graph);
-            self.settled = 0;
+        if self.graph.as_ref().is_some_and(Graph::launch) {
+            return;
         }
-        match (&self.graph, self.settled) {
-            (Some(graph), _) => graph.launch(),
-            (None, 0) => {
-                self.work(memory, model, config);
-                self.settled = 1;
-            }
-            (None, _) => {
-                let queue = Queue::<B>::get();
-                let graph = queue.capture(|| self.work(memory, model, config));
-                graph.launch();
-                self.graph = Some(graph);
-            }
+        if self.graph.take().is_some() {
+            self.settled = false;
         }
+        if !std::mem::replace(&mut self.settled, true) {
+            return self.work(memory, model, config);
+        }
+        let graph = Queue::<B>::get().capture(|| self.work(memory, model, config));
+        if !graph.launch() {
+            return self.work(memory, model, config);
+        }
+        self.graph = Some(graph);
     }
 
     /// The groups' own logits, where somebody keeps them.
@@ -616,7 +615,8 @@ mod tests {
     #[test]
     fn slices_follow_from_the_batch_alone_and_micro_batches_are_whole_ones() {
         for (batch, len) in [(768, 97), (768, 916), (96, 97), (5, 916), (1, 17), (33, 1600)] {
-            let cut = Cut::new(batch, len);
+            let cut = Cut::new(batch, len, 0);
+            assert_eq!(Cut::new(batch, len, 3).slices(), batch.div_ceil(batch.div_ceil(3)));
             assert!(cut.slices() <= MAX_SLICES && cut.per_slice <= batch);
             for most in 1..=batch {
                 let grown = cut.grown(|sequences| sequences <= most);

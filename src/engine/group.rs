@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::node;
 use crate::config::TrainConfig;
-use crate::device::Real;
+use crate::device::{Device, Real};
 use crate::model::Model;
 
 /// Slots of a gradient group, when their number is left to the engine.
@@ -44,8 +44,10 @@ pub struct Group<T = f32> {
     pub slots: Slots,
     /// What the last supervision step said.
     pub outcome: Outcome<T>,
-    /// For each state of the model, `[slots·len, hidden]`: what is carried on, where the engine keeps it on the host.
+    /// For each state of the model, `[slots·len, hidden]`: what is carried on, where that is kept on the host.
     pub states: Vec<Vec<T>>,
+    /// Where it is kept on the device: the place of each slot's states there.
+    pub(super) places: Vec<u32>,
 }
 
 /// What slots know of their examples (specification, "Deep supervision with a carry").
@@ -119,11 +121,17 @@ impl<T: Real> Group<T> {
                 puzzle_grads: vec![T::ZERO; slots * model.embedding.puzzle_ndim],
             },
             states: vec![vec![T::ZERO; slots * model.len * model.hidden]; model.schedule.states.len()],
+            places: (0..slots as u32).collect(),
         }
     }
 
+    /// For inference on a device, which keeps the states itself where it is an accelerator.
+    pub(crate) fn on<D: Device<T = T>>(model: &Model, slots: usize) -> Self {
+        if D::IS_ACCELERATOR { Self::resident(model, slots) } else { Self::new(model, slots) }
+    }
+
     /// The same for a device that keeps the states itself.
-    pub fn resident(model: &Model, slots: usize) -> Self {
+    pub(super) fn resident(model: &Model, slots: usize) -> Self {
         Self { states: Vec::new(), ..Self::new(model, slots) }
     }
 
@@ -159,6 +167,7 @@ impl<T: Real> Group<T> {
         within(steps, n, from, to);
         within(halted, n, from, to);
         self.states.iter_mut().for_each(|state| within(state, n, from, to));
+        self.places.swap(from, to);
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::step::{self, Forward, Given, Losses};
 use super::{Group, Outcome, PuzzleTable, Weights};
 use crate::config::TrainConfig;
-use crate::device::{Device, Grads, Real, Store};
+use crate::device::{Device, Grads, Indices, Real, Store};
 use crate::model::{Model, Pass, States};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape, Var};
@@ -166,6 +166,12 @@ fn forward<D: Device>(
     tape.lap(Part::Carry);
     let forward = step::forward(tape, model, given, pass);
     let per_slot = model.len * model.hidden;
+    if group.states.is_empty() {
+        let places = places(tape, group, slots);
+        for (i, state) in forward.states.iter().enumerate() {
+            tape.device().remember(i, places, tape.block(state));
+        }
+    }
     for (state, carried) in forward.states.iter().zip(&mut group.states) {
         tape.download(state, &mut carried[slots.start * per_slot..slots.end * per_slot]);
     }
@@ -180,9 +186,26 @@ fn forward<D: Device>(
     forward
 }
 
+/// Where the device keeps the states of the slots.
+fn places<D: Device>(tape: &mut Tape<'_, D>, group: &Group<D::T>, slots: &Range<usize>) -> Indices {
+    tape.indices(group.places[slots.clone()].iter().map(|&place| place as i32))
+}
+
 /// The states that the slots carry; the start vectors where they start anew.
 fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D::T>, slots: &Range<usize>) -> States {
     let (len, per_slot) = (model.len, model.len * model.hidden);
+    if group.states.is_empty() {
+        let anew = tape.indices(group.slots.halted[slots.clone()].iter().map(|&halted| halted.into()));
+        let places = places(tape, group, slots);
+        let load = |(state, &start)| {
+            let var = tape.uninitialised(slots.len() * len, model.hidden, Store::Activation);
+            let (device, params, rows) = tape.rows_mut(&var, 0..slots.len() * len);
+            let shape = (model.starts.len(), group.len() * per_slot);
+            device.recall(params, start, (state, shape), (places, anew), rows);
+            var
+        };
+        return model.starts.iter().enumerate().map(load).collect();
+    }
     let load = |(carried, &start): (&Vec<D::T>, _)| {
         let state = tape.uninitialised(slots.len() * len, model.hidden, Store::Activation);
         for (i, slot) in slots.clone().enumerate() {

@@ -108,6 +108,11 @@ impl<D: Device> Lanes<D> {
         self.each(|_| self.with_lane(|lane| lane.memory_bytes())).into_iter().sum()
     }
 
+    /// Sequences of `len` positions that a lane takes at a time in inference.
+    pub fn shard(&self, len: usize) -> usize {
+        self.install(|| self.with_lane(|lane| lane.memory.device.shard_now(len)))
+    }
+
     /// Runs `work` inside the pool, so that rayon's splits happen on its threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)

@@ -19,7 +19,7 @@ impl<D: Device> Inference<'_, D> {
     /// The answers to a question (its tokens) after each supervision step; fewer than `options.steps` when halting ends them.
     pub fn answers(&self, question: &[u8], puzzle_id: u32) -> Vec<StepAnswer> {
         let Self { lanes, model, weights, options } = *self;
-        let mut group = Group::new(model, 1);
+        let mut group = Group::on::<D>(model, 1);
         let Ok(()) = group.slots.refill(0, |inputs, _| {
             inputs.copy_from_slice(question);
             Ok::<_, Infallible>(puzzle_id)

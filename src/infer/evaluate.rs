@@ -53,7 +53,7 @@ impl<D: Device> Inference<'_, D> {
         let threads = self.lanes.threads();
         let work = Work {
             inference: self,
-            shard: share(D::shard(self.model.len), n, threads),
+            shard: share(self.lanes.shard(self.model.len), n, threads),
             next: &next,
             write: &write,
             board,
@@ -99,7 +99,7 @@ where
     fn run(&self) -> Result<Option<Vec<Scored>>> {
         let Inference { lanes, model, weights, options } = *self.inference;
         let seq_len = model.embedding.seq_len;
-        let mut group = Group::new(model, self.shard);
+        let mut group = Group::on::<D>(model, self.shard);
         let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
         loop {
             while live.len() < self.shard

@@ -111,6 +111,11 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         self.micro_batch = sequences;
     }
 
+    fn shard_now(&self, len: usize) -> usize {
+        let most = if self.micro_batch == 0 { usize::MAX } else { self.micro_batch };
+        Self::shard(len).min(most)
+    }
+
     fn space(&mut self) -> &mut Space {
         &mut self.space
     }
@@ -161,6 +166,25 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
             let format = Format::of_bytes(from.element_bytes());
             to.copy_from_slice(&Self::read_view(&self.memory, from.start_byte(), from.len(), format));
         }
+    }
+
+    fn recall(
+        &mut self,
+        params: &Params<Self>,
+        start: ParamId,
+        (state, (count, len)): (usize, (usize, usize)),
+        indices: (Indices, Indices),
+        y: Block,
+    ) {
+        let carried = self.carried.take().filter(|carried| self.carries(carried, count, len));
+        let carried = carried.unwrap_or_else(|| self.carry(count, len));
+        self.start_states(params, start, (&carried, state), indices, y);
+        self.carried = Some(carried);
+    }
+
+    fn remember(&self, state: usize, places: Indices, y: Block) {
+        let carried = self.carried.as_ref().expect("recalled before");
+        self.keep_states((carried, state), places, y);
     }
 
     fn fill(&mut self, to: Block, value: T) {

@@ -53,6 +53,11 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         CarriedStates { states: (0..count).map(|_| room()).collect(), format, len }
     }
 
+    /// Whether these are `count` states of `len` elements, as this device keeps them now.
+    pub(super) fn carries(&self, carried: &CarriedStates<B>, count: usize, len: usize) -> bool {
+        (carried.states.len(), carried.len, carried.format) == (count, len, self.state_format())
+    }
+
     /// The format in which states are carried.
     fn state_format(&self) -> Format {
         Format::of_bytes(self.element_bytes(Store::Activation))

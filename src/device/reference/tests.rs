@@ -105,20 +105,19 @@ fn assert_close(kernel: &str, of: &str, seed: u64, ours: &Outputs, exact: &Outpu
 
 const ROUNDS: u64 = 12;
 
-/// The same on the twin of a CUDA device, whose memory the host does not see.
-#[cfg(feature = "cuda-twin")]
+/// The same on a CUDA device, whose memory the host does not see: the twin, and with `TRM_TEST_GPU` set a GPU.
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 macro_rules! for_cuda {
-    (HostDevice, $name:expr, $outputs:ident) => {};
-    (Device, $name:expr, $outputs:ident) => {
-        use crate::cuda::Twin;
+    (HostDevice, $name:expr, $outputs:ident, $Backend:ty) => {};
+    (Device, $name:expr, $outputs:ident, $Backend:ty) => {
         use crate::device::Cuda;
         for seed in 0..ROUNDS {
             let exact = $outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
-            let ours = $outputs(&mut Lab::<Cuda<f64, Twin>>::new(seed, Precision::F32));
+            let ours = $outputs(&mut Lab::<Cuda<f64, $Backend>>::new(seed, Precision::F32));
             assert_close($name, "cuda f64", seed, &ours, &exact, 1e-11);
-            let ours = $outputs(&mut Lab::<Cuda<f32, Twin>>::new(seed, Precision::F32));
+            let ours = $outputs(&mut Lab::<Cuda<f32, $Backend>>::new(seed, Precision::F32));
             assert_close($name, "cuda f32", seed, &ours, &exact, 1e-4);
-            let ours = $outputs(&mut Lab::<Cuda<f32, Twin>>::new(seed, Precision::Bf16));
+            let ours = $outputs(&mut Lab::<Cuda<f32, $Backend>>::new(seed, Precision::Bf16));
             // Activations are kept in bf16: each value that a kernel reads or writes is rounded.
             assert_close($name, "cuda bf16", seed, &ours, &exact, 2e-2);
         }
@@ -133,7 +132,11 @@ macro_rules! kernels {
             fn outputs<D: $Device>($lab: &mut Lab<D>) -> Outputs $body
             let name = stringify!($name);
             #[cfg(feature = "cuda-twin")]
-            for_cuda!($Device, name, outputs);
+            for_cuda!($Device, name, outputs, crate::cuda::Twin);
+            #[cfg(feature = "cuda")]
+            if std::env::var_os("TRM_TEST_GPU").is_some() {
+                for_cuda!($Device, name, outputs, crate::cuda::Gpu);
+            }
             for seed in 0..ROUNDS {
                 let exact = outputs(&mut Lab::<Reference<f64>>::new(seed, Precision::F32));
                 let f64s = outputs(&mut Lab::<Cpu<f64>>::new(seed, Precision::F32));
@@ -203,24 +206,27 @@ kernels! { Device:
     }
 
     linear_layers(lab) {
-        let [m, n_in, n_out] = lab.sizes([70, 90, 90]);
-        let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
-        let (x, dy, h) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out));
-        let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.factors(m));
-        let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
-        lab.device.linear(&params, weight, x, y, None);
-        lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
-        lab.device.linear_backward(&params, weight, dy, dx, false);
-        lab.device.linear_backward(&params, weight, dy, added, true);
-        // Twice, so that a deferred gradient has two uses.
-        lab.device.weight_grad(&params, &mut grads, weight, dy, x);
-        lab.device.weight_grad(&params, &mut grads, weight, y, x);
-        lab.device.finish_weight_grads(&params, &mut grads);
-        [lab.read(&[y, normed, inv_rms, dx, added]), vec![gradients(&grads)]].concat()
+        let sizes = lab.sizes([70, 90, 90]);
+        linear(lab, sizes)
+    }
+
+    // Widths in multiples of 8, and of 64 over positions, are what tensor cores take.
+    linear_layers_in_whole_tiles(lab) {
+        let [m, n_in, n_out] = lab.sizes([140, 20, 20]);
+        linear(lab, [m, 8 * n_in, 8 * n_out])
     }
 
     swiglu_over_features(lab) {
         let [m, width, inner] = lab.sizes([50, 70, 60]);
+        let (params, grads, [gate_up, down]) =
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+        let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
+        both_ways(lab, params, grads, swiglu, m * width, m)
+    }
+
+    swiglu_over_features_in_whole_tiles(lab) {
+        let [m, width, inner] = lab.sizes([140, 9, 12]);
+        let (width, inner) = (8 * width, 8 * inner);
         let (params, grads, [gate_up, down]) =
             lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
@@ -235,16 +241,23 @@ kernels! { Device:
         both_ways(lab, params, grads, swiglu, sequences * len * width, sequences * width)
     }
 
+    swiglu_over_positions_in_whole_tiles(lab) {
+        let [sequences, len, width, inner] = lab.sizes([3, 110, 3, 3]);
+        let (width, inner) = (64 * width, 32 * inner);
+        let (params, grads, [gate_up, down]) =
+            lab.weights([(2 * inner, len, Usage::GateUpCols), (len, inner, Usage::Cols)]);
+        let swiglu = SwiGlu { gate_up, down, over: Over::Positions(len), width };
+        both_ways(lab, params, grads, swiglu, sequences * len * width, sequences * width)
+    }
+
     attention(lab) {
         let [sequences, len, heads, half] = lab.sizes([3, 140, 3, 12]);
-        let rope = lab.rng.below(2) == 0;
-        let shape = AttentionShape { sequences, len, heads, head_dim: 2 * half };
-        let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
-        let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
-        let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));
-        lab.device.attention(precision, &shape, rope, qkv, out, lse);
-        lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
-        lab.read(&[out, d_qkv])
+        attend(lab, AttentionShape { sequences, len, heads, head_dim: 2 * half })
+    }
+
+    attention_in_whole_tiles(lab) {
+        let [sequences, len, heads, eighth] = lab.sizes([3, 140, 3, 8]);
+        attend(lab, AttentionShape { sequences, len, heads, head_dim: 8 * eighth })
     }
 
     norms(lab) {
@@ -327,6 +340,34 @@ kernels! { Device:
     }
 }
 
+/// A linear layer forward, with and without residual and norm, and backward.
+fn linear<D: Device>(lab: &mut Lab<D>, [m, n_in, n_out]: [usize; 3]) -> Outputs {
+    let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
+    let (x, dy, h) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out));
+    let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.factors(m));
+    let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
+    lab.device.linear(&params, weight, x, y, None);
+    lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
+    lab.device.linear_backward(&params, weight, dy, dx, false);
+    lab.device.linear_backward(&params, weight, dy, added, true);
+    // Twice, so that a deferred gradient has two uses.
+    lab.device.weight_grad(&params, &mut grads, weight, dy, x);
+    lab.device.weight_grad(&params, &mut grads, weight, y, x);
+    lab.device.finish_weight_grads(&params, &mut grads);
+    [lab.read(&[y, normed, inv_rms, dx, added]), vec![gradients(&grads)]].concat()
+}
+
+/// Attention forward and backward, with or without rotary positions.
+fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape) -> Outputs {
+    let (AttentionShape { sequences, len, heads, .. }, rope) = (shape, lab.rng.below(2) == 0);
+    let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
+    let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
+    let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));
+    lab.device.attention(precision, &shape, rope, qkv, out, lse);
+    lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
+    lab.read(&[out, d_qkv])
+}
+
 /// A SwiGLU forward, with and without residual and norm, and backward.
 fn both_ways<D: Device>(
     lab: &mut Lab<D>,
@@ -342,10 +383,12 @@ fn both_ways<D: Device>(
     let saved = lab.device.alloc(len, Store::Activation);
     lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
     lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
+    let (own, own_inv_rms) = (lab.zeros(size), lab.factors(factors));
+    lab.device.swiglu(&params, swiglu, x, None, own, Some(NormEpilogue { h: x, inv_rms: own_inv_rms }));
     lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(dx));
     lab.device.swiglu_backward(&params, &mut grads, swiglu, y, saved, x, None);
     lab.device.finish_weight_grads(&params, &mut grads);
-    [lab.read(&[y, normed, inv_rms, dx]), vec![gradients(&grads)]].concat()
+    [lab.read(&[y, normed, inv_rms, own, own_inv_rms, dx]), vec![gradients(&grads)]].concat()
 }
 
 kernels! { HostDevice:

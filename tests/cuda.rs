@@ -1,0 +1,210 @@
+//! Training, evaluation and failures on a CUDA device: its twin on the host, and a GPU where there is one
+//! (`cargo test --features cuda -- --ignored`).
+#![cfg(any(feature = "cuda", feature = "cuda-twin"))]
+
+mod common;
+
+use common::RandomExamples;
+use trm::config::{Config, Mixing, PrecisionSetting};
+use trm::cuda::Backend;
+use trm::device::{Cpu, Cuda, Precision};
+use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
+use trm::infer::{Inference, InferenceOptions};
+use trm::model::Model;
+use trm::rng::Rng;
+use trm::train::Trainer;
+
+/// Updates of each run below: the first ones of an engine run kernel by kernel, later ones by its graph.
+const UPDATES: u64 = 4;
+
+type Device<B> = Cuda<f32, B>;
+
+/// `name: function`: a test of the function on the twin, and one on a GPU.
+macro_rules! on_both {
+    ($($name:ident: $function:ident;)*) => {
+        #[cfg(feature = "cuda-twin")]
+        mod on_the_twin {
+            $(#[test]
+            fn $name() {
+                super::$function::<trm::cuda::Twin>();
+            })*
+        }
+
+        #[cfg(feature = "cuda")]
+        mod on_a_gpu {
+            $(#[test]
+            #[ignore = "needs a GPU"]
+            fn $name() {
+                super::$function::<trm::cuda::Gpu>();
+            })*
+        }
+    };
+}
+
+on_both! {
+    micro_batches_change_no_bit: micro_batches;
+    a_graph_and_its_kernels_one_by_one_give_the_same_bits: graph;
+    a_run_goes_on_from_its_state_with_the_same_bits: resumed;
+    a_run_moves_between_the_cpu_and_a_gpu: moved;
+    training_in_f32_is_that_of_the_cpu: like_the_cpu;
+    evaluation_answers_each_puzzle_as_if_it_were_alone: evaluation;
+}
+
+/// A small model, and a batch of four slices.
+fn config(mixing: Mixing, precision: PrecisionSetting) -> Config {
+    let mut config = common::config(mixing, 12);
+    (config.model.hidden_size, config.model.puzzle_emb_ndim, config.model.puzzle_emb_len) = (64, 64, 1);
+    (config.model.h_cycles, config.model.l_cycles) = (2, 1);
+    config.train.gradient_groups = 4;
+    config.train.precision = precision;
+    config.validate().unwrap();
+    config
+}
+
+/// Dense weights and report of some updates, as bits.
+fn bits<B: Backend>(trainer: &Trainer<<Device<B> as TrainingDevice>::Engine<'_>>) -> Vec<u32> {
+    let dense = [false, true].map(|averaged| trainer.engine.dense(averaged).into_owned());
+    dense.concat().into_iter().map(f32::to_bits).collect()
+}
+
+fn lanes<B: Backend>(micro_batch: usize) -> Lanes<Device<B>> {
+    let lanes = Lanes::start(1).unwrap();
+    lanes.install(|| lanes.with_lane(|lane| lane.set_micro_batch(micro_batch)));
+    lanes
+}
+
+fn trainer<'a, D: TrainingDevice<T = f32>>(lanes: &'a Lanes<D>, config: &Config) -> Trainer<D::Engine<'a>> {
+    let weights = Weights::new(&Model::new(&config.model, &config.task), config);
+    Trainer::on(lanes, config.clone(), weights, UPDATES).unwrap()
+}
+
+fn micro_batches<B: Backend>() {
+    let config = config(Mixing::Attention, PrecisionSetting::Bf16);
+    let run = |micro_batch: usize| {
+        let lanes = lanes::<B>(micro_batch);
+        let mut trainer = trainer(&lanes, &config);
+        let said = trainer.engine.describe().unwrap();
+        let mut examples = RandomExamples::new(&config);
+        let reports: Vec<_> = (0..UPDATES).map(|_| trainer.step(&mut examples).unwrap()).collect();
+        (bits::<B>(&trainer), reports, said)
+    };
+    let (whole, reports, said) = run(0);
+    assert!(said.contains("batch of 12 in micro-batches of 12"), "{said}");
+    for micro_batch in [1, 6] {
+        let (bits, own, said) = run(micro_batch);
+        assert!(!said.contains("micro-batches of 12"), "{said}");
+        assert!(bits == whole && own == reports, "micro-batches of at most {micro_batch}");
+    }
+}
+
+/// A state as bytes.
+fn state<B: Backend>(trainer: &Trainer<<Device<B> as TrainingDevice>::Engine<'_>>) -> Vec<u8> {
+    bincode::serde::encode_to_vec(trainer.state(), bincode::config::standard()).unwrap()
+}
+
+fn graph<B: Backend>() {
+    let config = config(Mixing::MlpT, PrecisionSetting::Bf16);
+    let lanes = lanes::<B>(0);
+    let mut replayed = trainer(&lanes, &config);
+    let mut examples = RandomExamples::new(&config);
+    for _ in 0..UPDATES {
+        replayed.step(&mut examples).unwrap();
+    }
+    // An engine's first update has no graph.
+    let mut examples = RandomExamples::new(&config);
+    let mut anew = trainer(&lanes, &config);
+    for _ in 0..UPDATES {
+        let table = anew.engine.table_mut().cloned();
+        let state = anew.state();
+        let mut next = trainer(&lanes, &config);
+        next.restore(state, table).unwrap();
+        next.step(&mut examples).unwrap();
+        anew = next;
+    }
+    assert!(state::<B>(&anew) == state::<B>(&replayed));
+}
+
+fn resumed<B: Backend>() {
+    let config = config(Mixing::Attention, PrecisionSetting::F32);
+    let lanes = lanes::<B>(0);
+    let mut whole = trainer(&lanes, &config);
+    let mut examples = RandomExamples::new(&config);
+    whole.step(&mut examples).unwrap();
+    let (table, batch) = (whole.engine.table_mut().cloned(), examples.batch);
+    let mut second = trainer(&lanes, &config);
+    second.restore(whole.state(), table).unwrap();
+    let mut same = RandomExamples { batch, ..RandomExamples::new(&config) };
+    for _ in 1..UPDATES {
+        assert_eq!(whole.step(&mut examples).unwrap(), second.step(&mut same).unwrap());
+    }
+    assert!(state::<B>(&whole) == state::<B>(&second));
+}
+
+fn moved<B: Backend>() {
+    let config = config(Mixing::MlpT, PrecisionSetting::F32);
+    let (gpu, cpu) = (lanes::<B>(0), Lanes::<Cpu<f32>>::start(2).unwrap());
+    let mut examples = RandomExamples::new(&config);
+    let mut on_cpu = trainer(&cpu, &config);
+    on_cpu.step(&mut examples).unwrap();
+    let mut on_gpu = trainer(&gpu, &config);
+    let table = on_cpu.engine.table_mut().cloned();
+    on_gpu.restore(on_cpu.state(), table).unwrap();
+    let (mut same, batch) = (RandomExamples::new(&config), examples.batch);
+    same.batch = batch;
+    let (a, b) = (on_cpu.step(&mut examples).unwrap(), on_gpu.step(&mut same).unwrap());
+    assert_eq!(a.count, b.count);
+    assert!((a.loss / b.loss - 1.0).abs() < 1e-4 && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-2, "{a:?} {b:?}");
+    let mut back = trainer(&cpu, &config);
+    let table = on_gpu.engine.table_mut().cloned();
+    back.restore(on_gpu.state(), table).unwrap();
+    assert_eq!(back.step_count(), 2);
+    back.step(&mut examples).unwrap();
+}
+
+fn like_the_cpu<B: Backend>() {
+    for mixing in [Mixing::Attention, Mixing::MlpT] {
+        let config = config(mixing, PrecisionSetting::F32);
+        let (gpu, cpu) = (lanes::<B>(0), Lanes::<Cpu<f32>>::start(2).unwrap());
+        let (mut on_gpu, mut on_cpu) = (trainer(&gpu, &config), trainer(&cpu, &config));
+        let (mut a, mut b) = (RandomExamples::new(&config), RandomExamples::new(&config));
+        let (ours, theirs) = (on_gpu.step(&mut a).unwrap(), on_cpu.step(&mut b).unwrap());
+        assert!((ours.loss / theirs.loss - 1.0).abs() < 1e-5, "{ours:?} {theirs:?}");
+        let (ours, theirs) = (on_gpu.engine.gradient(), on_cpu.engine.gradient());
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let error = norm(&mut ours.iter().zip(&*theirs).map(|(a, b)| a - b)) / norm(&mut theirs.iter().copied());
+        // With an MLP over positions the recursion amplifies a rounding a few hundred times.
+        assert!(error < if mixing == Mixing::MlpT { 1e-3 } else { 1e-4 }, "{mixing:?}: {error:.1e}");
+    }
+}
+
+fn evaluation<B: Backend>() {
+    let config = config(Mixing::Attention, PrecisionSetting::Bf16);
+    let model = Model::new(&config.model, &config.task);
+    let weights = Weights::<Device<B>>::new(&model, &config);
+    assert_eq!(weights.params.precision(), Precision::Bf16);
+    let write = |i: usize, inputs: &mut [u8], labels: &mut [i32]| {
+        let mut rng = Rng::stream(3, i as u64);
+        inputs.fill_with(|| rng.below(5) as u8);
+        labels.fill_with(|| rng.below(5) as i32);
+        Ok(rng.below(5) as u32)
+    };
+    let options = InferenceOptions { steps: 4, halt: None };
+    let run = |micro_batch: usize| {
+        let lanes = lanes::<B>(micro_batch);
+        let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
+        let answers = std::sync::Mutex::new(vec![Vec::new(); 9]);
+        let observer = |i: usize, tokens: &[u8], q: f64| {
+            let mut answer = tokens.to_vec();
+            answer.extend(q.to_bits().to_le_bytes());
+            answers.lock().unwrap()[i] = answer;
+        };
+        let evaluation = inference.evaluate(9, write, None, Some(&observer), || false).unwrap().unwrap();
+        (evaluation, answers.into_inner().unwrap())
+    };
+    let together = run(0);
+    assert_eq!(together.0.puzzles, 9);
+    // Two and four at a time: those that are done leave, and others take their place.
+    for micro_batch in [1, 2, 4] {
+        assert!(run(micro_batch) == together, "{micro_batch} at a time");
+    }
+}
