@@ -9,16 +9,20 @@ use std::path::Path;
 const ROOMS: &[(&str, &str)] = &[
     ("main", "cli"),
     ("lib", "error"),
-    ("cli", "perf train infer engine report checkpoint model tape device simd dataset puzzle config files rng error"),
-    ("perf", "train engine model tape device simd dataset config rng error"),
+    (
+        "cli",
+        "perf train infer engine report checkpoint model tape device cuda simd dataset puzzle config files rng error",
+    ),
+    ("perf", "train engine model tape device cuda simd dataset config rng error"),
     ("train", "infer engine report checkpoint model tape device dataset config rng error"),
     ("infer", "engine report checkpoint model tape device simd dataset puzzle config rng error"),
-    ("engine", "checkpoint model tape device simd dataset config rng error"),
+    ("engine", "checkpoint model tape device cuda simd dataset config rng error"),
     ("report", "files error"),
     ("checkpoint", "config files error"),
     ("model", "tape device simd config rng"),
     ("tape", "device simd rng"),
-    ("device", "simd config rng error"),
+    ("device", "cuda simd config rng error"),
+    ("cuda", "error"),
     ("simd", "error"),
     ("dataset", "config puzzle files rng error"),
     ("config", "puzzle error"),
@@ -40,7 +44,7 @@ const REEXPORTS: &[(&str, &str)] = &[
 ];
 
 /// Where `unsafe` may be written.
-const UNSAFE: &[&str] = &["src/simd/", "src/device/memory.rs", "src/device/reference/products.rs"];
+const UNSAFE: &[&str] = &["src/simd/", "src/device/memory.rs", "src/device/reference/products.rs", "src/cuda/"];
 
 /// Lines above an `unsafe` block in which its `SAFETY:` comment must end.
 const SAFETY_WITHIN: usize = 3;

@@ -208,3 +208,72 @@ fn evaluation<B: Backend>() {
         assert!(run(micro_batch) == together, "{micro_batch} at a time");
     }
 }
+
+/// What a user sees of the twin's failures.
+#[cfg(feature = "cuda-twin")]
+mod commands {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::common::{fail, stderr, stdout, succeed, train, trm};
+
+    fn on_the_twin(mut command: Command) -> Command {
+        command.args(["--device", "cuda-twin"]);
+        command
+    }
+
+    /// Short enough for the twin.
+    fn short(out: &Path) -> Command {
+        on_the_twin(train(out, &["max_steps=4", "checkpoint_interval=2", "batch_size=4", "eval_puzzles=2"]))
+    }
+
+    fn resume(out: &Path) -> Command {
+        on_the_twin(super::common::resume(out))
+    }
+
+    #[test]
+    fn a_run_trains_evaluates_solves_and_goes_on_anywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        let said = stderr(&succeed(short(&whole)));
+        assert!(said.contains("cuda-twin: host twin, batch of 4 in micro-batches of 4"), "{said}");
+        let mut eval = trm();
+        eval.arg("eval").arg(&whole).args(["--device", "cuda-twin", "--limit", "3", "--json"]);
+        assert!(stdout(&succeed(eval)).contains("exact_accuracy"));
+        let mut solve = trm();
+        solve.arg("solve").arg(&whole).args(["1... ..2. .3.. ...4", "--device", "cuda-twin", "--steps", "2"]);
+        assert!(!stdout(&succeed(solve)).is_empty());
+        // A fault in the middle: the checkpoint before it is whole, and the run ends where the other did.
+        let mut faulty = short(&parts);
+        faulty.env("TWIN_FAULT", "1500");
+        let said = fail(faulty, 1);
+        let last = said.lines().last().unwrap();
+        assert!(last.starts_with("trm: cuda-twin: ") && last.contains("700") && !said.contains("panicked"), "{said}");
+        succeed(resume(&parts));
+        let weights = |run: &Path| std::fs::read(run.join("weights.safetensors")).unwrap();
+        assert!(weights(&whole) == weights(&parts));
+    }
+
+    #[test]
+    fn too_little_device_memory_is_one_line_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        let mut command = short(&out);
+        command.env("TWIN_MEMORY", "300000");
+        let said = fail(command, 1);
+        let last = said.lines().last().unwrap();
+        assert!(last.starts_with("trm: cuda-twin: out of device memory") && last.contains("--micro-batch"), "{said}");
+        assert!(!said.contains("panicked") && !out.exists(), "{said}");
+    }
+
+    #[test]
+    fn info_lists_the_device() {
+        let mut info = trm();
+        info.args(["info", "--json"]);
+        let text = stdout(&succeed(info));
+        let machine: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let devices = machine["devices"].as_array().unwrap();
+        let twin = devices.iter().find(|device| device["device"] == "cuda-twin").unwrap();
+        assert_eq!(twin["found"]["name"], "host twin");
+    }
+}

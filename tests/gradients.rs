@@ -5,18 +5,18 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use trm::config::{Arch, FixedPoint, Gradient, Mixing, ModelConfig, Positions, TaskConfig};
-use trm::device::{Cpu, Grads, HostDevice, IGNORE_LABEL, Likelihood, Params, Precision, Real, Reference};
+use trm::device::{Cpu, Device, Grads, IGNORE_LABEL, Likelihood, Params, Precision, Real, Reference};
 use trm::model::{self, Model, Pass, States, initialize};
 use trm::rng::Rng;
 use trm::tape::ops::{self, Entry};
 use trm::tape::{Memory, Tape, Var, gradcheck};
 
 /// Every operation and every composition.
-fn catalogue<D: HostDevice<T = f64>>() -> impl Iterator<Item = Entry<D>> {
+fn catalogue<D: Device<T = f64>>() -> impl Iterator<Item = Entry<D>> {
     ops::catalogue().into_iter().chain(model::catalogue())
 }
 
-fn every_gradient_is_right<D: HostDevice<T = f64>>(seed: u64) -> TestCaseResult {
+fn every_gradient_is_right<D: Device<T = f64>>(seed: u64) -> TestCaseResult {
     for entry in catalogue::<D>() {
         for outcome in gradcheck::check(&entry, &mut Rng::new(seed), 1) {
             prop_assert!(outcome.passed(), "{}: {outcome:?}", D::NAME);
@@ -104,9 +104,40 @@ proptest! {
             let (question, mut states) = problem.load(&mut tape);
             problem.model.recur(&mut tape, &question, &mut states, pass);
             prop_assert_eq!(tape.n_recorded() == 0, pass == Pass::Infer);
-            values.push(states.iter().flat_map(|state| bits(tape.value(state))).collect::<Vec<_>>());
+            values.push(states.iter().flat_map(|state| bits(&tape.read(state))).collect::<Vec<_>>());
         }
         prop_assert_eq!(&values[0], &values[1]);
+    }
+}
+
+#[cfg(feature = "cuda-twin")]
+mod on_the_twin_of_a_gpu {
+    use trm::cuda::Twin;
+    use trm::device::Cuda;
+
+    use super::*;
+
+    /// The twin is some hundred times slower than a processor is by itself.
+    const CASES: u32 = 4;
+
+    #[test]
+    fn every_gradient_equals_central_differences() {
+        every_gradient_is_right::<Cuda<f64, Twin>>(3).unwrap();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+        #[test]
+        fn the_laws_of_detaching_and_of_batches_hold(shape in shapes(), sequences in 1usize..4, seed: u64) {
+            permutation_law::<Cuda<f64, Twin>>(&shape, sequences, seed, 1e-12)?;
+            detaching_law::<Cuda<f64, Twin>>(&shape, sequences, seed)?;
+            zero_gradient_law::<Cuda<f64, Twin>>(&shape, sequences, seed)?;
+            // In f32, or with activations in bf16.
+            permutation_law::<Cuda<f32, Twin>>(&shape, sequences, seed, 1e-3)?;
+            detaching_law::<Cuda<f32, Twin>>(&shape, sequences, seed)?;
+            zero_gradient_law::<Cuda<f32, Twin>>(&shape, sequences, seed)?;
+        }
     }
 }
 
@@ -222,7 +253,7 @@ impl Shape {
 }
 
 /// A model with weights, and what its recursion starts from.
-struct Problem<D: HostDevice> {
+struct Problem<D: Device> {
     model: Model,
     params: Params<D>,
     sequences: usize,
@@ -232,7 +263,7 @@ struct Problem<D: HostDevice> {
     seeds: [Vec<D::T>; 2],
 }
 
-impl<D: HostDevice> Problem<D> {
+impl<D: Device> Problem<D> {
     fn new(shape: &Shape, sequences: usize, seed: u64) -> Self {
         let model = shape.model();
         let rng = &mut Rng::new(seed);
@@ -257,12 +288,12 @@ impl<D: HostDevice> Problem<D> {
         let seeds: Vec<(&Var, &[D::T])> =
             states.iter().zip(&self.seeds).map(|(s, seed)| (s, seed.as_slice())).collect();
         tape.backward(&seeds, &mut grads);
-        (tape.grad(question).map(bits), bits(grads.values()))
+        (tape.read_grad(question).as_deref().map(bits), bits(&grads.read()))
     }
 }
 
 /// `z ← f_z(z + y + x)` or `y ← f_y(y + z)`.
-fn update<D: HostDevice>(model: &Model, tape: &mut Tape<'_, D>, which: char, x: &Var, states: &mut States) {
+fn update<D: Device>(model: &Model, tape: &mut Tape<'_, D>, which: char, x: &Var, states: &mut States) {
     let [y, z] = [&states[0], &states[1]];
     if which == 'z' {
         let sum = ops::add(tape, &[z, y, x]);
@@ -275,7 +306,7 @@ fn update<D: HostDevice>(model: &Model, tape: &mut Tape<'_, D>, which: char, x: 
 
 /// The gradient of a whole step equals that of its recorded updates alone, written out by hand, started from what
 /// the detached updates had computed, as constants.
-fn detaching_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
+fn detaching_law<D: Device>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
     let mut problem = Problem::<D>::new(shape, sequences, seed);
     let mut memory = Memory::default();
     let updates = shape.updates();
@@ -294,7 +325,7 @@ fn detaching_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> T
         for &which in detached {
             update(&problem.model, &mut tape, which, &question, &mut states);
         }
-        states.iter().map(|state| tape.value(state).to_vec()).collect()
+        states.iter().map(|state| tape.read(state)).collect()
     };
     problem.values[1..].clone_from_slice(&constants);
     let alone = {
@@ -314,7 +345,7 @@ fn detaching_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> T
 
 /// States that a detached update has replaced have no gradient, nor has a network that only detached updates use, nor
 /// anything at all when no update is recorded.
-fn zero_gradient_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
+fn zero_gradient_law<D: Device>(shape: &Shape, sequences: usize, seed: u64) -> TestCaseResult {
     let shape = Shape { separate_nets: true, ..shape.clone() };
     let mut problem = Problem::<D>::new(&shape, sequences, seed);
     let updates = shape.updates();
@@ -332,8 +363,8 @@ fn zero_gradient_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) 
         prop_assert_eq!(of_x.is_some(), z_is_updated, "x, {} recorded", recorded);
         // A state that no detached update has replaced goes into the recorded ones, or to the end, as it was.
         let detached = &updates[..updates.len() - recorded];
-        prop_assert_eq!(tape.grad(&y).is_some(), !detached.contains(&'y'), "y, {} recorded", recorded);
-        prop_assert_eq!(tape.grad(&z).is_some(), !detached.contains(&'z'), "z, {} recorded", recorded);
+        prop_assert_eq!(tape.read_grad(&y).is_some(), !detached.contains(&'y'), "y, {} recorded", recorded);
+        prop_assert_eq!(tape.read_grad(&z).is_some(), !detached.contains(&'z'), "z, {} recorded", recorded);
         for (tensor, id) in problem.model.layout.tensors().iter().zip(problem.model.layout.ids()) {
             let used = match tensor.name.as_str() {
                 name if name.contains("L_level") => z_is_updated,
@@ -348,7 +379,7 @@ fn zero_gradient_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64) 
 }
 
 /// Everything that belongs to a sequence moves with it, bit for bit; weight gradients stay, within rounding.
-fn permutation_law<D: HostDevice>(shape: &Shape, sequences: usize, seed: u64, tolerance: f64) -> TestCaseResult {
+fn permutation_law<D: Device>(shape: &Shape, sequences: usize, seed: u64, tolerance: f64) -> TestCaseResult {
     let model = shape.model();
     let rng = &mut Rng::new(seed);
     let mut params = initialize::<D>(&model, rng.next_u64(), shape.precision);
@@ -402,7 +433,7 @@ impl<T: Real> Sequence<T> {
 
 /// A whole step of a batch, forward and backward. For each sequence the bits of its losses, states, logits and
 /// gradients (puzzle row, y, z); and the gradient of the weights.
-fn supervision_step<D: HostDevice>(
+fn supervision_step<D: Device>(
     model: &Model,
     params: &Params<D>,
     batch: &[Sequence<D::T>],
@@ -432,17 +463,17 @@ fn supervision_step<D: HostDevice>(
         }
     };
     for output in states.iter().chain([&logits, &q, &lm, &halt]) {
-        share(tape.value(output));
+        share(&tape.read(output));
     }
     let seeds = [0, 1].map(|i| batch.iter().map(|s| s.seeds[i]).collect::<Vec<D::T>>());
     let mut grads = Grads::new(params.layout().clone());
     tape.backward(&[(&lm, &seeds[0]), (&halt, &seeds[1])], &mut grads);
     for leaf in [&rows, &y, &z] {
-        if let Some(grad) = tape.grad(leaf) {
-            share(grad);
+        if let Some(grad) = tape.read_grad(leaf) {
+            share(&grad);
         }
     }
-    (parts, grads.values().iter().map(|g| g.to_f64()).collect())
+    (parts, grads.read().iter().map(|g| g.to_f64()).collect())
 }
 
 fn normal<T: Real>(rng: &mut Rng, n: usize) -> Vec<T> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::common::{DeviceName, not_built_in};
 use super::drawing::Drawing;
 use super::{print, print_json};
 use crate::config::{Config, Preset};
@@ -52,7 +53,25 @@ struct Machine {
     simd_features: Vec<&'static str>,
     threads: usize,
     memory: MemoryLimits,
+    devices: Vec<Accelerator>,
 }
+
+/// An accelerator, or why there is none.
+#[derive(Serialize)]
+struct Accelerator {
+    /// The name under which `--device` knows it.
+    device: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<AcceleratorFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<String>,
+}
+
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+type AcceleratorFacts = crate::cuda::DeviceDescription;
+/// None is built in.
+#[cfg(not(any(feature = "cuda", feature = "cuda-twin")))]
+type AcceleratorFacts = ();
 
 pub fn run(args: Args) -> Result<()> {
     let preset = args.model.as_deref().map(Preset::named).transpose()?;
@@ -70,12 +89,49 @@ pub fn run(args: Args) -> Result<()> {
         simd_features: simd_features(),
         threads: crate::device::available(),
         memory: MemoryLimits::read(),
+        devices: vec![accelerator(DeviceName::Cuda), accelerator(DeviceName::CudaTwin)],
     };
     if args.json { print_json(&machine) } else { print(&table(&machine).to_string()) }
 }
 
+/// What there is under that name.
+fn accelerator(device: DeviceName) -> Accelerator {
+    let found: Result<AcceleratorFacts> = match device {
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda => crate::cuda::Queue::<crate::cuda::Gpu>::open().map(|queue| queue.description().clone()),
+        #[cfg(feature = "cuda-twin")]
+        DeviceName::CudaTwin => {
+            crate::cuda::Queue::<crate::cuda::Twin>::open().map(|queue| queue.description().clone())
+        }
+        other => Err(not_built_in(other)),
+    };
+    let (found, missing) = match found {
+        Ok(found) => (Some(found), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Accelerator { device: device.name(), found, missing }
+}
+
+impl Accelerator {
+    fn line(&self) -> String {
+        #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+        if let Some(found) = &self.found {
+            let (major, minor) = found.compute_capability;
+            let version = |version: u64| format!("{}.{}", version / 1000, version % 1000 / 10);
+            return format!(
+                "{}, {:.1} GiB, compute capability {major}.{minor}, driver for CUDA {}, kernels by CUDA {}",
+                found.name,
+                found.memory as f64 / f64::from(1 << 30),
+                version(found.driver),
+                version(found.runtime)
+            );
+        }
+        self.missing.clone().unwrap_or_default()
+    }
+}
+
 fn table(machine: &Machine) -> Table {
-    let Machine { version, target, processor, simd_path, simd_features, threads, memory } = machine;
+    let Machine { version, target, processor, simd_path, simd_features, threads, memory, devices } = machine;
     let bytes = |bytes: Option<u64>| match bytes {
         Some(bytes) => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         None => "unknown".into(),
@@ -90,6 +146,9 @@ fn table(machine: &Machine) -> Table {
         .row(["SIMD features", &features])
         .row(["threads", &format!("{threads} (processors this process may use)")])
         .row(["memory", &format!("{}, {} available{limit}", bytes(memory.total), bytes(memory.available))]);
+    for device in devices {
+        table.row([device.device, &device.line()]);
+    }
     table
 }
 
@@ -154,6 +213,7 @@ mod tests {
             simd_features: Vec::new(),
             threads: 3,
             memory: MemoryLimits { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
+            devices: Vec::new(),
         };
         let text = table(&machine).to_string();
         assert!(text.contains("8.0 GiB, unknown available, limited to 1.0 GiB"), "{text}");

@@ -25,7 +25,7 @@ impl<B: Backend> Queue<B> {
     pub fn sum(self, summands: &[View<'_>], y: View<'_>) {
         assert!(summands.len() <= ffi::SUMMANDS && summands.iter().all(|x| x.len() == y.len()));
         assert!(summands.iter().all(|x| x.format() == y.format()), "summands of one format");
-        let mut x = [ffi::Array::NONE; ffi::SUMMANDS];
+        let mut x = [ffi::RawArray::NONE; ffi::SUMMANDS];
         x.iter_mut().zip(summands).for_each(|(x, summand)| *x = summand.array);
         enqueue!(self, sum(ffi::Summands { x, count: summands.len() as i64 }, y.array, y.len() as i64));
     }

@@ -58,7 +58,7 @@ impl<B: Backend> Queue<B> {
     ) {
         assert!(expert < experts && x.len() >= rows.len() * width && gates.len() * width == dy.len() * experts);
         assert!(dx.is_none_or(|dx| dx.len() == x.len()) && d_gates.is_none_or(|d| d.len() == gates.len()));
-        let [dx, d_gates] = [dx, d_gates].map(|view| view.map_or(ffi::Array::NONE, |view| view.array));
+        let [dx, d_gates] = [dx, d_gates].map(|view| view.map_or(ffi::RawArray::NONE, |view| view.array));
         let [count, experts, expert, width] = [rows.len(), experts, expert, width].map(|size| size as i64);
         enqueue!(
             self,

@@ -5,12 +5,12 @@ use std::ffi::{c_char, c_int, c_void};
 /// An array in device memory, and its format: bytes of an element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Array {
+pub struct RawArray {
     pub data: *mut c_void,
     pub format: i64,
 }
 
-impl Array {
+impl RawArray {
     /// No array.
     pub const NONE: Self = Self { data: std::ptr::null_mut(), format: 0 };
 }
@@ -30,7 +30,7 @@ pub type Stream = *mut c_void;
 /// What a device is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Description {
+pub struct RawDescription {
     pub name: [c_char; 256],
     pub memory: u64,
     pub major: i64,
@@ -46,16 +46,16 @@ pub const SUMMANDS: usize = 9;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Summands {
-    pub x: [Array; SUMMANDS],
+    pub x: [RawArray; SUMMANDS],
     pub count: i64,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
-    pub a: Array,
-    pub b: Array,
-    pub c: Array,
+    pub a: RawArray,
+    pub b: RawArray,
+    pub c: RawArray,
     pub m: i64,
     pub n: i64,
     pub k: i64,
@@ -80,8 +80,8 @@ pub struct Product {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Pack {
-    pub from: Array,
-    pub to: Array,
+    pub from: RawArray,
+    pub to: RawArray,
     pub rows: i64,
     pub cols: i64,
     pub interleave: i64,
@@ -101,7 +101,7 @@ pub struct Attention {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Adam {
+pub struct RawAdam {
     pub beta1: f64,
     pub beta2: f64,
     pub decay: f64,
@@ -146,7 +146,7 @@ functions! {
     fn error_string(status: c_int) -> *const c_char;
     fn driver_version(version: *mut i64) -> c_int;
     fn device_count(count: *mut i64) -> c_int;
-    fn device_describe(device: i64, description: *mut Description) -> c_int;
+    fn device_describe(device: i64, description: *mut RawDescription) -> c_int;
     fn device_use(device: i64) -> c_int;
     fn memory_free(free: *mut u64, total: *mut u64) -> c_int;
     fn allocate(data: *mut *mut c_void, bytes: usize) -> c_int;
@@ -166,143 +166,143 @@ functions! {
     fn graph_launch(graph: *mut c_void, stream: Stream) -> c_int;
     fn graph_destroy(graph: *mut c_void) -> c_int;
 
-    fn fill(y: Array, value: f64, n: i64, stream: Stream) -> c_int;
-    fn copy(x: Array, y: Array, n: i64, stream: Stream) -> c_int;
-    fn axpy(alpha: f64, x: Array, y: Array, n: i64, stream: Stream) -> c_int;
-    fn sum(x: Summands, y: Array, n: i64, stream: Stream) -> c_int;
-    fn copy_runs(x: Array, x_stride: i64, y: Array, y_stride: i64, count: i64, len: i64, stream: Stream) -> c_int;
+    fn fill(y: RawArray, value: f64, n: i64, stream: Stream) -> c_int;
+    fn copy(x: RawArray, y: RawArray, n: i64, stream: Stream) -> c_int;
+    fn axpy(alpha: f64, x: RawArray, y: RawArray, n: i64, stream: Stream) -> c_int;
+    fn sum(x: Summands, y: RawArray, n: i64, stream: Stream) -> c_int;
+    fn copy_runs(x: RawArray, x_stride: i64, y: RawArray, y_stride: i64, count: i64, len: i64, stream: Stream) -> c_int;
     fn add_runs(
-        alpha: f64, x: Array, x_stride: i64, y: Array, y_stride: i64, count: i64, len: i64, stream: Stream,
+        alpha: f64, x: RawArray, x_stride: i64, y: RawArray, y_stride: i64, count: i64, len: i64, stream: Stream,
     ) -> c_int;
 
-    fn broadcast(table: Array, y: Array, rows: i64, width: i64, stream: Stream) -> c_int;
+    fn broadcast(table: RawArray, y: RawArray, rows: i64, width: i64, stream: Stream) -> c_int;
     fn start_states(
-        start: Array, carried: Array, place: *const i32, anew: *const i32, y: Array, sequences: i64, len: i64, width: i64,
+        start: RawArray, carried: RawArray, place: *const i32, anew: *const i32, y: RawArray, sequences: i64, len: i64, width: i64,
         stream: Stream,
     ) -> c_int;
-    fn keep_states(y: Array, place: *const i32, carried: Array, sequences: i64, size: i64, stream: Stream) -> c_int;
+    fn keep_states(y: RawArray, place: *const i32, carried: RawArray, sequences: i64, size: i64, stream: Stream) -> c_int;
     fn add_table(
-        table: Array, table_len: i64, scale: f64, every: i64, x: Array, n: i64, stream: Stream,
+        table: RawArray, table_len: i64, scale: f64, every: i64, x: RawArray, n: i64, stream: Stream,
     ) -> c_int;
     fn table_grad(
-        dy: Array, n: i64, every: i64, table_len: i64, scale: f64, d_table: Sums, stream: Stream,
+        dy: RawArray, n: i64, every: i64, table_len: i64, scale: f64, d_table: Sums, stream: Stream,
     ) -> c_int;
     fn embed(
-        table: Array, width: i64, tokens: *const i32, sequences: i64, seq_len: i64, prefix: i64, scale: f64, y: Array,
+        table: RawArray, width: i64, tokens: *const i32, sequences: i64, seq_len: i64, prefix: i64, scale: f64, y: RawArray,
         stream: Stream,
     ) -> c_int;
     fn embed_backward(
-        dy: Array, width: i64, vocab: i64, tokens: *const i32, sequences: i64, seq_len: i64, prefix: i64, scale: f64,
+        dy: RawArray, width: i64, vocab: i64, tokens: *const i32, sequences: i64, seq_len: i64, prefix: i64, scale: f64,
         d_table: Sums, stream: Stream,
     ) -> c_int;
 
     fn product(product: *const Product, stream: Stream) -> c_int;
 
     fn add_rmsnorm(
-        over: i64, h: Array, x: Array, inv_rms: Array, sequences: i64, len: i64, width: i64, stream: Stream,
+        over: i64, h: RawArray, x: RawArray, inv_rms: RawArray, sequences: i64, len: i64, width: i64, stream: Stream,
     ) -> c_int;
     fn rmsnorm_backward(
-        over: i64, y: Array, inv_rms: Array, d: Array, sequences: i64, len: i64, width: i64, stream: Stream,
+        over: i64, y: RawArray, inv_rms: RawArray, d: RawArray, sequences: i64, len: i64, width: i64, stream: Stream,
     ) -> c_int;
 
-    fn swiglu_hidden(gu: Array, hidden: Array, outer: i64, inner: i64, stream: Stream) -> c_int;
-    fn swiglu_hidden_backward(gu: Array, d: Array, d_gu: Array, outer: i64, inner: i64, stream: Stream) -> c_int;
+    fn swiglu_hidden(gu: RawArray, hidden: RawArray, outer: i64, inner: i64, stream: Stream) -> c_int;
+    fn swiglu_hidden_backward(gu: RawArray, d: RawArray, d_gu: RawArray, outer: i64, inner: i64, stream: Stream) -> c_int;
 
     fn linear_bf16(
-        x: Array, w: Array, y: Array, accumulate: i64, m: i64, n: i64, k: i64, stream: Stream,
+        x: RawArray, w: RawArray, y: RawArray, accumulate: i64, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn linear_norm_fits(n: i64) -> c_int;
     fn linear_add_rmsnorm_bf16(
-        x: Array, w: Array, h: Array, y: Array, inv_rms: Array, m: i64, n: i64, k: i64, stream: Stream,
+        x: RawArray, w: RawArray, h: RawArray, y: RawArray, inv_rms: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn swiglu_bf16(
-        x: Array, w_gate_up: Array, hidden: Array, kept: Array, m: i64, inner: i64, k: i64, stream: Stream,
+        x: RawArray, w_gate_up: RawArray, hidden: RawArray, kept: RawArray, m: i64, inner: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn swiglu_backward_bf16(
-        dy: Array, w_down_t: Array, kept: Array, d_gu: Array, hidden: Array, m: i64, inner: i64, n: i64, stream: Stream,
+        dy: RawArray, w_down_t: RawArray, kept: RawArray, d_gu: RawArray, hidden: RawArray, m: i64, inner: i64, n: i64, stream: Stream,
     ) -> c_int;
     fn weight_grad_bf16(
-        dy: Array, x: Array, dw: Sums, interleaved: i64, m: i64, n_out: i64, n_in: i64, stream: Stream,
+        dy: RawArray, x: RawArray, dw: Sums, interleaved: i64, m: i64, n_out: i64, n_in: i64, stream: Stream,
     ) -> c_int;
     fn pack(pack: *const Pack, stream: Stream) -> c_int;
 
     fn mix_packed_bytes(len: i64, width: i64, inner: i64) -> i64;
-    fn mix_pack(gate_up: Array, down: Array, packed: *mut c_void, len: i64, inner: i64, stream: Stream) -> c_int;
+    fn mix_pack(gate_up: RawArray, down: RawArray, packed: *mut c_void, len: i64, inner: i64, stream: Stream) -> c_int;
     fn mix_bf16(
-        x: Array, packed: *const c_void, y: Array, inv_rms: Array, sequences: i64, len: i64, width: i64, inner: i64,
+        x: RawArray, packed: *const c_void, y: RawArray, inv_rms: RawArray, sequences: i64, len: i64, width: i64, inner: i64,
         stream: Stream,
     ) -> c_int;
     fn mix_backward_input_bf16(
-        x: Array, packed: *const c_void, dy: Array, dx: Array, sequences: i64, len: i64, width: i64, inner: i64,
+        x: RawArray, packed: *const c_void, dy: RawArray, dx: RawArray, sequences: i64, len: i64, width: i64, inner: i64,
         stream: Stream,
     ) -> c_int;
     fn mix_backward_weights_bf16(
-        x: Array, packed: *const c_void, dy: Array, d_gate_up: Sums, d_down: Sums, sequences: i64, len: i64, width: i64,
+        x: RawArray, packed: *const c_void, dy: RawArray, d_gate_up: Sums, d_down: Sums, sequences: i64, len: i64, width: i64,
         inner: i64, stream: Stream,
     ) -> c_int;
 
-    fn rope(qkv: Array, turns: Array, inverse: i64, shape: Attention, stream: Stream) -> c_int;
-    fn attention(qkv: Array, out: Array, lse: Array, shape: Attention, stream: Stream) -> c_int;
+    fn rope(qkv: RawArray, turns: RawArray, inverse: i64, shape: Attention, stream: Stream) -> c_int;
+    fn attention(qkv: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream) -> c_int;
     fn attention_backward(
-        qkv: Array, out: Array, lse: Array, d_out: Array, d_qkv: Array, means: Array, shape: Attention, stream: Stream,
+        qkv: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, means: RawArray, shape: Attention, stream: Stream,
     ) -> c_int;
     fn attention_fits(head_dim: i64) -> c_int;
-    fn attention_bf16(qkv: Array, out: Array, lse: Array, shape: Attention, stream: Stream) -> c_int;
+    fn attention_bf16(qkv: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream) -> c_int;
     fn attention_backward_bf16(
-        qkv: Array, out: Array, lse: Array, d_out: Array, d_qkv: Array, means: Array, shape: Attention, stream: Stream,
+        qkv: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, means: RawArray, shape: Attention, stream: Stream,
     ) -> c_int;
 
     fn cross_entropy(
-        softmax: i64, label_smoothing: f64, labels: *const i32, logits: Array, loss: Array, unit_grad: Array,
+        softmax: i64, label_smoothing: f64, labels: *const i32, logits: RawArray, loss: RawArray, unit_grad: RawArray,
         sequences: i64, seq_len: i64, vocab: i64, stream: Stream,
     ) -> c_int;
     fn bce_with_logits(
-        x: Array, column: i64, columns: i64, target: Array, loss: Array, unit_grad: Array, sequences: i64,
+        x: RawArray, column: i64, columns: i64, target: RawArray, loss: RawArray, unit_grad: RawArray, sequences: i64,
         stream: Stream,
     ) -> c_int;
     fn bce_backward(
-        d_loss: Array, unit_grad: Array, column: i64, columns: i64, d_x: Array, sequences: i64, stream: Stream,
+        d_loss: RawArray, unit_grad: RawArray, column: i64, columns: i64, d_x: RawArray, sequences: i64, stream: Stream,
     ) -> c_int;
     fn loss_backward(
-        d_loss: Array, unit_grad: Array, d_x: Array, sequences: i64, size: i64, stream: Stream,
+        d_loss: RawArray, unit_grad: RawArray, d_x: RawArray, sequences: i64, size: i64, stream: Stream,
     ) -> c_int;
     fn score(
-        labels: *const i32, logits: Array, correct: Array, labelled: Array, exact: Array, sequences: i64, seq_len: i64,
+        labels: *const i32, logits: RawArray, correct: RawArray, labelled: RawArray, exact: RawArray, sequences: i64, seq_len: i64,
         vocab: i64, stream: Stream,
     ) -> c_int;
-    fn predict(logits: Array, tokens: *mut u8, rows: i64, vocab: i64, stream: Stream) -> c_int;
-    fn continue_target(is_last: *const i32, q: Array, target: Array, sequences: i64, stream: Stream) -> c_int;
+    fn predict(logits: RawArray, tokens: *mut u8, rows: i64, vocab: i64, stream: Stream) -> c_int;
+    fn continue_target(is_last: *const i32, q: RawArray, target: RawArray, sequences: i64, stream: Stream) -> c_int;
 
-    fn route(logits: Array, gates: Array, rows: i64, experts: i64, per_row: i64, stream: Stream) -> c_int;
+    fn route(logits: RawArray, gates: RawArray, rows: i64, experts: i64, per_row: i64, stream: Stream) -> c_int;
     fn route_backward(
-        gates: Array, d_gates: Array, d_logits: Array, rows: i64, experts: i64, stream: Stream,
+        gates: RawArray, d_gates: RawArray, d_logits: RawArray, rows: i64, experts: i64, stream: Stream,
     ) -> c_int;
     fn gather(
-        rows: *const i32, count: i64, x: Array, y: Array, y_rows: i64, width: i64, stream: Stream,
+        rows: *const i32, count: i64, x: RawArray, y: RawArray, y_rows: i64, width: i64, stream: Stream,
     ) -> c_int;
-    fn scatter(rows: *const i32, count: i64, dy: Array, dx: Array, width: i64, stream: Stream) -> c_int;
+    fn scatter(rows: *const i32, count: i64, dy: RawArray, dx: RawArray, width: i64, stream: Stream) -> c_int;
     fn add_expert(
-        rows: *const i32, count: i64, gates: Array, experts: i64, expert: i64, x: Array, y: Array, width: i64,
+        rows: *const i32, count: i64, gates: RawArray, experts: i64, expert: i64, x: RawArray, y: RawArray, width: i64,
         stream: Stream,
     ) -> c_int;
     fn add_expert_backward(
-        rows: *const i32, count: i64, gates: Array, experts: i64, expert: i64, dy: Array, x: Array, dx: Array,
-        d_gates: Array, width: i64, stream: Stream,
+        rows: *const i32, count: i64, gates: RawArray, experts: i64, expert: i64, dy: RawArray, x: RawArray, dx: RawArray,
+        d_gates: RawArray, width: i64, stream: Stream,
     ) -> c_int;
     fn load_balance(
-        picks: *const i32, weight: f64, logits: Array, loss: Array, unit_grad: Array, sequences: i64,
+        picks: *const i32, weight: f64, logits: RawArray, loss: RawArray, unit_grad: RawArray, sequences: i64,
         rows_per_sequence: i64, experts: i64, stream: Stream,
     ) -> c_int;
 
     fn distance(
-        before: Array, after: Array, sums: *mut f64, sequences: i64, size: i64, stream: Stream,
+        before: RawArray, after: RawArray, sums: *mut f64, sequences: i64, size: i64, stream: Stream,
     ) -> c_int;
     fn residual_product(
-        p_before: Array, p_after: Array, q_before: Array, q_after: Array, sums: *mut f64, sequences: i64, size: i64,
+        p_before: RawArray, p_after: RawArray, q_before: RawArray, q_after: RawArray, sums: *mut f64, sequences: i64, size: i64,
         stream: Stream,
     ) -> c_int;
 
-    fn sum_slices(x: Array, slices: i64, stride: i64, out: Array, n: i64, stream: Stream) -> c_int;
-    fn sum_squares(x: Array, n: i64, partials: *mut f64, sum: *mut f64, stream: Stream) -> c_int;
-    fn adam(adam: *const Adam, p: Array, m: Array, v: Array, e: Array, g: Array, n: i64, stream: Stream) -> c_int;
+    fn sum_slices(x: RawArray, slices: i64, stride: i64, out: RawArray, n: i64, stream: Stream) -> c_int;
+    fn sum_squares(x: RawArray, n: i64, partials: *mut f64, sum: *mut f64, stream: Stream) -> c_int;
+    fn adam(adam: *const RawAdam, p: RawArray, m: RawArray, v: RawArray, e: RawArray, g: RawArray, n: i64, stream: Stream) -> c_int;
 }

@@ -1,7 +1,7 @@
 //! Kernels of the layers: products, norms, SwiGLU, attention; their plain form, and the one on tensor cores.
 
 use super::queue::enqueue;
-use super::{Backend, DeviceMemory, Format, Queue, View, ffi};
+use super::{Backend, DeviceMemory, ElementFormat, Queue, View, ffi};
 
 /// Where the gradient of a weight tensor is summed: an array of its shape for each slice of the batch.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ impl<'a> GradientSums<'a> {
     /// `sequences` are dealt out to slices `per_slice` at a time.
     pub fn new<B: Backend>(
         memory: &'a DeviceMemory<B>,
-        format: Format,
+        format: ElementFormat,
         (first, stride): (usize, usize),
         (start, len): (usize, usize),
         (sequences, per_slice): (usize, usize),
@@ -159,7 +159,7 @@ impl<B: Backend> Queue<B> {
             return;
         }
         let inside = |(view, distances): (View<'_>, [usize; 4]), counts| reach(distances, counts) <= view.len();
-        assert!(p.last.0 <= k && p.last.1 <= p.parts && p.a.0.len() > 0 && p.b.0.len() > 0);
+        assert!(p.last.0 <= k && p.last.1 <= p.parts && !p.a.0.is_empty() && !p.b.0.is_empty());
         // The last z may have fewer of both; where it has, its operands end earlier.
         let whole = |z: usize, k, parts| {
             let a = [p.a.1[0], p.a.1[1], p.a.1[2], p.a.1[3]];
@@ -263,7 +263,7 @@ impl<B: Backend> Queue<B> {
         let m = x.len() / k;
         assert!(x.len() == m * k && gate_up.len() == 2 * inner * k && hidden.len() == m * inner);
         assert!(kept.is_none_or(|kept| kept.len() == 2 * m * inner));
-        let kept = kept.map_or(ffi::Array::NONE, |kept| kept.array);
+        let kept = kept.map_or(ffi::RawArray::NONE, |kept| kept.array);
         let [m, inner, k] = [m, inner, k].map(|size| size as i64);
         enqueue!(self, swiglu_bf16(x.array, gate_up.array, hidden.array, kept, m, inner, k));
     }
@@ -302,7 +302,7 @@ impl<B: Backend> Queue<B> {
 
     /// Packs a weight `[rows, cols]` for tensor cores.
     pub fn pack(self, from: View<'_>, (rows, cols): (usize, usize), form: PackForm, to: View<'_>) {
-        assert!(from.len() == rows * cols && to.len() == rows * cols && to.format() == Format::Bf16);
+        assert!(from.len() == rows * cols && to.len() == rows * cols && to.format() == ElementFormat::Bf16);
         let [pitch, padded] = if form.transpose { [rows, cols] } else { [cols, rows] }.map(|size| size as i64);
         let raw = ffi::Pack {
             from: from.array,
@@ -342,7 +342,7 @@ impl<B: Backend> Queue<B> {
         self.check_mix(packed, rows, inner);
         assert!(x.len() == rows.elements() && y.len() == rows.elements());
         assert!(inv_rms.is_none_or(|inv_rms| inv_rms.len() == rows.sequences * rows.width));
-        let inv_rms = inv_rms.map_or(ffi::Array::NONE, |inv_rms| inv_rms.array);
+        let inv_rms = inv_rms.map_or(ffi::RawArray::NONE, |inv_rms| inv_rms.array);
         let [sequences, len, width] = rows.sizes();
         enqueue!(self, mix_bf16(x.array, packed.data(), y.array, inv_rms, sequences, len, width, inner as i64));
     }

@@ -9,7 +9,7 @@ use super::{Backend, Queue, ffi};
 
 /// Formats of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ElementFormat {
     /// Two bytes: an f32 without the lower half of its mantissa's bits.
     Bf16,
     /// Four bytes.
@@ -18,7 +18,7 @@ pub enum Format {
     F64,
 }
 
-impl Format {
+impl ElementFormat {
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {
@@ -89,11 +89,11 @@ impl<B: Backend> DeviceMemory<B> {
     }
 
     /// `len` elements from a byte on.
-    pub fn view(&self, start: usize, len: usize, format: Format) -> View<'_> {
+    pub fn view(&self, start: usize, len: usize, format: ElementFormat) -> View<'_> {
         assert!(start + len * format.bytes() <= self.bytes, "a view reaches past its memory");
         assert!(start.is_multiple_of(format.bytes()), "elements lie on multiples of their size");
         let data = self.data.cast::<u8>().wrapping_add(start).cast();
-        View { array: ffi::Array { data, format: format.bytes() as i64 }, len, memory: PhantomData }
+        View { array: ffi::RawArray { data, format: format.bytes() as i64 }, len, memory: PhantomData }
     }
 
     /// `len` integers from the one at `start` on.
@@ -133,7 +133,7 @@ impl<B: Backend> DeviceMemory<B> {
 
     /// Copies all bytes of another memory into the first ones of this.
     pub fn copy_from(&mut self, other: &Self) {
-        let whole = |memory: &Self| memory.view(0, memory.bytes / 4, Format::F32).array;
+        let whole = |memory: &Self| memory.view(0, memory.bytes / 4, ElementFormat::F32).array;
         let tail = other.bytes % 4;
         assert!(other.bytes <= self.bytes && tail == 0, "memory has room for a copy of whole words");
         if other.bytes > 0 {
@@ -181,7 +181,7 @@ numbers!(u8, u16, i32, f32, f64);
 /// Elements of device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    pub(super) array: ffi::Array,
+    pub(super) array: ffi::RawArray,
     len: usize,
     memory: PhantomData<&'a ()>,
 }
@@ -198,8 +198,8 @@ impl View<'_> {
     }
 
     /// Their format.
-    pub fn format(&self) -> Format {
-        Format::of_bytes(self.array.format as usize)
+    pub fn format(&self) -> ElementFormat {
+        ElementFormat::of_bytes(self.array.format as usize)
     }
 }
 

@@ -20,9 +20,9 @@ mod optimizer;
 mod queue;
 
 pub use layers::{AttentionSizes, GradientSums, PackForm, PlainProduct, Rows};
-pub use memory::{DeviceMemory, Format, Integers, Number, View};
+pub use memory::{DeviceMemory, ElementFormat, Integers, Number, View};
 pub use optimizer::AdamStep;
-pub use queue::{Description, Event, Graph, Queue};
+pub use queue::{DeviceDescription, Event, Graph, Queue};
 
 /// A build of the kernels.
 pub trait Backend: Copy + Default + Send + Sync + 'static {

@@ -54,7 +54,7 @@ impl<B: Backend> Queue<B> {
         assert!([m, v, e, g].iter().all(|view| view.len() == p.len() && view.format() == p.format()));
         let AdamStep { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio } = *step;
         let raw =
-            ffi::Adam { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio: ratio.into() };
+            ffi::RawAdam { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio: ratio.into() };
         enqueue!(self, adam(&raw, p.array, m.array, v.array, e.array, g.array, p.len() as i64));
     }
 }

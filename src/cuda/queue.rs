@@ -13,7 +13,7 @@ use crate::error::{DeviceFailure, Error, Result};
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Description {
+pub struct DeviceDescription {
     /// What its maker calls it.
     pub name: String,
     /// Bytes of its memory.
@@ -32,7 +32,7 @@ pub struct Description {
 #[derive(Debug)]
 pub struct Opened {
     stream: ffi::Stream,
-    description: Description,
+    description: DeviceDescription,
     /// How often memory has been given back.
     released: AtomicU64,
     /// Held for writing by the thread whose work is being remembered: nobody else's may come in between.
@@ -108,7 +108,7 @@ impl<B: Backend> Queue<B> {
     }
 
     /// What the device is.
-    pub fn description(&self) -> &'static Description {
+    pub fn description(&self) -> &'static DeviceDescription {
         &self.opened().description
     }
 
@@ -232,12 +232,12 @@ impl Opened {
             )));
         }
         // SAFETY: a description is plain numbers, for which zeros are a value.
-        let mut raw: ffi::Description = unsafe { std::mem::zeroed() };
+        let mut raw: ffi::RawDescription = unsafe { std::mem::zeroed() };
         // SAFETY: as above.
         fail(unsafe { (functions.device_describe)(0, &mut raw) }, "device_describe")?;
         // SAFETY: the name ends with a zero, which it does at the latest where the array does.
         let name = unsafe { CStr::from_ptr(raw.name.as_ptr()) }.to_string_lossy().into_owned();
-        let description = Description {
+        let description = DeviceDescription {
             name,
             memory: raw.memory,
             compute_capability: (raw.major as u64, raw.minor as u64),

@@ -5,7 +5,7 @@
 pub enum Store {
     /// What flows between layers, and its gradient: a device that multiplies in bf16 may keep it in bf16.
     Activation,
-    /// In the device's scalars: factors of norms, logits, losses, what comes from the host.
+    /// In the device's scalars: factors of norms, logits, losses, rows of the puzzle table.
     Exact,
 }
 

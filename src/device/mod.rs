@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod cuda;
 mod layout;
 mod memory;
+mod operands;
 mod params;
 pub mod reference;
 mod topology;
@@ -26,6 +27,7 @@ pub use cpu::Cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
+pub use operands::{Choice, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
@@ -35,71 +37,6 @@ use crate::simd::{Isa, fma_limit, isa};
 
 /// The label of positions that no loss and no metric counts.
 pub use crate::config::IGNORE_LABEL;
-
-/// The axis of `[sequences·len, width]` along which a kernel works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// Each row by itself.
-    Features,
-    /// Each column of a sequence of so many positions.
-    Positions(usize),
-}
-
-/// Residual and norm as the epilogue of a kernel that makes y: `y ← rmsnorm(h + y)`.
-#[derive(Clone, Copy, Debug)]
-pub struct NormEpilogue {
-    /// The residual, of y's shape.
-    pub h: Block,
-    /// Receives the norm's factors: one a row, or with [`Over::Positions`] one a column of each sequence.
-    pub inv_rms: Block,
-}
-
-/// A SwiGLU of x `[rows, width]`: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SwiGlu {
-    /// `[2·inner, in]`, gates first.
-    pub gate_up: ParamId,
-    /// `[out, inner]`.
-    pub down: ParamId,
-    /// What is mapped: rows, or columns of sequences.
-    pub over: Over,
-    /// Columns of x.
-    pub width: usize,
-}
-
-impl SwiGlu {
-    /// For x of `len` elements: how many pieces one call of a kernel takes (all rows are one, each sequence is one), and how
-    /// many rows or columns are mapped in each.
-    pub fn pieces(&self, len: usize) -> (usize, usize) {
-        match self.over {
-            Over::Features => (1, len / self.width),
-            Over::Positions(positions) => (len / (positions * self.width), self.width),
-        }
-    }
-}
-
-/// Runs of elements at equal distances: run r begins at `start + r·stride` of the block.
-#[derive(Clone, Copy, Debug)]
-pub struct Runs {
-    /// Where the runs are.
-    pub block: Block,
-    /// First element of run 0.
-    pub start: usize,
-    /// Elements from one run to the next.
-    pub stride: usize,
-}
-
-/// From logits to probabilities (specification, "Loss").
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Likelihood {
-    /// `s(a) = a + 1` for a ≥ 0, `1/(1 − a)` below; `p = s/Σs`.
-    Stablemax,
-    /// The usual softmax; this share of the target is spread evenly over the vocabulary.
-    Softmax {
-        /// ε: 0 is the plain cross-entropy.
-        label_smoothing: f64,
-    },
-}
 
 /// What one lane computes with. Blocks are row-major matrices; sizes follow from their lengths and the arguments.
 ///
@@ -466,21 +403,6 @@ pub trait Device: Sized + Send {
 
     /// Adds, for each sequence, the inner product of two residuals `after − before` to `sums`.
     fn residual_product(&self, p: [Block; 2], q: [Block; 2], sequences: usize, sums: &mut [f64]);
-}
-
-/// What one expert was chosen for.
-#[derive(Clone, Copy, Debug)]
-pub struct Choice<'a> {
-    /// The rows, in order.
-    pub rows: &'a [u32],
-    /// Columns of a row.
-    pub width: usize,
-    /// `[all rows, experts]`.
-    pub gates: Block,
-    /// Which expert.
-    pub expert: usize,
-    /// Of how many.
-    pub experts: usize,
 }
 
 /// Slices to read and slices to write.

@@ -8,35 +8,28 @@
 //! in which its sequences' gradients are summed in one order; the arrays are summed in a binary tree. So a run has the same
 //! bits however many slices a *micro-batch* takes at a time, which is a matter of memory.
 
+mod cut;
+mod micro_batch;
+
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::step::{self, Forward, Given, Losses};
 use super::{
     Adam, BoxedGroup, EMA, Engine, Group, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, TrainingDevice, UpdateRule,
     WEIGHTS, Weights, check_restored, first_slot, groups_of_rank, suspects,
 };
 use crate::config::TrainConfig;
 use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, Queue};
-use crate::device::cuda::{AdamArrays, CarriedStates, CudaScalar, Gradients};
-use crate::device::{AdamCoefficients, Cuda, Device, Grads, Indices, Store, Update};
+use crate::device::cuda::{AdamArrays, CudaScalar, Gradients};
+use crate::device::{AdamCoefficients, Cuda, Device, Grads, Update};
 use crate::error::Result;
-use crate::model::{Model, Pass, States};
-use crate::tape::profile::Part;
+use crate::model::{Model, Pass};
 use crate::tape::{Memory, Tape};
-
-/// Rows that a slice has at least, where there are enough: products that sum over rows want some thousands.
-const SLICE_ROWS: usize = 3072;
-
-/// Slices at most: each costs as much memory as all weights.
-const MAX_SLICES: usize = 32;
+use cut::Cut;
+use micro_batch::{NUMBERS, Resident, micro_batch, run_forward, spread_logits};
 
 /// The share of the device's memory that is left to others.
 const SPARE: f64 = 0.04;
-
-/// Numbers that a supervision step says about each slot: right and labelled tokens, losses, the continue target, two q.
-const NUMBERS: usize = 9;
 
 /// One lane, and everything that training needs in device memory.
 pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
@@ -62,58 +55,6 @@ pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
     settled: bool,
     /// Calls of the recursion in the last update.
     calls: u32,
-}
-
-/// How a batch is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cut {
-    /// Sequences of this process.
-    batch: usize,
-    /// Sequences of a slice.
-    per_slice: usize,
-    /// Sequences worked on at a time: whole slices.
-    micro_batch: usize,
-}
-
-impl Cut {
-    /// As many slices as there are to be gradient groups; where that is left to the engine (0), slices of enough rows, of
-    /// sequences of `len` positions. As yet one at a time.
-    fn new(batch: usize, len: usize, groups: usize) -> Self {
-        let wanted = if groups == 0 { SLICE_ROWS.div_ceil(len) } else { batch.div_ceil(groups) };
-        let per_slice = wanted.max(batch.div_ceil(MAX_SLICES)).min(batch).max(1);
-        Self { batch, per_slice, micro_batch: per_slice }
-    }
-
-    fn slices(self) -> usize {
-        self.batch.div_ceil(self.per_slice)
-    }
-
-    /// As many slices at a time as `fits` allows, one at least, in micro-batches of nearly equal size.
-    fn grown(self, fits: impl Fn(usize) -> bool) -> Self {
-        let slices = self.slices();
-        let most = (1..=slices).rev().find(|&n| fits((n * self.per_slice).min(self.batch))).unwrap_or(1);
-        let each = slices.div_ceil(slices.div_ceil(most));
-        Self { micro_batch: (each * self.per_slice).min(self.batch), ..self }
-    }
-
-    /// The sequences of each micro-batch.
-    fn parts(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.batch).step_by(self.micro_batch).map(move |first| first..(first + self.micro_batch).min(self.batch))
-    }
-}
-
-/// What a step reads and writes in device memory, for all slots.
-struct Resident<B: Backend> {
-    tokens: Indices,
-    labels: Indices,
-    anew: Indices,
-    places: Indices,
-    is_last: Indices,
-    /// Rows of the puzzle table, and their gradients.
-    puzzle_rows: [DeviceMemory<B>; 2],
-    /// `[NUMBERS, slots]`, the two q of a slot side by side.
-    numbers: DeviceMemory<B>,
-    carried: CarriedStates<B>,
 }
 
 impl<T: CudaScalar, B: Backend> TrainingDevice for Cuda<T, B> {
@@ -329,22 +270,6 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
     }
 }
 
-/// Deals out the logits of some slots to the groups that keep them.
-fn spread_logits<T: CudaScalar>(groups: &mut [BoxedGroup<T>], slots: Range<usize>, logits: &[T]) {
-    let per_slot = logits.len() / slots.len();
-    let mut first = 0;
-    for group in groups {
-        for slot in 0..group.len() {
-            let place = first + slot;
-            if slots.contains(&place) {
-                let own = &logits[(place - slots.start) * per_slot..][..per_slot];
-                group.outcome.logits[slot * per_slot..(slot + 1) * per_slot].copy_from_slice(own);
-            }
-        }
-        first += group.len();
-    }
-}
-
 /// An update of Adam, as the kernel takes it.
 fn adam_step(c: &AdamCoefficients<f64>) -> AdamStep {
     AdamStep {
@@ -357,98 +282,6 @@ fn adam_step(c: &AdamCoefficients<f64>) -> AdamStep {
         grad_scale: c.grad_scale,
         ratio: c.update == Update::Ratio,
     }
-}
-
-/// A training step of some slots: their losses and gradients; their logits, where they are wanted. Returns the calls of the
-/// recursion.
-#[allow(clippy::too_many_arguments)]
-fn micro_batch<T: CudaScalar, B: Backend>(
-    memory: &mut Memory<Cuda<T, B>>,
-    model: &Model,
-    weights: &Weights<Cuda<T, B>>,
-    config: &TrainConfig,
-    slices: &mut Grads<Cuda<T, B>>,
-    resident: &Resident<B>,
-    slots: Range<usize>,
-    logits: Option<&mut Vec<T>>,
-) -> usize {
-    let mut tape = Tape::new(memory, &weights.params);
-    let forward = run_forward(&mut tape, model, resident, &slots, Pass::Train);
-    if let Some(logits) = logits {
-        *logits = tape.read(&forward.logits);
-    }
-    let labels = resident.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
-    let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
-    let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
-    keep_numbers(&tape, &forward, &losses, resident, &slots);
-    step::backward(&mut tape, model, config, &forward, &losses, slices);
-    if let Some(rows) = &forward.puzzle_rows
-        && let Some(grad) = tape.grad_block(rows)
-    {
-        tape.device().copy_out(grad, &resident.puzzle_rows[1], slots.start * model.embedding.puzzle_ndim);
-    }
-    forward.recursion.calls
-}
-
-/// Embedding, recursion, heads; the new states are carried on.
-fn run_forward<T: CudaScalar, B: Backend>(
-    tape: &mut Tape<'_, Cuda<T, B>>,
-    model: &Model,
-    resident: &Resident<B>,
-    slots: &Range<usize>,
-    pass: Pass,
-) -> Forward {
-    let (seq_len, ndim) = (model.embedding.seq_len, model.embedding.puzzle_ndim);
-    let [places, anew] = [resident.places, resident.anew].map(|all| all.part(slots.start, slots.len()));
-    let puzzle_rows = (ndim > 0).then(|| {
-        let rows = tape.uninitialised(slots.len(), ndim, Store::Exact);
-        let (device, _, block) = tape.rows_mut(&rows, 0..slots.len());
-        device.copy_in(&resident.puzzle_rows[0], slots.start * ndim, block);
-        tape.differentiate(&rows);
-        rows
-    });
-    let start = |(state, &start): (usize, _)| {
-        let var = tape.uninitialised(slots.len() * model.len, model.hidden, Store::Activation);
-        let (device, params, block) = tape.rows_mut(&var, 0..slots.len() * model.len);
-        device.start_states(params, start, (&resident.carried, state), (places, anew), block);
-        var
-    };
-    let states: States = model.starts.iter().enumerate().map(start).collect();
-    tape.lap(Part::Carry);
-    let tokens = resident.tokens.part(slots.start * seq_len, slots.len() * seq_len);
-    let forward = step::forward(tape, model, Given { tokens, puzzle_rows, states }, pass);
-    for (state, var) in forward.states.iter().enumerate() {
-        tape.device().keep_states((&resident.carried, state), places, tape.block(var));
-    }
-    tape.lap(Part::Carry);
-    forward
-}
-
-/// Puts what a step says about its slots where the host reads it.
-fn keep_numbers<T: CudaScalar, B: Backend>(
-    tape: &Tape<'_, Cuda<T, B>>,
-    forward: &Forward,
-    losses: &Losses,
-    resident: &Resident<B>,
-    slots: &Range<usize>,
-) {
-    let batch = resident.places.len();
-    let continues = losses.continues.as_ref();
-    let columns = [
-        Some(&losses.score.correct),
-        Some(&losses.score.labelled),
-        Some(&losses.lm),
-        Some(&losses.halt),
-        continues.map(|continues| &continues.target),
-        continues.map(|continues| &continues.loss),
-        forward.recursion.balance.as_ref(),
-    ];
-    for (i, var) in columns.into_iter().enumerate() {
-        if let Some(var) = var {
-            tape.device().copy_out(tape.block(var), &resident.numbers, i * batch + slots.start);
-        }
-    }
-    tape.device().copy_out(tape.block(&forward.q), &resident.numbers, 7 * batch + 2 * slots.start);
 }
 
 impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
@@ -573,7 +406,7 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         let known = [WEIGHTS, EMA, "m", "v"].map(|name| (name, len));
         let states = self.resident.states();
         let per_slot = self.resident.carried.len() / self.cut.batch;
-        check_restored(&known, &buffers, (&self.weights, table.as_ref()), (&self.groups, &groups), |group| {
+        check_restored(&known, &buffers, (&self.weights, table.as_ref()), &self.groups, &groups, |group| {
             vec![group.len() * per_slot; states]
         })?;
         for (name, values) in buffers {
@@ -598,35 +431,5 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
     fn sweep_bytes(&self) -> [f64; 2] {
         let (n, t) = (self.total.layout().n_weights() as f64, size_of::<T>() as f64);
         [(self.cut.slices() + 2) as f64 * n * t, n * (9.0 * t + 4.0)]
-    }
-}
-
-impl<B: Backend> Resident<B> {
-    /// States of the model.
-    fn states(&self) -> usize {
-        self.carried.count()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slices_follow_from_the_batch_alone_and_micro_batches_are_whole_ones() {
-        for (batch, len) in [(768, 97), (768, 916), (96, 97), (5, 916), (1, 17), (33, 1600)] {
-            let cut = Cut::new(batch, len, 0);
-            assert_eq!(Cut::new(batch, len, 3).slices(), batch.div_ceil(batch.div_ceil(3)));
-            assert!(cut.slices() <= MAX_SLICES && cut.per_slice <= batch);
-            for most in 1..=batch {
-                let grown = cut.grown(|sequences| sequences <= most);
-                assert_eq!((grown.per_slice, grown.batch), (cut.per_slice, batch));
-                assert!(grown.micro_batch.is_multiple_of(cut.per_slice) || grown.micro_batch == batch);
-                assert!(grown.micro_batch <= most.max(cut.per_slice));
-                let parts: Vec<_> = grown.parts().collect();
-                assert!(parts.iter().all(|part| part.start.is_multiple_of(cut.per_slice)));
-                assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), batch);
-            }
-        }
     }
 }

@@ -164,7 +164,7 @@ impl<D: HostDevice> Engine for LaneEngine<'_, D> {
     ) -> Result<()> {
         let known: Vec<(String, usize)> =
             self.snapshot().iter().map(|(name, values)| (name.to_string(), values.len())).collect();
-        check_restored(&known, &buffers, (&self.weights, table.as_ref()), (&self.groups, &groups), |group| {
+        check_restored(&known, &buffers, (&self.weights, table.as_ref()), &self.groups, &groups, |group| {
             group.states.iter().map(Vec::len).collect()
         })?;
         for (name, values) in buffers {

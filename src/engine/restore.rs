@@ -4,6 +4,9 @@ use super::{BoxedGroup, Group, NamedBuffer, PuzzleTable, Slots, Weights};
 use crate::device::{Device, Real};
 use crate::error::{Error, Result};
 
+/// Slots of a gradient group, and for each state of the model what they carry.
+pub(super) type RestoredGroup<T> = (Slots, Vec<Vec<T>>);
+
 /// Names of the buffers that every engine has.
 pub(crate) const WEIGHTS: &str = "weights";
 pub(crate) const EMA: &str = "ema";
@@ -17,7 +20,8 @@ pub(super) fn check_restored<D: Device>(
     known: &[(impl AsRef<str>, usize)],
     buffers: &[NamedBuffer<'_, D::T>],
     (weights, table): (&Weights<D>, Option<&PuzzleTable<D::T>>),
-    (groups, given): (&[BoxedGroup<D::T>], &[(Slots, Vec<Vec<D::T>>)]),
+    groups: &[BoxedGroup<D::T>],
+    given: &[RestoredGroup<D::T>],
     state_lens: impl Fn(&Group<D::T>) -> Vec<usize>,
 ) -> Result<()> {
     fn shape<T: Real>(table: &PuzzleTable<T>) -> (usize, usize) {
@@ -27,7 +31,7 @@ pub(super) fn check_restored<D: Device>(
         let Slots { inputs, labels, puzzle_ids, steps, halted } = slots;
         [inputs.len(), labels.len(), puzzle_ids.len(), steps.len(), halted.len()]
     };
-    let is_same = |((slots, states), group): (&(Slots, Vec<Vec<D::T>>), &BoxedGroup<D::T>)| {
+    let is_same = |((slots, states), group): (&RestoredGroup<D::T>, &BoxedGroup<D::T>)| {
         lengths(slots) == lengths(&group.slots) && states.iter().map(Vec::len).eq(state_lens(group))
     };
     let buffers_fit = known

@@ -119,7 +119,11 @@ impl<D: Device<T = f64>> Sample<D> {
             let mut grads = Grads::new(params.layout().clone());
             let pairs: Vec<(&Var, &[f64])> = outputs.iter().zip(&*seeds).map(|(o, s)| (o, s.as_slice())).collect();
             fault::in_backward(|| tape.backward(&pairs, &mut grads));
-            input_grads.extend(slots.into_iter().map(|slot| tape.read_grad(&Var(slot))));
+            let zeros = |values: &Vec<f64>| vec![0.0; values.len()];
+            let grads_of = slots.into_iter().zip(&self.inputs);
+            input_grads.extend(
+                grads_of.map(|(slot, (_, _, values))| tape.read_grad(&Var(slot)).unwrap_or_else(|| zeros(values))),
+            );
             let grads = grads.read();
             weight_grads.extend(self.layout.tensors().iter().map(|tensor| grads[tensor.range()].to_vec()));
         }

@@ -148,7 +148,7 @@ impl<'a, D: Device> Tape<'a, D> {
     /// A constant `[rows, cols]`.
     pub fn constant(&mut self, rows: usize, cols: usize, values: &[D::T]) -> Var {
         assert_eq!(values.len(), rows * cols, "constant of {rows}×{cols}");
-        let (id, block) = self.new_value(rows, cols, Store::Exact);
+        let (id, block) = self.new_value(rows, cols, Store::Activation);
         self.memory.device.upload(values, block);
         Var(id)
     }
@@ -194,7 +194,11 @@ impl<'a, D: Device> Tape<'a, D> {
         slot.saved = true;
     }
 
-    /// Where the gradient of a leaf is after [`Tape::backward`].
+    /// Where the gradient of a leaf is after [`Tape::backward`]: for engines that leave it on the device.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "cuda-twin")),
+        expect(dead_code, reason = "engines of accelerators")
+    )]
     pub(crate) fn grad_block(&self, leaf: &Var) -> Option<Block> {
         self.slot(leaf.0).grad
     }
@@ -213,12 +217,9 @@ impl<'a, D: Device> Tape<'a, D> {
         values
     }
 
-    /// The gradient of a leaf after [`Tape::backward`], in memory of its own; zeros when nothing depended on it.
-    pub fn read_grad(&self, var: &Var) -> Vec<D::T> {
-        let (rows, cols) = self.shape(var);
-        let mut values = vec![D::T::ZERO; rows * cols];
-        self.download_grad(var, &mut values);
-        values
+    /// The gradient of a leaf after [`Tape::backward`], in memory of its own; `None` when nothing depended on it.
+    pub fn read_grad(&self, var: &Var) -> Option<Vec<D::T>> {
+        self.slot(var.0).grad.map(|block| self.memory.device.read(block))
     }
 
     /// How a value is kept.

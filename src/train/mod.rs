@@ -1,6 +1,7 @@
 //! Training: batches, halting and updates; a run from its first update to its last.
 
 mod checkpoints;
+mod incoming;
 mod learning_rate;
 mod run;
 mod trainer;

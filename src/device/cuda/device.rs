@@ -1,59 +1,12 @@
 //! The trait [`Device`] on CUDA: which kernels each method queues.
 
 use super::swiglu::Sizes;
-use super::{Cuda, CudaScalar, CudaWeight, Gradients, from_bf16, master, sizes, to_bf16};
-use crate::cuda::{Backend, DeviceMemory, Format, Queue, Rows};
+use super::{Cuda, CudaScalar, CudaWeight, Gradients, master, sizes};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
     ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, Likelihood, NormEpilogue, Over, ParamId, Params,
     Precision, Runs, Space, Store, SwiGlu,
 };
-
-/// Integers that there is room for at first.
-const INTEGERS: usize = 1 << 12;
-
-impl<T: CudaScalar, B: Backend> Cuda<T, B> {
-    /// Makes room for so many integers; those that are there stay.
-    pub(super) fn grow_integers(&mut self, len: usize) {
-        let bytes = len * size_of::<i32>();
-        if bytes > self.integers.bytes() {
-            let mut larger = DeviceMemory::new(self.queue, bytes.next_power_of_two());
-            larger.copy_from(&self.integers);
-            self.integers = larger;
-        }
-    }
-
-    /// Elements of device memory, on the host in the device's scalars.
-    pub(super) fn read_view(memory: &DeviceMemory<B>, start: usize, len: usize, format: Format) -> Vec<T> {
-        if format == T::FORMAT {
-            let mut values = vec![T::ZERO; len];
-            memory.download(start, &mut values);
-            return values;
-        }
-        let mut bits = vec![0u16; len];
-        memory.download(start, &mut bits);
-        bits.into_iter().map(|bits| T::from_f64(from_bf16(bits))).collect()
-    }
-
-    /// Overwrites elements of device memory with values from the host.
-    pub(super) fn write_view(memory: &mut DeviceMemory<B>, start: usize, values: &[T], format: Format) {
-        if format == T::FORMAT {
-            return memory.upload(start, values);
-        }
-        let bits: Vec<u16> = values.iter().map(|value| to_bf16(value.to_f64())).collect();
-        memory.upload(start, &bits);
-    }
-
-    fn rows(over: Over, width: usize, len: usize) -> (bool, Rows) {
-        match over {
-            Over::Features => (false, Rows { sequences: 1, len: len / width, width }),
-            Over::Positions(positions) => (true, Rows { sequences: len / (positions * width), len: positions, width }),
-        }
-    }
-
-    fn rows_of(&mut self, rows: &[u32]) -> Indices {
-        self.put(rows.iter().map(|&row| row as i32))
-    }
-}
 
 impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     type T = T;
@@ -69,7 +22,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
             queue,
             space: Space::default(),
             memory: DeviceMemory::new(queue, 0),
-            integers: DeviceMemory::new(queue, INTEGERS * size_of::<i32>()),
+            integers: DeviceMemory::new(queue, super::INTEGERS * size_of::<i32>()),
             resident: 0,
             integers_used: 0,
             precision: Precision::F32,
@@ -134,7 +87,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
 
     fn element_bytes(&self, store: Store) -> usize {
         match store {
-            Store::Activation if self.is_bf16() => Format::Bf16.bytes(),
+            Store::Activation if self.is_bf16() => ElementFormat::Bf16.bytes(),
             _ => size_of::<T>(),
         }
     }
@@ -157,13 +110,13 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     fn upload(&mut self, from: &[T], to: Block) {
         assert_eq!(from.len(), to.len());
         if !to.is_empty() {
-            Self::write_view(&mut self.memory, to.start_byte(), from, Format::of_bytes(to.element_bytes()));
+            Self::write_view(&mut self.memory, to.start_byte(), from, ElementFormat::of_bytes(to.element_bytes()));
         }
     }
 
     fn download(&self, from: Block, to: &mut [T]) {
         if !from.is_empty() {
-            let format = Format::of_bytes(from.element_bytes());
+            let format = ElementFormat::of_bytes(from.element_bytes());
             to.copy_from_slice(&Self::read_view(&self.memory, from.start_byte(), from.len(), format));
         }
     }
@@ -423,8 +376,12 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     }
 
     fn bce_with_logits(&mut self, place: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block) {
+        // A target from outside may be kept as an activation.
+        let exact = self.alloc(target.len(), Store::Exact);
+        self.copy(target, exact);
         let made = (self.view(loss), self.view(unit_grad));
-        self.queue.bce_with_logits(place, self.view(x), self.view(target), made);
+        self.queue.bce_with_logits(place, self.view(x), self.view(exact), made);
+        self.release(exact);
     }
 
     fn bce_backward(&mut self, place: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block) {
@@ -509,23 +466,5 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         let [p, q] = [p, q].map(|pair| pair.map(|block| self.view(block)));
         let own = self.queue.residual_product(p, q, sequences);
         sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
-    }
-}
-
-impl<T: CudaScalar, B: Backend> Cuda<T, B> {
-    fn runs(&mut self, shape: (usize, usize), alpha: Option<f64>, from: Runs, to: Runs) {
-        let whole = |runs: Runs| (self.view(runs.block.part(runs.start, runs.block.len() - runs.start)), runs.stride);
-        self.queue.runs(shape, alpha, whole(from), whole(to));
-    }
-
-    /// Residual and norm after a kernel that could not do them itself.
-    fn norm_of(&mut self, epilogue: Option<NormEpilogue>, over: Over, width: usize, y: Block) {
-        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
-            self.add_rmsnorm(over, width, h, y, inv_rms);
-        }
-    }
-
-    fn attends_on_tensor_cores(&self, shape: &AttentionShape, blocks: &[Block]) -> bool {
-        self.on_tensor_cores(blocks, &[shape.head_dim]) && self.queue.attention_fits(shape.head_dim)
     }
 }

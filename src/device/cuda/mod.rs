@@ -12,6 +12,7 @@ mod device;
 mod gradients;
 mod states;
 mod swiglu;
+mod transfer;
 mod weight;
 
 pub use gradients::Gradients;
@@ -19,7 +20,9 @@ pub use states::CarriedStates;
 pub use weight::CudaWeight;
 
 use super::{AttentionShape, Block, Grads, Indices, ParamId, Params, Precision, Real, Space};
-use crate::cuda::{AdamStep, AttentionSizes, Backend, DeviceMemory, Format, GradientSums, Integers, Queue, View};
+use crate::cuda::{
+    AdamStep, AttentionSizes, Backend, DeviceMemory, ElementFormat, GradientSums, Integers, Queue, View,
+};
 use crate::cuda::{Number, PackForm};
 
 /// A CUDA device, whose scalars outside of activations are `T`: f32 or f64.
@@ -43,18 +46,21 @@ pub struct Cuda<T, B: Backend> {
     scalars: std::marker::PhantomData<T>,
 }
 
+/// Integers that there is room for at first.
+const INTEGERS: usize = 1 << 12;
+
 /// Scalars of a CUDA device.
 pub trait CudaScalar: Real + Number {
     /// Their format.
-    const FORMAT: Format;
+    const FORMAT: ElementFormat;
 }
 
 impl CudaScalar for f32 {
-    const FORMAT: Format = Format::F32;
+    const FORMAT: ElementFormat = ElementFormat::F32;
 }
 
 impl CudaScalar for f64 {
-    const FORMAT: Format = Format::F64;
+    const FORMAT: ElementFormat = ElementFormat::F64;
 }
 
 /// The nearest bf16, ties to even.
@@ -70,14 +76,14 @@ fn from_bf16(bits: u16) -> f64 {
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     /// Whether activations and operands of products are bf16.
     fn is_bf16(&self) -> bool {
-        self.precision == Precision::Bf16 && T::FORMAT == Format::F32
+        self.precision == Precision::Bf16 && T::FORMAT == ElementFormat::F32
     }
 
     /// The elements of a block.
     fn view(&self, block: Block) -> View<'_> {
         match block.is_empty() {
             true => self.memory.view(0, 0, T::FORMAT),
-            false => self.memory.view(block.start_byte(), block.len(), Format::of_bytes(block.element_bytes())),
+            false => self.memory.view(block.start_byte(), block.len(), ElementFormat::of_bytes(block.element_bytes())),
         }
     }
 
@@ -95,7 +101,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     /// Whether all blocks are bf16 with rows of whole 16 bytes, as tensor cores want them.
     fn on_tensor_cores(&self, blocks: &[Block], widths: &[usize]) -> bool {
         self.is_bf16()
-            && blocks.iter().all(|block| block.is_empty() || block.element_bytes() == Format::Bf16.bytes())
+            && blocks.iter().all(|block| block.is_empty() || block.element_bytes() == ElementFormat::Bf16.bytes())
             && widths.iter().all(|width| width.is_multiple_of(8))
     }
 

@@ -1,14 +1,14 @@
 //! What stays on the device between supervision steps: states that are carried on, and integers that outlive resets.
 
 use super::{Cuda, CudaScalar, master};
-use crate::cuda::{Backend, DeviceMemory, Format, Queue, View};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue, View};
 use crate::device::{Block, Device as _, Indices, ParamId, Params, Store};
 
 /// The states of some sequences, one memory for each state of the model.
 #[derive(Debug)]
 pub struct CarriedStates<B: Backend> {
     states: Vec<DeviceMemory<B>>,
-    format: Format,
+    format: ElementFormat,
     /// Elements of a state.
     len: usize,
 }
@@ -59,8 +59,8 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     }
 
     /// The format in which states are carried.
-    fn state_format(&self) -> Format {
-        Format::of_bytes(self.element_bytes(Store::Activation))
+    fn state_format(&self) -> ElementFormat {
+        ElementFormat::of_bytes(self.element_bytes(Store::Activation))
     }
 
     /// State `state` at the start of a supervision step: the start vector where `anew` is not 0, else what was carried at

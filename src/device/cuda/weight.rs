@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{CudaScalar, PLAIN};
-use crate::cuda::{Backend, DeviceMemory, Format, PackForm, Queue, View};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, PackForm, Queue, View};
 use crate::device::{Change, DeviceWeight, Precision, Tensor, Usage, change_in_pieces};
 
 /// One tensor.
@@ -51,7 +51,7 @@ impl<T: CudaScalar, B: Backend> CudaWeight<T, B> {
     pub(super) fn packed(&self) -> Option<[View<'_>; 2]> {
         let [rows, transposed] = self.packed.as_ref()?;
         let len = self.shape.0 * self.shape.1;
-        Some([rows.view(0, len, Format::Bf16), transposed.view(0, len, Format::Bf16)])
+        Some([rows.view(0, len, ElementFormat::Bf16), transposed.view(0, len, ElementFormat::Bf16)])
     }
 
     /// This gate and up projection and `down`, packed for the fused kernels on sequences of that width.
@@ -87,9 +87,14 @@ impl<T: CudaScalar, B: Backend> CudaWeight<T, B> {
         let interleave = self.usage == Usage::GateUpRows;
         if let Some([rows, transposed]) = &self.packed {
             let len = self.shape.0 * self.shape.1;
-            queue.pack(self.master(), self.shape, PackForm { interleave, ..PLAIN }, rows.view(0, len, Format::Bf16));
+            queue.pack(
+                self.master(),
+                self.shape,
+                PackForm { interleave, ..PLAIN },
+                rows.view(0, len, ElementFormat::Bf16),
+            );
             let form = PackForm { interleave, transpose: true };
-            queue.pack(self.master(), self.shape, form, transposed.view(0, len, Format::Bf16));
+            queue.pack(self.master(), self.shape, form, transposed.view(0, len, ElementFormat::Bf16));
         }
     }
 
@@ -105,8 +110,8 @@ impl<T: CudaScalar, B: Backend> DeviceWeight<T> for CudaWeight<T, B> {
         let len = tensor.rows * tensor.cols;
         let is_product = matches!(tensor.usage, Usage::Rows | Usage::GateUpRows);
         let aligned = tensor.rows.is_multiple_of(8) && tensor.cols.is_multiple_of(8);
-        let packs = precision == Precision::Bf16 && T::FORMAT == Format::F32 && is_product && aligned;
-        let room = || DeviceMemory::zeros(queue, len * Format::Bf16.bytes());
+        let packs = precision == Precision::Bf16 && T::FORMAT == ElementFormat::F32 && is_product && aligned;
+        let room = || DeviceMemory::zeros(queue, len * ElementFormat::Bf16.bytes());
         Self {
             shape,
             usage: tensor.usage,
