@@ -78,7 +78,7 @@ fn twin(out: &Path) {
         let object = out.join(source.file_stem().expect("a file")).with_extension("twin.o");
         let mut command = Command::new(&compiler);
         command
-            .args(["-std=c++20", "-O2", "-fPIC", "-w", "-DTRM_TWIN", "-x", "c++", "-c"])
+            .args(["-std=c++20", "-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-DTRM_TWIN", "-x", "c++", "-c"])
             .args(flags.split_whitespace());
         command.arg(&source).arg("-o").arg(&object);
         running.push(command.spawn().unwrap_or_else(|e| stop(&format!("{compiler}: {e}; {NO_COMPILER}"))));
@@ -94,6 +94,10 @@ fn twin(out: &Path) {
     run(Command::new("ar").arg("crs").arg(&library).args(&objects), "the feature `cuda-twin` needs ar (binutils)");
     println!("cargo:rustc-link-search=native={}", out.display());
     println!("cargo:rustc-link-lib=static=trm_twin");
+    // A sanitizer has to be linked as well.
+    for flag in flags.split_whitespace().filter(|flag| flag.starts_with("-fsanitize=")) {
+        println!("cargo:rustc-link-arg={flag}");
+    }
     println!("cargo:rustc-link-lib=stdc++");
     println!("cargo:rustc-link-lib=pthread");
 }
