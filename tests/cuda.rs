@@ -5,7 +5,7 @@
 mod common;
 
 use common::RandomExamples;
-use trm::config::{Config, Mixing, PrecisionSetting};
+use trm::config::{Config, FixedPoint, Mixing, PrecisionSetting};
 use trm::cuda::Backend;
 use trm::device::{Cpu, Cuda, Precision};
 use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
@@ -47,6 +47,7 @@ on_both! {
     a_run_goes_on_from_its_state_with_the_same_bits: resumed;
     a_run_moves_between_the_cpu_and_a_gpu: moved;
     training_in_f32_is_that_of_the_cpu: like_the_cpu;
+    experts_and_fixed_points_train_as_on_the_cpu: without_a_fixed_schedule;
     evaluation_answers_each_puzzle_as_if_it_were_alone: evaluation;
 }
 
@@ -163,18 +164,33 @@ fn moved<B: Backend>() {
 
 fn like_the_cpu<B: Backend>() {
     for mixing in [Mixing::Attention, Mixing::MlpT] {
-        let config = config(mixing, PrecisionSetting::F32);
-        let (gpu, cpu) = (lanes::<B>(0), Lanes::<Cpu<f32>>::start(2).unwrap());
-        let (mut on_gpu, mut on_cpu) = (trainer(&gpu, &config), trainer(&cpu, &config));
-        let (mut a, mut b) = (RandomExamples::new(&config), RandomExamples::new(&config));
-        let (ours, theirs) = (on_gpu.step(&mut a).unwrap(), on_cpu.step(&mut b).unwrap());
-        assert!((ours.loss / theirs.loss - 1.0).abs() < 1e-5, "{ours:?} {theirs:?}");
-        let (ours, theirs) = (on_gpu.engine.gradient(), on_cpu.engine.gradient());
-        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-        let error = norm(&mut ours.iter().zip(&*theirs).map(|(a, b)| a - b)) / norm(&mut theirs.iter().copied());
-        // With an MLP over positions the recursion amplifies a rounding a few hundred times.
-        assert!(error < if mixing == Mixing::MlpT { 1e-3 } else { 1e-4 }, "{mixing:?}: {error:.1e}");
+        compare_with_the_cpu::<B>(&config(mixing, PrecisionSetting::F32));
     }
+}
+
+/// What has sizes that depend on values, so that there is no graph.
+fn without_a_fixed_schedule<B: Backend>() {
+    let mut config = config(Mixing::Attention, PrecisionSetting::F32);
+    (config.model.experts, config.model.experts_per_token) = (3, 2);
+    compare_with_the_cpu::<B>(&config);
+    config.model.experts = 0;
+    (config.model.fixed_point, config.model.fixed_point_tolerance) = (FixedPoint::Anderson, 1e-3);
+    compare_with_the_cpu::<B>(&config);
+}
+
+/// The loss and the gradient of a first update.
+fn compare_with_the_cpu<B: Backend>(config: &Config) {
+    let (gpu, cpu) = (lanes::<B>(0), Lanes::<Cpu<f32>>::start(2).unwrap());
+    let (mut on_gpu, mut on_cpu) = (trainer(&gpu, config), trainer(&cpu, config));
+    let (mut a, mut b) = (RandomExamples::new(config), RandomExamples::new(config));
+    let (ours, theirs) = (on_gpu.step(&mut a).unwrap(), on_cpu.step(&mut b).unwrap());
+    assert!((ours.loss / theirs.loss - 1.0).abs() < 1e-5, "{ours:?} {theirs:?}");
+    let (ours, theirs) = (on_gpu.engine.gradient(), on_cpu.engine.gradient());
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let error = norm(&mut ours.iter().zip(&*theirs).map(|(a, b)| a - b)) / norm(&mut theirs.iter().copied());
+    // With an MLP over positions the recursion amplifies a rounding a few hundred times.
+    let mixing = config.model.mixing;
+    assert!(error < if mixing == Mixing::MlpT { 1e-3 } else { 1e-4 }, "{mixing:?}: {error:.1e}");
 }
 
 fn evaluation<B: Backend>() {

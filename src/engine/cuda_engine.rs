@@ -219,6 +219,8 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
             for (to, i) in losses.into_iter().zip(2..) {
                 to.iter_mut().zip(column(i)).for_each(|(to, value)| *to = value.to_f64());
             }
+            let routers = model.recorded_routers().max(1) as f64;
+            outcome.balance_loss.iter_mut().for_each(|loss| *loss /= routers);
             let q = &numbers[7 * cut.batch..][2 * slots.start..2 * slots.end];
             outcome.q.as_flattened_mut().copy_from_slice(q);
             outcome.calls.fill(*calls);

@@ -47,6 +47,10 @@ pub struct UpdateRecord {
     /// Supervision steps that a sequence took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervision_steps: Option<f64>,
+    /// The device that made the update, where it was not the CPU: a run may go on on another one, and results then differ by
+    /// rounding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<&'static str>,
     /// Sequences in the batch: the n of the losses. Not logged, as it never changes.
     #[serde(skip)]
     pub batch: u64,

@@ -7,7 +7,7 @@ use super::{StepReport, Trainer};
 use crate::checkpoint::RunFolder;
 use crate::config::{Config, FixedPoint};
 use crate::dataset::{Batches, TaskData};
-use crate::device::Cpu;
+use crate::device::{Cpu, Device as _};
 use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
 use crate::error::Result;
 use crate::infer::{Identifiers, Inference, InferenceOptions};
@@ -185,7 +185,7 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
 }
 
 /// The means of an update's sums; what only a clock knows is left at zero.
-fn record(report: &StepReport, trainer: &Trainer<impl Engine>) -> UpdateRecord {
+fn record<E: Engine>(report: &StepReport, trainer: &Trainer<E>) -> UpdateRecord {
     let (model, train) = (&trainer.config.model, &trainer.config.train);
     let batch = train.batch_size as f64;
     let mean = |sum: f64| (report.count > 0).then(|| sum / report.count as f64);
@@ -206,6 +206,7 @@ fn record(report: &StepReport, trainer: &Trainer<impl Engine>) -> UpdateRecord {
         exact_accuracy: mean(report.exact_accuracy as f64),
         q_halt_accuracy: mean(report.q_halt_accuracy as f64),
         supervision_steps: mean(report.steps as f64),
+        device: Some(E::Device::NAME).filter(|&name| name != Cpu::<f32>::NAME),
         batch: train.batch_size as u64,
         update_seconds: 0.0,
         update_flops: report.model_flops,
