@@ -94,9 +94,8 @@ fn twin(out: &Path) {
     run(Command::new("ar").arg("crs").arg(&library).args(&objects), "the feature `cuda-twin` needs ar (binutils)");
     println!("cargo:rustc-link-search=native={}", out.display());
     println!("cargo:rustc-link-lib=static=trm_twin");
-    // A sanitizer has to be linked as well.
-    for flag in flags.split_whitespace().filter(|flag| flag.starts_with("-fsanitize=")) {
-        println!("cargo:rustc-link-arg={flag}");
+    if flags.split_whitespace().any(|flag| flag == "-fsanitize=address") {
+        println!("cargo:rustc-link-lib=asan");
     }
     println!("cargo:rustc-link-lib=stdc++");
     println!("cargo:rustc-link-lib=pthread");
