@@ -72,23 +72,28 @@ fn twin(out: &Path) {
     const NO_COMPILER: &str = "the feature `cuda-twin` needs a C++20 compiler: install g++ or clang++, or set CXX";
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
     let flags = env::var("TRM_TWIN_FLAGS").unwrap_or_default();
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let mut objects = Vec::new();
-    let mut running = Vec::new();
+    let mut running = std::collections::VecDeque::new();
+    let wait = |mut compiling: std::process::Child| {
+        if !compiling.wait().is_ok_and(|status| status.success()) {
+            stop(NO_COMPILER);
+        }
+    };
     for source in sources() {
+        if running.len() == at_once {
+            running.pop_front().into_iter().for_each(wait);
+        }
         let object = out.join(source.file_stem().expect("a file")).with_extension("twin.o");
         let mut command = Command::new(&compiler);
         command
             .args(["-std=c++20", "-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-DTRM_TWIN", "-x", "c++", "-c"])
             .args(flags.split_whitespace());
         command.arg(&source).arg("-o").arg(&object);
-        running.push(command.spawn().unwrap_or_else(|e| stop(&format!("{compiler}: {e}; {NO_COMPILER}"))));
+        running.push_back(command.spawn().unwrap_or_else(|e| stop(&format!("{compiler}: {e}; {NO_COMPILER}"))));
         objects.push(object);
     }
-    for mut compiling in running {
-        if !compiling.wait().is_ok_and(|status| status.success()) {
-            stop(NO_COMPILER);
-        }
-    }
+    running.into_iter().for_each(wait);
     let library = out.join("libtrm_twin.a");
     let _ = std::fs::remove_file(&library);
     run(Command::new("ar").arg("crs").arg(&library).args(&objects), "the feature `cuda-twin` needs ar (binutils)");
