@@ -94,7 +94,7 @@ class Row:
                 value.copy_(old)
         graph.replay()
         self.wait()
-        error = max(float((value - wanted).float().norm() / (wanted.float().norm() + 1e-12))
+        error = max(float((value.detach() - wanted).float().norm() / (wanted.float().norm() + 1e-12))
                     for value, wanted in zip(self.changed, expected))
         if not error <= GRAPH_TOLERANCE:
             raise RuntimeError(f"the graph computes something else: off by {error:.1e}")
