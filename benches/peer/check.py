@@ -1,4 +1,4 @@
-"""Checks the peer against the golden vectors before it is timed: python check.py GOLDEN_FOLDER [--compile].
+"""Checks the peer against the golden vectors before it is timed: python check.py GOLDEN_FOLDER [--compile] [--device cuda].
 
 In f32, every case of the plain TRM: logits, states and losses of every step, gradients of the first two, weights and
 EMA at the end. Bounds (relative, norm of the difference over norm) are those of specification, "Golden vectors": 1e-4
@@ -49,15 +49,15 @@ def settings_of(config):
 class Case:
     """One golden case, and the worst error over its bound of each kind of figure."""
 
-    def __init__(self, folder, name):
-        self.name = name
+    def __init__(self, folder, name, device="cpu"):
+        self.name, self.device = name, device
         self.json = json.loads((folder / f"{name}.json").read_text())
-        self.tensors = load_file(folder / f"{name}.safetensors")
+        self.tensors = load_file(folder / f"{name}.safetensors", device=device)
         self.settings = settings_of(self.json["config"])
         self.worst = {}
 
     def compare(self, kind, bound, ours, theirs):
-        ours, theirs = ours.double(), theirs.double()
+        ours, theirs = (figure.detach().double().cpu() for figure in (ours, theirs))
         error = float((ours - theirs).norm() / (theirs.norm() + 1e-12)) / bound
         self.worst[kind] = max(self.worst.get(kind, 0.0), error if error == error else float("inf"))
 
@@ -65,7 +65,8 @@ class Case:
         j = self.json
         rule = Rule(j["lr"], *j["betas"], j["weight_decay"], j["ema_rate"], j["puzzle_emb_lr"],
                     j["puzzle_emb_weight_decay"])
-        model = Trm(settings, dtype)
+        with torch.device(self.device):
+            model = Trm(settings, dtype)
         start = {k.removeprefix("init.inner."): v for k, v in self.tensors.items() if k.startswith("init.")}
         model.load_state_dict(start)
         if compiled:
@@ -136,6 +137,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("golden", type=Path)
     parser.add_argument("--compile", action="store_true", help="check the compiled model too (minutes)")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.manual_seed(0)
     failed = []
@@ -143,7 +145,7 @@ def main():
         for name in CASES[:2] if compiled else CASES:
             for check in ("f32", "bf16"):
                 label = f"{name} {check} {'compile' if compiled else 'eager'}"
-                case = Case(args.golden, name)
+                case = Case(args.golden, name, args.device)
                 worst = case.run(compiled) if check == "f32" else case.run_bf16(compiled)
                 print(f"{label:32} error / bound: " + "  ".join(f"{k} {v:.2g}" for k, v in worst.items()), flush=True)
                 failed += [f"{label}: {k}" for k, v in worst.items() if not v <= 1]

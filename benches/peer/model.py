@@ -1,11 +1,11 @@
-"""TRM in PyTorch, as fast as we know how to write it for a CPU: the peer that `trm` is timed against.
+"""TRM in PyTorch, as fast as we know how to write it for a CPU or a GPU: the peer that `trm` is timed against.
 
 Modules carry the published names, so published weights load with `load_state_dict`. Formulas: paper (arXiv 2510.04871)
 and docs/specification.md; shapes: B sequences, L = P + S positions (P of the puzzle embedding, S tokens), D features, V
 tokens known.
 
 What was done for speed: the gate and up products are one; attention is `scaled_dot_product_attention` (its blocked CPU
-kernel); what is transposed is made contiguous once, for the products that follow; detached cycles run under `no_grad`;
+kernel, flash attention on a GPU); what is transposed is made contiguous once, for the products that follow; detached cycles run under `no_grad`;
 one network call is the unit that is compiled, so that 21 calls share two graphs (with and without gradient); in bf16 the
 stream between the blocks is bf16 too, norms and losses are computed in f32 and f64.
 """
@@ -48,6 +48,7 @@ class Settings:
 VARIANTS = {
     "mlp_t": Settings(),
     "attention": Settings(mixing="attention", positions="rope"),
+    "maze": Settings(mixing="attention", positions="rope", seq_len=900, vocab_size=6, l_cycles=4),
     "quick_start": Settings(seq_len=36, vocab_size=8, puzzle_emb_ndim=0, prefix=1, learned_prefix=True, hidden_size=96,
                             inner_multiple=64, h_cycles=2, l_cycles=3),
 }
@@ -231,7 +232,7 @@ class Trm(nn.Module):
         return logits, self.q_head(y[:, 0].float()), y, z
 
     def autocast(self):
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return torch.autocast(self.H_init.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 def compile_blocks(model):

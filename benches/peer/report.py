@@ -1,17 +1,20 @@
-"""Writes what `run` measured: peer.json, peer.md (tables) and peer.svg (bars). Standard library only."""
+"""Writes what `run` measured: peer.json, peer.md (tables), peer.svg and peer-gpu.svg (bars). Standard library only."""
 
 import json
 from html import escape
 
 NAMES = {"trm": "trm", "eager": "PyTorch eager", "compile": "PyTorch compile"}
-COLOURS = {"trm": "#0b7a53", "eager": "#8a94a6", "compile": "#c26a1b"}
+GPU_NAMES = {"trm": "trm", "graph": "PyTorch compile, one CUDA graph", "compile": "PyTorch compile", "eager": "PyTorch eager"}
+COLOURS = {"trm": "#0b7a53", "eager": "#8a94a6", "compile": "#c26a1b", "graph": "#7a4fb5"}
 
 
 def write(folder, results):
     (folder / "peer.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "peer.md").write_text(markdown(results))
     if "steps" in results:
-        (folder / "peer.svg").write_text(picture(results["steps"]))
+        (folder / "peer.svg").write_text(picture(results["steps"], NAMES, foot(results["steps"])))
+    if "gpu" in results:
+        (folder / "peer-gpu.svg").write_text(picture(results["gpu"], GPU_NAMES, gpu_foot(results["gpu"]), is_gpu=True))
 
 
 def table(header, rows):
@@ -38,14 +41,30 @@ def cell(figures):
     return f"{figures['seconds']:.3g} s ± {spread:.0f} %, MFU {100 * figures['mfu']:.0f} %, {memory:.2f} GB"
 
 
+def gpu_cell(figures):
+    """The same of a GPU, whose memory PyTorch alone reports."""
+    if figures is None:
+        return "–"
+    if "failed" in figures:
+        return figures["failed"].replace("|", "/")
+    spread = 50 * (figures["slowest"] - figures["fastest"]) / figures["seconds"]
+    parts = [f"{1e3 * figures['seconds']:.4g} ms ± {spread:.0f} %"]
+    if "mfu" in figures:
+        parts.append(f"MFU {100 * figures['mfu']:.0f} %")
+    if "peak_device_bytes" in figures:
+        parts.append(f"{figures['peak_device_bytes'] / 1e9:.1f} GB")
+    return ", ".join(parts)
+
+
 def best_other(row):
-    """The faster of PyTorch's modes, in seconds."""
-    return min((row[m]["seconds"] for m in ("eager", "compile") if "seconds" in row.get(m, {})), default=None)
+    """The fastest of PyTorch's modes, in seconds."""
+    modes = ("eager", "compile", "graph")
+    return min((row[m]["seconds"] for m in modes if "seconds" in row.get(m, {})), default=None)
 
 
 def factor(row):
     best = best_other(row)
-    return f"{best / row['trm']['seconds']:.2f}×" if best else "–"
+    return f"{best / row['trm']['seconds']:.2f}×" if best and "seconds" in row["trm"] else "–"
 
 
 def rate(row, name):
@@ -79,6 +98,8 @@ against the faster of PyTorch's two modes.
 ![Seconds a step, trm and PyTorch](peer.svg)
 
 {circumstances(part, "benches/peer/run steps")}""")
+    if "gpu" in results:
+        parts.append(on_gpu(results["gpu"]))
     if "eval" in results:
         part = results["eval"]
         rows = [[r["variant"], r["precision"], f"{r['puzzles']:,}", str(r["steps"]),
@@ -113,29 +134,59 @@ PyTorch get all rows at once and divide them themselves. In bf16 trm reads and w
     return "\n\n".join(parts) + "\n"
 
 
-def picture(part):
-    """Horizontal bars: a group for each row, a bar for trm and each mode of PyTorch."""
+def on_gpu(part):
+    a, rows = part["about"], part["rows"]
+    header = ["variant", "format", "work", "batch", *GPU_NAMES.values(), "trm is faster by"]
+    cells = [[r["variant"], r["precision"], r["work"], str(r["batch"]), *(gpu_cell(r.get(name)) for name in GPU_NAMES),
+              factor(r)] for r in rows]
+    reached = ""
+    if "gemm_gflops" in a:
+        reached = (f" PyTorch's bf16 product of 8192 × 8192 matrices reaches {a['gemm_gflops'] / 1e3:.0f} TFLOP/s there, which "
+                   f"MFU is counted against, a copy {a['copy_bytes_per_second'] / 1e9:.0f} GB/s.")
+    checked = {True: "The PyTorch model agrees with the golden vectors there.", None: "It was not checked there."}
+    agrees = checked.get(part.get("check", {}).get("ok"), "**The PyTorch model is outside the bounds of the golden vectors "
+                                                          f"there: {part.get('check', {}).get('lines', ['?'])[-1]}**")
+    return f"""## A whole step on a GPU
+
+{a.get("name", "no GPU was found")}.{reached} {agrees} "maze" has 916 positions and n 4, the others are as above. trm is timed
+before and after PyTorch, each in a process that has the card's memory to itself. "One CUDA graph" is the compiled update captured
+as a whole: PyTorch without launches. Median ± half the distance of two turns; PyTorch's peak memory; the factor is against the
+fastest of its modes.
+
+{table(header, cells)}
+
+![Milliseconds a step, trm and PyTorch](peer-gpu.svg)
+
+`benches/peer/run --device cuda`: {gpu_foot(part)}; {part.get("minutes", 0):.0f} minutes."""
+
+
+def picture(part, known, foot, is_gpu=False):
+    """Horizontal bars: a group for each row, a bar for trm and each mode of PyTorch. On a GPU milliseconds, and each group to its
+    own scale, so far apart are the batches there."""
     rows = part["rows"]
-    names = [name for name in NAMES if any("seconds" in row.get(name, {}) for row in rows)]
-    longest = max(row[name]["seconds"] for row in rows for name in names if "seconds" in row.get(name, {}))
+    names = [name for name in known if any("seconds" in row.get(name, {}) for row in rows)]
+    longest_of = [max((row[name]["seconds"] for name in names if "seconds" in row.get(name, {})), default=1.0) for row in rows]
+    longest = max(longest_of, default=1.0)
+    title = "Milliseconds a step" if is_gpu else "Seconds a step"
     width, left, right, top, bar, gap = 800, 190, 150, 84, 17, 14
     group = bar * len(names) + gap
     height = top + group * len(rows) + 44
-    scale = (width - left - right) / longest
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="system-ui, -apple-system, \'Segoe UI\', \'DejaVu Sans\', sans-serif" font-size="14" role="img" '
-        'aria-label="Seconds a step, trm and PyTorch">',
+        f'aria-label="{title}, trm and PyTorch">',
         # A ground of its own: readable on light and on dark pages.
         f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="10" fill="#ffffff" stroke="#c9d1dc"/>',
-        '<text x="20" y="32" font-size="18" font-weight="600" fill="#1b2430">Seconds a step (shorter is better)</text>',
+        '<text x="20" y="32" font-size="18" font-weight="600" fill="#1b2430">'
+        f'{title} (shorter is better{", each group to its own scale" if is_gpu else ""})</text>',
     ]
     x = 20
     for name in names:
         out.append(f'<rect x="{x}" y="48" width="13" height="13" rx="2" fill="{COLOURS[name]}"/>')
-        out.append(f'<text x="{x + 19}" y="60" fill="#1b2430">{NAMES[name]}</text>')
-        x += 48 + round(7.2 * len(NAMES[name]))
+        out.append(f'<text x="{x + 19}" y="60" fill="#1b2430">{known[name]}</text>')
+        x += 48 + round(7.2 * len(known[name]))
     for i, row in enumerate(rows):
+        scale = (width - left - right) / (longest_of[i] if is_gpu else longest)
         y = top + i * group
         middle = y + bar * len(names) / 2
         batch = f", batch {row['batch']}" if len({r["batch"] for r in rows}) > 1 else ""
@@ -153,13 +204,22 @@ def picture(part):
             weight = ' font-weight="600"' if name == "trm" else ""
             out.append(f'<rect x="{left}" y="{at}" width="{length:.1f}" height="{bar - 3}" rx="2" '
                        f'fill="{COLOURS[name]}"/>')
+            time = f"{1e3 * found['seconds']:.4g} ms" if is_gpu else f"{found['seconds']:.3g} s"
+            share = f' · {100 * found["mfu"]:.0f} % of limit' if "mfu" in found else ""
             out.append(f'<text x="{left + length + 7:.1f}" y="{at + 12}" font-size="13"{weight} fill="#1b2430">'
-                       f'{found["seconds"]:.3g} s · {100 * found["mfu"]:.0f} % of limit</text>')
-    a = part["about"]
-    batches = sorted({row["batch"] for row in rows})
-    foot = (f"D 512, 97 positions, batch {' and '.join(map(str, batches))}, {a['threads']} threads, {a['processor']}, "
-            f"PyTorch {a['torch']}, {a['date']}")
-    if a["mkl_as_intel"]:
-        foot += ", MKL told that this is an Intel processor"
+                       f'{time}{share}</text>')
     out.append(f'<text x="20" y="{height - 18}" font-size="12" fill="#566275">{escape(foot)}</text>')
     return "\n".join([*out, "</svg>", ""])
+
+
+def foot(part):
+    a = part["about"]
+    batches = sorted({row["batch"] for row in part["rows"]})
+    text = (f"D 512, 97 positions, batch {' and '.join(map(str, batches))}, {a['threads']} threads, {a['processor']}, "
+            f"PyTorch {a['torch']}, {a['date']}")
+    return text + ", MKL told that this is an Intel processor" if a["mkl_as_intel"] else text
+
+
+def gpu_foot(part):
+    a = part["about"]
+    return f"{a.get('name', 'no GPU')}, {a['processor']}, PyTorch {a.get('torch', 'missing')}, revision {a['revision']}, {a['date']}"

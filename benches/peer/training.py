@@ -29,17 +29,26 @@ class Optimizer:
         self.v = [torch.zeros_like(p) for p in self.p]
         self.ema = [p.detach().clone() for p in self.p]
         self.rule, self.t = rule, 0
+        # Decay, rate, scale. On the device, so that neither a compiled sweep nor a CUDA graph is made again for new ones.
+        self.numbers = torch.empty(3, device=self.p[0].device)
         self.sweep = torch.compile(sweep) if compiled else sweep
 
-    @torch.no_grad()
     def step(self, lr_factor=1.0):
+        self.count(lr_factor)
+        self.apply()
+
+    def count(self, lr_factor=1.0):
+        """The host's part of a step: the numbers of this one."""
         self.t += 1
         r, lr = self.rule, self.rule.lr * lr_factor
-        # As tensors, so that a compiled sweep is not compiled again for every new value.
-        decay, rate, scale = torch.tensor(
-            [1 - lr * r.weight_decay, -lr / (1 - r.beta1**self.t), (1 - r.beta2**self.t) ** -0.5]).unbind()
-        grads = [p.grad for p in self.p]
-        self.sweep(self.p, grads, self.m, self.v, self.ema, decay, rate, scale, r.beta1, r.beta2, r.ema_rate)
+        self.numbers.copy_(torch.tensor(
+            [1 - lr * r.weight_decay, -lr / (1 - r.beta1**self.t), (1 - r.beta2**self.t) ** -0.5]), non_blocking=True)
+
+    @torch.no_grad()
+    def apply(self):
+        """The device's part."""
+        r, grads = self.rule, [p.grad for p in self.p]
+        self.sweep(self.p, grads, self.m, self.v, self.ema, *self.numbers.unbind(), r.beta1, r.beta2, r.ema_rate)
         for p in self.p:
             p.grad = None
 
@@ -84,17 +93,23 @@ class Trainer:
         return seen
 
     def update(self, identifiers, rows_grad, lr_factor=1.0):
-        self.optimizer.step(lr_factor)
+        self.optimizer.count(lr_factor)
+        self.apply(identifiers, rows_grad, lr_factor)
+
+    def apply(self, identifiers, rows_grad, lr_factor=1.0):
+        """The device's part of an update."""
+        self.optimizer.apply()
         if rows_grad is not None:
             self.update_puzzles(identifiers, rows_grad, self.rule.puzzle_lr * lr_factor)
 
     @torch.no_grad()
     def update_puzzles(self, identifiers, rows_grad, lr):
-        """Sign-SGD with decay on the rows that were seen; gradients of equal puzzles are summed."""
+        """Sign-SGD with decay on the rows that were seen; gradients of equal puzzles are summed. No size depends on the data, as
+        a CUDA graph demands: each slot writes the row of its puzzle, equal ones the same values."""
         table = self.model.puzzle_emb.weights
-        seen, place = identifiers.unique(return_inverse=True)
-        grad = torch.zeros(len(seen), table.shape[1]).index_add_(0, place, rows_grad)
-        table[seen] = table[seen] * (1 - lr * self.rule.puzzle_weight_decay) - lr * grad.sign()
+        first = (identifiers.unsqueeze(1) == identifiers).byte().argmax(1)
+        grad = torch.zeros_like(rows_grad).index_add_(0, first, rows_grad)[first]
+        table[identifiers] = table[identifiers] * (1 - lr * self.rule.puzzle_weight_decay) - lr * grad.sign()
 
 
 def puzzle_rows(model, identifiers):
