@@ -264,6 +264,16 @@ typedef struct {
 } trm_adam;
 int TRM_API(adam)(const trm_adam *adam, trm_array p, trm_array m, trm_array v, trm_array e, trm_array g, int64_t n, trm_stream stream);
 
+// ---- limit.cu: what the device can do at most ------------------------------------------------------------------------------
+
+// `blocks` blocks make `rounds` rounds of multiply-adds on registers: on tensor cores for bf16, else in the FMA units.
+// counts[b], unless counts is null, receives how many block b made, exactly while they are few (no element of a sum reaches 2^24)
+int TRM_API(multiply_limit)(int64_t format, int64_t blocks, int64_t rounds, double *counts, trm_stream stream);
+// Multiply-adds of a block in a round
+int64_t TRM_API(multiply_limit_round)(int64_t format);
+// y = x, a multiple of 16 bytes
+int TRM_API(copy_limit)(const void *x, void *y, int64_t bytes, trm_stream stream);
+
 #ifdef __cplusplus
 }
 #endif

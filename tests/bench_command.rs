@@ -1,4 +1,4 @@
-//! `trm bench --profile` and `--scaling` against the binary: what they print, and what they refuse.
+//! `trm bench --profile`, `--scaling` and `--devices` against the binary: what they print, and what they refuse.
 
 mod common;
 
@@ -17,7 +17,15 @@ fn json(more: &[&str]) -> serde_json::Value {
 #[test]
 fn the_profile_is_a_table_or_json_whose_flops_are_the_models() {
     let text = stdout(&succeed(bench(&["--profile", "--threads", "2"])));
-    for part in ["swiglu over positions", "optimizer, average, packing", "backward", "of limit %", "stopwatches cost"] {
+    for part in [
+        "swiglu over positions",
+        "optimizer, average, packing",
+        "backward",
+        "GFLOP/s",
+        "of limit %",
+        "of bandwidth %",
+        "stopwatches cost",
+    ] {
         assert!(text.contains(part), "{part}:\n{text}");
     }
     let report = json(&["--profile", "--threads", "1"]);
@@ -25,6 +33,64 @@ fn the_profile_is_a_table_or_json_whose_flops_are_the_models() {
     let lines = report["profile"]["lines"].as_array().unwrap();
     let flops: f64 = lines.iter().map(|line| line["flops"].as_f64().unwrap()).sum();
     assert_eq!(flops, report["model_flops"].as_f64().unwrap() * updates);
+    assert!(report["copy_limit_gbs"].as_f64().unwrap() > 0.0);
+}
+
+/// The devices that this build has, the first one to be compared with.
+const DEVICES: &str = if cfg!(feature = "cuda-twin") { "cpu,reference,cuda-twin" } else { "cpu,reference" };
+
+#[test]
+fn devices_are_compared_side_by_side_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = dir.path().join("devices.svg");
+    let plot = ["--plot", picture.to_str().unwrap()];
+    let text = stdout(&succeed(bench(&[&["--devices", DEVICES, "--precision", "f32"][..], &plot].concat())));
+    for part in ["× cpu", "puzzles/s", "gradient norm", "‖reference − cpu‖ = ", "devices.svg"] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    let svg = std::fs::read_to_string(&picture).unwrap();
+    assert!(svg.contains("reference, f32") && svg.contains("training: puzzles/s"), "{svg}");
+}
+
+#[test]
+fn in_f32_all_devices_compute_the_same_but_for_rounding() {
+    let report = json(&["--devices", DEVICES, "--precision", "f32", "--only", "train"]);
+    let devices = report.as_array().unwrap();
+    assert_eq!(devices.len(), DEVICES.split(',').count());
+    assert!(devices[0]["agreement"].is_null());
+    let first: Vec<f64> = devices[0]["losses"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert!(first.len() > 1 && first[0] != first[1], "{first:?}");
+    for device in &devices[1..] {
+        assert_eq!(device["works"].as_array().unwrap().len(), 1);
+        let agreement = &device["agreement"];
+        let largest = |key: &str| {
+            let of_updates = agreement[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap());
+            of_updates.fold(0.0, f64::max)
+        };
+        // Losses and norms are sums, in which roundings of 6e-8 mostly cancel. Not so in weights: the first updates of Adam
+        // are as large where the gradient is all rounding as elsewhere. 4e-5 was measured, and 1e-1 between f32 and bf16.
+        assert!(largest("losses") < 1e-4 && largest("grad_norms") < 1e-4, "{device}");
+        assert!(agreement["weights"].as_f64().unwrap() < 1e-3, "{device}");
+    }
+}
+
+#[cfg(feature = "cuda-twin")]
+#[test]
+fn the_twin_of_a_gpu_is_measured_and_profiled() {
+    let on_twin = ["--device", "cuda-twin", "--set", "gradient_groups=4", "--micro-batch", "2"];
+    let text = stdout(&succeed(bench(&on_twin)));
+    for part in ["host twin", "batch of 8 in micro-batches of 2", "peak MB are of the device's memory"] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    let report = json(&["--device", "cuda-twin", "--only", "train"]);
+    assert_eq!((&report[0]["device"], &report[0]["hardware"]), (&"cuda-twin".into(), &"host twin".into()));
+    assert!(report[0]["peak_device_bytes"].as_u64().unwrap() > 0);
+    let report = json(&["--device", "cuda-twin", "--profile"]);
+    for key in ["limit_gflops", "copy_limit_gbs", "seconds", "seconds_without"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report}");
+    }
+    let profile = stdout(&succeed(bench(&["--device", "cuda-twin", "--profile"])));
+    assert!(profile.contains("host twin") && profile.contains("of bandwidth %"), "{profile}");
 }
 
 #[test]
@@ -69,6 +135,17 @@ fn what_cannot_be_measured_together_is_refused_in_one_line() {
         (&["--profile", "--threads", "-1"], &["-1"]),
         (&["--scaling", "--batch", "0"], &["batch_size"]),
         (&["--pin=always"], &["--pin"]),
+        (&["--scaling", "--device", "reference"], &["--scaling", "--device reference"]),
+        (&["--devices", "cpu"], &["--devices cpu", "--device cpu"]),
+        (&["--devices", "cpu,reference,cpu"], &["--devices", "cpu is there twice"]),
+        (&["--devices", "cpu,gpu"], &["--devices", "gpu", "reference"]),
+        (&["--devices", "cpu,reference", "--device", "cpu"], &["--devices", "--device"]),
+        (&["--devices", "cpu,reference", "--profile"], &["--devices", "--profile"]),
+        (&["--devices", "cpu,reference", "--scaling"], &["--devices", "--scaling"]),
+        (&["--devices", "cpu,reference", "--plot", "none/here.svg"], &["--plot none/here.svg", "no folder none"]),
+        (&["--plot", "devices.svg"], &["--devices"]),
+        #[cfg(not(feature = "cuda"))]
+        (&["--devices", "cpu,cuda"], &["--device cuda", "built without it"]),
         (&["--profile", "--seconds", "-1"], &["--seconds"]),
     ] {
         let said = fail(bench(more), 2);

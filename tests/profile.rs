@@ -119,3 +119,76 @@ fn after_a_profile_nothing_is_timed_any_more() {
     let calls = |profile: &Profile| profile.lines.iter().map(|line| line.calls).collect::<Vec<_>>();
     assert_eq!(calls(&first), calls(&second));
 }
+
+/// The same on the twin of a GPU, whose times are those between events in its queue.
+#[cfg(feature = "cuda-twin")]
+mod on_the_twin {
+    use std::time::Instant;
+
+    use trm::config::PrecisionSetting;
+    use trm::cuda::Twin;
+    use trm::device::Cuda;
+
+    use super::*;
+
+    /// A profile, its model, and seconds that it took on the host.
+    fn profile(mixing: Mixing, precision: PrecisionSetting) -> (Profile, Model, f64) {
+        let mut config = config(mixing, 6);
+        (config.train.continue_loss, config.train.precision, config.model.hidden_size) = (false, precision, 64);
+        let lanes = Lanes::<Cuda<f32, Twin>>::start(1).unwrap();
+        let mut workload = Workload::new(&lanes, config).expect("room for it");
+        let started = Instant::now();
+        let profile = workload.profile(UPDATES).unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        let model = workload.model().clone();
+        (profile, model, seconds)
+    }
+
+    #[test]
+    fn every_operation_is_listed_and_flops_are_the_models() {
+        for mixing in [Mixing::MlpT, Mixing::Attention] {
+            for precision in [PrecisionSetting::F32, PrecisionSetting::Bf16] {
+                let (profile, model, _) = profile(mixing, precision);
+                let of_tape = profile.lines.iter().filter(|line| !matches!(line.phase, Phase::Outside(_)));
+                let found: BTreeMap<_, _> = of_tape.map(|line| ((line.name, line.phase), line.calls)).collect();
+                let mut wanted = expected(&model, mixing);
+                // No weight gradient is put off.
+                wanted.remove(&("deferred weight gradients", Phase::Backward)).expect("on the host");
+                wanted.values_mut().for_each(|calls| *calls *= UPDATES);
+                assert_eq!(found, wanted, "{mixing:?}");
+                let flops: f64 = profile.lines.iter().map(|line| line.flops).sum();
+                assert_eq!(flops, model_flops(&model).total() * 6.0 * UPDATES as f64, "{mixing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_parts_are_the_whole_which_is_no_longer_than_on_the_host() {
+        let (profile, _, on_the_host) = profile(Mixing::MlpT, PrecisionSetting::Bf16);
+        assert_eq!((profile.updates, profile.lanes), (UPDATES, 1));
+        // A time between two events is an f32, so what is left of a difference of sums may lie below 0 by that.
+        let rounding = 1e-6 * on_the_host;
+        assert!(profile.lines.iter().all(|line| line.seconds >= -rounding && line.calls > 0), "{profile:?}");
+        let whole = profile.seconds() * UPDATES as f64;
+        assert!(0.0 < whole && whole <= on_the_host + rounding, "{whole} of {on_the_host}");
+        // Everything that was queued is somebody's: between two operations no time is lost.
+        let waiting = profile.lines.iter().find(|line| line.name == "waiting for other lanes").expect("listed");
+        assert!(waiting.seconds < 0.5 * whole, "{profile:?}");
+    }
+
+    #[test]
+    fn activations_in_bf16_are_half_the_bytes_of_f32() {
+        let bytes = |precision| -> BTreeMap<_, _> {
+            let (profile, ..) = profile(Mixing::Attention, precision);
+            profile.lines.iter().map(|line| ((line.name, line.phase), line.bytes)).collect()
+        };
+        let (f32, bf16) = (bytes(PrecisionSetting::F32), bytes(PrecisionSetting::Bf16));
+        for operation in ["add", "attention", "add + rmsnorm", "swiglu"] {
+            let key = (operation, Phase::Recorded);
+            assert_eq!(2.0 * bf16[&key], f32[&key], "{operation}");
+        }
+        // Losses stay exact.
+        let key = ("cross-entropy", Phase::Recorded);
+        assert_eq!(bf16[&key], f32[&key]);
+    }
+}

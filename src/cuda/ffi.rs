@@ -305,4 +305,8 @@ functions! {
     fn sum_slices(x: RawArray, slices: i64, stride: i64, out: RawArray, n: i64, stream: Stream) -> c_int;
     fn sum_squares(x: RawArray, n: i64, partials: *mut f64, sum: *mut f64, stream: Stream) -> c_int;
     fn adam(adam: *const RawAdam, p: RawArray, m: RawArray, v: RawArray, e: RawArray, g: RawArray, n: i64, stream: Stream) -> c_int;
+
+    fn multiply_limit(format: i64, blocks: i64, rounds: i64, counts: *mut f64, stream: Stream) -> c_int;
+    fn multiply_limit_round(format: i64) -> i64;
+    fn copy_limit(x: *const c_void, y: *mut c_void, bytes: i64, stream: Stream) -> c_int;
 }

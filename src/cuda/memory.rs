@@ -60,6 +60,7 @@ impl<B: Backend> DeviceMemory<B> {
             let _turn = queue.turn();
             // SAFETY: it points to a pointer.
             queue.check(unsafe { (B::functions().allocate)(&mut data, bytes) }, "allocate");
+            queue.count_allocation(bytes);
         }
         Self { data, bytes, queue }
     }
@@ -153,7 +154,7 @@ impl<B: Backend> Clone for DeviceMemory<B> {
 impl<B: Backend> Drop for DeviceMemory<B> {
     fn drop(&mut self) {
         if !self.data.is_null() {
-            self.queue.count_release();
+            self.queue.count_release(self.bytes);
             let _turn = self.queue.turn();
             // SAFETY: nobody else has the memory, and the function waits for what is queued on it. What fails here has failed
             // before, and was told.

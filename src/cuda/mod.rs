@@ -6,6 +6,7 @@
 //! | `queue` | the stream that everything runs on, in order; what goes wrong; events and graphs |
 //! | `memory` | device memory that is given back when it is dropped, and views of it |
 //! | `elementwise`, `layers`, `losses`, `experts`, `optimizer` | one safe method for each kernel, which checks sizes |
+//! | `limit` | what the device can do at most, measured |
 //!
 //! The kernels are compiled twice, each behind a feature. `cuda` needs nvcc and makes [`Gpu`]. `cuda-twin` needs a C++ compiler
 //! and makes [`Twin`]: the same sources, run on the host by a twin of the GPU, for tests and for machines without one.
@@ -14,6 +15,7 @@ mod elementwise;
 mod experts;
 mod ffi;
 mod layers;
+mod limit;
 mod losses;
 mod memory;
 mod optimizer;

@@ -33,6 +33,9 @@ pub struct DeviceDescription {
 pub struct Opened {
     stream: ffi::Stream,
     description: DeviceDescription,
+    /// Bytes of memory that are in use, and the most that ever were.
+    used: AtomicU64,
+    peak: AtomicU64,
     /// How often memory has been given back.
     released: AtomicU64,
     /// Held for writing by the thread whose work is being remembered: nobody else's may come in between.
@@ -120,6 +123,18 @@ impl<B: Backend> Queue<B> {
         free
     }
 
+    /// The most bytes of device memory that this process has had in use.
+    pub fn peak_memory(&self) -> u64 {
+        self.opened().peak.load(Ordering::Relaxed)
+    }
+
+    /// Seconds that the device takes for what `work` queues.
+    pub fn seconds_of(self, work: impl FnOnce()) -> f64 {
+        let start = Event::record(self);
+        work();
+        start.seconds_until(&Event::record(self))
+    }
+
     /// Waits until everything queued is done.
     pub fn wait(&self) {
         enqueue!(self, stream_wait());
@@ -152,9 +167,18 @@ impl<B: Backend> Queue<B> {
         self.opened().released.load(Ordering::Relaxed)
     }
 
-    /// Memory is about to be given back.
-    pub(super) fn count_release(self) {
-        self.opened().released.fetch_add(1, Ordering::Relaxed);
+    /// So many bytes were allocated.
+    pub(super) fn count_allocation(self, bytes: usize) {
+        let opened = self.opened();
+        let used = opened.used.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        opened.peak.fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// So many bytes are about to be given back.
+    pub(super) fn count_release(self, bytes: usize) {
+        let opened = self.opened();
+        opened.used.fetch_sub(bytes as u64, Ordering::Relaxed);
+        opened.released.fetch_add(1, Ordering::Relaxed);
     }
 
     fn opened(self) -> &'static Opened {
@@ -256,7 +280,8 @@ impl Opened {
         let mut stream = null_mut();
         // SAFETY: as above.
         fail(unsafe { (functions.stream_create)(&mut stream) }, "stream_create")?;
-        Ok(Self { stream, description, released: AtomicU64::new(0), capture: RwLock::new(()) })
+        let [used, peak, released] = [0; 3].map(AtomicU64::new);
+        Ok(Self { stream, description, used, peak, released, capture: RwLock::new(()) })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 pub mod cuda;
 mod layout;
+mod measure;
 mod memory;
 mod operands;
 mod params;
@@ -27,13 +28,14 @@ pub use cpu::Cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
+pub use measure::{Mark, Measured};
 pub use operands::{Choice, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
 
 pub use crate::simd::{AdamCoefficients, AttentionShape, NORM_EPSILON, Precision, Real, Update};
-use crate::simd::{Isa, fma_limit, isa};
+use crate::simd::{Isa, isa};
 
 /// The label of positions that no loss and no metric counts.
 pub use crate::config::IGNORE_LABEL;
@@ -45,7 +47,7 @@ pub use crate::config::IGNORE_LABEL;
 ///
 /// # Panics
 /// Kernels panic when shapes do not fit; no input of a user can bring that about.
-pub trait Device: Sized + Send {
+pub trait Device: Measured + Sized + Send {
     /// Scalars of values, weights, gradients and losses.
     type T: Real;
     /// One tensor in the form that the kernels read.
@@ -67,11 +69,6 @@ pub trait Device: Sized + Send {
     /// so it is slower).
     fn preferred_precision() -> Precision {
         if isa() == Isa::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 }
-    }
-
-    /// GFLOP/s of products that one lane can do at most, measured for so many seconds.
-    fn multiply_limit(precision: Precision, seconds: f64) -> f64 {
-        fma_limit(precision, seconds)
     }
 
     /// Sequences of `len` positions that are worked on at a time: enough rows to keep the kernels busy, and no more than stay

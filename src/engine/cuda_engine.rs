@@ -24,6 +24,7 @@ use crate::device::cuda::{AdamArrays, CudaScalar, Gradients};
 use crate::device::{AdamCoefficients, Cuda, Device, Grads, Update};
 use crate::error::Result;
 use crate::model::{Model, Pass};
+use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape};
 use cut::Cut;
 use micro_batch::{NUMBERS, Resident, micro_batch, run_forward, spread_logits};
@@ -234,6 +235,9 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         let keeps_logits = self.keeps_logits();
         let Self { slices, weights, resident, cut, groups, .. } = self;
         slices.clear();
+        if let Some(watch) = &mut memory.stopwatch {
+            watch.lap(Part::GradientBuffer, slices.buffer().bytes() as f64);
+        }
         for slots in cut.parts() {
             slices.buffer_mut().look_at(slots.start / cut.per_slice, slots.len(), cut.per_slice);
             let mut logits = Vec::new();
@@ -330,9 +334,12 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         let lanes = self.lanes;
         lanes.install(|| {
             lanes.with_lane(|lane| {
+                lane.start_watch();
                 self.send(config, &mut lane.memory.device);
+                lane.lap(Part::Carry, 0.0);
                 self.work_or_replay(&mut lane.memory, model, config);
                 self.receive(model);
+                lane.lap(Part::Carry, 0.0);
             });
         });
     }

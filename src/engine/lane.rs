@@ -88,6 +88,13 @@ impl<D: Device> Lane<D> {
         group.slots.halted[slots].fill(false);
     }
 
+    /// What follows is timed, where there is a stopwatch.
+    pub(crate) fn start_watch(&mut self) {
+        if let Some(watch) = &mut self.memory.stopwatch {
+            watch.start();
+        }
+    }
+
     /// Charges the time since the last event to `part`, while a stopwatch runs.
     pub(crate) fn lap(&mut self, part: Part, bytes: f64) {
         if let Some(watch) = &mut self.memory.stopwatch {

@@ -133,6 +133,11 @@ impl<D: Device> Lanes<D> {
         self.fma_limits(precision, seconds).into_iter().sum()
     }
 
+    /// What all lanes together can copy at most, in GB/s read and written together.
+    pub fn copy_limit(&self, seconds: f64) -> f64 {
+        self.each(|_| D::copy_limit(seconds)).into_iter().sum()
+    }
+
     /// Gives every NUMA node a copy of the weights in the device's form, made by a thread of that node.
     pub fn replicate(&self, params: &mut Params<D>) {
         self.install(|| D::replicate(params, &self.node_of_thread));

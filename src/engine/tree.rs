@@ -250,9 +250,7 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
 
     /// Takes groups as long as there are any, those of the lane's node first.
     fn walk(&self, lane: &mut Lane<D>) {
-        if let Some(watch) = &mut lane.memory.stopwatch {
-            watch.start();
-        }
+        lane.start_watch();
         // What the last sums need of this lane, so that it is there before they are.
         lane.sums.resize(self.cut * SLICE, D::T::ZERO);
         let counters = self.counters.len();

@@ -1,15 +1,11 @@
 //! Measures what the scaling model needs to know of a machine.
 
-use std::hint::black_box;
 use std::time::Instant;
 
 use super::Profile;
 use super::scaling::MachineFigures;
 use crate::engine::Lanes;
 use crate::error::Result;
-
-/// Elements of a lane's copy: 64 MB, more than any cache holds.
-const COPY: usize = 1 << 24;
 
 /// Fork-joins that are timed together.
 const JOINS: u32 = 2000;
@@ -29,25 +25,13 @@ impl MachineFigures {
 
     /// Bytes read and written per second by each of all lanes, which copy at once.
     pub fn core_bandwidth(lanes: &Lanes) -> f64 {
-        lanes.each(|_| copy_bandwidth()).into_iter().sum::<f64>() / lanes.threads() as f64
+        1e9 * lanes.copy_limit(0.0) / lanes.threads() as f64
     }
 
     /// Seconds of a hand-over between two threads.
     pub fn handover_seconds(lanes: &Lanes) -> Result<f64> {
         handover(lanes.threads().max(2))
     }
-}
-
-/// Bytes read and written per second by one thread that copies, the best of a few times.
-fn copy_bandwidth() -> f64 {
-    let (from, mut to) = (vec![1f32; COPY], vec![0f32; COPY]);
-    let once = |_| {
-        let start = Instant::now();
-        to.copy_from_slice(black_box(&from));
-        black_box(&mut to);
-        2.0 * (COPY * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64()
-    };
-    (0..5).map(once).fold(0.0, f64::max)
 }
 
 /// Seconds of a fork-join over so many threads that has nothing to do, for each level of its tree.

@@ -1,5 +1,6 @@
 //! Performance: what a run will cost, what a step takes and why, and what it would take on a larger machine.
 
+mod agreement;
 mod cost;
 mod footprint;
 mod limits;
@@ -8,6 +9,7 @@ mod profile;
 pub mod scaling;
 mod workload;
 
+pub use agreement::{Agreement, Trajectory};
 pub use cost::RunCost;
 pub use footprint::Footprint;
 pub use limits::MemoryLimits;

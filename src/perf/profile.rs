@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::tape::profile::{Part, Phase, Stopwatch, Timing};
+use crate::tape::profile::{Part, Phase, Stopwatch, Timing, add_timings};
 use crate::train::Trainer;
 
 /// Where the time of some updates went. Seconds are means over the lanes, so that all lines together are the updates'
@@ -32,17 +32,17 @@ impl Profile {
         lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch = Some(Box::default())));
         trainer.watch = Some(Stopwatch::default());
         let ended = (0..updates).try_for_each(|_| step(trainer));
-        let whole = trainer.watch.take().unwrap_or_default();
+        let whole = trainer.watch.take().unwrap_or_default().finish();
         let lanes = trainer.engine.lanes();
-        let of_lanes = lanes.each(|_| lanes.with_lane(|lane| lane.memory.stopwatch.take()));
+        let take = || lanes.with_lane(|lane| lane.memory.stopwatch.take());
+        let of_lanes = lanes.each(|_| take().map_or(Vec::new(), |watch| watch.finish()));
         ended?;
-        let mut sum = Stopwatch::default();
-        of_lanes.iter().flatten().for_each(|watch| sum.add(watch.lines()));
+        let mut lines = Vec::new();
+        of_lanes.iter().for_each(|of_lane| add_timings(&mut lines, of_lane));
         let n = lanes.threads();
-        let mut lines: Vec<Timing> =
-            sum.lines().iter().map(|line| Timing { seconds: line.seconds / n as f64, ..*line }).collect();
+        lines.iter_mut().for_each(|line| line.seconds /= n as f64);
         let busy: f64 = lines.iter().map(|line| line.seconds).sum();
-        lines.extend(whole.lines().iter().map(|line| match line.phase {
+        lines.extend(whole.iter().map(|line| match line.phase {
             // What the lanes did meanwhile is in their own lines; the rest of the time some of them waited.
             Phase::Outside(Part::Groups) => Timing {
                 name: Part::Waiting.name(),
@@ -58,10 +58,8 @@ impl Profile {
 
     /// Adds further updates of the same experiment.
     pub fn add(&mut self, more: &Self) {
-        let mut sum = Stopwatch::default();
-        sum.add(&self.lines);
-        sum.add(&more.lines);
-        (self.updates, self.lines) = (self.updates + more.updates, sum.lines().to_vec());
+        self.updates += more.updates;
+        add_timings(&mut self.lines, &more.lines);
     }
 
     /// Seconds of one update.

@@ -1,9 +1,9 @@
 //! A training step to time: random tokens, no data set, slots that never halt early.
 
-use super::Profile;
+use super::{Profile, Trajectory};
 use crate::config::Config;
 use crate::dataset::Examples;
-use crate::device::Cpu;
+use crate::device::{Cpu, Real as _};
 use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
 use crate::error::Result;
 use crate::model::{Model, forward_flops, update_flops};
@@ -89,6 +89,31 @@ impl<'a, D: TrainingDevice> Workload<'a, D> {
     pub fn profile(&mut self, updates: u64) -> Result<Profile> {
         let Self { trainer, examples, .. } = self;
         Profile::record(trainer, updates, |trainer| trainer.step(examples).map(|_| ()))
+    }
+
+    /// Does so many updates, and says what they came to.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn trajectory(&mut self, updates: usize) -> Result<Trajectory> {
+        let mut course = Trajectory { start: self.dense(), ..Trajectory::default() };
+        for _ in 0..updates {
+            let report = self.trainer.step(&mut self.examples)?;
+            course.losses.push(report.loss);
+            course.grad_norms.push(report.grad_norm);
+        }
+        course.weights = self.dense();
+        Ok(course)
+    }
+
+    /// The dense weights as they are now.
+    fn dense(&self) -> Vec<f64> {
+        self.trainer.engine.dense(false).iter().map(|weight| weight.to_f64()).collect()
+    }
+
+    /// What its engine says of itself; see [`Engine::describe`].
+    pub fn describe(&self) -> Option<String> {
+        self.trainer.engine.describe()
     }
 
     /// The model that is timed.

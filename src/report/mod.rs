@@ -1,6 +1,8 @@
 //! What a run tells: its records, the sinks they go to (the log, progress on the terminal), tables and pictures.
 
 #[cfg(feature = "cli")]
+pub mod bars;
+#[cfg(feature = "cli")]
 pub mod charts;
 pub mod memory;
 pub mod metrics;
@@ -19,6 +21,8 @@ pub mod table;
 #[cfg(feature = "cli")]
 mod ticks;
 
+#[cfg(feature = "cli")]
+pub use bars::{Bar, BarChart, BarGroup};
 #[cfg(feature = "cli")]
 pub use charts::{accuracy_chart, loss_chart};
 pub use memory::peak_rss_bytes;

@@ -10,12 +10,12 @@ use super::ticks::{self, Axis};
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-const SIZE: (u32, u32) = (960, 560);
-const FONT: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
-const INK: RGBColor = RGBColor(38, 43, 51);
-const FAINT: RGBColor = RGBColor(226, 229, 234);
+pub(super) const SIZE: (u32, u32) = (960, 560);
+pub(super) const FONT: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
+pub(super) const INK: RGBColor = RGBColor(38, 43, 51);
+pub(super) const FAINT: RGBColor = RGBColor(226, 229, 234);
 /// Okabe and Ito's colours, told apart by everyone, darkest first.
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

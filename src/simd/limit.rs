@@ -1,4 +1,4 @@
-//! The FMA limit: what one core can do at most, measured, the yardstick of every other figure.
+//! What one core can do at most, measured, the yardstick of every other figure: multiply-adds, and copies.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,6 +7,9 @@ use super::format::{Format, Precision, in_format};
 use super::vector::{Kernel, Simd, dispatch};
 
 const ROUNDS: usize = 4096;
+
+/// Elements of an array that is copied: 64 MB, more than any cache holds.
+const COPY: usize = 1 << 24;
 
 /// GFLOP/s of one thread in a loop of independent fused multiply-adds on the active instruction set, the best of
 /// many short runs within `seconds`. In bf16 the multiply-adds are dot products of pairs where the processor has them.
@@ -22,6 +25,22 @@ pub fn fma_limit(precision: Precision, seconds: f64) -> f64 {
             return best;
         }
     }
+}
+
+/// GB/s, read and written together, of one thread that copies an array that no cache holds, the best of at least five copies
+/// within `seconds`.
+pub fn copy_limit(seconds: f64) -> f64 {
+    let end = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
+    let (from, mut to) = (vec![1f32; COPY], vec![0f32; COPY]);
+    let (mut best, mut copies) = (0f64, 0);
+    while copies < 5 || Instant::now() < end {
+        let start = Instant::now();
+        to.copy_from_slice(black_box(&from));
+        black_box(&mut to);
+        best = best.max(2.0 * (COPY * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64() / 1e9);
+        copies += 1;
+    }
+    best
 }
 
 struct MultiplyAdds {

@@ -46,7 +46,7 @@ pub use deferred::{
 pub use elementwise::{add, add_assign, axpy, dot, scale, sum_squares};
 pub use format::Precision;
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
-pub use limit::fma_limit;
+pub use limit::{copy_limit, fma_limit};
 pub use matrix::{Matrix, gemm};
 pub use norm::{
     AddRmsNorm, NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows,

@@ -48,7 +48,7 @@ pub struct Memory<D: Device> {
     /// Operations from outside that have been recorded.
     customs: Vec<Arc<dyn ops::CustomOperation<D>>>,
     /// Times operations while there is one.
-    pub stopwatch: Option<Box<Stopwatch>>,
+    pub stopwatch: Option<Box<Stopwatch<D::Mark>>>,
 }
 
 impl<D: Device> Default for Memory<D> {
@@ -383,7 +383,7 @@ impl<'a, D: Device> Tape<'a, D> {
     fn charge(&mut self, op: &Op, phase: Phase) {
         let Memory { stopwatch, slots, device, .. } = &mut *self.memory;
         if let Some(watch) = stopwatch {
-            profile::charge(watch, op, phase, slots, self.params, device.deferred_flops(self.params));
+            profile::charge(watch, op, phase, slots, self.params, device);
         }
     }
 

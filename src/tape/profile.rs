@@ -3,12 +3,15 @@
 //! The time of an operation is the time since the event before it on the same lane, so that nothing is lost between
 //! them; what happens outside of operations is charged by its part of the update ([`Stopwatch::lap`]). Off, it costs a comparison for each
 //! operation; on, a reading of the clock and a short search.
+//!
+//! The clock is the device's: an event is a [`Mark`] in its work. An accelerator comes to its marks long after they were set;
+//! they are kept, and read when all is done ([`Stopwatch::finish`]), so that timing never makes the host wait in between.
 
 use std::time::Instant;
 
 use super::ops::Op;
 use super::{Slot, SlotId};
-use crate::device::{Device, ParamId, Params, Precision};
+use crate::device::{Device, Mark, ParamId, Params, Precision, Store, SwiGlu};
 
 /// When an operation ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,18 +110,28 @@ pub struct Cost {
 }
 
 /// Sums of times since it was started.
-#[derive(Clone, Debug, Default)]
-pub struct Stopwatch {
-    since: Option<Instant>,
+#[derive(Debug)]
+pub struct Stopwatch<M = Instant> {
+    /// The last event, where the device has got there.
+    since: Option<M>,
+    /// All events, where it has not, each with the line that the time before it is charged to.
+    ahead: Vec<(M, Option<usize>)>,
     lines: Vec<Timing>,
     /// Model FLOPs of the weight gradients that were deferred when the last operation ended.
     deferred: f64,
 }
 
-impl Stopwatch {
+impl<M> Default for Stopwatch<M> {
+    fn default() -> Self {
+        Self { since: None, ahead: Vec::new(), lines: Vec::new(), deferred: 0.0 }
+    }
+}
+
+impl<M: Mark> Stopwatch<M> {
     /// What follows is timed from here on.
     pub fn start(&mut self) {
-        self.since = Some(Instant::now());
+        self.since = None;
+        self.note(M::set(), None);
     }
 
     /// Charges the time since the last event to a part outside of the tape that moved so many bytes.
@@ -126,18 +139,15 @@ impl Stopwatch {
         self.charge(part.name(), Phase::Outside(part), Cost { flops: 0.0, bytes });
     }
 
-    /// All sums, in the order of their first appearance.
-    pub fn lines(&self) -> &[Timing] {
-        &self.lines
-    }
-
-    /// Adds the sums of another one.
-    pub fn add(&mut self, lines: &[Timing]) {
-        for line in lines {
-            let sum = self.line(line.name, line.phase);
-            (sum.calls, sum.seconds) = (sum.calls + line.calls, sum.seconds + line.seconds);
-            (sum.flops, sum.bytes) = (sum.flops + line.flops, sum.bytes + line.bytes);
+    /// All sums, in the order of their first appearance, after the device has come to the last event.
+    pub fn finish(mut self) -> Vec<Timing> {
+        for events in self.ahead.windows(2) {
+            let [(before, _), (event, line)] = events else { unreachable!("windows of two") };
+            if let Some(line) = *line {
+                self.lines[line].seconds += before.seconds_until(event);
+            }
         }
+        self.lines
     }
 
     /// Charges the time since the last event, and the FLOPs of all weight gradients that were still deferred, to the part that
@@ -149,20 +159,40 @@ impl Stopwatch {
 
     /// Charges the time since the last event.
     pub(super) fn charge(&mut self, name: &'static str, phase: Phase, cost: Cost) {
-        let now = Instant::now();
-        let seconds = self.since.replace(now).map_or(0.0, |since| (now - since).as_secs_f64());
-        let line = self.line(name, phase);
-        (line.calls, line.seconds) = (line.calls + 1, line.seconds + seconds);
-        (line.flops, line.bytes) = (line.flops + cost.flops, line.bytes + cost.bytes);
+        let now = M::set();
+        let at = line(&mut self.lines, name, phase);
+        let line = &mut self.lines[at];
+        (line.calls, line.flops, line.bytes) = (line.calls + 1, line.flops + cost.flops, line.bytes + cost.bytes);
+        self.note(now, Some(at));
     }
 
-    fn line(&mut self, name: &'static str, phase: Phase) -> &mut Timing {
-        let known = self.lines.iter().position(|line| line.phase == phase && line.name == name);
-        let at = known.unwrap_or_else(|| {
-            self.lines.push(Timing { name, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 });
-            self.lines.len() - 1
-        });
-        &mut self.lines[at]
+    /// An event: the time since the last one is charged to a line.
+    fn note(&mut self, now: M, line: Option<usize>) {
+        if !M::IS_REACHED {
+            return self.ahead.push((now, line));
+        }
+        if let (Some(line), Some(since)) = (line, &self.since) {
+            self.lines[line].seconds += since.seconds_until(&now);
+        }
+        self.since = Some(now);
+    }
+}
+
+/// The index of a line, which is added where there is none yet.
+fn line(lines: &mut Vec<Timing>, name: &'static str, phase: Phase) -> usize {
+    lines.iter().position(|line| line.phase == phase && line.name == name).unwrap_or_else(|| {
+        lines.push(Timing { name, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 });
+        lines.len() - 1
+    })
+}
+
+/// Adds further lines to sums of the same kind.
+pub fn add_timings(sums: &mut Vec<Timing>, lines: &[Timing]) {
+    for more in lines {
+        let at = line(sums, more.name, more.phase);
+        let sum = &mut sums[at];
+        (sum.calls, sum.seconds) = (sum.calls + more.calls, sum.seconds + more.seconds);
+        (sum.flops, sum.bytes) = (sum.flops + more.flops, sum.bytes + more.bytes);
     }
 }
 
@@ -170,13 +200,23 @@ impl Stopwatch {
 pub(crate) struct Sizes<'a, D: Device> {
     pub(super) slots: &'a [Slot],
     pub(super) params: &'a Params<D>,
+    pub(super) device: &'a D,
 }
 
 impl<D: Device> Sizes<'_, D> {
+    fn slot(&self, id: SlotId) -> &Slot {
+        &self.slots[id.0 as usize]
+    }
+
     /// Elements of a value.
     pub(crate) fn elements(&self, id: SlotId) -> usize {
-        let slot = &self.slots[id.0 as usize];
+        let slot = self.slot(id);
         slot.rows * slot.cols
+    }
+
+    /// Bytes in which a value is kept.
+    pub(crate) fn bytes(&self, id: SlotId) -> f64 {
+        (self.elements(id) * self.device.element_bytes(self.slot(id).store)) as f64
     }
 
     /// `(out, in)` of a weight.
@@ -184,39 +224,53 @@ impl<D: Device> Sizes<'_, D> {
         self.params.shape(id)
     }
 
-    /// An operation that reads as many elements as it writes, and no weights.
+    /// An operation that reads as much as it writes, and no weights.
     pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
-        Cost { flops: 0.0, bytes: (2 * self.elements(output) * size_of::<D::T>()) as f64 }
+        Cost { flops: 0.0, bytes: 2.0 * self.bytes(output) }
     }
 
-    /// Weights applied to so many vectors each.
-    pub(crate) fn products(&self, vectors: usize, weights: &[ParamId]) -> Cost {
-        let packed = match self.params.precision() {
+    /// `y = x Wᵀ`.
+    pub(crate) fn product(&self, weight: ParamId, x: SlotId, y: SlotId) -> Cost {
+        let (n_out, n_in) = self.shape(weight);
+        let flops = (2 * n_in * self.elements(y)) as f64;
+        Cost { flops, bytes: self.bytes(x) + self.bytes(y) + (n_out * n_in * self.packed_bytes()) as f64 }
+    }
+
+    /// A SwiGLU. A device that does it in one kernel, keeping neither gates nor what they are multiplied with, reads x and
+    /// writes y; another one goes by way of `[g; u]` and `silu(g) ⊙ u`.
+    pub(crate) fn swiglu(&self, swiglu: SwiGlu, x: SlotId, y: SlotId) -> Cost {
+        let ((double, n_in), (n_out, inner)) = (self.shape(swiglu.gate_up), self.shape(swiglu.down));
+        let vectors = self.elements(y) / n_out;
+        let weights = double * n_in + n_out * inner;
+        let is_one_kernel = self.device.swiglu_saved_len(self.params, swiglu, self.elements(x)) == 0;
+        let between = if is_one_kernel { 0 } else { (double + inner) * self.device.element_bytes(Store::Activation) };
+        let bytes = self.bytes(x) + self.bytes(y) + (weights * self.packed_bytes() + vectors * between) as f64;
+        Cost { flops: (2 * weights * vectors) as f64, bytes }
+    }
+
+    /// Bytes of an element of a packed weight.
+    fn packed_bytes(&self) -> usize {
+        match self.params.precision() {
             Precision::Bf16 => 2,
             Precision::F32 => size_of::<D::T>(),
-        };
-        let mut cost = Cost::default();
-        for &id in weights {
-            let (n_out, n_in) = self.shape(id);
-            cost.flops += 2.0 * (n_out * n_in * vectors) as f64;
-            cost.bytes += (n_out * n_in * packed + (n_out + n_in) * vectors * size_of::<D::T>()) as f64;
         }
-        cost
     }
 }
 
 /// Charges an operation that has just ended; a backward pass counts twice the forward pass, as in the rule. What it deferred
-/// is charged to whatever computes it: `deferred` are the model FLOPs of all that waits now.
+/// is charged to whatever computes it.
 pub(super) fn charge<D: Device>(
-    watch: &mut Stopwatch,
+    watch: &mut Stopwatch<D::Mark>,
     op: &Op,
     phase: Phase,
     slots: &[Slot],
     params: &Params<D>,
-    deferred: f64,
+    device: &D,
 ) {
-    let cost = op.cost(&Sizes { slots, params });
+    let cost = op.cost(&Sizes { slots, params, device });
     let times = if phase == Phase::Backward { 2.0 } else { 1.0 };
+    // Model FLOPs of all that waits now.
+    let deferred = device.deferred_flops(params);
     let newly_deferred = deferred - std::mem::replace(&mut watch.deferred, deferred);
     watch.charge(op.name(), phase, Cost { flops: times * cost.flops - newly_deferred, bytes: times * cost.bytes });
 }

@@ -9,7 +9,7 @@ use super::incoming::Incoming;
 use super::learning_rate_factor;
 use crate::config::{Config, TrainConfig};
 use crate::dataset::{Examples, TaskData};
-use crate::device::Real;
+use crate::device::{Measured, Real};
 use crate::engine::{
     Alone, BoxedGroup, Engine, Group, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, TrainingDevice, UpdateRule,
     Weights, groups_of_rank, puzzle_table,
@@ -85,7 +85,7 @@ pub struct Trainer<E: Engine> {
     incoming: Incoming,
     seen: SeenRows<E::T>,
     /// Times the parts of a step while there is one.
-    pub(crate) watch: Option<Stopwatch>,
+    pub(crate) watch: Option<Stopwatch<<E::Device as Measured>::Mark>>,
 }
 
 /// Rows of the puzzle table that a batch has touched.

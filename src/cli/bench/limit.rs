@@ -1,4 +1,4 @@
-//! The FMA limit of all lanes, sampled around what is timed.
+//! The FMA limit of all lanes, or of an accelerator, sampled around what is timed.
 
 use std::time::Instant;
 

@@ -1,14 +1,16 @@
-//! `trm bench`: how fast a training step is, next to what the processor could do.
+//! `trm bench`: how fast a training step is, next to what the processor or the GPU could do.
 
+mod devices;
 mod limit;
 mod profile;
 mod scaling;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
+use super::common::{DeviceArg, DeviceName, Experiment, Threads, claim_training, on_device};
 use crate::config::Config;
 use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, Result};
@@ -21,7 +23,7 @@ use limit::FmaLimit;
 ///
 /// Needs no data set (random tokens). Model FLOPs count 2·M·N·K for every GEMM, attention scores and values
 /// included: the forward pass of every call, twice that again for calls that carry gradient, nothing for
-/// recomputation. MFU is model FLOPs / seconds / FMA limit.
+/// recomputation. MFU is model FLOPs / seconds / FMA limit; on a GPU, the limit in bf16 is that of its tensor cores.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +32,11 @@ Examples:
   trm bench --preset sudoku-extreme --batch 1 --only forward    what one step of `trm solve` takes
   trm bench --preset sudoku-extreme-att --batch 32 --precision bf16 --threads 1 --json
   trm bench --preset sudoku-extreme --batch 32 --profile
-  trm bench --preset sudoku-extreme --batch 32 --scaling --pin")]
+  trm bench --preset sudoku-extreme --batch 32 --scaling --pin
+  trm bench --preset sudoku-extreme --device cuda               the published batch, on a GPU
+  trm bench --preset sudoku-extreme --device cuda --profile     timed by the GPU's own clock
+  trm bench --devices cpu,reference --precision f32             do they compute the same?
+  trm bench --preset sudoku-extreme --batch 32 --devices cpu,cuda --plot devices.svg")]
 pub struct Args {
     #[command(flatten)]
     experiment: Experiment,
@@ -51,11 +57,24 @@ pub struct Args {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["profile", "scaling"])]
     only: Option<String>,
     /// Show where the time of a training step goes, operation by operation
+    ///
+    /// Each operation's speed is set against two limits that are measured too: of multiply-adds, and of copies between
+    /// memory and itself. Bytes count every operand once; what stays in a cache may be faster than memory.
     #[arg(long, conflicts_with = "scaling")]
     profile: bool,
     /// Measure 1, 2, 4 … threads, and predict servers of 64, 128 and 192 cores
     #[arg(long)]
     scaling: bool,
+    /// Measure on each of these devices in turn, e.g. cpu,cuda, and show how far their results come apart
+    ///
+    /// All begin with the same weights and see the same tokens. Compared are the losses and gradient norms of the first updates, and
+    /// the weights after them. Where the preset leaves the number format to the device, they may compute in different ones: give
+    /// --precision f32 for one that all have.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["device", "profile", "scaling"])]
+    devices: Vec<DeviceName>,
+    /// Draw the puzzles per second of --devices as a picture
+    #[arg(long, value_name = "FILE.svg", requires = "devices")]
+    plot: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -76,10 +95,37 @@ struct Measurement {
     limit_gflops: f64,
     mfu: f64,
     peak_rss_bytes: u64,
+    /// Of an accelerator's own memory.
+    peak_device_bytes: Option<u64>,
     batch: usize,
+    device: &'static str,
+    hardware: &'static str,
     threads: usize,
     precision: &'static str,
     simd: &'static str,
+}
+
+impl Measurement {
+    fn puzzles_per_second(&self) -> f64 {
+        self.batch as f64 / self.seconds
+    }
+}
+
+/// In what a table shows FLOP/s: TFLOP/s where the limit is ten of them or more.
+#[derive(Clone, Copy)]
+struct Rate {
+    unit: &'static str,
+    gflops: f64,
+}
+
+impl Rate {
+    fn for_limit(gflops: f64) -> Self {
+        if gflops >= 1e4 { Self { unit: "TFLOP/s", gflops: 1e3 } } else { Self { unit: "GFLOP/s", gflops: 1.0 } }
+    }
+
+    fn show(self, gflops: f64) -> String {
+        format!("{:.1}", gflops / self.gflops)
+    }
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -99,7 +145,14 @@ pub fn run(args: Args) -> Result<()> {
         Some(other) => return Err(Error::input(format!("--only {other}: unknown; give train or forward"))),
     };
     if args.scaling {
+        if args.device.device != DeviceName::Cpu {
+            let name = args.device.device.name();
+            return Err(Error::input(format!("--scaling is about threads of the CPU: leave out --device {name}")));
+        }
         return scaling::run(&args, config, &whole);
+    }
+    if !args.devices.is_empty() {
+        return devices::run(&args, config, works);
     }
     on_device!(args.device.device, D => run_on::<D>(&args, config, works))
 }
@@ -120,17 +173,18 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
     if args.json {
         return super::print_json(&measurements);
     }
-    let mut table = Table::new(["", "seconds", "model GFLOP", "GFLOP/s", "limit", "MFU %", "puzzles/s", "peak MB"]);
+    let rate = Rate::for_limit(measurements.iter().map(|m| m.limit_gflops).fold(0.0, f64::max));
+    let mut table = Table::new(["", "seconds", "model GFLOP", rate.unit, "limit", "MFU %", "puzzles/s", "peak MB"]);
     for m in &measurements {
         table.row([
             m.name.to_owned(),
             format!("{:.4}", m.seconds),
             format!("{:.1}", m.model_flops / 1e9),
-            format!("{:.1}", m.gflops),
-            format!("{:.1}", m.limit_gflops),
+            rate.show(m.gflops),
+            rate.show(m.limit_gflops),
             format!("{:.1}", 100.0 * m.mfu),
-            format!("{:.1}", batch as f64 / m.seconds),
-            format!("{:.0}", m.peak_rss_bytes as f64 / 1e6),
+            format!("{:.1}", m.puzzles_per_second()),
+            format!("{:.0}", m.peak_device_bytes.unwrap_or(m.peak_rss_bytes) as f64 / 1e6),
         ]);
     }
     let forward = measurements.iter().find(|m| m.name == "forward").map_or(String::new(), |m| {
@@ -140,10 +194,12 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
             step * f64::from(steps)
         )
     });
-    let threads = lanes.threads();
     let precision = precision_name(precision);
-    let simd = simd::isa().name();
-    super::print(&format!("{table}\n{forward}batch {batch}, {threads} threads, {precision}, {simd}\n"))
+    let end = match workload.describe() {
+        Some(engine) => format!("{precision}, {engine}; peak MB are of the device's memory"),
+        None => format!("batch {batch}, {} threads, {precision}, {}", lanes.threads(), D::hardware()),
+    };
+    super::print(&format!("{table}\n{forward}{end}\n"))
 }
 
 fn quoted(text: &str) -> String {
@@ -195,7 +251,10 @@ fn measure<D: TrainingDevice>(
         limit_gflops,
         mfu: gflops / limit_gflops,
         peak_rss_bytes: crate::report::peak_rss_bytes().unwrap_or(0),
+        peak_device_bytes: D::peak_bytes(),
         batch,
+        device: D::NAME,
+        hardware: D::hardware(),
         threads: lanes.threads(),
         precision: precision_name(precision),
         simd: simd::isa().name(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::limit::FmaLimit;
-use super::{Args, median, precision_name};
+use super::{Args, Rate, median, precision_name};
 use crate::cli::{print, print_json};
 use crate::config::Config;
 use crate::engine::{Lanes, TrainingDevice, precision_for};
@@ -27,12 +27,21 @@ struct Report {
     overhead: f64,
     model_flops: f64,
     limit_gflops: f64,
+    /// What copies between memory and itself reach, in GB/s read and written together.
+    copy_limit_gbs: f64,
+    device: &'static str,
+    hardware: &'static str,
     precision: &'static str,
     simd: &'static str,
 }
 
+/// Seconds for which copies are measured.
+const COPY_SECONDS: f64 = 0.1;
+
 pub fn run<D: TrainingDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> Result<()> {
     let precision = precision_for::<D>(config.train.precision);
+    // Before the workload takes the memory.
+    let copy_limit_gbs = lanes.copy_limit(COPY_SECONDS);
     let mut workload = Workload::new(lanes, config)?;
     workload.run(Work::Train)?;
     let mut limit = FmaLimit::new(lanes, precision);
@@ -62,6 +71,9 @@ pub fn run<D: TrainingDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> 
         overhead: seconds / seconds_without - 1.0,
         model_flops,
         limit_gflops,
+        copy_limit_gbs,
+        device: D::NAME,
+        hardware: D::hardware(),
         precision: precision_name(precision),
         simd: simd::isa().name(),
     };
@@ -69,9 +81,21 @@ pub fn run<D: TrainingDevice>(args: &Args, lanes: &Lanes<D>, config: Config) -> 
 }
 
 fn text(report: &Report) -> String {
-    let Report { profile, limit_gflops, .. } = report;
+    let Report { profile, limit_gflops, copy_limit_gbs, .. } = report;
     let (updates, whole) = (profile.updates as f64, profile.seconds());
-    let mut table = Table::new(["operation", "phase", "calls", "seconds", "share %", "GFLOP", "of limit %", "MB"]);
+    let rate = Rate::for_limit(*limit_gflops);
+    let mut table = Table::new([
+        "operation",
+        "phase",
+        "calls",
+        "seconds",
+        "share %",
+        "GFLOP",
+        rate.unit,
+        "of limit %",
+        "MB",
+        "of bandwidth %",
+    ]);
     let mut row = |name: &str, phase: &str, sums: [f64; 4]| {
         let [calls, seconds, gflop, mb] = sums.map(|sum| sum / updates);
         let (gflop, mb) = (gflop / 1e9, mb / 1e6);
@@ -83,8 +107,10 @@ fn text(report: &Report) -> String {
             format!("{seconds:.5}"),
             format!("{:.2}", 100.0 * seconds / whole),
             known(gflop, format!("{gflop:.3}")),
+            known(gflop, rate.show(gflop / seconds)),
             known(gflop, format!("{:.1}", 100.0 * gflop / seconds / limit_gflops)),
             known(mb, format!("{mb:.1}")),
+            known(mb, format!("{:.1}", 100.0 * mb / 1e3 / seconds / copy_limit_gbs)),
         ]);
     };
     let sums = |line: &Timing| [line.calls as f64, line.seconds, line.flops, line.bytes];
@@ -100,13 +126,15 @@ fn text(report: &Report) -> String {
         all.iter_mut().zip(sums(line)).for_each(|(all, sum)| *all += sum);
     }
     row("all", "", all);
+    let seconds = if profile.lanes > 1 { format!("means over {} lanes", profile.lanes) } else { "of one lane".into() };
     format!(
-        "{table}\nper update, batch {}; seconds are means over {} lanes; limit {limit_gflops:.0} GFLOP/s, {}, {}\n\
+        "{table}\nper update, batch {}; seconds are {seconds}; limit {} {}, {}, {}; bandwidth {copy_limit_gbs:.0} GB/s\n\
          the stopwatches cost {:.2} % ({:.4} s with, {:.4} s without them)\n",
         profile.batch,
-        profile.lanes,
+        rate.show(*limit_gflops),
+        rate.unit,
         report.precision,
-        report.simd,
+        report.hardware,
         100.0 * report.overhead,
         report.seconds,
         report.seconds_without,

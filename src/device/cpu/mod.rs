@@ -9,12 +9,14 @@ mod weight;
 pub use deferred::ROWS_ENOUGH;
 pub use weight::CpuWeight;
 
+use std::time::Instant;
+
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, NormEpilogue,
-    Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, Measured,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -61,6 +63,10 @@ impl<T: Real> HostDevice for Cpu<T> {
     fn adam_step(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
         simd::adam_step(c, p, m, v, e, g);
     }
+}
+
+impl<T: Real> Measured for Cpu<T> {
+    type Mark = Instant;
 }
 
 impl<T: Real> Device for Cpu<T> {

@@ -10,6 +10,7 @@
 
 mod device;
 mod gradients;
+mod measure;
 mod states;
 mod swiglu;
 mod transfer;

@@ -21,11 +21,13 @@ pub use losses::argmax;
 pub(super) use plain::{host_methods, plain_methods};
 pub use weight::Unpacked;
 
+use std::time::Instant;
+
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, NormEpilogue,
-    Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
+    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, Measured,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, operand, transposed};
@@ -92,6 +94,10 @@ fn from_rows<T: Real>(over: Over, row_len: usize, rows: &[T]) -> Vec<T> {
 fn add<T: Real>(to: &mut [T], from: &[T]) {
     assert_eq!(to.len(), from.len());
     to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+}
+
+impl<T: Multiply> Measured for Reference<T> {
+    type Mark = Instant;
 }
 
 impl<T: Multiply> Device for Reference<T> {

@@ -74,6 +74,7 @@ pub(super) fn micro_batch<T: CudaScalar, B: Backend>(
     let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
     let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
     keep_numbers(&tape, &forward, &losses, resident, &slots);
+    tape.lap(Part::Carry);
     step::backward(&mut tape, model, config, &forward, &losses, slices);
     if let Some(rows) = &forward.puzzle_rows
         && let Some(grad) = tape.grad_block(rows)

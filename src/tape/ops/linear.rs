@@ -77,8 +77,7 @@ impl Operation for Linear {
     }
 
     fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
-        let (n_out, _) = sizes.shape(self.weight);
-        sizes.products(sizes.elements(self.out) / n_out, &[self.weight])
+        sizes.product(self.weight, self.x, self.out)
     }
 
     fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {

@@ -99,8 +99,7 @@ impl Record {
     }
 
     fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
-        let (n_out, _) = sizes.shape(self.swiglu.down);
-        sizes.products(sizes.elements(self.out) / n_out, &[self.swiglu.gate_up, self.swiglu.down])
+        sizes.swiglu(self.swiglu, self.x, self.out)
     }
 }
 
