@@ -359,7 +359,12 @@ bool takes(const trm_attention &shape) { return TRM_API(attention_fits)(shape.he
 bool is_operand(trm_array x) { return x.format == TRM_BF16 && aligned<8>(x); }
 } // namespace
 
-extern "C" int TRM_API(attention_fits)(int64_t head_dim) { return head_dim > 0 && head_dim <= 128 && head_dim % 8 == 0; }
+// The backward kernels have the most in shared memory. Up to 64 features that fits everywhere; 128 need more than 99 KB.
+extern "C" int TRM_API(attention_fits)(int64_t head_dim) {
+    static_assert(backward_bytes<64>() <= SHARED_EVERYWHERE, "64 features fit on every device");
+    if (head_dim <= 0 || head_dim > 128 || head_dim % 8) return 0;
+    return with_head_dim(head_dim, [](auto size) { return backward_bytes<decltype(size)::value>() <= dev::most_shared(); });
+}
 
 extern "C" int TRM_API(attention_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream) {
     if (is_empty(shape)) return 0;

@@ -91,8 +91,21 @@ static inline int processors() {
     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
     return count;
 }
+// Bytes of dynamic shared memory that a block may have there.
+static inline int most_shared() {
+    static thread_local int asked = -1, bytes = 0; // the device that was asked last, and what it said
+    int device = 0;
+    cudaGetDevice(&device);
+    if (device == asked) return bytes;
+    const bool knows = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess;
+    asked = knows ? device : -1;
+    return bytes;
+}
 } // namespace dev
 #endif
+
+// What dev::most_shared() is at least, from compute capability 8.0 on. There are devices with 99, 163 and 227 KB.
+constexpr int SHARED_EVERYWHERE = 99 << 10;
 
 // ---- Elements ------------------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,9 @@ template <Layout LAYOUT, bool FIRST, int SIZE, int BK> struct Operand {
     //
     //     first operand    (0–7, 0–7)  (8–15, 0–7)  (0–7, 8–15)  (8–15, 8–15)     r is `a` of 16 rows
     //     second           (0–7, 0–7)  (0–7, 8–15)  (8–15, 0–7)  (8–15, 8–15)     r[0 1] is `b` of 8 columns, r[2 3] of 8 more
-    static __device__ __forceinline__ void load(uint32_t (&r)[4], const unsigned char *tile, int first, int kk) {
+    //
+    // `first` is unsigned because what divides a signed number by 8 is more than a shift, and the registers are full.
+    static __device__ __forceinline__ void load(uint32_t (&r)[4], const unsigned char *tile, unsigned first, int kk) {
         const int lane = threadIdx.x % 32, row = lane & 7, matrix = lane >> 3;
         const int upper = FIRST ? matrix & 1 : matrix >> 1, later = FIRST ? matrix >> 1 : matrix & 1; // 8–15, not 0–7
         if (LAYOUT == MN_MAJOR) {
@@ -295,8 +297,12 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
 
 static inline int64_t pieces(int64_t of, int64_t size) { return (of + size - 1) / size; }
 template <class S> int64_t tiles_of(int64_t m, int64_t n, int64_t slices) { return pieces(m, S::BM) * pieces(n, S::BN) * slices; }
-// How long a shape takes, in units that are the same for all shapes: as long as the processor that has most tiles.
-template <class S> int64_t time_of(int64_t m, int64_t n, int64_t slices) {
+// Bytes of a block's shared memory.
+template <class S, class E> constexpr int shared_bytes() { return S::STAGES * S::STAGE_BYTES + E::SCRATCH_BYTES; }
+// How long a shape takes, in units that are the same for all shapes: as long as the processor that has most tiles. For ever,
+// where a block has no room for it.
+template <class S, class E> int64_t time_of(int64_t m, int64_t n, int64_t slices) {
+    if (shared_bytes<S, E>() > dev::most_shared()) return INT64_MAX;
     return pieces(tiles_of<S>(m, n, slices), dev::processors()) * S::BM * S::BN * 100 / S::SPEED;
 }
 
@@ -307,30 +313,30 @@ int launch_shape(const void *a, const void *b, int64_t m, int64_t n, int64_t k, 
     const int64_t tiles_of_slice = tiles_of<S>(m, n, 1), tiles = tiles_of_slice * pieces(k, slice);
     const int64_t most = INT32_MAX - 65536; // sums of these with sizes of tiles and numbers of blocks are still an int
     if (m > most || n > most || k > most || tiles > most || (uintptr_t)a % 16 || (uintptr_t)b % 16) return 1;
-    Problem problem = {(const bf16 *)a, (const bf16 *)b, (int)m, (int)n, (int)k, (int)(slice < k ? slice : k)};
-    problem.tiles_n = (int)pieces(n, S::BN);
-    problem.tiles_of_slice = (int)tiles_of_slice;
-    problem.tiles = (int)tiles;
+    const Problem problem = {(const bf16 *)a, (const bf16 *)b, (int)m, (int)n, (int)k, (int)(slice < k ? slice : k),
+                             (int)pieces(n, S::BN), (int)tiles_of_slice, (int)tiles};
     const int64_t resident = (int64_t)dev::processors() * S::BLOCKS;
     const dim3 blocks((unsigned)(tiles < resident ? tiles : resident));
-    constexpr int BYTES = S::STAGES * S::STAGE_BYTES + E::SCRATCH_BYTES;
+    constexpr int BYTES = shared_bytes<S, E>();
     auto kernel = gemm<S, LAYOUT, E>;
     if (int status = TRM_ALLOW_SHARED(kernel, BYTES)) return status;
     return TRM_LAUNCH(kernel, blocks, dim3(S::THREADS), BYTES, stream, problem, epilogue);
 }
 
 // The same in tiles of the shape that takes the least time. The speeds are estimates. Of all operands that are multiplied, Wide
-// reads the smallest share from the L2 cache; in Square, blocks that share a processor fill each other's pauses.
+// reads the smallest share from the L2 cache; in Square, blocks that share a processor fill each other's pauses. Where a
+// processor does not have the shared memory of BLOCKS blocks, some begin when others have ended.
 typedef Shape<128, 256, 64, 64, 64, 3, 1, 100> Wide;
 typedef Shape<128, 128, 64, 64, 64, 3, 2, 85> Square;
 typedef Shape<64, 64, 64, 32, 32, 3, 4, 50> Small;
 template <Layout LAYOUT, class E>
 int launch_gemm(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
                 trm_stream stream) {
+    static_assert(shared_bytes<Square, E>() <= SHARED_EVERYWHERE, "this shape and Small fit on every device");
     if (k < 1 || slice < 1) return 1;
     const int64_t slices = pieces(k, slice);
-    const int64_t wide = time_of<Wide>(m, n, slices), square = time_of<Square>(m, n, slices);
-    const int64_t small = time_of<Small>(m, n, slices);
+    const int64_t wide = time_of<Wide, E>(m, n, slices), square = time_of<Square, E>(m, n, slices);
+    const int64_t small = time_of<Small, E>(m, n, slices);
     if (wide <= square && wide <= small) return launch_shape<Wide, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
     if (square <= small) return launch_shape<Square, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
     return launch_shape<Small, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);

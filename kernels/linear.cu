@@ -94,10 +94,11 @@ template <class S> struct StoreNormed {
 
 // Blocks of 64 rows, or of 32 where those would leave processors idle. In both a warp has 64 columns, so the sums of squares
 // have the same order.
-template <int BN> struct NormShapes {
+template <int BN, int STAGES> struct NormShapes {
     static constexpr int WM = BN == 128 ? 32 : 64, BLOCKS = BN == 512 ? 1 : 2;
-    typedef Shape<64, BN, 32, WM, 64, 4, BLOCKS, 100> Tall;
-    typedef Shape<32, BN, 32, 32, 64, 4, BLOCKS, 60> Flat;
+    typedef Shape<64, BN, 32, WM, 64, STAGES, BLOCKS, 100> Tall;
+    typedef Shape<32, BN, 32, 32, 64, STAGES, BLOCKS, 60> Flat;
+    static constexpr int shared() { return shared_bytes<Tall, StoreNormed<Tall>>(); } // Flat has less
 };
 
 // ---- dw += dyᵀ x -------------------------------------------------------------------------------------------------------------
@@ -156,9 +157,16 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     auto choose = [&](auto shapes) {
         typedef typename decltype(shapes)::Tall Tall;
         typedef typename decltype(shapes)::Flat Flat;
-        return time_of<Tall>(m, n, 1) <= time_of<Flat>(m, n, 1) ? launch(Tall()) : launch(Flat());
+        const int64_t tall = time_of<Tall, StoreNormed<Tall>>(m, n, 1), flat = time_of<Flat, StoreNormed<Flat>>(m, n, 1);
+        return tall <= flat ? launch(Tall()) : launch(Flat());
     };
-    return n <= 128 ? choose(NormShapes<128>()) : n <= 256 ? choose(NormShapes<256>()) : choose(NormShapes<512>());
+    if (n <= 128) return choose(NormShapes<128, 4>());
+    if (n <= 256) return choose(NormShapes<256, 4>());
+    typedef NormShapes<512, 4> Four; // fits on some devices
+    typedef NormShapes<512, 2> Two;  // fits on all
+    static_assert(NormShapes<256, 4>::shared() <= SHARED_EVERYWHERE, "rows of up to 256 numbers fit on every device");
+    static_assert(Two::shared() <= SHARED_EVERYWHERE, "and so do longer ones");
+    return Four::shared() <= dev::most_shared() ? choose(Four()) : choose(Two());
 }
 
 extern "C" int TRM_API(weight_grad_bf16)(trm_array dy, trm_array x, trm_sums dw, int64_t interleaved, int64_t m, int64_t n_out,

@@ -34,11 +34,11 @@ enum Weight { GATE, UP, DOWN };
 
 // Sizes for sequences of at most LEN positions, a multiple of 8.
 template <int LEN> struct Sizes {
-    static constexpr int TILES = LEN / 8;          // of 8 positions: columns of results
-    static constexpr int BLOCKS = (LEN + 15) / 16; // of 16 positions: the summed index of a product, or two tiles at once
-    static constexpr int ROWS = BLOCKS * 16;       // positions in shared memory
-    static constexpr int PITCH = ROWS + 8;         // elements in a row of the packed weights
-    static constexpr int STEP_BYTES = 3 * STEP * PITCH * 2;
+    static constexpr int TILES = LEN / 8;            // of 8 positions: columns of results
+    static constexpr int BLOCKS = (LEN + 15) / 16;   // of 16 positions: the summed index of a product, or two tiles at once
+    static constexpr int ROWS = BLOCKS * 16;         // positions in shared memory
+    static constexpr int PITCH = ROWS + 8;           // elements in a row of the packed weights
+    static constexpr int UNIT_BYTES = 3 * PITCH * 2; // of what is packed of one hidden unit
 };
 
 // `f(Sizes<LEN>())` for the least LEN that holds `len` positions; 1 (cudaErrorInvalidValue) where there is none. 104 is for
@@ -85,7 +85,7 @@ __device__ __forceinline__ Span span_of_block(int len, int width) {
 // 16-byte place of a row, of PLACES, and every so many rows: blockDim.x is a multiple of PLACES.
 template <int ROWS, int FEATURES>
 __device__ __forceinline__ void fetch(Tile<pitch_of<FEATURES>> to, const bf16 *from, Span span) {
-    constexpr int PLACES = FEATURES <= 128 ? 16 : 32;
+    constexpr int PLACES = FEATURES <= 64 ? 8 : FEATURES <= 128 ? 16 : 32;
     const int f = threadIdx.x % PLACES * 8, by = blockDim.x / PLACES;
     if (f >= FEATURES) return;
     const int len = f < span.features ? span.len : 0;
@@ -95,8 +95,14 @@ __device__ __forceinline__ void fetch(Tile<pitch_of<FEATURES>> to, const bf16 *f
     for (; l < ROWS; l += by, source += by * span.width)
         dev::copy16_async(to.at(l, f), l < len ? source : from, l < len ? 16 : 0);
 }
-template <int BYTES> __device__ __forceinline__ void fetch_linear(unsigned char *to, const unsigned char *from) {
-    for (int i = threadIdx.x * 16; i < BYTES; i += blockDim.x * 16) dev::copy16_async(to + i, from + i, 16);
+// Copies what is packed of UNITS hidden units from the j-th on, which is a step or a part of one. In the copy, rows of matrix m
+// begin at m · UNITS.
+template <int UNITS, int PITCH>
+__device__ __forceinline__ void fetch_units(unsigned char *to, const unsigned char *packed, int j) {
+    constexpr int ROW = PITCH * 2, MATRIX = UNITS * ROW, SKIP = (STEP - UNITS) * ROW;
+    const unsigned char *from = packed + (size_t)(j / STEP) * (3 * STEP * ROW) + j % STEP * ROW;
+    for (int i = threadIdx.x * 16; i < 3 * MATRIX; i += blockDim.x * 16)
+        dev::copy16_async(to + i, from + i + i / MATRIX * SKIP, 16);
 }
 // Calls f(l, f) for every eighth feature f of every position l of a span, by all threads of the block, so that neighbouring
 // threads take neighbouring features.
@@ -149,6 +155,19 @@ __device__ __forceinline__ int row_of(int e) { return threadIdx.x % 32 / 4 + e /
 __device__ __forceinline__ int column_of(int t, int e) { return t * 8 + threadIdx.x % 4 * 2 + e % 2; }
 
 // ---- Launches --------------------------------------------------------------------------------------------------------------
+
+// `f` with the plan of a kernel for `len` positions, as with_sizes. A plan says how much a block works on at a time, and so how
+// much shared memory it needs (SHARED): with SMALL, no more than every device has for it. Bits are the same either way, but for
+// the gradients of weights, where sums have another order.
+template <template <int, bool> class Plan, class F> static inline int with_plan(int64_t len, F f) {
+    return with_sizes(len, [&](auto sizes) {
+        constexpr int LEN = decltype(sizes)::TILES * 8;
+        typedef Plan<LEN, false> Usual;
+        typedef Plan<LEN, (Usual::SHARED > SHARED_EVERYWHERE)> Fitting; // the usual one again, if that fits everywhere
+        static_assert(Fitting::SHARED <= SHARED_EVERYWHERE, "there is a plan for every device");
+        return Usual::SHARED <= dev::most_shared() ? f(Usual()) : f(Fitting());
+    });
+}
 
 // A row of features in as few parts of at most `most` as there can be, all of the same size, which is a multiple of 32.
 struct Parts {

@@ -48,31 +48,34 @@ __device__ __forceinline__ void differentiate(float (&g)[TILES][4], float (&u)[T
 //     dx [l, 32 f] ◀── += ─────── dX [32 f, l]  +=  dG · gate + dU · up           (summed over j)
 //
 // Beyond 112 positions it is 16 hidden units at a time, for want of registers, and 192 features, for want of shared memory.
+// Where that is scarce (SMALL), it is 128 features, and steps of 16 hidden units.
 
-template <int LEN> struct InputGrad {
-    static constexpr int FEATURES = LEN > 112 ? 192 : 256;
-    static constexpr int EACH = LEN > 112 ? 16 : 32; // hidden units at a time
-    static constexpr int STAGES = 2;                 // steps of weights in shared memory
+template <int LEN_, bool SMALL = false> struct InputGrad {
+    static constexpr int LEN = LEN_;
+    static constexpr int FEATURES = SMALL ? 128 : LEN > 112 ? 192 : 256;
+    static constexpr int UNITS = SMALL ? 16 : STEP;           // hidden units in a step
+    static constexpr int EACH = LEN > 112 || SMALL ? 16 : 32; // hidden units at a time
+    static constexpr int STAGES = 2;                          // steps of weights in shared memory
     static constexpr int TILE_BYTES = Sizes<LEN>::ROWS * pitch_of<FEATURES> * 2;
-    static constexpr int SHARED = 2 * TILE_BYTES + STAGES * Sizes<LEN>::STEP_BYTES;
+    static constexpr int STAGE_BYTES = UNITS * Sizes<LEN>::UNIT_BYTES;
+    static constexpr int SHARED = 2 * TILE_BYTES + STAGES * STAGE_BYTES;
     static constexpr int SUMS_PITCH = FEATURES + 4; // floats in a row of dX
     static_assert(LEN * SUMS_PITCH * 4 <= 2 * TILE_BYTES, "dX takes the place of x and dy");
 };
 
-template <int LEN>
-__global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
+template <class I>
+__global__ void __launch_bounds__(I::FEATURES, 1)
     mix_input_grad(const bf16 *x, const unsigned char *packed, const bf16 *dy, bf16 *dx, int len, int width, int inner) {
-    using S = Sizes<LEN>;
-    using I = InputGrad<LEN>;
+    using S = Sizes<I::LEN>;
     TRM_SHARED(shared);
     const int warp = threadIdx.x / 32;
     const Span span = span_of_block(len, width);
     const Tile<pitch_of<I::FEATURES>> x_tile{shared}, dy_tile{shared + I::TILE_BYTES};
     unsigned char *const stages = shared + 2 * I::TILE_BYTES;
 
-    const int steps = inner / STEP;
+    const int steps = inner / I::UNITS;
     auto fetch_step = [&](int step) {
-        fetch_linear<S::STEP_BYTES>(stages + step % I::STAGES * S::STEP_BYTES, packed + (size_t)step * S::STEP_BYTES);
+        fetch_units<I::UNITS, S::PITCH>(stages + step % I::STAGES * I::STAGE_BYTES, packed, step * I::UNITS);
     };
     fetch<S::ROWS, I::FEATURES>(x_tile, x, span);
     fetch<S::ROWS, I::FEATURES>(dy_tile, dy, span);
@@ -89,9 +92,9 @@ __global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
         if (step + 1 < steps) fetch_step(step + 1);
         dev::copies_commit();
 
-        const Tile<S::PITCH> weights{stages + step % I::STAGES * S::STEP_BYTES};
+        const Tile<S::PITCH> weights{stages + step % I::STAGES * I::STAGE_BYTES};
 #pragma unroll 1
-        for (int j = 0; j < STEP; j += I::EACH) {
+        for (int j = 0; j < I::UNITS; j += I::EACH) {
             constexpr int P = I::EACH / 16;
             float g[2][P * 2][4] = {}, u[2][P * 2][4] = {}, d[2][P * 2][4] = {};
 #pragma unroll
@@ -102,8 +105,8 @@ __global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
 #pragma unroll
                 for (int p = 0; p < P; p++) {
                     uint32_t gate[4], up[4];
-                    load_right(gate, weights, GATE * STEP + j + p * 16, k * 16);
-                    load_right(up, weights, UP * STEP + j + p * 16, k * 16);
+                    load_right(gate, weights, GATE * I::UNITS + j + p * 16, k * 16);
+                    load_right(up, weights, UP * I::UNITS + j + p * 16, k * 16);
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
                         multiply(g[i], p, x_t[i], gate);
@@ -119,7 +122,7 @@ __global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
 #pragma unroll
                 for (int p = 0; p < P; p++) {
                     uint32_t down[4];
-                    load_right(down, weights, DOWN * STEP + j + p * 16, k * 16);
+                    load_right(down, weights, DOWN * I::UNITS + j + p * 16, k * 16);
 #pragma unroll
                     for (int i = 0; i < 2; i++) multiply(d[i], p, dy_t[i], down);
                 }
@@ -139,8 +142,8 @@ __global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
 #pragma unroll
                 for (int p = 0; p < P; p++) {
                     uint32_t gate[4], up[4];
-                    load_right_transposed(gate, weights, GATE * STEP + j + p * 16, n * 16);
-                    load_right_transposed(up, weights, UP * STEP + j + p * 16, n * 16);
+                    load_right_transposed(gate, weights, GATE * I::UNITS + j + p * 16, n * 16);
+                    load_right_transposed(up, weights, UP * I::UNITS + j + p * 16, n * 16);
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
                         multiply(out[i], n, dg[i][p], gate);
@@ -195,28 +198,30 @@ __global__ void __launch_bounds__(InputGrad<LEN>::FEATURES, 1)
 //        in the end ◀──────────── dW_gate, dW_up, dW_downᵀ [16 j, l]  +=  dG · xᵀ, dU · xᵀ, H · dyᵀ     (summed over f)
 //
 // The last three stay in registers for the whole slice: of 97 positions, they take 156 registers of a lane. (Beyond 104
-// positions it is 16 features at a time, for want of registers.) In the end the four warps of the same hidden units add theirs
-// in turn, in shared memory, and the block adds the total to the gradients. So the order of a slice's sums depends on the
-// slice alone.
+// positions it is 16 features at a time, for want of registers. With SMALL it is 16 as well, and chunks have 64 features.) In the
+// end the four warps of the same hidden units add theirs in turn, in shared memory, and the block adds the total to the gradients.
+// So the order of a slice's sums depends on the slice and the size of chunks alone.
 
-constexpr int CHUNK = 128;
 constexpr int QUARTERS = 4;
 constexpr int GRAD_THREADS = 256;
 
-template <int LEN> struct WeightGrad {
-    static constexpr int EACH = LEN > 104 ? 16 : 32; // features of a warp at a time
+template <int LEN_, bool SMALL = false> struct WeightGrad {
+    static constexpr int LEN = LEN_;
+    static constexpr int CHUNK = SMALL ? 64 : 128;            // features of a chunk
+    static constexpr int EACH = LEN > 104 || SMALL ? 16 : 32; // features of a warp at a time
+    static constexpr int WEIGHT_BYTES = STEP * Sizes<LEN>::UNIT_BYTES;
     static constexpr int TILE_BYTES = Sizes<LEN>::ROWS * pitch_of<CHUNK> * 2;
-    static constexpr int SHARED = Sizes<LEN>::STEP_BYTES + 4 * TILE_BYTES; // weights; x and dy of two chunks
-    static constexpr int TOTAL_PITCH = LEN + 4;                            // floats in a row of the total
+    static constexpr int SHARED = WEIGHT_BYTES + 4 * TILE_BYTES; // weights; x and dy of two chunks
+    static constexpr int TOTAL_PITCH = LEN + 4;                  // floats in a row of the total
     static_assert(3 * STEP * TOTAL_PITCH * 4 <= SHARED, "the total takes the place of everything else");
 };
 
-template <int LEN>
+template <class W>
 __global__ void __launch_bounds__(GRAD_THREADS, 1)
     mix_weight_grad(const bf16 *x, const unsigned char *packed, const bf16 *dy, trm_sums d_gate_up, trm_sums d_down,
                     int sequences, int rows, int len, int width, int inner) {
-    using S = Sizes<LEN>;
-    using W = WeightGrad<LEN>;
+    using S = Sizes<W::LEN>;
+    constexpr int CHUNK = W::CHUNK;
     TRM_SHARED(shared);
     const int warp = threadIdx.x / 32, j = warp / QUARTERS * 16, quarter = warp % QUARTERS;
     const int step = blockIdx.x, slice = blockIdx.y;
@@ -225,7 +230,7 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
 
     const Tile<S::PITCH> weights{shared};
     auto tile = [&](int chunk, int which) {
-        return Tile<pitch_of<CHUNK>>{shared + S::STEP_BYTES + (chunk % 2 * 2 + which) * W::TILE_BYTES};
+        return Tile<pitch_of<CHUNK>>{shared + W::WEIGHT_BYTES + (chunk % 2 * 2 + which) * W::TILE_BYTES};
     };
     auto fetch_chunk = [&](int chunk) {
         const int f0 = chunk % chunks_of_row * CHUNK, features = width - f0 < CHUNK ? width - f0 : CHUNK;
@@ -233,7 +238,7 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
         fetch<S::ROWS, CHUNK>(tile(chunk, 0), x, span);
         fetch<S::ROWS, CHUNK>(tile(chunk, 1), dy, span);
     };
-    fetch_linear<S::STEP_BYTES>(shared, packed + (size_t)step * S::STEP_BYTES);
+    fetch_units<STEP, S::PITCH>(shared, packed, step * STEP);
     fetch_chunk(0);
     dev::copies_commit();
 
@@ -246,8 +251,8 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
 
         const auto x_tile = tile(chunk, 0), dy_tile = tile(chunk, 1);
 #pragma unroll 1
-        for (int part = 0; part < 32; part += W::EACH) {
-            const int f = quarter * 32 + part;
+        for (int part = 0; part < CHUNK / QUARTERS; part += W::EACH) {
+            const int f = quarter * (CHUNK / QUARTERS) + part;
             constexpr int P = W::EACH / 16;
             float g[P * 2][4] = {}, u[P * 2][4] = {}, d[P * 2][4] = {};
 #pragma unroll
@@ -331,11 +336,12 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
 extern "C" int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array dx, int64_t sequences,
                                                 int64_t len, int64_t width, int64_t inner, trm_stream stream) {
     if (x.format != TRM_BF16 || dy.format != TRM_BF16 || dx.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
-    return with_sizes(len, [&](auto sizes) {
-        constexpr int LEN = decltype(sizes)::TILES * 8, SHARED = InputGrad<LEN>::SHARED;
-        const Parts parts(width, InputGrad<LEN>::FEATURES);
+    return with_plan<InputGrad>(len, [&](auto plan) {
+        typedef decltype(plan) I;
+        constexpr int SHARED = I::SHARED;
+        const Parts parts(width, I::FEATURES);
         if (sequences > INT32_MAX || parts.count > 65535) return 1;
-        auto kernel = mix_input_grad<LEN>;
+        auto kernel = mix_input_grad<I>;
         if (sequences == 0) return 0;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)sequences, (unsigned)parts.count), block((unsigned)parts.features);
@@ -349,12 +355,13 @@ extern "C" int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packe
                                                   trm_stream stream) {
     if (x.format != TRM_BF16 || dy.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
     if (d_gate_up.format != TRM_F32 || d_down.format != TRM_F32 || d_gate_up.rows != d_down.rows || d_down.rows <= 0) return 1;
-    return with_sizes(len, [&](auto sizes) {
-        constexpr int LEN = decltype(sizes)::TILES * 8, SHARED = WeightGrad<LEN>::SHARED;
-        auto kernel = mix_weight_grad<LEN>;
+    return with_plan<WeightGrad>(len, [&](auto plan) {
+        typedef decltype(plan) W;
+        constexpr int SHARED = W::SHARED;
+        auto kernel = mix_weight_grad<W>;
         if (sequences == 0) return 0;
         const int64_t rows = d_down.rows < sequences ? d_down.rows : sequences, slices = (sequences + rows - 1) / rows;
-        if (sequences > INT32_MAX || slices > 65535 || rows * blocks_for(width, CHUNK) > INT32_MAX) return 1;
+        if (sequences > INT32_MAX || slices > 65535 || rows * blocks_for(width, W::CHUNK) > INT32_MAX) return 1;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)(inner / STEP), (unsigned)slices);
         return TRM_LAUNCH(kernel, grid, dim3(GRAD_THREADS), SHARED, stream, (const bf16 *)x.data, (const unsigned char *)packed,

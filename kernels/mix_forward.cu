@@ -4,8 +4,8 @@
 //
 // or y = W_down (silu(G) ⊙ U) alone. A block takes up to 256 features of one sequence, each of its warps 32 of them, as two
 // row tiles of 16. Features are the rows (m) of all results: so all positions of a feature lie in one warp, and the norm
-// needs no other warp. The hidden units pass by in steps of 32, whose weights are copied two steps ahead. One warp, for 16
-// hidden units j (G, U, H and Y mean the transposed matrices here):
+// needs no other warp. The hidden units pass by in steps of 32, whose weights are copied two steps ahead; in steps of 16 where
+// shared memory is scarce (SMALL). One warp, for 16 hidden units j (G, U, H and Y mean the transposed matrices here):
 //
 //       shared memory               registers of one warp                        shared memory
 //
@@ -25,27 +25,31 @@
 
 namespace {
 constexpr int FEATURES = 256; // of a block, at most
-constexpr int STAGES = 3;     // steps of weights in shared memory
 constexpr int KEPT = 7;       // blocks of 16 positions of xᵀ that stay in registers; an eighth is loaded each time
 
-template <int LEN> struct Forward {
+template <int LEN_, bool SMALL = false> struct Forward {
+    static constexpr int LEN = LEN_;
+    static constexpr int UNITS = SMALL ? 16 : STEP;           // hidden units in a step
+    static constexpr int STAGES = SMALL && LEN > 112 ? 2 : 3; // steps of weights in shared memory
     static constexpr int X_BYTES = Sizes<LEN>::ROWS * pitch_of<FEATURES> * 2;
-    static constexpr int SHARED = X_BYTES + STAGES * Sizes<LEN>::STEP_BYTES;
+    static constexpr int STAGE_BYTES = UNITS * Sizes<LEN>::UNIT_BYTES;
+    static constexpr int SHARED = X_BYTES + STAGES * STAGE_BYTES;
 };
 
-template <int LEN>
+template <class F>
 __global__ void __launch_bounds__(FEATURES, 1)
     mix_forward(const bf16 *x, const unsigned char *packed, bf16 *y, float *inv_rms, int len, int width, int inner) {
-    using S = Sizes<LEN>;
+    using S = Sizes<F::LEN>;
+    constexpr int STAGES = F::STAGES, UNITS = F::UNITS;
     TRM_SHARED(shared);
     const int warp = threadIdx.x / 32;
     const Span span = span_of_block(len, width);
     const Tile<pitch_of<FEATURES>> x_tile{shared};
-    unsigned char *const stages = shared + Forward<LEN>::X_BYTES;
+    unsigned char *const stages = shared + F::X_BYTES;
 
-    const int steps = inner / STEP;
+    const int steps = inner / UNITS;
     auto fetch_step = [&](int step) {
-        fetch_linear<S::STEP_BYTES>(stages + step % STAGES * S::STEP_BYTES, packed + (size_t)step * S::STEP_BYTES);
+        fetch_units<UNITS, S::PITCH>(stages + step % STAGES * F::STAGE_BYTES, packed, step * UNITS);
     };
     fetch<S::ROWS, FEATURES>(x_tile, x, span);
     for (int step = 0; step < STAGES - 1; step++) {
@@ -69,15 +73,15 @@ __global__ void __launch_bounds__(FEATURES, 1)
         if (step + STAGES - 1 < steps) fetch_step(step + STAGES - 1);
         dev::copies_commit();
 
-        const Tile<S::PITCH> weights{stages + step % STAGES * S::STEP_BYTES};
+        const Tile<S::PITCH> weights{stages + step % STAGES * F::STAGE_BYTES};
 #pragma unroll 1
-        for (int j = 0; j < STEP; j += 16) {
+        for (int j = 0; j < UNITS; j += 16) {
             float g[2][2][4] = {}, u[2][2][4] = {};
 #pragma unroll
             for (int k = 0; k < S::BLOCKS; k++) {
                 uint32_t gate[4], up[4];
-                load_right(gate, weights, GATE * STEP + j, k * 16);
-                load_right(up, weights, UP * STEP + j, k * 16);
+                load_right(gate, weights, GATE * UNITS + j, k * 16);
+                load_right(up, weights, UP * UNITS + j, k * 16);
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     if (k >= KEPT) load_left_transposed(x_t[i][k], x_tile, k * 16, warp * 32 + i * 16);
@@ -97,7 +101,7 @@ __global__ void __launch_bounds__(FEATURES, 1)
 #pragma unroll
             for (int n = 0; n < S::BLOCKS; n++) {
                 uint32_t down[4];
-                load_right_transposed(down, weights, DOWN * STEP + j, n * 16);
+                load_right_transposed(down, weights, DOWN * UNITS + j, n * 16);
 #pragma unroll
                 for (int i = 0; i < 2; i++) multiply(out[i], n, h[i], down);
             }
@@ -152,7 +156,7 @@ __global__ void mix_pack(const float *gate_up, const float *down, bf16 *packed, 
 extern "C" int64_t TRM_API(mix_packed_bytes)(int64_t len, int64_t width, int64_t inner) {
     int64_t bytes = 0;
     with_sizes(len, [&](auto sizes) {
-        if (mix_takes(width, inner)) bytes = inner / STEP * decltype(sizes)::STEP_BYTES;
+        if (mix_takes(width, inner)) bytes = inner * decltype(sizes)::UNIT_BYTES;
         return 0;
     });
     return bytes;
@@ -172,9 +176,10 @@ extern "C" int TRM_API(mix_bf16)(trm_array x, const void *packed, trm_array y, t
     if (x.format != TRM_BF16 || y.format != TRM_BF16 || (inv_rms.data && inv_rms.format != TRM_F32)) return 1;
     const Parts parts(width, FEATURES);
     if (!mix_takes(width, inner) || sequences > INT32_MAX || parts.count > 65535) return 1;
-    return with_sizes(len, [&](auto sizes) {
-        constexpr int LEN = decltype(sizes)::TILES * 8, SHARED = Forward<LEN>::SHARED;
-        auto kernel = mix_forward<LEN>;
+    return with_plan<Forward>(len, [&](auto plan) {
+        typedef decltype(plan) F;
+        constexpr int SHARED = F::SHARED;
+        auto kernel = mix_forward<F>;
         if (sequences == 0) return 0;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)sequences, (unsigned)parts.count), block((unsigned)parts.features);

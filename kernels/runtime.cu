@@ -72,13 +72,6 @@ int TRM_API(allocate)(void **data, size_t bytes) {
 
 int TRM_API(release)(void *data) { return status_of(cudaFree(data)); }
 
-int TRM_API(allocate_host)(void **data, size_t bytes) {
-    *data = nullptr;
-    return status_of(cudaMallocHost(data, bytes));
-}
-
-int TRM_API(release_host)(void *data) { return status_of(cudaFreeHost(data)); }
-
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream) {
     return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream));
 }
@@ -96,8 +89,6 @@ int TRM_API(clear)(void *data, int byte, size_t bytes, trm_stream stream) {
 int TRM_API(stream_create)(trm_stream *stream) {
     return status_of(cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking));
 }
-
-int TRM_API(stream_destroy)(trm_stream stream) { return status_of(cudaStreamDestroy((cudaStream_t)stream)); }
 
 int TRM_API(stream_wait)(trm_stream stream) { return status_of(cudaStreamSynchronize((cudaStream_t)stream)); }
 

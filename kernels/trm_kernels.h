@@ -64,14 +64,10 @@ int TRM_API(device_use)(int64_t device);
 int TRM_API(memory_free)(uint64_t *free, uint64_t *total);
 int TRM_API(allocate)(void **data, size_t bytes);
 int TRM_API(release)(void *data);
-// Host memory that the device can reach while the host goes on.
-int TRM_API(allocate_host)(void **data, size_t bytes);
-int TRM_API(release_host)(void *data);
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream);
 int TRM_API(download)(void *to, const void *from, size_t bytes, trm_stream stream);
 int TRM_API(clear)(void *data, int byte, size_t bytes, trm_stream stream);
 int TRM_API(stream_create)(trm_stream *stream);
-int TRM_API(stream_destroy)(trm_stream stream);
 // Waits until everything queued is done; says what went wrong in it.
 int TRM_API(stream_wait)(trm_stream stream);
 int TRM_API(event_create)(void **event);
@@ -201,7 +197,8 @@ typedef struct {
 } trm_attention;
 // Pairs (i, i + head_dim/2) of q and k at position l turn by the angle whose cosine and sine are turns[l, i, 0 … 1]; back with `inverse`
 int TRM_API(rope)(trm_array qkv, trm_array turns, int64_t inverse, trm_attention shape, trm_stream stream);
-// out [sequences·len, heads·head_dim] = softmax(q kᵀ/√head_dim) v; lse [sequences·heads, len] = logarithm of the sum of exponentials
+// out [sequences·len, heads·head_dim] = softmax(q kᵀ/√head_dim) v; lse [sequences·heads, len] = logarithm of the sum of exponentials.
+// Every device takes head_dim up to 512 in f64 and 1024 in other formats, some take more.
 int TRM_API(attention)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
 // d_qkv is overwritten (not yet turned back); `means` [sequences·heads, len] is scratch of lse's format
 int TRM_API(attention_backward)(trm_array qkv, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream);

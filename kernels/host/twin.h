@@ -8,8 +8,9 @@
 //   - dependence on order (TWIN_SEED=n: blocks, warps and lanes run in another order);
 //   - launches that a device refuses, for instance with more shared memory than was asked for by TRM_ALLOW_SHARED;
 //   - host code that does not wait for its stream (TWIN_STREAMS=late: work is done when the stream is waited for).
-// TWIN_THREADS=n sets the number of OS threads. With TWIN_FAULT=n the n-th launch of the process fails as if its kernel had used
-// an address that does not exist, and so does everything after it.
+// TWIN_THREADS=n sets the number of OS threads. A block may have 227 KB of shared memory, as on an H100, or TWIN_SHARED=bytes;
+// 101376 (99 KB) is what the smallest devices have. With TWIN_FAULT=n the n-th launch of the process fails as if its kernel had
+// used an address that does not exist, and so does everything after it.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -232,7 +233,7 @@ inline int queue(void *stream, std::function<int()> work) {
 inline std::mutex allowed_mutex;
 inline std::map<const void *, size_t> allowed; // bytes of dynamic shared memory, by kernel
 inline int allow_shared(const void *kernel, size_t bytes) {
-    if (bytes > MOST_SHARED) return 1; // cudaErrorInvalidValue
+    if (bytes > most_shared()) return 1; // cudaErrorInvalidValue
     std::lock_guard lock(allowed_mutex);
     allowed[kernel] = bytes;
     return 0;

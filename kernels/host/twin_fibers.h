@@ -26,6 +26,12 @@ inline bool late_streams() {
     static const bool value = setting_is("TWIN_STREAMS", "late");
     return value;
 }
+// Bytes of dynamic shared memory that a block may have: no more than there is room for.
+constexpr size_t MOST_SHARED = 227 << 10;
+inline size_t most_shared() {
+    static const size_t value = std::min<size_t>(setting("TWIN_SHARED", MOST_SHARED), MOST_SHARED);
+    return value;
+}
 // The next one of a sequence of random numbers.
 inline uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15;
@@ -65,7 +71,7 @@ struct Lane {
     std::vector<size_t> groups; // where each committed group of them ends
     bool runnable() const { return !done && (!waits || waits->generation != generation); }
 };
-constexpr size_t MOST_LANES = 1024, MOST_SHARED = 227 << 10, SHARED_WITHOUT_ASKING = 48 << 10;
+constexpr size_t MOST_LANES = 1024, SHARED_WITHOUT_ASKING = 48 << 10;
 // Not a power of two, so that the stacks of a block's lanes do not compete for the same cache lines.
 constexpr size_t STACK = (256 << 10) + 17 * 64;
 

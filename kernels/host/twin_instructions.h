@@ -89,6 +89,7 @@ inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32
 // A byte is read, so that AddressSanitizer sees addresses that are out of bounds.
 inline void prefetch(const void *p) { (void)*(const volatile char *)p; }
 inline int processors() { return 2; }
+inline int most_shared() { return (int)twin::most_shared(); }
 
 // ---- Numbers ---------------------------------------------------------------------------------------------------------------
 

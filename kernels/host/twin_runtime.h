@@ -23,19 +23,11 @@ enum {
 // What was allocated, by its address.
 struct Memory {
     std::mutex mutex;
-    std::map<const char *, size_t> device, host;
+    std::map<void *, size_t> allocated;
     uint64_t used = 0;
 
     static uint64_t total() {
         return twin::setting("TWIN_MEMORY", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
-    }
-    // Memory that a copy can reach while the host goes on.
-    bool is_host(const void *data) {
-        std::lock_guard lock(mutex);
-        auto next = host.upper_bound((const char *)data);
-        if (next == host.begin()) return false;
-        auto [start, bytes] = *std::prev(next);
-        return (const char *)data < start + bytes;
     }
 };
 Memory &memory() {
@@ -77,35 +69,6 @@ struct Event {
 struct Graph {
     std::shared_ptr<Work> work = std::make_shared<Work>();
 };
-
-int allocate(std::map<const char *, size_t> &place, void **data, size_t bytes, bool is_device) {
-    *data = nullptr;
-    if (fault) return fault;
-    if (recorder) return spoil();
-    if (bytes == 0) return 0;
-    std::lock_guard lock(memory().mutex);
-    if (is_device && (bytes > Memory::total() || memory().used > Memory::total() - bytes)) return OUT_OF_MEMORY;
-    if (posix_memalign(data, 256, bytes) != 0) {
-        *data = nullptr;
-        return OUT_OF_MEMORY;
-    }
-    if (bytes <= (size_t)1 << 30) memset(*data, 0xff, bytes); // NaN in every format
-    place[(const char *)*data] = bytes;
-    if (is_device) memory().used += bytes;
-    return 0;
-}
-int release(std::map<const char *, size_t> &place, void *data, bool is_device) {
-    if (recorder) return spoil();
-    if (!data) return fault;
-    finish_all();
-    std::lock_guard lock(memory().mutex);
-    auto found = place.find((const char *)data);
-    if (found == place.end()) return INVALID_VALUE;
-    if (is_device) memory().used -= found->second;
-    place.erase(found);
-    free(data);
-    return fault;
-}
 } // namespace
 
 extern "C" {
@@ -162,17 +125,39 @@ int TRM_API(memory_free)(uint64_t *free, uint64_t *total) {
     return fault;
 }
 
-int TRM_API(allocate)(void **data, size_t bytes) { return allocate(memory().device, data, bytes, true); }
+int TRM_API(allocate)(void **data, size_t bytes) {
+    *data = nullptr;
+    if (fault) return fault;
+    if (recorder) return spoil();
+    if (bytes == 0) return 0;
+    std::lock_guard lock(memory().mutex);
+    if (bytes > Memory::total() || memory().used > Memory::total() - bytes) return OUT_OF_MEMORY;
+    if (posix_memalign(data, 256, bytes) != 0) {
+        *data = nullptr;
+        return OUT_OF_MEMORY;
+    }
+    if (bytes <= (size_t)1 << 30) memset(*data, 0xff, bytes); // NaN in every format
+    memory().allocated[*data] = bytes;
+    memory().used += bytes;
+    return 0;
+}
 
-int TRM_API(release)(void *data) { return release(memory().device, data, true); }
+int TRM_API(release)(void *data) {
+    if (recorder) return spoil();
+    if (!data) return fault;
+    finish_all();
+    std::lock_guard lock(memory().mutex);
+    auto found = memory().allocated.find(data);
+    if (found == memory().allocated.end()) return INVALID_VALUE;
+    memory().used -= found->second;
+    memory().allocated.erase(found);
+    free(data);
+    return fault;
+}
 
-int TRM_API(allocate_host)(void **data, size_t bytes) { return allocate(memory().host, data, bytes, false); }
-
-int TRM_API(release_host)(void *data) { return release(memory().host, data, false); }
-
-// As on a device, only memory of allocate_host is read later than the call, and only such memory is written later.
+// As on a device, memory of the host is read before the call returns, and `download` waits until it has written.
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream) {
-    if (!twin::late_streams() || recorder == stream || memory().is_host(from))
+    if (!twin::late_streams() || recorder == stream)
         return twin::queue(stream, [=] { return memcpy(to, from, bytes), 0; });
     return twin::queue(stream, [to, copy = std::vector<char>((const char *)from, (const char *)from + bytes)] {
         return memcpy(to, copy.data(), copy.size()), 0;
@@ -181,7 +166,7 @@ int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream)
 
 int TRM_API(download)(void *to, const void *from, size_t bytes, trm_stream stream) {
     const int status = twin::queue(stream, [=] { return memcpy(to, from, bytes), 0; });
-    if (status != 0 || !stream || !twin::late_streams() || recorder == stream || memory().is_host(to)) return status;
+    if (status != 0 || !stream || !twin::late_streams() || recorder == stream) return status;
     return finish(*(Stream *)stream);
 }
 
@@ -199,16 +184,6 @@ int TRM_API(stream_create)(trm_stream *stream) {
     streams.push_back(made);
     *stream = made;
     return 0;
-}
-
-int TRM_API(stream_destroy)(trm_stream stream) {
-    auto *gone = (Stream *)stream;
-    if (!gone) return INVALID_VALUE;
-    finish(*gone);
-    std::lock_guard lock(streams_mutex);
-    std::erase(streams, gone);
-    delete gone;
-    return fault;
 }
 
 int TRM_API(stream_wait)(trm_stream stream) {
