@@ -59,7 +59,8 @@ pub struct Args {
     /// Show where the time of a training step goes, operation by operation
     ///
     /// Each operation's speed is set against two limits that are measured too: of multiply-adds, and of copies between
-    /// memory and itself. Bytes count every operand once; what stays in a cache may be faster than memory.
+    /// memory and itself. Bytes count every operand once; what stays in a cache may be faster than memory. The residual and
+    /// norm behind a product are done by its kernel in the forward pass, so that their own line has next to no time.
     #[arg(long, conflicts_with = "scaling")]
     profile: bool,
     /// Measure 1, 2, 4 … threads, and predict servers of 64, 128 and 192 cores
