@@ -8,8 +8,8 @@
 //! | `elementwise`, `layers`, `losses`, `experts`, `optimizer` | one safe method for each kernel, which checks sizes |
 //! | `limit` | what the device can do at most, measured |
 //!
-//! The kernels are compiled twice, each behind a feature. `cuda` needs nvcc and makes [`Gpu`]. `cuda-twin` needs a C++ compiler
-//! and makes [`Twin`]: the same sources, run on the host by a twin of the GPU, for tests and for machines without one.
+//! The kernels are compiled twice, each behind a feature. `cuda` needs nvcc and makes `Gpu`. `cuda-twin` needs a C++ compiler
+//! and makes `Twin`: the same sources, run on the host by a twin of the GPU, for tests and for machines without one.
 
 mod elementwise;
 mod experts;

@@ -111,7 +111,7 @@ static ADDED: RwLock<Vec<&'static dyn Game>> = RwLock::new(Vec::new());
 ///
 /// let weights = Weights::new(&trm::model::Model::new(&config.model, &config.task), &config);
 /// let lanes = Lanes::new(1)?;
-/// let mut trainer = trm::train::Trainer::on(&lanes, config, weights, 2);
+/// let mut trainer = trm::train::Trainer::on(&lanes, config, weights, 2)?;
 /// let mut batches = data.batches(&trainer.config, None)?;
 /// for _ in 0..2 {
 ///     assert!(trainer.step(&mut batches)?.loss.is_finite());

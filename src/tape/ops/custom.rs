@@ -10,7 +10,7 @@
 //! /// y = x³, element by element.
 //! struct Cube;
 //!
-//! impl<D: Device> CustomOperation<D> for Cube {
+//! impl<D: HostDevice> CustomOperation<D> for Cube {
 //!     fn name(&self) -> &'static str {
 //!         "cube"
 //!     }
