@@ -118,6 +118,8 @@ def measure(trm, peer, device, row, deadline):
         seconds = [one["seconds"] for one in turns]
         result["trm"] = {"seconds": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds),
                          "repetitions": sum(one["repetitions"] for one in turns)}
+        if turns[-1].get("peak_device_bytes"):
+            result["trm"]["peak_device_bytes"] = turns[-1]["peak_device_bytes"]
         result["model_flops"] = turns[0]["model_flops"]
     else:
         result["trm"] = {"failed": failed}

@@ -42,7 +42,7 @@ def cell(figures):
 
 
 def gpu_cell(figures):
-    """The same of a GPU, whose memory PyTorch alone reports."""
+    """The same of a GPU, and of its memory."""
     if figures is None:
         return "–"
     if "failed" in figures:
@@ -150,8 +150,8 @@ def on_gpu(part):
 
 {a.get("name", "no GPU was found")}.{reached} {agrees} "maze" has 916 positions and n 4, the others are as above. trm is timed
 before and after PyTorch, each in a process that has the card's memory to itself. "One CUDA graph" is the compiled update captured
-as a whole: PyTorch without launches. Median ± half the distance of two turns; PyTorch's peak memory; the factor is against the
-fastest of its modes.
+as a whole: PyTorch without launches. Median ± half the distance of two turns; peak of the card's memory, of which trm takes what
+there is for larger micro-batches; the factor is against the fastest of PyTorch's modes.
 
 {table(header, cells)}
 
