@@ -133,7 +133,9 @@ mod on_the_twin_of_a_gpu {
             permutation_law::<Cuda<f64, Twin>>(&shape, sequences, seed, 1e-12)?;
             detaching_law::<Cuda<f64, Twin>>(&shape, sequences, seed)?;
             zero_gradient_law::<Cuda<f64, Twin>>(&shape, sequences, seed)?;
-            // In f32, or with activations in bf16.
+            // In f32, or with activations in bf16. A norm over one element leaves a gradient of about ε, which bf16 rounds to
+            // nothing: there would be nothing to compare.
+            let shape = Shape { head_size: shape.head_size + 2, seq_len: shape.seq_len + 1, ..shape };
             permutation_law::<Cuda<f32, Twin>>(&shape, sequences, seed, 1e-3)?;
             detaching_law::<Cuda<f32, Twin>>(&shape, sequences, seed)?;
             zero_gradient_law::<Cuda<f32, Twin>>(&shape, sequences, seed)?;
