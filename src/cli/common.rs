@@ -44,7 +44,7 @@ impl Experiment {
 /// Number of threads.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Threads {
-    /// Threads to use [default: the physical cores this process may use]
+    /// Threads to use, where a processor computes [default: the physical cores this process may use]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Pin each thread to a core, spread evenly over NUMA nodes, and keep a copy of the weights on each node
@@ -60,7 +60,7 @@ pub struct DeviceArg {
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: DeviceName,
     /// On a GPU: sequences to work on at a time, at most [default: as many as there is memory for]; results do not depend on it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub micro_batch: Option<usize>,
 }
 
@@ -68,6 +68,7 @@ pub struct DeviceArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceName {
     Cpu,
+    #[value(alias = "gpu")]
     Cuda,
     CudaTwin,
     Reference,
@@ -135,10 +136,16 @@ impl Threads {
 
     /// Starts them for a device: as many as there are cores to compute on, or the one that drives an accelerator.
     pub fn lanes_for<D: Device>(self, device: DeviceArg) -> Result<Lanes<D>> {
+        if device.micro_batch == Some(0) {
+            return Err(Error::input("--micro-batch 0: no sequence could be worked on; give 1 or more"));
+        }
         if D::IS_ACCELERATOR {
             let lanes = Lanes::start(1)?;
             lanes.install(|| lanes.with_lane(|lane| lane.set_micro_batch(device.micro_batch.unwrap_or(0))));
             return Ok(lanes);
+        }
+        if device.micro_batch.is_some() {
+            return Err(Error::input(format!("--micro-batch is about a GPU's memory: --device {} has none", D::NAME)));
         }
         self.lanes()
     }

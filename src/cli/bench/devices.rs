@@ -81,7 +81,9 @@ fn on_one<D: TrainingDevice<T = f32>>(
     config: Config,
     works: &[(&'static str, Work)],
 ) -> Result<OnDevice> {
-    let lanes = args.threads.lanes_for::<D>(DeviceArg { device, ..args.device })?;
+    let lanes = args
+        .threads
+        .lanes_for::<D>(DeviceArg { device, micro_batch: args.device.micro_batch.filter(|_| D::IS_ACCELERATOR) })?;
     claim_training::<D>(&config, TIMED, lanes.threads())?;
     let precision = precision_for::<D>(config.train.precision);
     let batch = config.train.batch_size;
