@@ -51,11 +51,11 @@ template <class S> __device__ __forceinline__ S warp_max(S x) {
 // a thread EACH neighbouring pairs of one of its 2·heads heads at a time.
 template <class T, int EACH>
 __global__ void __launch_bounds__(THREADS)
-    rotate(T *__restrict__ qkv, const sum_t<T> *__restrict__ turns, sum_t<T> sign, trm_attention shape) {
+    rotate(T *__restrict__ qkv, const sum_t<T> *__restrict__ cos_sin, sum_t<T> sign, trm_attention shape) {
     typedef sum_t<T> S;
     const int heads = (int)shape.heads, head_dim = (int)shape.head_dim, half = head_dim / 2, packs = half / EACH;
     T *row = qkv + (int64_t)blockIdx.x * 3 * heads * head_dim;
-    turns += blockIdx.x % (unsigned)shape.len * (int64_t)half * 2;
+    cos_sin += blockIdx.x % (unsigned)shape.len * (int64_t)half * 2;
     for (int i = threadIdx.x; i < 2 * heads * packs; i += THREADS) {
         const int first = i % packs * EACH;
         T *low = row + i / packs * head_dim + first, *high = low + half;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(THREADS)
         dev::load<EACH>(a, low);
         dev::load<EACH>(b, high);
         for (int e = 0; e < EACH; e++) {
-            const S cos = turns[(first + e) * 2], sin = sign * turns[(first + e) * 2 + 1];
+            const S cos = cos_sin[(first + e) * 2], sin = sign * cos_sin[(first + e) * 2 + 1];
             x[e] = a[e] * cos - b[e] * sin;
             y[e] = b[e] * cos + a[e] * sin;
         }
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(P::THREADS, P::BLOCKS)
 
 // ---- Launches --------------------------------------------------------------------------------------------------------------
 
-// What turns, lse and means are kept in where activations have a format.
+// What cos_sin, lse and means are kept in where activations have a format.
 int64_t format_of_sums(int64_t format) { return format == TRM_F64 ? TRM_F64 : TRM_F32; }
 template <class P> int64_t blocks_per_head(const trm_attention &shape) { return (shape.len + P::WARPS - 1) / P::WARPS; }
 
@@ -220,10 +220,10 @@ template <class F> int with_plan(int64_t format, int64_t dim, int rows, int weig
 }
 } // namespace
 
-extern "C" int TRM_API(rope)(trm_array qkv, trm_array turns, int64_t inverse, trm_attention shape, trm_stream stream) {
+extern "C" int TRM_API(rope)(trm_array qkv, trm_array cos_sin, int64_t inverse, trm_attention shape, trm_stream stream) {
     const int64_t half = shape.head_dim / 2;
     if (is_empty(shape) || half == 0) return 0;
-    if (turns.format != format_of_sums(qkv.format) || !counts_in_32_bits(shape)) return 1;
+    if (cos_sin.format != format_of_sums(qkv.format) || !counts_in_32_bits(shape)) return 1;
     return with_format(qkv.format, [&](auto element) {
         using T = decltype(element);
         constexpr int EACH = in_16_bytes<T>();
@@ -231,7 +231,7 @@ extern "C" int TRM_API(rope)(trm_array qkv, trm_array turns, int64_t inverse, tr
             auto kernel = rotate<T, decltype(each)::value>;
             const sum_t<T> sign = inverse ? -1 : 1;
             return TRM_LAUNCH(kernel, dim3((unsigned)(shape.sequences * shape.len)), dim3(THREADS), 0, stream, (T *)qkv.data,
-                              (const sum_t<T> *)turns.data, sign, shape);
+                              (const sum_t<T> *)cos_sin.data, sign, shape);
         });
     });
 }

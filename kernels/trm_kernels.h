@@ -195,8 +195,8 @@ int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packed, trm_arra
 typedef struct {
     int64_t sequences, len, heads, head_dim;
 } trm_attention;
-// Pairs (i, i + head_dim/2) of q and k at position l turn by the angle whose cosine and sine are turns[l, i, 0 … 1]; back with `inverse`
-int TRM_API(rope)(trm_array qkv, trm_array turns, int64_t inverse, trm_attention shape, trm_stream stream);
+// Pairs (i, i + head_dim/2) of q and k at position l turn by the angle whose cosine and sine are cos_sin[l, i, 0 … 1]; back with `inverse`
+int TRM_API(rope)(trm_array qkv, trm_array cos_sin, int64_t inverse, trm_attention shape, trm_stream stream);
 // out [sequences·len, heads·head_dim] = softmax(q kᵀ/√head_dim) v; lse [sequences·heads, len] = logarithm of the sum of exponentials.
 // Every device takes head_dim up to 512 in f64 and 1024 in other formats, some take more.
 int TRM_API(attention)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);

@@ -50,6 +50,7 @@
 //! | [`config`] | one experiment = one [`Config`]: presets, files of differences, `--set`; recursions | [`config::Config::resolve`], [`config::recursion`] |
 //! | [`dataset`] | the published layout on disk, import, audit, the way to a batch | [`dataset::Dataset`] |
 //! | [`simd`] | CPU kernels, written once, compiled for each instruction set | [`simd::gemm`], [`simd::PackedWeight`] |
+//! | `cuda` | calls into the CUDA kernels of the folder `kernels`, made safe; there with the feature `cuda` or `cuda-twin` | `cuda::Queue` |
 //! | [`device`] | what can be computed, on handles; the CPU, and the plain reference that it is tested against | [`device::Device`] |
 //! | [`tape`] | reverse-mode differentiation: a few fat operations on a device | [`tape::Tape`], [`tape::ops`] |
 //! | [`model`] | embedding, blocks, heads, and the recursion as data | [`model::Schedule`] |

@@ -7,6 +7,7 @@ mod common;
 use common::RandomExamples;
 use trm::config::{Config, FixedPoint, Mixing, PrecisionSetting};
 use trm::cuda::Backend;
+use trm::dataset::Examples as _;
 use trm::device::{Cpu, Cuda, Precision};
 use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
 use trm::infer::{Inference, InferenceOptions};
@@ -49,6 +50,7 @@ on_both! {
     training_in_f32_is_that_of_the_cpu: like_the_cpu;
     experts_and_fixed_points_train_as_on_the_cpu: without_a_fixed_schedule;
     evaluation_answers_each_puzzle_as_if_it_were_alone: evaluation;
+    a_batch_is_answered_before_any_training_as_on_the_cpu: fresh_batch;
 }
 
 /// A small model, and a batch of four slices.
@@ -191,6 +193,33 @@ fn compare_with_the_cpu<B: Backend>(config: &Config) {
     // With an MLP over positions the recursion amplifies a rounding a few hundred times.
     let mixing = config.model.mixing;
     assert!(error < if mixing == Mixing::MlpT { 1e-3 } else { 1e-4 }, "{mixing:?}: {error:.1e}");
+}
+
+/// Questions of a batch of which nothing has been trained yet, for two supervision steps.
+fn fresh_batch<B: Backend>() {
+    let config = config(Mixing::Attention, PrecisionSetting::F32);
+    fn q<D: TrainingDevice<T = f32>>(lanes: &Lanes<D>, config: &Config) -> Vec<[f32; 2]> {
+        let mut trainer = trainer(lanes, config);
+        let (model, mut examples) = (trainer.model.clone(), RandomExamples::new(config));
+        for group in trainer.engine.groups_mut() {
+            for slot in 0..group.len() {
+                group.slots.refill(slot, |inputs, labels| examples.write(slot, inputs, labels)).unwrap();
+            }
+        }
+        trainer.engine.infer(&model);
+        trainer.engine.infer(&model);
+        assert!(trainer.engine.groups().iter().all(|group| !group.slots.halted.contains(&true)));
+        let groups = trainer.engine.groups().iter();
+        groups
+            .flat_map(|group| group.outcome.q.iter().copied().zip(group.outcome.tokens.chunks(16)))
+            .flat_map(|(q, tokens)| [q, [f32::from(tokens[0]), f32::from(tokens[15])]])
+            .collect()
+    }
+    let ours = q(&lanes::<B>(0), &config);
+    let theirs = q(&Lanes::<Cpu<f32>>::start(2).unwrap(), &config);
+    for (ours, theirs) in ours.iter().flatten().zip(theirs.iter().flatten()) {
+        assert!((ours - theirs).abs() < 1e-4, "{ours} {theirs}");
+    }
 }
 
 fn evaluation<B: Backend>() {

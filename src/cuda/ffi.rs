@@ -241,7 +241,7 @@ functions! {
         inner: i64, stream: Stream,
     ) -> c_int;
 
-    fn rope(qkv: RawArray, turns: RawArray, inverse: i64, shape: Attention, stream: Stream) -> c_int;
+    fn rope(qkv: RawArray, cos_sin: RawArray, inverse: i64, shape: Attention, stream: Stream) -> c_int;
     fn attention(qkv: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream) -> c_int;
     fn attention_backward(
         qkv: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, means: RawArray, shape: Attention, stream: Stream,

@@ -402,11 +402,11 @@ impl<B: Backend> Queue<B> {
         assert!(bytes.is_some_and(|bytes| bytes <= packed.bytes()), "weights packed for these sizes");
     }
 
-    /// Turns q and k in place by the angles of `turns` `[len, head_dim/2, 2]`, or back.
-    pub fn rope(self, qkv: View<'_>, turns: View<'_>, inverse: bool, shape: AttentionSizes) {
+    /// Turns q and k in place by the angles whose cosines and sines are `cos_sin` `[len, head_dim/2, 2]`, or back.
+    pub fn rope(self, qkv: View<'_>, cos_sin: View<'_>, inverse: bool, shape: AttentionSizes) {
         shape.check(qkv, &[], &[]);
-        assert!(turns.len() == shape.len * shape.head_dim && shape.head_dim.is_multiple_of(2));
-        enqueue!(self, rope(qkv.array, turns.array, inverse.into(), shape.raw()));
+        assert!(cos_sin.len() == shape.len * shape.head_dim && shape.head_dim.is_multiple_of(2));
+        enqueue!(self, rope(qkv.array, cos_sin.array, inverse.into(), shape.raw()));
     }
 
     /// Attention; on tensor cores where `on_tensor_cores`.

@@ -123,6 +123,11 @@ impl<B: Backend> Queue<B> {
         free
     }
 
+    /// Bytes of device memory that this process has in use.
+    pub fn used_memory(&self) -> u64 {
+        self.opened().used.load(Ordering::Relaxed)
+    }
+
     /// The most bytes of device memory that this process has had in use.
     pub fn peak_memory(&self) -> u64 {
         self.opened().peak.load(Ordering::Relaxed)

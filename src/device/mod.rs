@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`Cpu`] | packed weights, fused SIMD kernels, deferred weight gradients | f32 (GEMMs also in bf16), f64 |
 //! | [`Reference`] | the naive twin of everything: plain loops under their formulas, GEMMs by `matrixmultiply` | f32, f64 |
+//! | `Cuda`, with the feature `cuda` or `cuda-twin` | the kernels of the folder `kernels`, on an NVIDIA GPU or on its twin | f32 (activations also in bf16), f64 |
 //!
 //! A device belongs to one lane (see [`crate::engine`]) and is used by one thread at a time. The weights are shared by all
 //! lanes: [`Params`] holds the flat vector and, for each tensor, the form in which the device's kernels read it.
@@ -29,7 +30,7 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use measure::{Mark, Measured};
-pub use operands::{Choice, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
+pub use operands::{Choice, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
@@ -163,22 +164,22 @@ pub trait Device: Measured + Sized + Send {
 
     // States that an accelerator keeps between supervision steps; other devices leave them to their callers.
 
-    /// State number `place.0` of some sequences at the start of a supervision step: every row becomes the vector `start` where
-    /// `anew` is not 0, else the sequence is what was kept at `places`. There is room for `place.1`: so many states of so many
-    /// elements.
-    fn recall(
+    /// A state of some sequences at the start of a supervision step. Of sequence b, every row becomes the vector `start` where
+    /// `anew[b]` is not 0; else it is what was kept at `places[b]`.
+    fn load_state(
         &mut self,
         _params: &Params<Self>,
         _start: ParamId,
-        _place: (usize, (usize, usize)),
-        _indices: (Indices, Indices),
+        _state: KeptState,
+        _places: Indices,
+        _anew: Indices,
         _y: Block,
     ) {
         unreachable!("the host keeps the states of this device");
     }
 
-    /// Keeps a state of some sequences at `places`, which have been recalled before.
-    fn remember(&self, _state: usize, _places: Indices, _y: Block) {
+    /// Keeps state number `state` of some sequences at `places`; it has been loaded before.
+    fn keep_state(&self, _state: usize, _places: Indices, _y: Block) {
         unreachable!("the host keeps the states of this device");
     }
 

@@ -67,6 +67,17 @@ pub enum Likelihood {
     },
 }
 
+/// One of the states that a device keeps between supervision steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// Which of them, from 0.
+    pub state: usize,
+    /// How many there are.
+    pub states: usize,
+    /// Elements of each, of all sequences that there are places for.
+    pub len: usize,
+}
+
 /// What one expert was chosen for.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<'a> {

@@ -10,6 +10,7 @@
 
 mod cut;
 mod micro_batch;
+mod numbers;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,14 +21,15 @@ use super::{
 };
 use crate::config::TrainConfig;
 use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, Queue};
-use crate::device::cuda::{AdamArrays, CudaScalar, Gradients};
+use crate::device::cuda::{AdamArrays, CudaBuffer, CudaScalar};
 use crate::device::{AdamCoefficients, Cuda, Device, Grads, Update};
 use crate::error::Result;
 use crate::model::{Model, Pass};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape};
 use cut::Cut;
-use micro_batch::{NUMBERS, Resident, micro_batch, run_forward, spread_logits};
+use micro_batch::{Resident, micro_batch, run_forward, spread_logits};
+use numbers::{NUMBERS, Numbers};
 
 /// The share of the device's memory that is left to others.
 const SPARE: f64 = 0.04;
@@ -36,8 +38,8 @@ const SPARE: f64 = 0.04;
 pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
     lanes: &'a Lanes<Cuda<T, B>>,
     weights: Weights<Cuda<T, B>>,
-    ema: Gradients<T, B>,
-    moments: [Gradients<T, B>; 2],
+    ema: CudaBuffer<T, B>,
+    moments: [CudaBuffer<T, B>; 2],
     adam: Adam,
     groups: Vec<BoxedGroup<T>>,
     /// An array for each slice.
@@ -88,7 +90,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         let slots = |group: usize| first_slot(config, group + 1) - first_slot(config, group);
         let groups: Vec<_> = groups.map(|group| Box::new(Group::resident(model, slots(group)))).collect();
         let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len, config.gradient_groups);
-        let flat = || Gradients::new(layout.len(), 1);
+        let flat = || CudaBuffer::new(layout.len(), 1);
         let mut ema = flat();
         ema.write(weights.params.values());
         let precision = weights.params.precision();
@@ -117,7 +119,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
             ema,
             moments: [flat(), flat()],
             adam: Adam::new(config),
-            slices: Grads::from_buffer(layout.clone(), Gradients::new(layout.len(), cut.slices())),
+            slices: Grads::from_buffer(layout.clone(), CudaBuffer::new(layout.len(), cut.slices())),
             total: Grads::new(layout),
             squares: DeviceMemory::new(queue, Queue::<B>::sum_squares_bytes()),
             is_fixed: model.schedule.iteration.is_none() && model.recorded_routers() == 0,
@@ -145,10 +147,10 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
                 let spare = SPARE * queue.description().memory as f64;
                 let free = (queue.free_memory() as f64 - spare).max(0.0) as usize + memory.device.room();
                 let mut extent = |sequences: usize, slices: &mut Grads<Cuda<T, B>>| {
-                    memory.device.sleep();
-                    slices.buffer_mut().look_at(0, sequences, cut.per_slice);
+                    memory.device.begin_dry_run();
+                    slices.buffer_mut().set_window(0, sequences, cut.per_slice);
                     micro_batch(memory, model, weights, config, slices, resident, 0..sequences, None);
-                    memory.device.wake()
+                    memory.device.end_dry_run()
                 };
                 // Where sizes depend on values, the first step finds out; it takes what the setting says.
                 let fits_limit = |sequences: usize| limit == 0 || sequences <= limit.max(cut.per_slice);
@@ -176,18 +178,13 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         groups.iter().flat_map(move |group| field(&group.slots))
     }
 
-    /// Sends up what the slots know of their examples.
-    fn send(&mut self, config: &TrainConfig, device: &mut Cuda<T, B>) {
+    /// Sends up the questions of all slots, and which of them start anew.
+    fn send_questions(&mut self, device: &mut Cuda<T, B>) {
         let Self { groups, resident, weights, .. } = self;
         let tokens: Vec<i32> = Self::all(groups, |slots| &slots.inputs).map(|&token| token.into()).collect();
-        let labels: Vec<i32> = Self::all(groups, |slots| &slots.labels).copied().collect();
         let anew: Vec<i32> = Self::all(groups, |slots| &slots.halted).map(|&halted| halted.into()).collect();
-        let is_last = |&steps: &u32| i32::from(steps + 1 >= config.halt_max_steps);
-        let is_last: Vec<i32> = Self::all(groups, |slots| &slots.steps).map(is_last).collect();
         device.set_indices(resident.tokens, &tokens);
-        device.set_indices(resident.labels, &labels);
         device.set_indices(resident.anew, &anew);
-        device.set_indices(resident.is_last, &is_last);
         if let Some(table) = &weights.table {
             let ids = Self::all(groups, |slots| &slots.puzzle_ids);
             let rows: Vec<T> = ids.flat_map(|&id| table.row(id)).copied().collect();
@@ -195,37 +192,29 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         }
     }
 
+    /// Sends up what the losses ask for.
+    fn send_labels(&mut self, config: &TrainConfig, device: &mut Cuda<T, B>) {
+        let Self { groups, resident, .. } = self;
+        let labels: Vec<i32> = Self::all(groups, |slots| &slots.labels).copied().collect();
+        let is_last = |&steps: &u32| i32::from(steps + 1 >= config.halt_max_steps);
+        let is_last: Vec<i32> = Self::all(groups, |slots| &slots.steps).map(is_last).collect();
+        device.set_indices(resident.labels, &labels);
+        device.set_indices(resident.is_last, &is_last);
+    }
+
     /// Reads what the step said about each slot.
     fn receive(&mut self, model: &Model) {
-        let Self { groups, resident, calls, cut, .. } = self;
-        let mut numbers = vec![T::ZERO; cut.batch * NUMBERS];
-        resident.numbers.download(0, &mut numbers);
-        let mut grads = vec![T::ZERO; cut.batch * model.embedding.puzzle_ndim];
-        resident.puzzle_rows[1].download(0, &mut grads);
+        let Self { groups, resident, calls, .. } = self;
+        let numbers = Numbers::read(&resident.numbers, resident.places.len(), model.recorded_routers());
         let ndim = model.embedding.puzzle_ndim;
+        let mut grads = vec![T::ZERO; resident.places.len() * ndim];
+        resident.puzzle_rows[1].download(0, &mut grads);
         let mut first = 0;
         for group in groups {
-            let (slots, outcome) = (first..first + group.len(), &mut group.outcome);
-            let column = |i: usize| &numbers[i * cut.batch + slots.start..][..slots.len()];
-            for (to, i) in [(&mut outcome.correct, 0), (&mut outcome.labelled, 1)] {
-                to.iter_mut().zip(column(i)).for_each(|(to, value)| *to = value.to_f64() as u32);
-            }
-            let losses = [
-                &mut outcome.lm_loss,
-                &mut outcome.halt_loss,
-                &mut outcome.continue_target,
-                &mut outcome.continue_loss,
-                &mut outcome.balance_loss,
-            ];
-            for (to, i) in losses.into_iter().zip(2..) {
-                to.iter_mut().zip(column(i)).for_each(|(to, value)| *to = value.to_f64());
-            }
-            let routers = model.recorded_routers().max(1) as f64;
-            outcome.balance_loss.iter_mut().for_each(|loss| *loss /= routers);
-            let q = &numbers[7 * cut.batch..][2 * slots.start..2 * slots.end];
-            outcome.q.as_flattened_mut().copy_from_slice(q);
-            outcome.calls.fill(*calls);
-            outcome.puzzle_grads.copy_from_slice(&grads[slots.start * ndim..slots.end * ndim]);
+            let slots = first..first + group.len();
+            numbers.write(&slots, &mut group.outcome);
+            group.outcome.calls.fill(*calls);
+            group.outcome.puzzle_grads.copy_from_slice(&grads[slots.start * ndim..slots.end * ndim]);
             first = slots.end;
         }
     }
@@ -239,7 +228,7 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
             watch.lap(Part::GradientBuffer, slices.buffer().bytes() as f64);
         }
         for slots in cut.parts() {
-            slices.buffer_mut().look_at(slots.start / cut.per_slice, slots.len(), cut.per_slice);
+            slices.buffer_mut().set_window(slots.start / cut.per_slice, slots.len(), cut.per_slice);
             let mut logits = Vec::new();
             let kept = keeps_logits.then_some(&mut logits);
             self.calls = micro_batch(memory, model, weights, config, slices, resident, slots.clone(), kept) as u32;
@@ -309,12 +298,11 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
     fn describe(&self) -> Option<String> {
         let device = Queue::<B>::get().description();
         let Cut { batch, micro_batch, .. } = self.cut;
-        let bytes = self.lanes.memory_bytes() + self.slices.buffer().bytes() + self.resident.carried.bytes();
+        let gigabytes = Queue::<B>::get().used_memory() as f64 / 1e9;
         Some(format!(
-            "{}: {}, batch of {batch} in micro-batches of {micro_batch}, {:.2} GB",
+            "{}: {}, batch of {batch} in micro-batches of {micro_batch}, {gigabytes:.2} GB of device memory",
             B::NAME,
-            device.name,
-            bytes as f64 / 1e9
+            device.name
         ))
     }
 
@@ -335,7 +323,8 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         lanes.install(|| {
             lanes.with_lane(|lane| {
                 lane.start_watch();
-                self.send(config, &mut lane.memory.device);
+                self.send_questions(&mut lane.memory.device);
+                self.send_labels(config, &mut lane.memory.device);
                 lane.lap(Part::Carry, 0.0);
                 self.work_or_replay(&mut lane.memory, model, config);
                 self.receive(model);
@@ -345,16 +334,27 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
     }
 
     fn infer(&mut self, model: &Model) {
-        let Self { lanes, weights, resident, cut, .. } = self;
+        let (lanes, seq_len) = (self.lanes, model.embedding.seq_len);
+        let (mut tokens, mut q) = (vec![0; self.cut.batch * seq_len], vec![[T::ZERO; 2]; self.cut.batch]);
         lanes.install(|| {
             lanes.with_lane(|lane| {
-                for slots in cut.parts() {
-                    let mut tape = Tape::new(&mut lane.memory, &weights.params);
-                    run_forward(&mut tape, model, resident, &slots, Pass::Infer);
+                self.send_questions(&mut lane.memory.device);
+                for slots in self.cut.parts() {
+                    let mut tape = Tape::new(&mut lane.memory, &self.weights.params);
+                    let forward = run_forward(&mut tape, model, &self.resident, &slots, Pass::Infer);
+                    tape.predict(&forward.logits, &mut tokens[slots.start * seq_len..slots.end * seq_len]);
+                    tape.download(&forward.q, q[slots].as_flattened_mut());
                 }
             });
         });
-        Queue::<B>::get().wait();
+        let mut first = 0;
+        for group in &mut self.groups {
+            let slots = first..first + group.len();
+            group.outcome.tokens.copy_from_slice(&tokens[slots.start * seq_len..slots.end * seq_len]);
+            group.outcome.q.copy_from_slice(&q[slots.clone()]);
+            group.slots.halted.fill(false);
+            first = slots.end;
+        }
     }
 
     fn reduce(&mut self, peers: &mut dyn Peers<T>) -> Result<f64> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::step::{self, Forward, Given, Losses};
 use super::{Group, Outcome, PuzzleTable, Weights};
 use crate::config::TrainConfig;
-use crate::device::{Device, Grads, Indices, Real, Store};
+use crate::device::{Device, Grads, Indices, KeptState, Real, Store};
 use crate::model::{Model, Pass, States};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape, Var};
@@ -176,7 +176,7 @@ fn forward<D: Device>(
     if group.states.is_empty() {
         let places = places(tape, group, slots);
         for (i, state) in forward.states.iter().enumerate() {
-            tape.device().remember(i, places, tape.block(state));
+            tape.device().keep_state(i, places, tape.block(state));
         }
     }
     for (state, carried) in forward.states.iter().zip(&mut group.states) {
@@ -207,8 +207,8 @@ fn load_states<D: Device>(tape: &mut Tape<'_, D>, model: &Model, group: &Group<D
         let load = |(state, &start)| {
             let var = tape.uninitialised(slots.len() * len, model.hidden, Store::Activation);
             let (device, params, rows) = tape.rows_mut(&var, 0..slots.len() * len);
-            let shape = (model.starts.len(), group.len() * per_slot);
-            device.recall(params, start, (state, shape), (places, anew), rows);
+            let kept = KeptState { state, states: model.starts.len(), len: group.len() * per_slot };
+            device.load_state(params, start, kept, places, anew, rows);
             var
         };
         return model.starts.iter().enumerate().map(load).collect();

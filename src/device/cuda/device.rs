@@ -1,17 +1,17 @@
 //! The trait [`Device`] on CUDA: which kernels each method queues.
 
 use super::swiglu::Sizes;
-use super::{Cuda, CudaScalar, CudaWeight, Gradients, master, sizes};
+use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master, sizes};
 use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
-    ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, Likelihood, NormEpilogue, Over, ParamId, Params,
-    Precision, Runs, Space, Store, SwiGlu,
+    ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, KeptState, Likelihood, NormEpilogue, Over,
+    ParamId, Params, Precision, Runs, Space, Store, SwiGlu,
 };
 
 impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     type T = T;
     type Weight = CudaWeight<T, B>;
-    type Buffer = Gradients<T, B>;
+    type Buffer = CudaBuffer<T, B>;
 
     const NAME: &'static str = B::NAME;
     const IS_ACCELERATOR: bool = true;
@@ -26,10 +26,10 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
             resident: 0,
             integers_used: 0,
             precision: Precision::F32,
-            turns: None,
+            rope: None,
             carried: None,
             micro_batch: 0,
-            asleep: None,
+            set_aside: None,
             scalars: std::marker::PhantomData,
         }
     }
@@ -44,19 +44,19 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         (ROWS / len).clamp(1, 1024)
     }
 
-    fn buffer(len: usize) -> Gradients<T, B> {
-        Gradients::new(len, 1)
+    fn buffer(len: usize) -> CudaBuffer<T, B> {
+        CudaBuffer::new(len, 1)
     }
 
-    fn clear_buffer(buffer: &mut Gradients<T, B>) {
+    fn clear_buffer(buffer: &mut CudaBuffer<T, B>) {
         buffer.clear();
     }
 
-    fn read_buffer(buffer: &Gradients<T, B>) -> Vec<T> {
+    fn read_buffer(buffer: &CudaBuffer<T, B>) -> Vec<T> {
         buffer.read()
     }
 
-    fn write_buffer(buffer: &mut Gradients<T, B>, values: &[T]) {
+    fn write_buffer(buffer: &mut CudaBuffer<T, B>, values: &[T]) {
         buffer.write(values);
     }
 
@@ -121,22 +121,23 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         }
     }
 
-    fn recall(
+    fn load_state(
         &mut self,
         params: &Params<Self>,
         start: ParamId,
-        (state, (count, len)): (usize, (usize, usize)),
-        indices: (Indices, Indices),
+        KeptState { state, states, len }: KeptState,
+        places: Indices,
+        anew: Indices,
         y: Block,
     ) {
-        let carried = self.carried.take().filter(|carried| self.carries(carried, count, len));
-        let carried = carried.unwrap_or_else(|| self.carry(count, len));
-        self.start_states(params, start, (&carried, state), indices, y);
+        let carried = self.carried.take().filter(|carried| self.carries(carried, states, len));
+        let carried = carried.unwrap_or_else(|| self.carry(states, len));
+        self.start_states(params, start, (&carried, state), (places, anew), y);
         self.carried = Some(carried);
     }
 
-    fn remember(&self, state: usize, places: Indices, y: Block) {
-        let carried = self.carried.as_ref().expect("recalled before");
+    fn keep_state(&self, state: usize, places: Indices, y: Block) {
+        let carried = self.carried.as_ref().expect("loaded before");
         self.keep_states((carried, state), places, y);
     }
 
@@ -321,7 +322,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
 
     fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: bool, qkv: Block, out: Block, lse: Block) {
         if rope {
-            self.turn(shape, qkv, false);
+            self.rotate(shape, qkv, false);
         }
         let on_tensor_cores = self.attends_on_tensor_cores(shape, &[qkv, out]);
         self.queue.attention(on_tensor_cores, sizes(shape), self.view(qkv), self.view(out), self.view(lse));
@@ -344,7 +345,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         self.queue.attention_backward(on_tensor_cores, sizes(shape), self.view(qkv), given, made, self.view(means));
         self.release(means);
         if rope {
-            self.turn(shape, d_qkv, true);
+            self.rotate(shape, d_qkv, true);
         }
     }
 
@@ -376,12 +377,14 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     }
 
     fn bce_with_logits(&mut self, place: (usize, usize), x: Block, target: Block, loss: Block, unit_grad: Block) {
-        // A target from outside may be kept as an activation.
-        let exact = self.alloc(target.len(), Store::Exact);
-        self.copy(target, exact);
+        // A target from outside of the tape's losses is kept as an activation.
+        let exact = (target.element_bytes() != x.element_bytes()).then(|| self.alloc(target.len(), Store::Exact));
+        if let Some(exact) = exact {
+            self.copy(target, exact);
+        }
         let made = (self.view(loss), self.view(unit_grad));
-        self.queue.bce_with_logits(place, self.view(x), self.view(exact), made);
-        self.release(exact);
+        self.queue.bce_with_logits(place, self.view(x), self.view(exact.unwrap_or(target)), made);
+        exact.into_iter().for_each(|exact| self.release(exact));
     }
 
     fn bce_backward(&mut self, place: (usize, usize), d_loss: Block, unit_grad: Block, d_x: Block) {

@@ -5,18 +5,18 @@
 //! SwiGLUs and attention run on tensor cores wherever their sizes allow it (widths in multiples of 8); elsewhere the plain
 //! kernels do, on the same bf16 values.
 //!
-//! Gradients of weights are summed in *slices*: each slice of the batch has an array of its own, so that how many sequences
-//! are worked on at a time changes no bit of the sum (see [`Gradients`]).
+//! CudaBuffer of weights are summed in *slices*: each slice of the batch has an array of its own, so that how many sequences
+//! are worked on at a time changes no bit of the sum (see [`CudaBuffer`]).
 
+mod buffer;
 mod device;
-mod gradients;
 mod measure;
 mod states;
 mod swiglu;
 mod transfer;
 mod weight;
 
-pub use gradients::Gradients;
+pub use buffer::CudaBuffer;
 pub use states::CarriedStates;
 pub use weight::CudaWeight;
 
@@ -37,13 +37,13 @@ pub struct Cuda<T, B: Backend> {
     integers_used: usize,
     precision: Precision,
     /// Cosines and sines of the shape that attention was last called with, and that shape.
-    turns: Option<(usize, usize, DeviceMemory<B>)>,
+    rope: Option<(usize, usize, DeviceMemory<B>)>,
     /// States of the sequences that a lane answers.
     pub(crate) carried: Option<CarriedStates<B>>,
     /// Sequences to work on at a time at most; 0: as many as there is memory for.
     pub(crate) micro_batch: usize,
     /// The memory, while no kernel runs.
-    asleep: Option<DeviceMemory<B>>,
+    set_aside: Option<DeviceMemory<B>>,
     scalars: std::marker::PhantomData<T>,
 }
 
@@ -107,27 +107,27 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     }
 
     /// The angles of rotary positions, made when the shape is another one than last time.
-    fn prepare_turns(&mut self, shape: &AttentionShape) {
+    fn prepare_rope(&mut self, shape: &AttentionShape) {
         let (len, half) = (shape.len, shape.head_dim / 2);
-        if self.turns.as_ref().is_some_and(|turns| (turns.0, turns.1) == (len, half)) {
+        if self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
             return;
         }
         let turn = |(l, i): (usize, usize)| {
             let angle = l as f64 * 10_000f64.powf(-2.0 * i as f64 / shape.head_dim as f64);
             [angle.cos(), angle.sin()].map(T::from_f64)
         };
-        let turns: Vec<[T; 2]> = (0..len).flat_map(|l| (0..half).map(move |i| (l, i))).map(turn).collect();
-        let mut memory = DeviceMemory::new(Queue::get(), size_of_val(&turns[..]));
-        memory.upload(0, &turns);
-        self.turns = Some((len, half, memory));
+        let rope: Vec<[T; 2]> = (0..len).flat_map(|l| (0..half).map(move |i| (l, i))).map(turn).collect();
+        let mut memory = DeviceMemory::new(Queue::get(), size_of_val(&rope[..]));
+        memory.upload(0, &rope);
+        self.rope = Some((len, half, memory));
     }
 
     /// Turns q and k, or their gradients back.
-    fn turn(&mut self, shape: &AttentionShape, qkv: Block, inverse: bool) {
-        self.prepare_turns(shape);
-        let (len, half, memory) = self.turns.as_ref().expect("made above");
-        let turns = memory.view(0, 2 * len * half, T::FORMAT);
-        self.queue.rope(self.view(qkv), turns, inverse, sizes(shape));
+    fn rotate(&mut self, shape: &AttentionShape, qkv: Block, inverse: bool) {
+        self.prepare_rope(shape);
+        let (len, half, memory) = self.rope.as_ref().expect("made above");
+        let rope = memory.view(0, 2 * len * half, T::FORMAT);
+        self.queue.rope(self.view(qkv), rope, inverse, sizes(shape));
     }
 }
 
@@ -143,9 +143,9 @@ fn master<'a, T: CudaScalar, B: Backend>(params: &'a Params<Cuda<T, B>>, id: Par
 /// The weights and arrays of an update, in their flat order.
 pub struct AdamArrays<'a, T, B: Backend> {
     /// First moment, second moment, EMA.
-    pub state: [&'a Gradients<T, B>; 3],
+    pub state: [&'a CudaBuffer<T, B>; 3],
     /// The gradient.
-    pub gradient: &'a Gradients<T, B>,
+    pub gradient: &'a CudaBuffer<T, B>,
 }
 
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {

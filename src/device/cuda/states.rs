@@ -109,16 +109,16 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         self.queue.copy(from, self.view(to));
     }
 
-    /// From here on no kernel runs, until [`Cuda::wake`]: for finding out how much memory some work needs whose sizes do not
+    /// From here on no kernel runs, until [`Cuda::end_dry_run`]: for finding out how much memory some work needs whose sizes do not
     /// depend on values.
-    pub(crate) fn sleep(&mut self) {
-        self.asleep = Some(std::mem::replace(&mut self.memory, DeviceMemory::dry(self.queue)));
+    pub(crate) fn begin_dry_run(&mut self) {
+        self.set_aside = Some(std::mem::replace(&mut self.memory, DeviceMemory::dry(self.queue)));
         self.queue = self.queue.dry();
     }
 
     /// Back to work. Returns the bytes that blocks have reached up to.
-    pub(crate) fn wake(&mut self) -> usize {
-        self.memory = self.asleep.take().expect("asleep");
+    pub(crate) fn end_dry_run(&mut self) -> usize {
+        self.memory = self.set_aside.take().expect("a dry run has begun");
         self.queue = Queue::get();
         let extent = self.space.extent();
         self.space.reset();

@@ -2,18 +2,16 @@
 
 use std::ops::Range;
 
+use super::numbers;
 use crate::config::TrainConfig;
 use crate::cuda::{Backend, DeviceMemory};
 use crate::device::cuda::{CarriedStates, CudaScalar};
 use crate::device::{Cuda, Grads, Indices, Store};
-use crate::engine::step::{self, Forward, Given, Losses};
+use crate::engine::step::{self, Forward, Given};
 use crate::engine::{BoxedGroup, Weights};
 use crate::model::{Model, Pass, States};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape};
-
-/// Numbers that a supervision step says about each slot: right and labelled tokens, losses, the continue target, two q.
-pub(super) const NUMBERS: usize = 9;
 
 /// What a step reads and writes in device memory, for all slots.
 pub(super) struct Resident<B: Backend> {
@@ -24,7 +22,7 @@ pub(super) struct Resident<B: Backend> {
     pub(super) is_last: Indices,
     /// Rows of the puzzle table, and their gradients.
     pub(super) puzzle_rows: [DeviceMemory<B>; 2],
-    /// `[NUMBERS, slots]`, the two q of a slot side by side.
+    /// What a step says about each slot; see [`numbers`].
     pub(super) numbers: DeviceMemory<B>,
     pub(super) carried: CarriedStates<B>,
 }
@@ -73,7 +71,7 @@ pub(super) fn micro_batch<T: CudaScalar, B: Backend>(
     let labels = resident.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
     let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
     let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
-    keep_numbers(&tape, &forward, &losses, resident, &slots);
+    numbers::keep(&tape, &forward, &losses, &resident.numbers, (resident.places.len(), slots.start));
     tape.lap(Part::Carry);
     step::backward(&mut tape, model, config, &forward, &losses, slices);
     if let Some(rows) = &forward.puzzle_rows
@@ -116,31 +114,4 @@ pub(super) fn run_forward<T: CudaScalar, B: Backend>(
     }
     tape.lap(Part::Carry);
     forward
-}
-
-/// Puts what a step says about its slots where the host reads it.
-fn keep_numbers<T: CudaScalar, B: Backend>(
-    tape: &Tape<'_, Cuda<T, B>>,
-    forward: &Forward,
-    losses: &Losses,
-    resident: &Resident<B>,
-    slots: &Range<usize>,
-) {
-    let batch = resident.places.len();
-    let continues = losses.continues.as_ref();
-    let columns = [
-        Some(&losses.score.correct),
-        Some(&losses.score.labelled),
-        Some(&losses.lm),
-        Some(&losses.halt),
-        continues.map(|continues| &continues.target),
-        continues.map(|continues| &continues.loss),
-        forward.recursion.balance.as_ref(),
-    ];
-    for (i, var) in columns.into_iter().enumerate() {
-        if let Some(var) = var {
-            tape.device().copy_out(tape.block(var), &resident.numbers, i * batch + slots.start);
-        }
-    }
-    tape.device().copy_out(tape.block(&forward.q), &resident.numbers, 7 * batch + 2 * slots.start);
 }

@@ -1,13 +1,13 @@
-//! Where gradients of weights are summed: an array for each slice of the batch.
+//! Flat arrays in device memory: gradients of all weights, one array for each slice of the batch; moments and EMA are one.
 
 use std::ops::Range;
 
 use super::CudaScalar;
 use crate::cuda::{Backend, DeviceMemory, GradientSums, Queue};
 
-/// Flat arrays of gradients, one for each slice of the batch, and those that the sequences at hand belong to.
+/// Flat arrays of the weights' shape, one for each slice of the batch, and those that the sequences at hand belong to.
 #[derive(Clone, Debug)]
-pub struct Gradients<T, B: Backend> {
+pub struct CudaBuffer<T, B: Backend> {
     memory: DeviceMemory<B>,
     /// Elements of an array.
     len: usize,
@@ -27,7 +27,7 @@ struct Window {
     per_slice: usize,
 }
 
-impl<T: CudaScalar, B: Backend> Gradients<T, B> {
+impl<T: CudaScalar, B: Backend> CudaBuffer<T, B> {
     /// Zeros for so many slices.
     pub fn new(len: usize, slices: usize) -> Self {
         let memory = DeviceMemory::zeros(Queue::get(), slices * len * size_of::<T>());
@@ -37,7 +37,7 @@ impl<T: CudaScalar, B: Backend> Gradients<T, B> {
     }
 
     /// What follows is the work of so many sequences, dealt out to slices `per_slice` at a time, from slice `first` on.
-    pub fn look_at(&mut self, first: usize, sequences: usize, per_slice: usize) {
+    pub fn set_window(&mut self, first: usize, sequences: usize, per_slice: usize) {
         assert!(first + sequences.div_ceil(per_slice) <= self.slices, "slices that there are");
         self.window = Window { first, sequences, per_slice };
     }
