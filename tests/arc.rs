@@ -119,7 +119,7 @@ fn arguments_that_fit_no_file_say_what_there_is() {
     let output = succeed(import(home.path(), "x", "x", &out));
     assert!(common::stderr(&output).contains("x has no solutions"));
     let unknown = Dataset::read(&out).unwrap().arc_tasks(0).unwrap();
-    assert_eq!(unknown[0].test[0].output.cells(), [0]);
+    assert!(!unknown[0].test[0].is_answered());
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_set_alone_chooses_a_puzzle_table_and_its_way_of_augmentation_and_eval_takes
     for (run, set) in [(&runs[0], &sets[1]), (&runs[1], &sets[0])] {
         let mut eval = command(&["eval", "--data", set.to_str().unwrap()]);
         eval.arg(run);
-        assert!(stdout(&succeed(eval)).contains("12 puzzles exact"), "four tasks, each with two copies");
+        assert!(stdout(&succeed(eval)).contains("12 rows exact"), "four tasks, each with two copies");
     }
 }
 

@@ -10,7 +10,7 @@ use trm::cuda::Backend;
 use trm::dataset::Examples as _;
 use trm::device::{Cpu, Cuda, Precision};
 use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
-use trm::infer::{Inference, InferenceOptions};
+use trm::infer::{Answered, Inference, InferenceOptions, Observer};
 use trm::model::Model;
 use trm::rng::Rng;
 use trm::train::Trainer;
@@ -238,12 +238,13 @@ fn evaluation<B: Backend>() {
         let lanes = lanes::<B>(micro_batch);
         let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
         let answers = std::sync::Mutex::new(vec![Vec::new(); 9]);
-        let observer = |i: usize, tokens: &[u8], q: f64| {
-            let mut answer = tokens.to_vec();
-            answer.extend(q.to_bits().to_le_bytes());
-            answers.lock().unwrap()[i] = answer;
+        let tell = |answered: &Answered<'_>| {
+            let mut answer = answered.answer().to_vec();
+            answer.extend(answered.confidence().to_bits().to_le_bytes());
+            answers.lock().unwrap()[answered.at] = answer;
         };
-        let evaluation = inference.evaluate(9, write, None, Some(&observer), || false).unwrap().unwrap();
+        let observer = Some(Observer::new(&tell));
+        let evaluation = inference.evaluate(9, write, None, observer, || false).unwrap().unwrap();
         (evaluation, answers.into_inner().unwrap())
     };
     let together = run(0);

@@ -44,6 +44,16 @@ impl RunPaths {
         self.root.join("config.toml")
     }
 
+    /// What the run's data was.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data.json")
+    }
+
+    /// Names of the puzzle identifiers it was trained with.
+    pub fn identifiers(&self) -> PathBuf {
+        self.root.join("identifiers.json")
+    }
+
     /// The log: one JSON object per line.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
@@ -134,9 +144,10 @@ impl RunFolder {
 
     /// Undoes [`RunFolder::create`], for a run that could not start: nothing is left behind.
     pub fn discard(self) {
-        let _ = fs::remove_file(self.root().join(LOCK_FILE));
-        let _ = fs::remove_file(self.config());
-        let _ = fs::remove_file(self.metrics());
+        let lock = self.root().join(LOCK_FILE);
+        for file in [lock, self.config(), self.metrics(), self.data(), self.identifiers()] {
+            let _ = fs::remove_file(file);
+        }
         if let Some(made) = &self.made {
             remove_empty(self.root(), made);
         }

@@ -10,6 +10,7 @@ mod info;
 mod plan;
 mod plot;
 mod presets;
+mod run_set;
 
 mod show;
 mod solve;

@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::common::{DeviceArg, FRAME, Threads, load_model, on_device};
+use super::run_set::load_set;
 use super::task;
 use crate::config::TrainConfig;
 use crate::dataset::{TaskData, board_of};
@@ -41,6 +42,9 @@ pub struct Args {
     /// Settings for a safetensors file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// ARC: the folder of the data set that holds the task [default: the one the run was trained with]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Show the board after each supervision step
     #[arg(long)]
     watch: bool,
@@ -66,7 +70,8 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let StoredModel { config, model, weights } = load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
     let options = options(&args, &model, &config.train)?;
     if game(&config.task.puzzle)?.copies().are_named() {
-        let (name, data) = (typed(args.puzzle)?, TaskData::load(&config.data)?);
+        let data = load_set(&args.run, args.config.as_deref(), &config, args.data.as_deref())?;
+        let name = typed(args.puzzle)?;
         let task = data.dataset().arc_task_named(name.trim())?;
         if task.test.is_empty() {
             return Err(Error::input(format!(

@@ -6,7 +6,7 @@ use super::common::FRAME;
 use super::print;
 use crate::dataset::TaskData;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::infer::Inference;
 use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
 use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
@@ -19,7 +19,7 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
         print(&format!("{}\n", pair(&format!("demonstration {n}"), shown, colour)))?;
     }
     for (n, shown) in (1..).zip(&task.test).filter(|_| answers) {
-        let picture = match task.is_answered() {
+        let picture = match shown.is_answered() {
             true => pair(&format!("test {n}"), shown, colour),
             false => side_by_side(&[Panel::new(format!("test {n}, answer not known"), &shown.input)], colour),
         };
@@ -33,13 +33,16 @@ pub fn show(task: &Task, answers: bool) -> Result<()> {
 pub fn solve<D: Device>(inference: &Inference<'_, D>, data: &TaskData, task: &Task, watch: bool) -> Result<()> {
     let dataset = data.dataset();
     let identifier = dataset.identifiers.iter().position(|name| *name == task.id).unwrap_or(0) as u32;
+    let row = data
+        .table_row(identifier)
+        .ok_or_else(|| Error::input(format!("task {}: the model was trained without a task of that name", task.id)))?;
     let board = ArcBoard { side: dataset.puzzle.width };
     if watch {
         let some = Task { train: task.train.iter().take(SHOWN).cloned().collect(), ..task.clone() };
         show(&some, false)?;
     }
     for (n, test) in (1..).zip(&task.test) {
-        solve_one(inference, board, identifier, (n, test, task.is_answered()), watch)?;
+        solve_one(inference, board, row, (n, test), watch)?;
     }
     Ok(())
 }
@@ -58,9 +61,10 @@ fn solve_one<D: Device>(
     inference: &Inference<'_, D>,
     board: ArcBoard,
     id: u32,
-    (n, test, is_known): (usize, &Pair, bool),
+    (n, test): (usize, &Pair),
     watch: bool,
 ) -> Result<()> {
+    let is_known = test.is_answered();
     let mut question = vec![0; board.side * board.side];
     encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
     let steps = inference.answers(&question, id);

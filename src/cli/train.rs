@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
+use super::run_set::no_data;
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
@@ -19,7 +20,7 @@ use crate::model::update_flops;
 use crate::puzzle::{Copies, Description, game, grid};
 use crate::report::Progress;
 use crate::simd;
-use crate::train::{Ending, Run};
+use crate::train::{Ending, Run, set_folder};
 
 /// Train a model
 ///
@@ -79,7 +80,14 @@ fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     };
     on_interrupt();
     let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
-        Ok(run) => return train(run, &folder, &data, &lanes),
+        Ok(run) => {
+            // Its data may lie in another place now.
+            let config = &run.trainer().config;
+            if args.resume && folder.read_config()?.data.dir != config.data.dir {
+                folder.write_config(config)?;
+            }
+            return train(run, &folder, &data, &lanes);
+        }
         Err(error) => error,
     };
     if !args.resume {
@@ -143,6 +151,7 @@ fn start<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, T
         resolve()?;
     }
     config.task = data.task().clone();
+    config.data.dir = absolute(&config.data.dir)?;
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
     config.train.precision = precision_for::<D>(config.train.precision).into();
     config.validate()?;
@@ -156,6 +165,15 @@ fn start<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, T
     chosen.iter().for_each(|chosen| note(chosen));
     tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
     Ok((folder, config, data))
+}
+
+/// A folder's name from wherever the program is run; an empty one stays empty.
+fn absolute(dir: &str) -> Result<String> {
+    if dir.is_empty() {
+        return Ok(String::new());
+    }
+    let path = std::path::absolute(dir).map_err(|e| Error::io(dir, e))?;
+    Ok(path.display().to_string())
 }
 
 /// The data of a new run. Unless somebody has said which, an ARC set on disk is augmented in the way it is made for.
@@ -220,7 +238,7 @@ fn free_folder(name: &str) -> PathBuf {
 fn reopen<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
     let root = args.out.clone().unwrap_or_default();
     let folder = RunFolder::open(&root)?;
-    let stored = folder.read_config()?;
+    let mut stored = folder.read_config()?;
     let mut asked = args.experiment.clone();
     if asked.preset.is_none() && asked.config.is_none() {
         asked.config = Some(folder.config());
@@ -233,6 +251,15 @@ fn reopen<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, 
     if wanted.train.precision == PrecisionSetting::Auto {
         wanted.train.precision = stored.train.precision;
     }
+    // The place of the data may change, its content may not: that is compared below.
+    stored.data.dir = match (&args.data, stored.data.dir.is_empty()) {
+        (Some(dir), false) => absolute(&dir.display().to_string())?,
+        (_, true) => String::new(),
+        (None, false) => absolute(&set_folder(&folder, &stored.data.dir).display().to_string())?,
+    };
+    if !stored.data.dir.is_empty() {
+        wanted.data.dir.clone_from(&stored.data.dir);
+    }
     let differences = stored.differences(&wanted);
     if !differences.is_empty() {
         return Err(Error::input(format!(
@@ -241,7 +268,7 @@ fn reopen<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, 
             differences.join(", ")
         )));
     }
-    let data = TaskData::load(&stored.data)?;
+    let data = TaskData::load(&stored.data).map_err(|error| no_data(&stored.data.dir, error))?;
     if *data.task() != stored.task {
         return Err(Error::input(format!(
             "{}: the data set has another shape than the run was started with",

@@ -34,6 +34,7 @@ mod assemble;
 mod audit;
 mod batch;
 mod csv_rows;
+mod fit;
 mod format;
 mod info;
 pub mod jsonl;
@@ -148,6 +149,12 @@ impl Split {
     /// The puzzle an example belongs to.
     pub fn puzzle_of(&self, example: usize) -> usize {
         self.puzzle_indices.partition_point(|&start| start as usize <= example) - 1
+    }
+
+    /// The group an example belongs to.
+    pub fn group_of(&self, example: usize) -> usize {
+        let puzzle = self.puzzle_of(example);
+        self.group_indices.partition_point(|&start| start as usize <= puzzle) - 1
     }
 }
 

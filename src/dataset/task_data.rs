@@ -31,9 +31,11 @@ pub trait Examples {
 
 /// A data set, with what the model has to know of it.
 pub struct TaskData {
-    dataset: Dataset,
-    board: Box<dyn Board>,
-    task: TaskConfig,
+    pub(super) dataset: Dataset,
+    pub(super) board: Box<dyn Board>,
+    pub(super) task: TaskConfig,
+    /// For each puzzle identifier, the row of the model's puzzle table; `None`: the row of its number.
+    pub(super) table_rows: Option<Vec<Option<u32>>>,
 }
 
 /// What a data set fixes of a run.
@@ -54,6 +56,11 @@ fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
 
 /// The puzzle that a run is about, from its settings alone.
 pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
+    description_of(task)?.board(task.vocab_size)
+}
+
+/// What the rows are that a run is about, from its settings alone.
+pub(super) fn description_of(task: &TaskConfig) -> Result<Description> {
     let mut description = Description::of(&task.puzzle, task.seq_len);
     if let Some(height) = task.seq_len.checked_div(task.width) {
         (description.height, description.width) = (height, task.width);
@@ -67,7 +74,7 @@ pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
         let (width, cells) = (task.width, task.seq_len);
         return Err(Error::input(format!("task.width = {width} does not divide task.seq_len = {cells}")));
     }
-    description.board(task.vocab_size)
+    Ok(description)
 }
 
 impl TaskData {
@@ -109,7 +116,7 @@ impl TaskData {
     /// The splits differ in shape, or the description does not fit them.
     pub fn new(dataset: Dataset) -> Result<Self> {
         let board = dataset.board()?;
-        Ok(Self { task: task_of(&dataset)?, board, dataset })
+        Ok(Self { task: task_of(&dataset)?, board, dataset, table_rows: None })
     }
 
     /// What the rows are.

@@ -4,23 +4,20 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::{Identifiers, Inference};
+use super::{Answered, Evaluated, Identifiers, Inference, Observer};
 use crate::dataset::TaskData;
 use crate::dataset::arc::TEST;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::puzzle::arc::vote::{Ballot, Score};
 use crate::puzzle::arc::{Augmentation, crop};
-use crate::report::Evaluation;
 
 /// An evaluation by tasks.
 pub struct ArcEvaluation {
     /// Accuracy by rows: every copy of every test input.
-    pub rows: Evaluation,
-    /// pass@k over tasks.
+    pub rows: Evaluated,
+    /// pass@k over the tasks with known answers.
     pub score: Score,
-    /// Tasks whose answers are not known; whatever they are answered, they count as wrong.
-    pub unknown: usize,
     /// What `submission.json` holds.
     pub submission: Value,
 }
@@ -34,14 +31,14 @@ impl TaskData {
     }
 
     /// Answers the test inputs of the first `limit` tasks (0: all) of the split `test` and of up to `copies` copies of each,
-    /// and counts the votes in the order of the rows. `done` is called for every row that is answered.
+    /// and counts the votes in the order of the rows. An observer is told of every row that is answered.
     pub fn evaluate_arc<D: Device>(
         &self,
         inference: &Inference<'_, D>,
         limit: usize,
         copies: usize,
         identifiers: Identifiers,
-        done: &(dyn Fn() + Sync),
+        watch: Observer<'_>,
     ) -> Result<ArcEvaluation> {
         let (dataset, split) = (self.dataset(), self.split(TEST)?);
         let tasks = dataset.arc_tasks(limit)?;
@@ -53,13 +50,14 @@ impl TaskData {
             .collect::<Result<_>>()?;
         let undone = |example: usize, tokens: &[u8]| names[split.puzzle_of(example)].1.undo(&crop(tokens, side));
         let votes = Mutex::new(Vec::new());
-        let observer = |at: usize, tokens: &[u8], confidence: f64| {
-            done();
-            let example = rows[at];
-            let vote = (example, undone(example, tokens), confidence);
+        let tell = |answered: &Answered<'_>| {
+            (watch.tell)(answered);
+            let example = rows[answered.at];
+            let vote = (example, undone(example, answered.answer()), answered.confidence());
             votes.lock().unwrap_or_else(PoisonError::into_inner).push(vote);
         };
-        let evaluated = self.evaluate_rows(inference, split, &rows, identifiers, Some(&observer), || false)?;
+        let observer = Observer { tell: &tell, ..watch };
+        let evaluated = self.evaluate_rows(inference, split, rows.clone(), identifiers, Some(observer), || false)?;
         let by_row = evaluated.expect("nothing stops it");
         let mut votes = votes.into_inner().unwrap_or_else(PoisonError::into_inner);
         votes.sort_unstable_by_key(|&(example, ..)| example);
@@ -68,7 +66,6 @@ impl TaskData {
             let input = undone(example, &split.inputs.row(example)?);
             ballot.cast(names[split.puzzle_of(example)].0, &input, answer, confidence);
         }
-        let unknown = tasks.iter().filter(|task| !task.is_answered()).count();
-        Ok(ArcEvaluation { rows: by_row, score: ballot.score(), unknown, submission: ballot.submission() })
+        Ok(ArcEvaluation { rows: by_row, score: ballot.score(), submission: ballot.submission() })
     }
 }

@@ -6,31 +6,55 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::Inference;
+use super::outcomes::{Outcome, Outcomes, StepScore};
 use crate::device::{Device, IGNORE_LABEL, Real};
 use crate::engine::Group;
 use crate::error::Result;
 use crate::puzzle::Board;
-use crate::report::{Evaluation, StepAccuracy};
+use crate::report::Evaluation;
 
-/// Receives an example, its final answer and σ(q_halt), on any thread and in any order.
-pub type Observer<'a> = &'a (dyn Fn(usize, &[u8], f64) + Sync);
-
-/// What a supervision step came to for one puzzle.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Score {
-    correct: u32,
-    labelled: u32,
-    q: [f64; 2],
-    /// Whether the answer solves the puzzle, where a board judges.
-    valid: bool,
+/// A puzzle that has been answered.
+pub struct Answered<'a> {
+    /// Its number among those evaluated.
+    pub at: usize,
+    /// What each supervision step that it took came to.
+    pub steps: &'a [StepScore],
+    /// The tokens of the answer after each of them; of the last one only, unless all are asked for.
+    pub answers: &'a [u8],
+    seq_len: usize,
 }
 
-/// An example and what each supervision step came to.
-type Scored = (usize, Vec<Score>);
+impl Answered<'_> {
+    /// The last answer's tokens.
+    pub fn answer(&self) -> &[u8] {
+        &self.answers[self.answers.len() - self.seq_len..]
+    }
+
+    /// σ(q_halt) of the last answer.
+    pub fn confidence(&self) -> f64 {
+        self.steps.last().map_or(f64::NAN, StepScore::confidence)
+    }
+}
+
+/// Who is told of each puzzle that has been answered, on any thread and in any order.
+#[derive(Clone, Copy)]
+pub struct Observer<'a> {
+    /// Is told.
+    pub tell: &'a (dyn Fn(&Answered<'_>) + Sync),
+    /// Whether it is told the answers after all steps, and not the last only.
+    pub every_answer: bool,
+}
+
+impl<'a> Observer<'a> {
+    /// Of last answers.
+    pub fn new(tell: &'a (dyn Fn(&Answered<'_>) + Sync)) -> Self {
+        Self { tell, every_answer: false }
+    }
+}
 
 impl<D: Device> Inference<'_, D> {
     /// Evaluates `n` examples; `write` gives example i (tokens, labels, identifier). `None` when `stop` cut it short. Where a
-    /// board is given, it judges answers too; an observer receives each example's final answer.
+    /// board is given, it judges answers too; an observer is told of each example's answers.
     ///
     /// Each lane works on a shard of a few puzzles; one that is done leaves, and the next that waits takes its slot.
     /// What a puzzle gets does not depend on the others in the shard, and accuracy is summed in the order of the examples,
@@ -46,6 +70,21 @@ impl<D: Device> Inference<'_, D> {
         observer: Option<Observer<'_>>,
         stop: impl Fn() -> bool + Sync,
     ) -> Result<Option<Evaluation>> {
+        let outcomes = self.outcomes(n, write, score, board, observer, stop)?;
+        Ok(outcomes.map(|outcomes| outcomes.evaluation(|example| example)))
+    }
+
+    /// The same, puzzle by puzzle; `right` says how many of the labelled tokens of example i are right in an answer, and how
+    /// many there are.
+    pub(super) fn outcomes(
+        &self,
+        n: usize,
+        write: impl Fn(usize, &mut [u8], &mut [i32]) -> Result<u32> + Sync,
+        right: impl Fn(usize, &[u8], &[i32]) -> Result<(u32, u32)> + Sync,
+        board: Option<&dyn Board>,
+        observer: Option<Observer<'_>>,
+        stop: impl Fn() -> bool + Sync,
+    ) -> Result<Option<Outcomes>> {
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
         let failed = AtomicBool::new(false);
@@ -56,17 +95,18 @@ impl<D: Device> Inference<'_, D> {
             shard: share(self.lanes.shard(self.model.len), n, threads),
             next: &next,
             write: &write,
+            right: &right,
             board,
             observer,
             stop: &stop,
         };
         let run = |_| work.run().inspect_err(|_| failed.store(true, Ordering::Relaxed));
-        let lanes_scores: Result<Vec<Option<Vec<Scored>>>> =
+        let lanes_outcomes: Result<Vec<Option<Vec<Outcome>>>> =
             self.lanes.install(|| (0..threads).into_par_iter().with_max_len(1).map(run).collect());
-        let Some(scores) = lanes_scores?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let mut scores: Vec<Scored> = scores.into_iter().flatten().collect();
-        scores.sort_unstable_by_key(|&(example, _)| example);
-        Ok(Some(summary(&scores, self.options.steps, board.is_some())))
+        let Some(outcomes) = lanes_outcomes?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let mut puzzles: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+        puzzles.sort_unstable_by_key(|&(example, _)| example);
+        Ok(Some(Outcomes { puzzles, steps: self.options.steps, judged: board.is_some() }))
     }
 }
 
@@ -76,37 +116,42 @@ fn share(shard: usize, n: usize, threads: usize) -> usize {
 }
 
 /// What each lane does.
-struct Work<'a, D: Device, N, W, S> {
+struct Work<'a, D: Device, N, W, R, S> {
     inference: &'a Inference<'a, D>,
     /// Puzzles at a time.
     shard: usize,
     /// The next example, as long as there are any.
     next: N,
     write: W,
+    right: R,
     board: Option<&'a dyn Board>,
     observer: Option<Observer<'a>>,
     stop: S,
 }
 
-impl<D, N, W, S> Work<'_, D, N, W, S>
+impl<D, N, W, R, S> Work<'_, D, N, W, R, S>
 where
     D: Device,
     N: Fn() -> Option<usize>,
     W: Fn(usize, &mut [u8], &mut [i32]) -> Result<u32>,
+    R: Fn(usize, &[u8], &[i32]) -> Result<(u32, u32)>,
     S: Fn() -> bool,
 {
     /// `None` when `stop` cut it short.
-    fn run(&self) -> Result<Option<Vec<Scored>>> {
+    fn run(&self) -> Result<Option<Vec<Outcome>>> {
         let Inference { lanes, model, weights, options } = *self.inference;
         let seq_len = model.embedding.seq_len;
+        let every_answer = self.observer.is_some_and(|observer| observer.every_answer);
         let mut group = Group::on::<D>(model, self.shard);
-        let (mut live, mut done): (Vec<Scored>, Vec<_>) = (Vec::new(), Vec::new());
+        // Those at work, with their answers until now where somebody wants to know them.
+        let mut live: Vec<(Outcome, Vec<u8>)> = Vec::new();
+        let mut done = Vec::new();
         loop {
             while live.len() < self.shard
                 && let Some(example) = (self.next)()
             {
                 group.slots.refill(live.len(), |inputs, labels| (self.write)(example, inputs, labels))?;
-                live.push((example, Vec::new()));
+                live.push(((example, Vec::new()), Vec::new()));
             }
             if live.is_empty() {
                 return Ok(Some(done));
@@ -118,16 +163,20 @@ where
             for slot in (0..live.len()).rev() {
                 let tokens = slot * seq_len..(slot + 1) * seq_len;
                 let (question, answer) = (&group.slots.inputs[tokens.clone()], &group.outcome.tokens[tokens.clone()]);
-                let (correct, labelled) = score(answer, &group.slots.labels[tokens]);
+                let ((example, steps), answers) = &mut live[slot];
+                let (correct, labelled) = (self.right)(*example, answer, &group.slots.labels[tokens])?;
                 let valid = self.board.is_some_and(|board| board.solves(question, answer));
-                let (example, q) = (live[slot].0, group.outcome.q[slot].map(Real::to_f64));
-                let scores = &mut live[slot].1;
-                scores.push(Score { correct, labelled, q, valid });
-                if scores.len() >= options.steps as usize || options.halt.is_some_and(|rule| rule.is_done(q)) {
+                let q = group.outcome.q[slot].map(Real::to_f64);
+                steps.push(StepScore { correct, labelled, q, valid });
+                if every_answer {
+                    answers.extend_from_slice(answer);
+                }
+                if steps.len() >= options.steps as usize || options.halt.is_some_and(|rule| rule.is_done(q)) {
                     if let Some(observer) = self.observer {
-                        observer(example, answer, 1.0 / (1.0 + (-q[0]).exp()));
+                        let answers = if every_answer { answers } else { answer };
+                        (observer.tell)(&Answered { at: *example, steps, answers, seq_len });
                     }
-                    done.push(live.swap_remove(slot));
+                    done.push(live.swap_remove(slot).0);
                     group.move_slot(live.len(), slot);
                 }
             }
@@ -136,42 +185,9 @@ where
 }
 
 /// `(right, labelled)` tokens of one sequence.
-fn score(answer: &[u8], labels: &[i32]) -> (u32, u32) {
+pub(super) fn score(_: usize, answer: &[u8], labels: &[i32]) -> Result<(u32, u32)> {
     let labelled = answer.iter().zip(labels).filter(|(_, label)| **label != IGNORE_LABEL);
-    labelled.fold((0, 0), |(right, all), (&token, &label)| (right + u32::from(i32::from(token) == label), all + 1))
-}
-
-fn summary(scores: &[Scored], steps: u32, with_valid: bool) -> Evaluation {
-    let share = |sum: f64| if scores.is_empty() { 0.0 } else { sum / scores.len() as f64 };
-    let by_step: Vec<StepAccuracy> = (1..=steps)
-        .map(|step| {
-            let (mut exact, mut tokens, mut halts, mut valids) = (0u64, 0.0, 0u64, 0u64);
-            for (_, scores) in scores {
-                let Score { correct, labelled, q, valid } = scores[scores.len().min(step as usize) - 1];
-                exact += u64::from(correct == labelled);
-                tokens += f64::from(correct) / f64::from(labelled.max(1));
-                halts += u64::from((q[0] >= 0.0) == (correct == labelled));
-                valids += u64::from(valid);
-            }
-            StepAccuracy {
-                step,
-                exact_accuracy: share(exact as f64),
-                token_accuracy: share(tokens),
-                halt_accuracy: share(halts as f64),
-                valid: with_valid.then(|| share(valids as f64)),
-            }
-        })
-        .collect();
-    let last = by_step.last().copied().unwrap_or_default();
-    Evaluation {
-        exact_accuracy: last.exact_accuracy,
-        token_accuracy: last.token_accuracy,
-        halt_accuracy: last.halt_accuracy,
-        valid: last.valid,
-        puzzles: scores.len(),
-        mean_steps: share(scores.iter().map(|(_, scores)| scores.len()).sum::<usize>() as f64),
-        by_step,
-    }
+    Ok(labelled.fold((0, 0), |(right, all), (&token, &label)| (right + u32::from(i32::from(token) == label), all + 1)))
 }
 
 #[cfg(test)]
@@ -219,13 +235,14 @@ mod tests {
     }
 
     /// A lane's work on examples that nobody stops.
-    fn scored(inference: &Inference<'_, Cpu<f32>>, shard: usize, next: impl Fn() -> Option<usize>) -> Vec<Scored> {
-        let work = Work { inference, shard, next, write: example, board: None, observer: None, stop: || false };
+    fn scored(inference: &Inference<'_, Cpu<f32>>, shard: usize, next: impl Fn() -> Option<usize>) -> Vec<Outcome> {
+        let work =
+            Work { inference, shard, next, write: example, right: score, board: None, observer: None, stop: || false };
         work.run().expect("read").expect("not stopped")
     }
 
     /// Example, steps and everything said of each of `n` puzzles, in the order of the examples.
-    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, options: InferenceOptions) -> Vec<Scored> {
+    fn scores(stored: (&Model, &Weights), n: usize, threads: usize, options: InferenceOptions) -> Vec<Outcome> {
         let lanes = Lanes::new(threads).expect("threads");
         let waiting = AtomicUsize::new(0);
         let next = || Some(waiting.fetch_add(1, Ordering::Relaxed)).filter(|&example| example < n);
@@ -248,7 +265,7 @@ mod tests {
                 let lanes = Lanes::new(1).expect("threads");
                 let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };
                 // Each puzzle alone.
-                let alone: Vec<Scored> = (0..n)
+                let alone: Vec<Outcome> = (0..n)
                     .map(|i| {
                         let taken = AtomicUsize::new(0);
                         let next = || (taken.fetch_add(1, Ordering::Relaxed) == 0).then_some(i);
@@ -294,7 +311,7 @@ mod tests {
         assert_eq!((result.puzzles, result.mean_steps, result.by_step.len()), (20, steps as f64 / 20.0, 5));
         assert!(inference.evaluate(20, example, None, None, || true).expect("read").is_none());
         let none = inference.evaluate(0, example, None, None, || false).expect("read").expect("not stopped");
-        assert_eq!((none.puzzles, none.exact_accuracy, none.mean_steps), (0, 0.0, 0.0));
+        assert!(none.puzzles == 0 && none.exact_accuracy.is_nan() && none.mean_steps.is_nan());
     }
 
     #[test]

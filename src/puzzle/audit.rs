@@ -29,6 +29,9 @@ pub trait Audit: Sync {
     /// What puzzles are counted by, such as `number of clues`.
     fn measure(&self) -> &'static str;
 
+    /// The same in one word, such as `clues`: what `trm eval --by` takes.
+    fn measure_key(&self) -> &'static str;
+
     /// Its value for a puzzle.
     fn size(&self, pair: TokenPair<'_>) -> usize;
 

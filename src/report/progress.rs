@@ -95,13 +95,17 @@ impl Sink for Progress {
 
     fn evaluation(&mut self, record: &EvaluationRecord) -> Result<()> {
         let EvaluationRecord { step, seconds, eval, .. } = record;
+        let (low, high) = eval.interval_95(eval.exact_accuracy);
         self.note(&format!(
-            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %{}  ({} puzzles)",
+            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %{}  \
+             ({} puzzles, {:.1} to {:.1} %)",
             100.0 * eval.exact_accuracy,
             100.0 * eval.token_accuracy,
             100.0 * eval.halt_accuracy,
             eval.valid.map_or_else(String::new, |share| format!("  valid {:5.1} %", 100.0 * share)),
             eval.puzzles,
+            100.0 * low,
+            100.0 * high,
         ));
         Ok(())
     }

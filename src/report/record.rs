@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use super::wilson_95;
+
 /// What one update measured. Losses are means over the sequences of the batch; accuracies are means over the slots that
 /// halted and have a label, and are not known where none did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -75,6 +77,10 @@ pub struct EvaluationRecord {
     pub eval: Evaluation,
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -87,12 +93,27 @@ pub struct Evaluation {
     /// Share of answers that solve their puzzle after the last supervision step; where there may be several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<f64>,
-    /// Puzzles evaluated: the n of all shares.
+    /// Puzzles with a known answer, copies included: the n of all shares, which are NaN where there is none.
     pub puzzles: usize,
+    /// Groups among them (puzzles with their copies), which is how many are independent; where they are fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<usize>,
+    /// Further puzzles whose answers are not known; they are no part of any figure.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlabelled: usize,
     /// Supervision steps that a puzzle took, on average; all of them without halting.
     pub mean_steps: f64,
     /// After each step; a puzzle that has halted keeps its answer.
     pub by_step: Vec<StepAccuracy>,
+}
+
+impl Evaluation {
+    /// The 95 % interval of an accuracy among `share`s of this evaluation: Wilson's, for as many trials as there are groups.
+    /// A group's share lies between 0 and 1, so its variance is at most that of a trial: with copies the interval is on
+    /// the safe side.
+    pub fn interval_95(&self, share: f64) -> (f64, f64) {
+        wilson_95(share, self.groups.unwrap_or(self.puzzles) as f64)
+    }
 }
 
 /// Accuracy after one supervision step.

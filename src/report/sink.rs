@@ -111,6 +111,8 @@ mod tests {
             halt_accuracy: 0.75,
             valid: None,
             puzzles: 4,
+            groups: None,
+            unlabelled: 0,
             mean_steps: 16.0,
             by_step: Vec::new(),
         };

@@ -2,13 +2,12 @@
 
 use super::{Points, Series};
 
-/// Wilson's 95 % interval of a proportion: `successes` out of `trials`. Without trials, nothing is known: `(0, 1)`.
-pub fn wilson_95(successes: u64, trials: u64) -> (f64, f64) {
-    if trials == 0 {
+/// Wilson's 95 % interval of the proportion `p` of `n` independent trials. Without trials, nothing is known: `(0, 1)`.
+pub fn wilson_95(p: f64, n: f64) -> (f64, f64) {
+    if n < 1.0 {
         return (0.0, 1.0);
     }
-    let (n, z) = (trials as f64, 1.959_963_984_540_054);
-    let p = successes as f64 / n;
+    let z = 1.959_963_984_540_054;
     let centre = p + z * z / (2.0 * n);
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z * z / n;
@@ -65,10 +64,12 @@ mod tests {
     #[test]
     fn wilson_agrees_with_published_values() {
         let near = |(a, b): (f64, f64), c: f64, d: f64| (a - c).abs() < 5e-4 && (b - d).abs() < 5e-4;
-        assert!(near(wilson_95(81, 263), 0.2553, 0.3662), "{:?}", wilson_95(81, 263));
-        assert!(near(wilson_95(0, 20), 0.0, 0.1611), "{:?}", wilson_95(0, 20));
-        assert!(near(wilson_95(500, 500), 0.9924, 1.0), "{:?}", wilson_95(500, 500));
-        assert_eq!(wilson_95(0, 0), (0.0, 1.0));
+        for (right, n, low, high) in
+            [(81.0, 263.0, 0.2553, 0.3662), (0.0, 20.0, 0.0, 0.1611), (500.0, 500.0, 0.9924, 1.0)]
+        {
+            assert!(near(wilson_95(right / n, n), low, high), "{:?}", wilson_95(right / n, n));
+        }
+        assert_eq!(wilson_95(f64::NAN, 0.0), (0.0, 1.0));
     }
 
     #[test]

@@ -4,8 +4,10 @@ mod checkpoints;
 mod incoming;
 mod learning_rate;
 mod run;
+mod run_data;
 mod trainer;
 
 pub use learning_rate::learning_rate_factor;
 pub use run::{Ending, Run};
+pub use run_data::{RunData, set_folder};
 pub use trainer::{GroupState, StepReport, Trainer, TrainerState};

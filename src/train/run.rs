@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::checkpoints::{Checkpoints, Position};
-use super::{StepReport, Trainer};
+use super::{RunData, StepReport, Trainer};
 use crate::checkpoint::RunFolder;
 use crate::config::{Config, FixedPoint};
 use crate::dataset::{Batches, TaskData};
@@ -57,7 +57,15 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         resume: bool,
     ) -> Result<Self> {
         let total_steps = data.total_steps(&config)?;
-        let mut checkpoints = Checkpoints::new(folder, data.fingerprint()?);
+        let identity = RunData::of(data, folder.root(), &config.data.dir)?;
+        let kept = RunData::read(folder)?.filter(|_| resume);
+        if let Some(kept) = &kept {
+            kept.refuse_other(&identity, folder.root())?;
+        }
+        if kept.as_ref() != Some(&identity) {
+            identity.write(folder)?;
+        }
+        let mut checkpoints = Checkpoints::new(folder, identity.fingerprint);
         let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
         let mut trainer = Trainer::on(lanes, config, weights, total_steps)?;
         let mut warnings = Vec::new();
@@ -159,7 +167,9 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
             return Ok(None);
         };
         let record = EvaluationRecord { step, seconds, model_flops, eval };
-        self.sinks.evaluation(&record)?;
+        if record.eval.puzzles > 0 {
+            self.sinks.evaluation(&record)?;
+        }
         self.evaluated = step;
         Ok(Some(record.eval))
     }

@@ -6,9 +6,10 @@ use std::fmt::{self, Display, Formatter};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::TEST;
 use crate::dataset::{Dataset, Split};
 use crate::puzzle::arc::overlap::pair_key;
-use crate::puzzle::arc::{Augmentation, Pair, are_answers};
+use crate::puzzle::arc::{Augmentation, Pair};
 use crate::{Error, Result};
 
 /// How many findings of a kind a text lists; it counts all of them.
@@ -122,15 +123,16 @@ pub fn audit(dataset: &Dataset) -> Result<ArcAudit> {
     let first = |group: usize| split.puzzle_identifiers[split.group(group).start];
     report.test_tasks = test.len();
     report.demonstrated = (0..test.len()).filter(|&group| shown.contains(&first(group))).count();
-    compare(&mut report, train, test);
+    compare(&mut report, train, test, split.has_no_arc_answers()?);
     Ok(report)
 }
 
 /// Names of the tasks that have a pair.
 type Tasks<'a> = Vec<&'a str>;
 
-/// Test pairs against the tasks that are trained on. Copies add nothing: they are images of these.
-fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
+/// Test pairs, whose outputs may be `no_answers` at all, against the tasks that are trained on. Copies add nothing: they are
+/// images of these.
+fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group], no_answers: bool) {
     let trained = || train.iter().flat_map(|group| group.pairs.iter().map(move |pair| (pair, group.task.as_str())));
     let mut written: HashMap<&Pair, Tasks<'_>> = HashMap::new();
     let mut keys: HashMap<Box<[u8]>, Tasks<'_>> = HashMap::new();
@@ -139,8 +141,11 @@ fn compare(report: &mut ArcAudit, train: &[Group], test: &[Group]) {
         keys.entry(pair_key(pair)).or_default().push(task);
     }
     let (inputs, outputs): (HashSet<_>, HashSet<_>) = trained().map(|(pair, _)| (&pair.input, &pair.output)).unzip();
-    let without_answers = test.iter().filter(|group| !are_answers(&group.pairs));
-    report.unknown_answers = without_answers.map(|group| group.pairs.len()).sum();
+    let pairs = || test.iter().flat_map(|group| &group.pairs);
+    report.unknown_answers = match no_answers {
+        true => pairs().count(),
+        false => pairs().filter(|pair| !pair.is_answered()).count(),
+    };
     let tested =
         test.iter().flat_map(|group| (1..).zip(&group.pairs).map(move |(n, pair)| (n, pair, group.task.as_str())));
     for (n, pair, own) in tested {
@@ -176,7 +181,9 @@ fn look_at(dataset: &Dataset, split: &Split, split_name: &str, group: usize) -> 
         let made = Augmentation::of_name(name).ok().filter(|(of, _)| of == task).map(|(_, made)| made);
         let mut seen = Vec::new();
         for (at, row) in split.puzzle(puzzle).enumerate() {
-            let Some(pair) = split.arc_pair(row)? else {
+            // What is trained on has an answer.
+            let is_whole = |pair: &Pair| pair.is_answered() || split_name == TEST;
+            let Some(pair) = split.arc_pair(row)?.filter(is_whole) else {
                 found.no_pair += 1;
                 note(&mut found.findings, row, "is no pair of grids");
                 continue;

@@ -31,7 +31,7 @@ pub use source::{Sources, Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
 use crate::error::did_you_mean;
-use crate::puzzle::arc::{MAX_SIDE, Pair, Task, decode};
+use crate::puzzle::arc::{Grid, MAX_SIDE, Pair, Task, decode};
 use crate::{Error, Result};
 
 /// Side of the published board: rows are 30×30 tokens.
@@ -41,14 +41,30 @@ pub const SIDE: usize = MAX_SIDE;
 pub const TEST: &str = "test";
 
 impl Split {
-    /// An example as the pair of grids on a square board that it is, if it is one.
+    /// An example as the pair of grids on a square board that it is, if it is one. A label that is padding all over is an
+    /// answer that is not known.
     ///
     /// # Errors
     /// When the row cannot be read.
     pub fn arc_pair(&self, example: usize) -> Result<Option<Pair>> {
         let side = self.meta.seq_len.isqrt();
         let (input, output) = (self.inputs.row(example)?, self.labels.row(example)?);
-        Ok(decode(&input, side).zip(decode(&output, side)).map(|(input, output)| Pair { input, output }))
+        let is_unknown = output.iter().all(|&token| token == 0);
+        let output = if is_unknown { Some(Grid::unknown()) } else { decode(&output, side) };
+        Ok(decode(&input, side).zip(output).map(|(input, output)| Pair { input, output }))
+    }
+
+    /// Whether other builders' sign for an unknown answer, one cell of background, is all that the tasks have for answers. It
+    /// may be an answer too, so it is taken for a sign only where there is nothing else.
+    pub fn has_no_arc_answers(&self) -> Result<bool> {
+        for group in 0..self.groups() {
+            for row in self.puzzle(self.group(group).start) {
+                if self.arc_pair(row)?.is_none_or(|pair| pair.output != Grid::background()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(self.groups() > 0)
     }
 }
 
@@ -57,7 +73,11 @@ impl Dataset {
     pub fn arc_tasks(&self, limit: usize) -> Result<Vec<Task>> {
         let test = self.split(TEST)?;
         let groups = if limit == 0 { test.groups() } else { limit.min(test.groups()) };
-        (0..groups).map(|group| self.arc_task(test, group)).collect()
+        let mut tasks: Vec<Task> = (0..groups).map(|group| self.arc_task(test, group)).collect::<Result<_>>()?;
+        if test.has_no_arc_answers()? {
+            tasks.iter_mut().flat_map(|task| &mut task.test).for_each(|pair| pair.output = Grid::unknown());
+        }
+        Ok(tasks)
     }
 
     /// A group of a split as a task: of `train`, all pairs as demonstrations; of another, with the demonstrations that

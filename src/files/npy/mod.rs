@@ -157,6 +157,13 @@ fn read_values<T: TryFrom<i64>>(file: &mut File, dtype: Dtype, count: usize) -> 
     Ok(values)
 }
 
+/// What an array of bytes of that shape begins with.
+pub fn byte_header(shape: &[usize]) -> Vec<u8> {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let comma = if sizes.len() == 1 { "," } else { "" };
+    header_bytes(Dtype::U8, &format!("({}{comma})", sizes.join(", ")))
+}
+
 /// Writes an array `[rows, columns]` of bytes, which must not be there yet, as its bytes come.
 #[derive(Debug)]
 pub struct ByteWriter {

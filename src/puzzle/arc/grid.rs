@@ -10,7 +10,7 @@ pub const MAX_SIDE: usize = 30;
 /// Colours are `0..COLOURS`; 0 is the background.
 pub const COLOURS: usize = 10;
 
-/// Rows of colours. Only an empty prediction has no cells; grids that are read have at least one.
+/// Rows of colours. Only an empty prediction and an unknown answer have no cells; grids that are read have at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Grid {
     height: usize,
@@ -58,8 +58,13 @@ impl Grid {
         Self { height, width, cells }
     }
 
-    /// One cell of background: what stands for an answer that is not known.
+    /// No cell at all: what stands for an answer that is not known.
     pub fn unknown() -> Self {
+        Self::default()
+    }
+
+    /// One cell of background: a grid like any other, which other builders write for an answer that is not known.
+    pub fn background() -> Self {
         Self { height: 1, width: 1, cells: vec![0] }
     }
 

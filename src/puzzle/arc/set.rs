@@ -86,7 +86,8 @@ pub fn lay_out(tasks: Vec<(Task, bool)>, options: Options) -> Result<Generated> 
     }
     let train = plan.iter().map(|planned| match planned.in_test {
         true => (planned, planned.task.train.clone()),
-        false => (planned, planned.task.pairs().cloned().collect()),
+        // What is not answered cannot be learned from.
+        false => (planned, planned.task.pairs().filter(|pair| pair.is_answered()).cloned().collect()),
     });
     let test = plan.iter().filter(|planned| planned.in_test).map(|planned| (planned, planned.task.test.clone()));
     let source = |(planned, pairs): (&Planned, Vec<Pair>)| TaskCopies {

@@ -183,7 +183,7 @@ fn an_empty_crop_is_an_answer_like_any_other_and_a_single_one_fills_both_attempt
     assert!(ballot.cast("a", &cells(&[&[2]]), cells(&[&[4, 4]]), 0.1));
     assert_eq!(
         ballot.submission(),
-        json!({"a": [{"attempt_1": [], "attempt_2": []}, {"attempt_1": [[4, 4]], "attempt_2": [[4, 4]]}]})
+        json!({"a": [{"attempt_1": [[0]], "attempt_2": [[0]]}, {"attempt_1": [[4, 4]], "attempt_2": [[4, 4]]}]})
     );
     assert_eq!(ballot.score().pass, [0.5; 6]);
 }

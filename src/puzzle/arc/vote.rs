@@ -73,34 +73,44 @@ impl<'a> Ballot<'a> {
         ranked
     }
 
-    /// The share of each task's test inputs whose answer is among the best k, averaged over tasks.
+    /// The share of each task's test inputs whose answer is among the best k, averaged over tasks. Test inputs whose answer is
+    /// not known have no part in it, and neither have tasks without any other.
     pub fn score(&self) -> Score {
         let mut sums = [0.0; PASS_AT.len()];
-        let mut answered = 0;
+        let (mut answered, mut scored, mut unknown_inputs) = (0, 0, 0);
         for (at, task) in self.tasks.iter().enumerate() {
+            answered += usize::from(self.boxes[at].iter().any(|ballot| !ballot.candidates.is_empty()));
+            let known = task.test.iter().filter(|pair| pair.is_answered()).count();
+            unknown_inputs += task.test.len() - known;
+            if known == 0 {
+                continue;
+            }
+            scored += 1;
             let mut right = [0usize; PASS_AT.len()];
-            for (test, pair) in task.test.iter().enumerate() {
+            for (test, pair) in task.test.iter().enumerate().filter(|(_, pair)| pair.is_answered()) {
                 let ranked = self.ranked(at, test);
                 let place = ranked.iter().position(|candidate| candidate.grid == pair.output);
                 for (right, k) in right.iter_mut().zip(PASS_AT) {
                     *right += usize::from(place.is_some_and(|place| place < k));
                 }
             }
-            answered += usize::from(self.boxes[at].iter().any(|ballot| !ballot.candidates.is_empty()));
             for (sum, right) in sums.iter_mut().zip(right) {
-                *sum += right as f64 / task.test.len() as f64;
+                *sum += right as f64 / known as f64;
             }
         }
-        let tasks = self.tasks.len();
-        Score { tasks, answered, pass: sums.map(|sum| sum / tasks.max(1) as f64) }
+        let (tasks, pass) = (self.tasks.len(), sums.map(|sum| sum / scored as f64));
+        Score { tasks, answered, scored, unknown_inputs, pass }
     }
 
-    /// What the ARC competition takes: two attempts for each test input that has an answer.
+    /// What the ARC competition takes: two attempts for each test input that has an answer. An attempt without any cell
+    /// is one cell of background there, as the competition takes no empty grid.
     pub fn submission(&self) -> Value {
         let attempts = |at: usize, test: usize| {
             let ranked = self.ranked(at, test);
             let first = ranked.first()?;
+            let background = Grid::background();
             let grids = (0..ATTEMPTS).map(|i| &ranked.get(i).unwrap_or(first).grid);
+            let grids = grids.map(|grid| if grid.is_empty() { &background } else { grid });
             let entry: Map<String, Value> =
                 (1..).zip(grids).map(|(i, grid)| (format!("attempt_{i}"), json!(grid))).collect();
             Some(Value::Object(entry))
@@ -132,7 +142,11 @@ pub struct Score {
     pub tasks: usize,
     /// Those with a prediction for at least one test input.
     pub answered: usize,
-    /// pass@k for the k of [`PASS_AT`].
+    /// Those with a test input whose answer is known: the n of pass@k.
+    pub scored: usize,
+    /// Test inputs whose answer is not known.
+    pub unknown_inputs: usize,
+    /// pass@k for the k of [`PASS_AT`]; NaN where no answer is known.
     #[serde(serialize_with = "by_name")]
     pub pass: [f64; PASS_AT.len()],
 }

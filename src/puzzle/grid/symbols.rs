@@ -17,9 +17,14 @@ pub struct Symbols {
     /// What each token is called; token 0, padding, is the empty string.
     symbols: Vec<String>,
     tokens: HashMap<String, u8>,
+    /// What stands for an empty cell in a text: no symbol's name.
+    blank: &'static str,
     /// Columns that a cell takes in a picture.
     columns: usize,
 }
+
+/// What may stand for an empty cell in a text.
+const BLANKS: [&str; 4] = ["_", "␣", "□", "◌"];
 
 impl Symbols {
     /// The board of a description; where it names no symbols, tokens are called by their numbers.
@@ -36,7 +41,9 @@ impl Symbols {
             return Err(Error::input("a symbol is named twice, or there are more than 256"));
         }
         let columns = symbols.iter().map(|symbol| symbol.chars().count()).max().unwrap_or(1).max(1);
-        Ok(Self { kind: kind.clone(), height: *height, width: *width, padded: *padded, symbols, tokens, columns })
+        let blank = BLANKS.into_iter().find(|blank| !tokens.contains_key(*blank)).unwrap_or(" ");
+        let (kind, height, width, padded) = (kind.clone(), *height, *width, *padded);
+        Ok(Self { kind, height, width, padded, symbols, tokens, blank, columns })
     }
 
     /// Whether every cell is one character, so that a row of them needs no separators.
@@ -60,6 +67,7 @@ impl Symbols {
                     let all: Vec<&str> = self.symbols.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
                     all.join(" ")
                 };
+                let symbol = if symbol == self.blank { "" } else { symbol.as_str() };
                 tokens[r * self.width + c] = *self.tokens.get(symbol).ok_or_else(|| {
                     format!("has {symbol:?} at row {}, column {}; the symbols are: {}", r + 1, c + 1, known())
                 })?;
@@ -117,11 +125,16 @@ impl Board for Symbols {
     }
 
     fn text(&self, tokens: &[u8]) -> String {
+        // An answer without any symbol is one empty cell, so that there is something to see.
         let (height, width) = self.extent(tokens);
+        let (height, width) = (height.max(1), width.max(1));
         let separator = if self.one_character() { "" } else { " " };
         let rows = tokens.chunks(self.width).take(height).map(|row| {
-            let cells: Vec<&str> = row.iter().take(width).map(|&token| self.symbol(token)).collect();
-            cells.join(separator)
+            let cell = |&token: &u8| match self.symbol(token) {
+                "" => self.blank,
+                symbol => symbol,
+            };
+            row.iter().take(width).map(cell).collect::<Vec<&str>>().join(separator)
         });
         rows.collect::<Vec<String>>().join("\n")
     }

@@ -24,6 +24,10 @@ impl Audit for MazeBoard {
         "cells on the shortest path"
     }
 
+    fn measure_key(&self) -> &'static str {
+        "length"
+    }
+
     fn size(&self, pair: TokenPair<'_>) -> usize {
         solve(self.side(), pair.question).map_or(0, |solved| solved.length)
     }

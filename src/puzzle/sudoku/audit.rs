@@ -23,6 +23,10 @@ impl Audit for Geometry {
         "number of clues"
     }
 
+    fn measure_key(&self) -> &'static str {
+        "clues"
+    }
+
     fn size(&self, pair: TokenPair<'_>) -> usize {
         pair.question.iter().filter(|&&token| token > 1).count()
     }

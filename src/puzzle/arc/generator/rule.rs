@@ -122,7 +122,7 @@ impl Rule {
             }
             Self::Gravity { floor } => floor.inverse().apply(&fallen(&floor.apply(grid))),
             Self::Count { colour } => match grid.cells().iter().filter(|&&cell| cell == colour).count() {
-                0 => Grid::unknown(),
+                0 => Grid::background(),
                 n => Grid::from_fn(1, n, |_, _| colour),
             },
             Self::Outline { colour } => same_size(&|r, c| {
@@ -181,7 +181,7 @@ fn crop(grid: &Grid) -> Grid {
     let coloured = |r: usize, c: usize| grid.at(r, c) != 0;
     let rows: Vec<usize> = (0..grid.height()).filter(|&r| (0..grid.width()).any(|c| coloured(r, c))).collect();
     let columns: Vec<usize> = (0..grid.width()).filter(|&c| (0..grid.height()).any(|r| coloured(r, c))).collect();
-    let (Some(&top), Some(&left)) = (rows.first(), columns.first()) else { return Grid::unknown() };
+    let (Some(&top), Some(&left)) = (rows.first(), columns.first()) else { return Grid::background() };
     let (bottom, right) = (rows[rows.len() - 1], columns[columns.len() - 1]);
     Grid::from_fn(bottom - top + 1, right - left + 1, |r, c| grid.at(top + r, left + c))
 }
