@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ndarray::{Array1, Array2, ShapeBuilder};
 use ndarray_npy::write_npy;
-use trm::dataset::Dataset;
+use trm::dataset::{Dataset, Split};
 use trm::rng::Rng;
 
 /// Two splits in the published layout; `train` has two groups of two puzzles, 3 tokens a row, vocabulary 6.
@@ -63,7 +63,7 @@ const CASES: &[Case] = &[
     ("metadata empty", "train/dataset.json", |f| fs::write(f, "").unwrap(), &["EOF"]),
     ("metadata nested deep", "train/dataset.json", |f| fs::write(f, "[".repeat(200_000)).unwrap(), &["JSON"]),
     ("key missing", "train/dataset.json", |f| replace(f, "seq_len", "length"), &["missing field `seq_len`"]),
-    ("wrong type", "train/dataset.json", |f| replace(f, ": 6,", ": \"six\","), &["invalid type"]),
+    ("wrong type", "train/dataset.json", |f| replace(f, ": 6,", ": \"six\","), &["\"six\"", "a whole number"]),
     ("pad outside a byte", "train/dataset.json", |f| replace(f, "\"pad_id\": 0", "\"pad_id\": 300"), &["300"]),
     ("negative pad", "train/dataset.json", |f| replace(f, "\"pad_id\": 0", "\"pad_id\": -1"), &["-1"]),
     ("vocabulary huge", "train/dataset.json", |f| replace(f, ": 6,", ": 257,"), &["vocab_size 257"]),
@@ -346,10 +346,81 @@ fn a_set_that_cannot_be_written_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }
 
+/// Columns and further answers, beside `good_set`.
+fn rich_set(root: &Path) {
+    good_set(root);
+    for split in ["train", "test"] {
+        let folder = root.join(split);
+        fs::write(folder.join("columns.csv"), "rating,from\n3,a\n,\"b\nc\"\n").unwrap();
+        write_npy(folder.join("all__more_answers.npy"), &Array2::<u8>::ones((3, 3))).unwrap();
+        indices(&folder.join("all__more_answer_indices.npy"), &[0, 2, 2, 3, 3]);
+    }
+}
+
+#[test]
+fn columns_and_further_answers_are_read_written_and_joined_over_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    rich_set(dir.path());
+    let set = Dataset::read(dir.path()).unwrap();
+    let train = set.split("train").unwrap();
+    assert_eq!(train.columns.names().collect::<Vec<_>>(), ["rating", "from"]);
+    assert_eq!((train.columns.get("rating", 0), train.columns.get("rating", 1)), (Some("3"), None));
+    assert_eq!(train.columns.get("from", 1), Some("b\nc"));
+    let counts = |split: &Split| (0..split.examples()).map(|row| split.answers(row).count()).collect::<Vec<_>>();
+    assert_eq!(counts(train), [3, 1, 2, 1]);
+    let out = dir.path().join("new");
+    set.write(&out).unwrap();
+    assert_eq!(Dataset::read(&out).unwrap(), set);
+    let info = trm::dataset::info(&set).unwrap().to_string();
+    assert!(info.contains("train: 3 further right answers\ntrain: columns rating, from"), "{info}");
+
+    // A second set without further answers; the columns are of all groups.
+    let folder = dir.path().join("train");
+    for part in ["inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices"] {
+        fs::copy(folder.join(format!("all__{part}.npy")), folder.join(format!("more__{part}.npy"))).unwrap();
+    }
+    replace(&folder.join("dataset.json"), "[\"all\"]", "[\"more\", \"all\"]");
+    replace(&folder.join("dataset.json"), "groups\": 2", "groups\": 4");
+    let message = Dataset::read(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("train: columns.csv holds 2 lines under its header for 4 groups"), "{message}");
+    fs::write(folder.join("columns.csv"), "rating\n1\n2\n3\n4\n").unwrap();
+    let set = Dataset::read(dir.path()).unwrap();
+    let train = set.split("train").unwrap();
+    assert_eq!((counts(train), train.columns.get("rating", 3)), (vec![1, 1, 1, 1, 3, 1, 2, 1], Some("4")));
+}
+
+#[test]
+fn damaged_further_answers_are_one_line() {
+    for (file, damage, said) in [
+        ("all__more_answers.npy", None, "all__more_answers.npy: is missing"),
+        ("all__more_answer_indices.npy", None, "all__more_answer_indices.npy: is missing"),
+        ("all__more_answer_indices.npy", Some(&[0, 2, 1, 3, 3][..]), "does not grow from entry 1"),
+        ("all__more_answer_indices.npy", Some(&[0, 3]), "2 entries for 4 examples"),
+        ("all__more_answer_indices.npy", Some(&[0, 2, 2, 2, 2]), "ends with 2 but there are 3 further answers"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        rich_set(dir.path());
+        let path = dir.path().join("train").join(file);
+        match damage {
+            None => fs::remove_file(&path).unwrap(),
+            Some(values) => indices(&path, values),
+        }
+        let message = Dataset::read(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(said) && message.lines().count() == 1, "{message}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    rich_set(dir.path());
+    let path = dir.path().join("train/all__more_answers.npy");
+    write_npy(&path, &Array2::<u8>::zeros((3, 2))).unwrap();
+    assert!(Dataset::read(dir.path()).unwrap_err().to_string().contains("has 2 columns but the inputs have 3"));
+    write_npy(&path, &(Array2::<u8>::zeros((3, 3)) + 9)).unwrap();
+    assert!(Dataset::read(dir.path()).unwrap_err().to_string().contains("token 9 is outside"));
+}
+
 #[test]
 fn random_damage_gives_a_set_or_one_line_and_never_a_panic() {
     let dir = tempfile::tempdir().unwrap();
-    good_set(dir.path());
+    rich_set(dir.path());
     let mut files: Vec<_> = fs::read_dir(dir.path().join("train")).unwrap().map(|e| e.unwrap().path()).collect();
     files.push(dir.path().join("identifiers.json"));
     files.sort();

@@ -14,7 +14,7 @@ use common::{fail, resume, stderr, succeed, train};
 use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;
-use trm::dataset::{Dataset, Metadata, Split};
+use trm::dataset::{Columns, Dataset, Metadata, Split};
 use trm::engine::puzzle_table;
 use trm::puzzle::Description;
 use trm::rng::Rng;
@@ -57,6 +57,8 @@ fn split(puzzles: usize) -> Split {
         puzzle_identifiers: (1..=puzzles as u32).collect(),
         puzzle_indices: sums.clone(),
         group_indices: sums,
+        more_answers: None,
+        columns: Columns::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::{Metadata, Split, Tokens};
+use super::{Columns, Metadata, Split, Tokens};
 use crate::{Error, Result};
 
 /// Rows of tokens, one after the other.
@@ -68,5 +68,7 @@ pub(super) fn assemble(cells: usize, vocab_size: usize, per_group: usize, tokens
         puzzle_identifiers: vec![0; rows],
         puzzle_indices: (0..=rows as u32).collect(),
         group_indices: (0..=groups as u32).map(|g| g * per_group as u32).collect(),
+        more_answers: None,
+        columns: Columns::default(),
     })
 }

@@ -9,6 +9,9 @@
 //! <root>/<split>/<set>__puzzle_identifiers.npy    [puzzles]
 //! <root>/<split>/<set>__puzzle_indices.npy        [puzzles + 1]         prefix sums over examples
 //! <root>/<split>/<set>__group_indices.npy         [groups + 1]          prefix sums over puzzles
+//! <root>/<split>/<set>__more_answers.npy          [n, seq_len]          ours, where questions have several answers
+//! <root>/<split>/<set>__more_answer_indices.npy   [examples + 1]        prefix sums over those
+//! <root>/<split>/columns.csv                      Columns; ours, where the source says more
 //! ```
 //!
 //! Reading believes nothing: every fault is one line that names the file. Writing is all or nothing: the set grows
@@ -16,24 +19,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+use super::json::{read_json, write_json};
 use super::token_file::{read_tokens, write_tokens};
-use super::{Dataset, Metadata, Split, Tokens};
+use super::{Columns, Dataset, Metadata, MoreAnswers, Split, Tokens};
 use crate::files::new_folder::sync_folder;
-use crate::files::{NewFolder, atomic, npy};
+use crate::files::{NewFolder, npy};
 use crate::puzzle::Description;
 use crate::{Error, Result};
 
 /// The file that says what the rows are.
 const DESCRIPTION: &str = "puzzle.json";
 
-/// The five arrays of a set, by the name they have on disk.
+/// The arrays of a set, by the name they have on disk.
 #[derive(Clone, Copy)]
 enum Part {
     Inputs,
@@ -41,6 +42,8 @@ enum Part {
     PuzzleIdentifiers,
     PuzzleIndices,
     GroupIndices,
+    MoreAnswers,
+    MoreAnswerIndices,
 }
 
 impl Part {
@@ -51,6 +54,8 @@ impl Part {
             Self::PuzzleIdentifiers => "puzzle_identifiers",
             Self::PuzzleIndices => "puzzle_indices",
             Self::GroupIndices => "group_indices",
+            Self::MoreAnswers => "more_answers",
+            Self::MoreAnswerIndices => "more_answer_indices",
         }
     }
 
@@ -188,11 +193,15 @@ fn read_split(folder: &Path) -> Result<Split> {
             puzzle_identifiers: list(Part::PuzzleIdentifiers)?,
             puzzle_indices: list(Part::PuzzleIndices)?,
             group_indices: list(Part::GroupIndices)?,
+            more_answers: read_more_answers(folder, set)?,
+            columns: Columns::default(),
         };
         split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, set), what))?;
         sets.push(split);
     }
-    let split = join_sets(meta, sets).map_err(|what| fault(&json, what))?;
+    let mut split = join_sets(meta, sets).map_err(|what| fault(&json, what))?;
+    split.columns = Columns::read(folder)?;
+    split.columns.check(split.groups()).map_err(|what| fault(folder, what))?;
     if split.groups() != split.meta.total_groups {
         let (says, holds) = (split.meta.total_groups, split.groups());
         return Err(fault(
@@ -201,6 +210,15 @@ fn read_split(folder: &Path) -> Result<Split> {
         ));
     }
     Ok(split)
+}
+
+/// The further answers of a set: two files, or none.
+fn read_more_answers(folder: &Path, set: &str) -> Result<Option<MoreAnswers>> {
+    let paths = [Part::MoreAnswers, Part::MoreAnswerIndices].map(|part| part.path(folder, set));
+    if !paths.iter().any(|path| path.exists()) {
+        return Ok(None);
+    }
+    Ok(Some(MoreAnswers { rows: read_tokens(&paths[0])?, indices: npy::read_list(&paths[1])? }))
 }
 
 /// Puts the sets of a split one behind the other; each keeps its groups.
@@ -212,32 +230,53 @@ fn join_sets(meta: Metadata, mut sets: Vec<Split>) -> Result<Split, String> {
     if u32::try_from(rows).is_err() {
         return Err(format!("its sets hold {rows} examples together; at most {} are supported", u32::MAX));
     }
-    let stack = |pick: fn(&Split) -> &Tokens| {
+    let stack = |pick: fn(&Split) -> Option<&Tokens>| {
+        let sets = || sets.iter().filter_map(pick);
+        let rows = sets().map(Tokens::nrows).sum();
         let mut all = Vec::with_capacity(rows * meta.seq_len);
-        for row in sets.iter().flat_map(|set| pick(set).rows()) {
+        for row in sets().flat_map(Tokens::rows) {
             all.extend_from_slice(&row.map_err(|e| e.to_string())?);
         }
         let array = Array2::from_shape_vec((rows, meta.seq_len), all);
         array.map(Tokens::from).map_err(|e| format!("its sets do not fit together: {e}"))
     };
-    let (inputs, labels) = (stack(|s| &s.inputs)?, stack(|s| &s.labels)?);
-    let chain = |pick: fn(&Split) -> &Vec<u32>| {
+    // The prefix sums of a set, and how many items they are of; `None`: nothing of each.
+    let chain = |pick: fn(&Split) -> (Option<&Vec<u32>>, usize)| {
         let mut all = vec![0u32];
-        for set in &sets {
+        for (sums, items) in sets.iter().map(pick) {
             let base = all[all.len() - 1];
-            all.extend(pick(set)[1..].iter().map(|i| base + i));
+            match sums {
+                Some(sums) => all.extend(sums[1..].iter().map(|sum| base + sum)),
+                None => all.resize(all.len() + items, base),
+            }
         }
         all
     };
-    let (puzzle_indices, group_indices) = (chain(|s| &s.puzzle_indices), chain(|s| &s.group_indices));
-    let puzzle_identifiers = sets.iter().flat_map(|s| s.puzzle_identifiers.iter().copied()).collect();
-    Ok(Split { meta, inputs, labels, puzzle_identifiers, puzzle_indices, group_indices })
+    let more = |split: &Split| split.more_answers.is_some();
+    let more_answers = match sets.iter().any(more) {
+        true => Some(MoreAnswers {
+            rows: stack(|s| s.more_answers.as_ref().map(|more| &more.rows))?,
+            indices: chain(|s| (s.more_answers.as_ref().map(|more| &more.indices), s.examples())),
+        }),
+        false => None,
+    };
+    Ok(Split {
+        inputs: stack(|s| Some(&s.inputs))?,
+        labels: stack(|s| Some(&s.labels))?,
+        puzzle_identifiers: sets.iter().flat_map(|s| s.puzzle_identifiers.iter().copied()).collect(),
+        puzzle_indices: chain(|s| (Some(&s.puzzle_indices), s.puzzles())),
+        group_indices: chain(|s| (Some(&s.group_indices), s.groups())),
+        more_answers,
+        columns: Columns::default(),
+        meta,
+    })
 }
 
 fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let meta = Metadata { sets: vec!["all".into()], ..split.meta.clone() };
     meta.check().map_err(|what| fault(folder, what))?;
     split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, "all"), what))?;
+    split.columns.check(split.groups()).map_err(|what| fault(folder, what))?;
     fs::create_dir(folder).map_err(|e| Error::io(folder, e))?;
     let path = |part: Part| part.path(folder, "all");
     // Both at once: a file is written by one thread, which costs as much as making its rows.
@@ -247,6 +286,11 @@ fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) ->
     npy::write_i32(&path(Part::PuzzleIdentifiers), &split.puzzle_identifiers)?;
     npy::write_i32(&path(Part::PuzzleIndices), &split.puzzle_indices)?;
     npy::write_i32(&path(Part::GroupIndices), &split.group_indices)?;
+    if let Some(more) = &split.more_answers {
+        write_tokens(&path(Part::MoreAnswers), &more.rows, &|_| {})?;
+        npy::write_i32(&path(Part::MoreAnswerIndices), &more.indices)?;
+    }
+    split.columns.write(folder)?;
     write_json(&folder.join("dataset.json"), &meta)?;
     sync_folder(folder)
 }
@@ -311,19 +355,27 @@ impl Split {
             return Err((Part::Labels, format!("has shape [{more}, {wide}] but the inputs have [{rows}, {columns}]")));
         }
         let puzzles = self.puzzle_identifiers.len();
-        check_prefix_sums(&self.puzzle_indices, puzzles, "puzzles", rows, "examples")
+        check_prefix_sums(&self.puzzle_indices, puzzles, "puzzles", rows, "examples", Empty::Refused)
             .map_err(|what| (Part::PuzzleIndices, what))?;
         let groups = self.group_indices.len().saturating_sub(1);
-        check_prefix_sums(&self.group_indices, groups, "groups", puzzles, "puzzles")
+        check_prefix_sums(&self.group_indices, groups, "groups", puzzles, "puzzles", Empty::Refused)
             .map_err(|what| (Part::GroupIndices, what))?;
         let limit = meta.num_puzzle_identifiers;
         if let Some((puzzle, id)) = self.puzzle_identifiers.iter().enumerate().find(|(_, id)| **id as usize >= limit) {
             let what = format!("puzzle {puzzle} has identifier {id}, dataset.json allows 0…{}", limit - 1);
             return Err((Part::PuzzleIdentifiers, what));
         }
-        for (part, tokens, also) in
-            [(Part::Inputs, &self.inputs, None), (Part::Labels, &self.labels, meta.ignore_label_id)]
-        {
+        if let Some(MoreAnswers { rows: more, indices }) = &self.more_answers {
+            if more.ncols() != columns {
+                let what = format!("has {} columns but the inputs have {columns}", more.ncols());
+                return Err((Part::MoreAnswers, what));
+            }
+            check_prefix_sums(indices, rows, "examples", more.nrows(), "further answers", Empty::Allowed)
+                .map_err(|what| (Part::MoreAnswerIndices, what))?;
+        }
+        let more = self.more_answers.iter().map(|more| (Part::MoreAnswers, &more.rows, meta.ignore_label_id));
+        let answers = (Part::Labels, &self.labels, meta.ignore_label_id);
+        for (part, tokens, also) in [(Part::Inputs, &self.inputs, None), answers].into_iter().chain(more) {
             let strange = |token: u8| usize::from(token) >= meta.vocab_size && Some(token) != also;
             let bad = tokens.find(|row| row.iter().position(|&token| strange(token)).map(|at| (at, row[at])));
             let bad = bad.map_err(|error| (part, error.to_string()))?;
@@ -339,8 +391,22 @@ impl Split {
     }
 }
 
+/// Whether an item may hold nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Allowed,
+    Refused,
+}
+
 /// `[0, …, total]`, one more entry than there are items, never falling.
-fn check_prefix_sums(sums: &[u32], items: usize, item: &str, total: usize, of: &str) -> Result<(), String> {
+fn check_prefix_sums(
+    sums: &[u32],
+    items: usize,
+    item: &str,
+    total: usize,
+    of: &str,
+    empty: Empty,
+) -> Result<(), String> {
     if items == 0 {
         return Err(format!("holds no {item}; an empty set cannot be used"));
     }
@@ -350,7 +416,9 @@ fn check_prefix_sums(sums: &[u32], items: usize, item: &str, total: usize, of: &
     if sums[0] != 0 {
         return Err(format!("starts with {} instead of 0", sums[0]));
     }
-    if let Some(at) = sums.windows(2).position(|pair| pair[1] <= pair[0]) {
+    if let Some(at) =
+        sums.windows(2).position(|pair| pair[1] < pair[0] || (pair[1] == pair[0] && empty == Empty::Refused))
+    {
         return Err(format!(
             "does not grow from entry {at} ({}) to the next ({}); rebuild the data set",
             sums[at],
@@ -361,39 +429,4 @@ fn check_prefix_sums(sums: &[u32], items: usize, item: &str, total: usize, of: &
         return Err(format!("ends with {} but there are {total} {of}", sums[items]));
     }
     Ok(())
-}
-
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    if !path.is_file() {
-        return Err(fault(path, "is missing or not a file; copy the whole data set, or rebuild it"));
-    }
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|e| fault(path, format!("is not UTF-8 (byte {}); save it as UTF-8 JSON", e.valid_up_to())))?;
-    serde_json::from_str(text).map_err(|e| fault(path, format!("is not the JSON expected here: {e}")))
-}
-
-/// Writes JSON with Python's spacing, so that files compare equal with the published ones.
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut bytes = Vec::new();
-    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing));
-    written.map_err(|e| Error::io(path, e.into()))?;
-    atomic::write_new(path, &bytes)
-}
-
-/// `", "` between items and `": "` after keys, as Python's `json.dump` has them.
-struct PythonSpacing;
-
-impl serde_json::ser::Formatter for PythonSpacing {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
 }

@@ -38,6 +38,10 @@ pub struct SplitInfo {
     pub mean_puzzle_examples: f64,
     /// Mean number of positions a row's loss is over.
     pub mean_labelled: f64,
+    /// Right answers beside the stored ones.
+    pub more_answers: usize,
+    /// Columns that the source has beside its rows.
+    pub columns: Vec<String>,
     /// Bytes the rows take in memory.
     pub bytes: usize,
 }
@@ -65,6 +69,8 @@ fn split_info(name: &str, split: &Split) -> Result<SplitInfo> {
         vocab_size: split.meta.vocab_size,
         mean_puzzle_examples: split.meta.mean_puzzle_examples,
         mean_labelled: labelled as f64 / split.examples().max(1) as f64,
+        more_answers: split.more_answers.as_ref().map_or(0, |more| more.rows.nrows()),
+        columns: split.columns.names().map(String::from).collect(),
         bytes: 2 * split.inputs.nrows() * split.inputs.ncols(),
     })
 }
@@ -78,6 +84,14 @@ impl Display for Info {
             write!(f, "\n{:<16}{:>12}{:>12}{:>12}", split.name, split.groups, split.puzzles, split.examples)?;
             write!(f, "{:>12}{:>12}{:>12.1}", split.seq_len, split.vocab_size, split.mean_labelled)?;
             write!(f, "{:>12.1}", split.bytes as f64 / 1e6)?;
+        }
+        for split in &self.splits {
+            if split.more_answers > 0 {
+                write!(f, "\n{}: {} further right answers", split.name, split.more_answers)?;
+            }
+            if !split.columns.is_empty() {
+                write!(f, "\n{}: columns {}", split.name, split.columns.join(", "))?;
+            }
         }
         write!(f, "\n{} puzzle identifier{}", self.identifiers, if self.identifiers == 1 { "" } else { "s" })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Dataset, Metadata, Split, Tokens};
+use super::{Columns, Dataset, Metadata, Split, Tokens};
 use crate::puzzle::{BLANK, Description, Game, Generated, GeneratedRows, GeneratedSplit, Order, grid};
 use crate::{Error, Result};
 
@@ -180,6 +180,8 @@ impl Split {
             puzzle_identifiers,
             puzzle_indices,
             group_indices,
+            more_answers: None,
+            columns: Columns::default(),
         })
     }
 }

@@ -33,13 +33,16 @@ pub mod arc;
 mod assemble;
 mod audit;
 mod batch;
+mod columns;
 mod csv_rows;
 mod fit;
 mod format;
 mod info;
+mod json;
 pub mod jsonl;
 mod made;
 pub mod maze;
+mod more_answers;
 mod sampler;
 pub mod sudoku;
 mod task_data;
@@ -52,8 +55,10 @@ mod tokens;
 
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::write_example;
+pub use columns::Columns;
 pub use info::{Info, SplitInfo, info};
 pub use made::SplitRows;
+pub use more_answers::MoreAnswers;
 pub use sampler::{Draw, Sampler, SamplerState};
 pub use task_data::{Batches, Examples, TaskData, board_of};
 pub use tokens::Tokens;
@@ -101,6 +106,10 @@ pub struct Split {
     pub puzzle_indices: Vec<u32>,
     /// Where each group's puzzles start, `[groups + 1]`.
     pub group_indices: Vec<u32>,
+    /// Right answers beside those in `labels`, where questions have several; [`Split::answers`] gives all.
+    pub more_answers: Option<MoreAnswers>,
+    /// What the source says of each group.
+    pub columns: Columns,
 }
 
 impl Split {

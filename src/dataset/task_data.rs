@@ -144,19 +144,21 @@ impl TaskData {
     pub fn fingerprint(&self) -> Result<u32> {
         let split = self.split(TRAIN)?;
         let mut hasher = crc32fast::Hasher::new();
-        for rows in [&split.inputs, &split.labels] {
+        let more = split.more_answers.as_ref();
+        for rows in [&split.inputs, &split.labels].into_iter().chain(more.map(|more| &more.rows)) {
             match rows.in_memory() {
                 Some(bytes) => hasher.update(bytes),
                 // Made rows are a function of what they are made from, and a file of gigabytes is not read for this: a few
                 // rows say enough, with the indices below.
                 None => {
-                    for row in (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS)) {
+                    for row in (0..rows.nrows()).step_by(rows.nrows().div_ceil(FINGERPRINT_ROWS).max(1)) {
                         hasher.update(&rows.row(row)?);
                     }
                 }
             }
         }
-        for index in [&split.puzzle_identifiers, &split.puzzle_indices, &split.group_indices] {
+        let indices = [&split.puzzle_identifiers, &split.puzzle_indices, &split.group_indices];
+        for index in indices.into_iter().chain(more.map(|more| &more.indices)) {
             hasher.update(&(index.len() as u64).to_le_bytes());
             index.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
         }

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::{Metadata, Split};
+use super::{Columns, Metadata, Split};
 
 /// A split with the given number of examples per puzzle per group; row r is filled with token `r % 4`.
 pub(super) fn split_of(groups: &[&[usize]]) -> Split {
@@ -31,5 +31,7 @@ pub(super) fn split_of(groups: &[&[usize]]) -> Split {
         puzzle_identifiers: (1..=sizes.len() as u32).collect(),
         puzzle_indices: sums(&mut sizes.iter().copied()),
         group_indices: sums(&mut groups.iter().map(|g| g.len())),
+        more_answers: None,
+        columns: Columns::default(),
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Subset;
-use crate::dataset::{Dataset, Split, format};
+use crate::dataset::{Dataset, Split, json as json_file};
 use crate::puzzle::arc::set::{self, Options, TaskCopies, lay_out};
 use crate::puzzle::arc::{Augmentation, Task, VOCAB};
 use crate::{Error, Result};
@@ -95,7 +95,7 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
             path.display()
         )));
     }
-    let OnlineFile { seed } = format::read_json(&path)?;
+    let OnlineFile { seed } = json_file::read_json(&path)?;
     let bad = |what: String| Error::input(format!("{}: {what}; import the set again", root.display()));
     if let Some(why) = originals.why_no_named_copies() {
         return Err(bad(format!("is no ARC set ({why})")));
@@ -130,7 +130,9 @@ pub fn expand(root: &Path, originals: &Dataset) -> Result<Dataset> {
         }
         let translation = (name != super::TEST).then_some(seed);
         let made = set::split(tasks, translation, side)?;
-        splits.insert(name.clone(), Split::of_generated(made, side * side, VOCAB, names.len())?);
+        let mut made = Split::of_generated(made, side * side, VOCAB, names.len())?;
+        made.columns = split.columns.clone();
+        splits.insert(name.clone(), made);
     }
     Ok(Dataset { splits, identifiers: names.clone(), puzzle: originals.puzzle.clone() })
 }

@@ -244,7 +244,7 @@ fn task(path: &Path, id: &str, raw: RawTask, solved: &mut bool) -> Result<Task> 
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    super::super::format::read_json(path)
+    super::super::json::read_json(path)
 }
 
 fn fault(path: &Path, what: impl fmt::Display) -> Error {
