@@ -63,7 +63,18 @@ const CASES: &[Case] = &[
     ("metadata empty", "train/dataset.json", |f| fs::write(f, "").unwrap(), &["EOF"]),
     ("metadata nested deep", "train/dataset.json", |f| fs::write(f, "[".repeat(200_000)).unwrap(), &["JSON"]),
     ("key missing", "train/dataset.json", |f| replace(f, "seq_len", "length"), &["missing field `seq_len`"]),
-    ("wrong type", "train/dataset.json", |f| replace(f, ": 6,", ": \"six\","), &["\"six\"", "a whole number"]),
+    (
+        "wrong type",
+        "train/dataset.json",
+        |f| replace(f, ": 6,", ": \"six\","),
+        &["vocab_size is \"six\"; a whole number"],
+    ),
+    ("half a token", "train/dataset.json", |f| replace(f, ": 6,", ": 6.5,"), &["vocab_size is 6.5"]),
+    ("vocabulary negative", "train/dataset.json", |f| replace(f, ": 6,", ": -6,"), &["vocab_size is -6", "range"]),
+    ("vocabulary missing", "train/dataset.json", |f| replace(f, "vocab", "voc"), &["missing field `vocab_size`"]),
+    ("metadata no object", "train/dataset.json", |f| fs::write(f, "[1]").unwrap(), &["no object"]),
+    ("sets no list", "train/dataset.json", |f| replace(f, "[\"all\"]", "\"all\""), &["sets is \"all\"; a list"]),
+    ("mean no number", "train/dataset.json", |f| replace(f, "1.0", "true"), &["mean_puzzle_examples is true"]),
     ("pad outside a byte", "train/dataset.json", |f| replace(f, "\"pad_id\": 0", "\"pad_id\": 300"), &["300"]),
     ("negative pad", "train/dataset.json", |f| replace(f, "\"pad_id\": 0", "\"pad_id\": -1"), &["-1"]),
     ("vocabulary huge", "train/dataset.json", |f| replace(f, ": 6,", ": 257,"), &["vocab_size 257"]),
@@ -290,6 +301,113 @@ fn the_undamaged_set_is_read() {
     assert_eq!(train.inputs, train.labels);
     let message = set.split("valid").unwrap_err().to_string();
     assert!(message.contains("valid") && message.contains("test, train"), "{message}");
+}
+
+/// What other builders leave out or write otherwise, with the label of the first row that it leaves without loss.
+#[test]
+fn sets_as_other_builders_write_them_are_read() {
+    let without = |key: &str| {
+        let key = key.to_owned();
+        move |root: &Path| {
+            for split in ["train", "test"] {
+                let file = root.join(split).join("dataset.json");
+                let mut fields: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+                fields.as_object_mut().unwrap().remove(&key).unwrap();
+                fields["builder"] = serde_json::json!({"graph": [1, 2]});
+                fs::write(&file, fields.to_string()).unwrap();
+            }
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    good_set(dir.path());
+    let good = Dataset::read(dir.path()).unwrap();
+    for key in ["total_puzzles", "total_groups", "mean_puzzle_examples", "sets", "num_puzzle_identifiers", "pad_id"] {
+        let dir = tempfile::tempdir().unwrap();
+        good_set(dir.path());
+        without(key)(dir.path());
+        let read = Dataset::read(dir.path()).unwrap();
+        let train = read.split("train").unwrap();
+        assert_eq!(train.meta.total_puzzles, if key == "total_puzzles" { 4 } else { 2 }, "{key}");
+        assert_eq!((train.meta.total_groups, train.meta.mean_puzzle_examples), (2, 1.0), "{key}");
+        assert_eq!(
+            (&train.inputs, &train.labels),
+            (&good.splits["train"].inputs, &good.splits["train"].labels),
+            "{key}"
+        );
+    }
+    // A count that nobody relies on may be wrong.
+    replace(&dir.path().join("train/dataset.json"), "total_puzzles\": 2", "total_puzzles\": 999");
+    assert_eq!(Dataset::read(dir.path()).unwrap().split("train").unwrap().meta.total_puzzles, 999);
+
+    // Without identifiers, prefix sums and set names: every row is a puzzle and a group of its own.
+    let dir = tempfile::tempdir().unwrap();
+    good_set(dir.path());
+    fs::remove_file(dir.path().join("identifiers.json")).unwrap();
+    for split in ["train", "test"] {
+        let folder = dir.path().join(split);
+        for part in ["inputs", "labels"] {
+            fs::rename(folder.join(format!("all__{part}.npy")), folder.join(format!("{split}__{part}.npy"))).unwrap();
+        }
+        for part in ["puzzle_identifiers", "puzzle_indices", "group_indices"] {
+            fs::remove_file(folder.join(format!("all__{part}.npy"))).unwrap();
+        }
+        fs::write(folder.join("dataset.json"), r#"{"vocab_size": 6.0, "seq_len": 3}"#).unwrap();
+    }
+    let set = Dataset::read(dir.path()).unwrap();
+    let train = set.split("train").unwrap();
+    assert_eq!((train.groups(), train.puzzles(), train.puzzle_identifiers.clone()), (4, 4, vec![0; 4]));
+    assert_eq!((set.identifiers.clone(), train.meta.sets.clone()), (vec!["<blank>".into()], vec!["train".into()]));
+    set.write(dir.path().join("again")).unwrap();
+    assert_eq!(Dataset::read(dir.path().join("again")).unwrap().split("train").unwrap().inputs, train.inputs);
+}
+
+#[test]
+fn a_label_without_loss_may_be_any_number() {
+    let labels = |id: &str, first: i64| -> trm::Result<Vec<i32>> {
+        let dir = tempfile::tempdir().unwrap();
+        good_set(dir.path());
+        let train = dir.path().join("train");
+        replace(&train.join("dataset.json"), "label_id\": 0", &format!("label_id\": {id}"));
+        let mut tokens = Array2::<i64>::from_shape_fn((4, 3), |(r, c)| (r + c) as i64 % 6);
+        tokens[[0, 1]] = first;
+        write_npy(train.join("all__labels.npy"), &tokens.mapv(|label| label as i16)).unwrap();
+        let set = Dataset::read(dir.path())?;
+        let (mut inputs, mut labels) = ([0; 3], [0; 3]);
+        let draw = trm::dataset::Draw { example: 0, augment_seed: 0 };
+        trm::dataset::write_example(set.split("train")?, draw, None, &mut inputs, &mut labels)?;
+        set.write(dir.path().join("again"))?;
+        assert_eq!(Dataset::read(dir.path().join("again"))?.split("train")?.labels, set.split("train")?.labels);
+        Ok(labels.to_vec())
+    };
+    assert_eq!(labels("0", 1).unwrap(), [-100, 1, 2]);
+    for nothing in ["null", "-1", "-100", "300"] {
+        assert_eq!(labels(nothing, 1).unwrap(), [0, 1, 2], "{nothing}");
+    }
+    // Labels that are that number already.
+    assert_eq!(labels("-1", -1).unwrap(), [0, -100, 2]);
+    assert_eq!(labels("0", -100).unwrap(), [-100, -100, 2]);
+    assert!(labels("-1", -2).unwrap_err().to_string().contains("element 1 is -2"));
+}
+
+#[test]
+fn whole_numbers_of_any_width_are_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    good_set(dir.path());
+    let good = Dataset::read(dir.path()).unwrap();
+    let path = dir.path().join("train/all__inputs.npy");
+    let tokens = Array2::<u8>::from_shape_fn((4, 3), |(r, c)| (r + c) as u8 % 6);
+    for write in [
+        (|f, t| write_npy(f, &t.mapv(u16::from)).unwrap()) as fn(&Path, &Array2<u8>),
+        |f, t| write_npy(f, &t.mapv(i16::from)).unwrap(),
+        |f, t| write_npy(f, &t.mapv(u32::from)).unwrap(),
+        |f, t| write_npy(f, &t.mapv(u64::from)).unwrap(),
+        |f, t| write_npy(f, &t.mapv(|token| token as i8)).unwrap(),
+    ] {
+        write(&path, &tokens);
+        assert_eq!(Dataset::read(dir.path()).unwrap(), good);
+    }
+    write_npy(&path, &tokens.mapv(|_| u64::MAX)).unwrap();
+    assert!(Dataset::read(dir.path()).unwrap_err().to_string().contains("element 0 is 9223372036854775807"));
 }
 
 #[test]

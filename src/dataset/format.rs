@@ -14,6 +14,9 @@
 //! <root>/<split>/columns.csv                      Columns; ours, where the source says more
 //! ```
 //!
+//! Sets of other builders may lack what follows from the rest (see [`Said`]): arrays of prefix sums then say that each row is
+//! a puzzle and each puzzle a group, and the identifier is the blank one.
+//!
 //! Reading believes nothing: every fault is one line that names the file. Writing is all or nothing: the set grows
 //! in a hidden sibling folder, is synced, and takes its name in one rename.
 
@@ -24,12 +27,16 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 
 use super::json::{read_json, write_json};
-use super::token_file::{read_tokens, write_tokens};
+use super::metadata::{Found, Said};
+use super::token_file::{read_labels, read_tokens, write_tokens};
 use super::{Columns, Dataset, Metadata, MoreAnswers, Split, Tokens};
 use crate::files::new_folder::sync_folder;
 use crate::files::{NewFolder, npy};
-use crate::puzzle::Description;
+use crate::puzzle::{BLANK, Description};
 use crate::{Error, Result};
+
+/// How the names of the files of inputs end.
+const INPUTS: &str = "__inputs.npy";
 
 /// The file that says what the rows are.
 const DESCRIPTION: &str = "puzzle.json";
@@ -73,13 +80,16 @@ impl Dataset {
             return Err(fault(root, "is no folder; name the root folder of a data set"));
         }
         let identifiers_path = root.join("identifiers.json");
+        let identifiers: Option<Vec<String>> =
+            if identifiers_path.exists() { Some(read_json(&identifiers_path)?) } else { None };
+        let names = identifiers.as_ref().map(Vec::len);
         let mut splits = BTreeMap::new();
         for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
             let entry = entry.map_err(|e| Error::io(root, e))?;
             let folder = entry.path();
             let metadata = folder.join("dataset.json");
             if !metadata.is_file() {
-                if holds_arrays(&folder) {
+                if !sets_in(&folder).is_empty() {
                     return Err(fault(
                         &metadata,
                         "is missing, though the folder holds the arrays of a split; bring it back",
@@ -90,7 +100,7 @@ impl Dataset {
             let name = entry.file_name().into_string().map_err(|name| {
                 Error::input(format!("{}: split folder {name:?} is not UTF-8; rename it", root.display()))
             })?;
-            splits.insert(name, read_split(&folder)?);
+            splits.insert(name, read_split(&folder, names)?);
         }
         if splits.is_empty() {
             return Err(Error::input(format!(
@@ -98,7 +108,11 @@ impl Dataset {
                 root.display()
             )));
         }
-        let identifiers: Vec<String> = read_json(&identifiers_path)?;
+        let identifiers = match identifiers {
+            Some(identifiers) => identifiers,
+            None if splits.values().all(|split| split.meta.num_puzzle_identifiers == 1) => vec![BLANK.into()],
+            None => return Err(fault(&identifiers_path, "is missing; copy the whole data set, or rebuild it")),
+        };
         let mut dataset = Self { puzzle: infer(&splits), splits, identifiers };
         dataset.check_identifiers().map_err(|what| fault(&identifiers_path, what))?;
         let described = root.join(DESCRIPTION);
@@ -163,53 +177,84 @@ fn infer(splits: &BTreeMap<String, Split>) -> Description {
     Description::infer(meta.map_or(0, |meta| meta.seq_len), meta.map_or(0, |meta| meta.vocab_size))
 }
 
-/// Whether there are inputs of a set in a folder.
-fn holds_arrays(folder: &Path) -> bool {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_string_lossy().ends_with("__inputs.npy"))
-}
-
 fn fault(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::input(format!("{}: {what}", path.display()))
 }
 
 /// A name that stays inside its folder.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 
-fn read_split(folder: &Path) -> Result<Split> {
+/// Reads a split; `identifiers` is how many names `identifiers.json` has.
+fn read_split(folder: &Path, identifiers: Option<usize>) -> Result<Split> {
     let json = folder.join("dataset.json");
-    let meta: Metadata = read_json(&json)?;
-    meta.check().map_err(|what| fault(&json, what))?;
+    let bad = |what: String| fault(&json, what);
+    let said = Said::read(&json)?;
+    let names = match said.sets().map_err(bad)? {
+        Some(names) => names,
+        None => sets_in(folder),
+    };
+    let nothing = Found { groups: 0, puzzles: 1, examples: 1 };
+    let mut meta = said.metadata(names, identifiers, &nothing).map_err(bad)?;
+    meta.check().map_err(bad)?;
+    let ignored = said.ignored().map_err(bad)?;
     let mut sets = Vec::with_capacity(meta.sets.len());
     for set in &meta.sets {
-        let tokens = |part: Part| read_tokens(&part.path(folder, set));
-        let list = |part: Part| -> Result<Vec<u32>> { npy::read_list::<u32>(&part.path(folder, set)) };
-        let split = Split {
-            meta: meta.clone(),
-            inputs: tokens(Part::Inputs)?,
-            labels: tokens(Part::Labels)?,
-            puzzle_identifiers: list(Part::PuzzleIdentifiers)?,
-            puzzle_indices: list(Part::PuzzleIndices)?,
-            group_indices: list(Part::GroupIndices)?,
+        let path = |part: Part| part.path(folder, set);
+        let inputs = read_tokens(&path(Part::Inputs))?;
+        let (labels, unlabelled) = read_labels(&path(Part::Labels), ignored, meta.vocab_size)?;
+        let sums = |part: Part, items: usize| match path(part).exists() {
+            true => npy::read_list(&path(part)),
+            // Each is one of its own.
+            false => Ok((0..=u32::try_from(items).unwrap_or(u32::MAX)).collect()),
+        };
+        let puzzle_indices: Vec<u32> = sums(Part::PuzzleIndices, inputs.nrows())?;
+        let puzzles = puzzle_indices.len().saturating_sub(1);
+        let identifiers = path(Part::PuzzleIdentifiers);
+        sets.push(Split {
+            meta: Metadata { ignore_label_id: unlabelled, ..meta.clone() },
+            inputs,
+            labels,
+            puzzle_identifiers: match identifiers.exists() {
+                true => npy::read_list(&identifiers)?,
+                false => vec![meta.blank_identifier_id; puzzles],
+            },
+            group_indices: sums(Part::GroupIndices, puzzles)?,
+            puzzle_indices,
             more_answers: read_more_answers(folder, set)?,
             columns: Columns::default(),
-        };
-        split.check_arrays().map_err(|(part, what)| fault(&part.path(folder, set), what))?;
-        sets.push(split);
+        });
     }
-    let mut split = join_sets(meta, sets).map_err(|what| fault(&json, what))?;
+    meta.ignore_label_id = sets.iter().find_map(|set| set.meta.ignore_label_id);
+    for (set, name) in sets.iter_mut().zip(&meta.sets) {
+        set.meta.ignore_label_id = meta.ignore_label_id;
+        set.check_arrays().map_err(|(part, what)| fault(&part.path(folder, name), what))?;
+    }
+    let mut split = join_sets(meta, sets).map_err(bad)?;
     split.columns = Columns::read(folder)?;
     split.columns.check(split.groups()).map_err(|what| fault(folder, what))?;
-    if split.groups() != split.meta.total_groups {
-        let (says, holds) = (split.meta.total_groups, split.groups());
-        return Err(fault(
-            &json,
-            format!("says total_groups {says} but its sets hold {holds} groups; rebuild the data set"),
-        ));
+    let found = Found { groups: split.groups(), puzzles: split.puzzles(), examples: split.examples() };
+    let Metadata { total_groups, mean_puzzle_examples, total_puzzles, .. } =
+        said.metadata(Vec::new(), identifiers, &found).map_err(bad)?;
+    (split.meta.total_groups, split.meta.mean_puzzle_examples) = (total_groups, mean_puzzle_examples);
+    split.meta.total_puzzles = total_puzzles;
+    if split.groups() != total_groups {
+        let holds = split.groups();
+        return Err(bad(format!(
+            "says total_groups {total_groups} but its sets hold {holds} groups; rebuild the data set"
+        )));
     }
     Ok(split)
+}
+
+/// The sets whose inputs are in a folder, by name.
+fn sets_in(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let stem = |name: std::ffi::OsString| Some(name.to_str()?.strip_suffix(INPUTS)?.to_owned());
+    let mut sets: Vec<String> = names.filter_map(stem).collect();
+    sets.sort();
+    sets
 }
 
 /// The further answers of a set: two files, or none.
@@ -293,44 +338,6 @@ fn write_split(split: &Split, folder: &Path, progress: &(dyn Fn(u64) + Sync)) ->
     split.columns.write(folder)?;
     write_json(&folder.join("dataset.json"), &meta)?;
     sync_folder(folder)
-}
-
-impl Metadata {
-    /// What the rest of the engine relies on.
-    fn check(&self) -> Result<(), String> {
-        let Self { vocab_size, seq_len, mean_puzzle_examples, .. } = self;
-        if !(1..=256).contains(vocab_size) {
-            return Err(format!("vocab_size {vocab_size} is outside 1…256 (tokens are bytes)"));
-        }
-        if *seq_len == 0 {
-            return Err("seq_len is 0; a puzzle has at least one token".into());
-        }
-        if usize::from(self.pad_id) >= *vocab_size {
-            return Err(format!("pad_id {} is outside the vocabulary of {vocab_size}", self.pad_id));
-        }
-        if self.blank_identifier_id as usize >= self.num_puzzle_identifiers {
-            return Err(format!(
-                "blank_identifier_id {} is not below num_puzzle_identifiers {}",
-                self.blank_identifier_id, self.num_puzzle_identifiers
-            ));
-        }
-        if !(mean_puzzle_examples.is_finite() && *mean_puzzle_examples > 0.0) {
-            return Err(format!("mean_puzzle_examples {mean_puzzle_examples} is not a positive number"));
-        }
-        if self.sets.is_empty() {
-            return Err("sets is empty; name at least one set of .npy files".into());
-        }
-        let mut seen = self.sets.clone();
-        seen.sort();
-        seen.dedup();
-        if seen.len() != self.sets.len() {
-            return Err("sets names one set twice".into());
-        }
-        match self.sets.iter().find(|set| !is_plain_name(set)) {
-            Some(set) => Err(format!("set name {set:?} is not a plain file name")),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Split {

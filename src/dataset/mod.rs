@@ -24,8 +24,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use crate::puzzle::{Board, Copies, Description};
 use crate::{Error, Result};
 
@@ -42,6 +40,7 @@ mod json;
 pub mod jsonl;
 mod made;
 pub mod maze;
+mod metadata;
 mod more_answers;
 mod sampler;
 pub mod sudoku;
@@ -58,6 +57,7 @@ pub use batch::write_example;
 pub use columns::Columns;
 pub use info::{Info, SplitInfo, info};
 pub use made::SplitRows;
+pub use metadata::Metadata;
 pub use more_answers::MoreAnswers;
 pub use sampler::{Draw, Sampler, SamplerState};
 pub use task_data::{Batches, Examples, TaskData, board_of};
@@ -65,31 +65,6 @@ pub use tokens::Tokens;
 
 pub use crate::config::IGNORE_LABEL;
 pub use crate::puzzle::RowSource;
-
-/// `dataset.json`: what a split says about itself, under the published names and in the published order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metadata {
-    /// Token that fills unused positions.
-    pub pad_id: u8,
-    /// Label token that carries no loss; `None`: every label counts.
-    pub ignore_label_id: Option<u8>,
-    /// Puzzle identifier of rows that only fill a batch.
-    pub blank_identifier_id: u32,
-    /// V: tokens are `0..vocab_size`.
-    pub vocab_size: usize,
-    /// S: tokens per row.
-    pub seq_len: usize,
-    /// Rows the puzzle table needs.
-    pub num_puzzle_identifiers: usize,
-    /// Groups in the split, over all sets.
-    pub total_groups: usize,
-    /// Mean examples per puzzle, as the published builders count them (Sudoku and Maze: 1).
-    pub mean_puzzle_examples: f64,
-    /// Puzzles in the split (Sudoku and Maze files say the number of groups here, augmented or not).
-    pub total_puzzles: usize,
-    /// Names of the sets; each is five `.npy` files.
-    pub sets: Vec<String>,
-}
 
 /// One split: all its sets, one after the other. The fields are laid out as in the module's picture.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,6 +7,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::Tokens;
+use crate::config::IGNORE_LABEL;
 use crate::files::npy::{ByteRows, ByteWriter, NpyArray};
 use crate::puzzle::RowSource;
 use crate::{Error, Result};
@@ -21,6 +22,29 @@ const CHUNK: usize = 8 << 20;
 /// the page cache keeps those in memory that are used. (Wider integers are narrowed on the way, so they are always kept.)
 pub(super) fn read_tokens(path: &Path) -> Result<Tokens> {
     read_tokens_from(path, LARGE)
+}
+
+/// Reads the labels of a set whose `dataset.json` says that labels equal to `ignored` carry no loss. Some builders write
+/// −100 itself, or another number that is no token: those become one byte. Returns it, or `ignored` if that is a byte.
+pub(super) fn read_labels(path: &Path, ignored: Option<i64>, vocab_size: usize) -> Result<(Tokens, Option<u8>)> {
+    let token = ignored.and_then(|id| u8::try_from(id).ok());
+    let array = NpyArray::open(path, 2)?;
+    if array.has_rows() {
+        return Ok((read_tokens(path)?, token));
+    }
+    let stand_in = token.or_else(|| u8::try_from(vocab_size).ok());
+    let (rows, columns) = (array.shape()[0], array.shape()[1]);
+    let mut unlabelled = token;
+    let values = array.values_by(|value| match u8::try_from(value) {
+        Ok(label) => Some(label),
+        Err(_) if value == i64::from(IGNORE_LABEL) || Some(value) == ignored => {
+            unlabelled = stand_in;
+            stand_in
+        }
+        Err(_) => None,
+    })?;
+    let labels = Array2::from_shape_vec((rows, columns), values);
+    Ok((labels.map(Tokens::from).map_err(|e| Error::input(format!("{}: {e}", path.display())))?, unlabelled))
 }
 
 fn read_tokens_from(path: &Path, large: usize) -> Result<Tokens> {

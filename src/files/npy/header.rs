@@ -3,40 +3,58 @@
 use std::fs::File;
 use std::io::Read;
 
-/// Element types the published builders produce (little endian).
+/// Element types: all whole numbers (little endian). The published builders produce u8, i32 and i64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dtype {
+    Bool,
     U8,
+    I8,
+    U16,
+    I16,
+    U32,
     I32,
+    U64,
     I64,
 }
 
 impl Dtype {
-    const ALL: [Self; 3] = [Self::U8, Self::I32, Self::I64];
+    const ALL: [Self; 9] =
+        [Self::Bool, Self::U8, Self::I8, Self::U16, Self::I16, Self::U32, Self::I32, Self::U64, Self::I64];
 
     pub fn descr(self) -> &'static str {
         match self {
+            Self::Bool => "|b1",
             Self::U8 => "|u1",
+            Self::I8 => "|i1",
+            Self::U16 => "<u2",
+            Self::I16 => "<i2",
+            Self::U32 => "<u4",
             Self::I32 => "<i4",
+            Self::U64 => "<u8",
             Self::I64 => "<i8",
         }
     }
 
     pub fn size(self) -> usize {
         match self {
-            Self::U8 => 1,
-            Self::I32 => 4,
-            Self::I64 => 8,
+            Self::Bool | Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 => 4,
+            Self::U64 | Self::I64 => 8,
         }
     }
 
-    /// The value of one element; `bytes` is exactly `self.size()` long.
+    /// The value of one element; `bytes` is exactly `self.size()` long. A u64 that is too large is the largest i64.
     pub fn decode(self, bytes: &[u8]) -> i64 {
         let mut wide = [0u8; 8];
         wide[..bytes.len()].copy_from_slice(bytes);
+        let unsigned = u64::from_le_bytes(wide);
         match self {
-            Self::U8 | Self::I64 => i64::from_le_bytes(wide),
-            Self::I32 => i64::from(i32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]])),
+            Self::Bool | Self::U8 | Self::U16 | Self::U32 | Self::U64 => i64::try_from(unsigned).unwrap_or(i64::MAX),
+            Self::I8 => i64::from(unsigned as i8),
+            Self::I16 => i64::from(unsigned as i16),
+            Self::I32 => i64::from(unsigned as i32),
+            Self::I64 => unsigned as i64,
         }
     }
 }
@@ -90,7 +108,7 @@ fn parse_header(text: &str) -> Result<Header, String> {
             "descr" => {
                 let (name, after) = quoted(rest).ok_or_else(malformed)?;
                 dtype = Some(Dtype::ALL.into_iter().find(|d| d.descr() == name).ok_or_else(|| {
-                    format!("has dtype {name:?}; only |u1, <i4 and <i8 (u8, i32, i64, little endian) are read")
+                    format!("has dtype {name:?}; only whole numbers in little endian (u8, i32, i64 …) are read")
                 })?);
                 rest = after;
             }

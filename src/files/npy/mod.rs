@@ -76,9 +76,14 @@ impl NpyArray {
     }
 
     /// All elements, each of which must fit `T`.
-    pub fn values<T: TryFrom<i64>>(mut self) -> Result<Vec<T>> {
+    pub fn values<T: TryFrom<i64>>(self) -> Result<Vec<T>> {
+        self.values_by(|value| T::try_from(value).ok())
+    }
+
+    /// All elements, each of which `convert` must take.
+    pub fn values_by<T>(mut self, convert: impl FnMut(i64) -> Option<T>) -> Result<Vec<T>> {
         let path = &self.path;
-        read_values(&mut self.file, self.header.dtype, self.count).map_err(|e| match e {
+        read_values(&mut self.file, self.header.dtype, self.count, convert).map_err(|e| match e {
             ReadFault::Io(e) => Error::io(path, e),
             ReadFault::Range { index, value } => Error::input(format!(
                 "{}: element {index} is {value}, outside the range allowed here; rebuild the data set",
@@ -141,7 +146,12 @@ enum ReadFault {
     Range { index: usize, value: i64 },
 }
 
-fn read_values<T: TryFrom<i64>>(file: &mut File, dtype: Dtype, count: usize) -> Result<Vec<T>, ReadFault> {
+fn read_values<T>(
+    file: &mut File,
+    dtype: Dtype,
+    count: usize,
+    mut convert: impl FnMut(i64) -> Option<T>,
+) -> Result<Vec<T>, ReadFault> {
     const BUFFER: usize = 1 << 16;
     let mut values = Vec::with_capacity(count);
     let mut buffer = vec![0u8; BUFFER.min(count * dtype.size())];
@@ -151,7 +161,7 @@ fn read_values<T: TryFrom<i64>>(file: &mut File, dtype: Dtype, count: usize) -> 
         for element in buffer[..bytes].chunks_exact(dtype.size()) {
             let value = dtype.decode(element);
             let index = values.len();
-            values.push(T::try_from(value).map_err(|_| ReadFault::Range { index, value })?);
+            values.push(convert(value).ok_or(ReadFault::Range { index, value })?);
         }
     }
     Ok(values)
