@@ -166,3 +166,38 @@ fn an_empty_cell_of_an_answer_is_seen_and_read_back() {
     assert_eq!(board.text(&[0, 2, 0, 0]), "_1");
     assert_eq!(board.text(&[0, 0, 0, 2]), "__\n_1");
 }
+
+#[test]
+fn of_several_right_answers_any_counts_and_columns_are_told_apart() {
+    use trm::dataset::{Columns, Dataset, MoreAnswers};
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    succeed(at(home, &["data", "build", "sudoku", "--size", "4", "--count", "20", "--test", "8", "--out", "set"]));
+    let mut command = at(home, &["train", "--data", "set", "--max-steps", "2", "--threads", "1", "--out", "run"]);
+    ["hidden_size=32", "n_heads=1", "halt_max_steps=2", "eval_interval=0", "precision=f32"]
+        .iter()
+        .for_each(|setting| _ = command.args(["--set", setting]));
+    succeed(command);
+    // What the model answers after its two updates becomes a second right answer of every other puzzle.
+    succeed(at(home, &["eval", "run", "--predictions", "p.npy"]));
+    let tokens: Vec<u8> = npy::NpyArray::open(&home.join("p.npy"), 3).unwrap().values().unwrap();
+    let last: Vec<&[u8]> = tokens.chunks(32).map(|steps| &steps[16..]).collect();
+    let mut data = Dataset::read(home.join("set")).unwrap();
+    let split = data.splits.get_mut("test").unwrap();
+    let rows: Vec<u8> = last.iter().step_by(2).flat_map(|row| row.iter().copied()).collect();
+    let rows = ndarray::Array2::from_shape_vec((4, 16), rows).unwrap();
+    split.more_answers = Some(MoreAnswers { rows: rows.into(), indices: vec![0, 1, 1, 2, 2, 3, 3, 4, 4] });
+    let mut columns = Columns::default();
+    (0..8).for_each(|i| columns.push([("rating", if i % 2 == 0 { "easy" } else { "hard" })]).unwrap());
+    split.columns = columns;
+    data.write(home.join("more")).unwrap();
+    let before = json(at(home, &["eval", "run", "--json"]));
+    assert_eq!(before["exact_accuracy"], 0.0, "{before}");
+    let result =
+        json(at(home, &["eval", "run", "--json", "--data", "more", "--by", "rating", "--predictions", "p.jsonl"]));
+    assert_eq!(result["exact_accuracy"], 0.5, "{result}");
+    let buckets = &result["by"]["buckets"];
+    assert_eq!((&buckets[0]["value"], &buckets[0]["exact"]), (&"easy".into(), &4.into()), "{result}");
+    assert_eq!((&buckets[1]["value"], &buckets[1]["exact"]), (&"hard".into(), &0.into()), "{result}");
+    assert!(fs::read_to_string(home.join("p.jsonl")).unwrap().contains(r#""columns":{"rating":"easy"}"#));
+}

@@ -22,27 +22,28 @@ pub fn write_example(
 ) -> Result<u32> {
     let example = draw.example as usize;
     assert!(inputs.len() == split.meta.seq_len && labels.len() == split.meta.seq_len, "a slot is seq_len long");
-    let ignore = split.meta.ignore_label_id;
     let (answers, row) = split.drawn_answer(example, draw.augment_seed);
     match moves {
         None => {
             // The answer first: until it has become labels, `inputs` is the room to make it in.
             answers.copy_row(row, inputs)?;
-            labels.iter_mut().zip(inputs.iter()).for_each(|(slot, &token)| *slot = label(token, ignore));
+            labels.iter_mut().zip(inputs.iter()).for_each(|(slot, &token)| *slot = split.label(token));
             split.inputs.copy_row(example, inputs)?;
         }
         Some(moves) => {
             let (question, answer) = (split.inputs.row(example)?, answers.row(row)?);
             inputs.iter_mut().zip(moves.image(|i| question[i])).for_each(|(slot, token)| *slot = token);
-            labels.iter_mut().zip(moves.image(|i| answer[i])).for_each(|(slot, token)| *slot = label(token, ignore));
+            labels.iter_mut().zip(moves.image(|i| answer[i])).for_each(|(slot, token)| *slot = split.label(token));
         }
     }
     Ok(split.puzzle_identifiers[split.puzzle_of(example)])
 }
 
-/// A stored label as the loss sees it.
-fn label(token: u8, ignore: Option<u8>) -> i32 {
-    if Some(token) == ignore { IGNORE_LABEL } else { i32::from(token) }
+impl Split {
+    /// A stored label as the loss sees it.
+    pub fn label(&self, token: u8) -> i32 {
+        if Some(token) == self.meta.ignore_label_id { IGNORE_LABEL } else { i32::from(token) }
+    }
 }
 
 #[cfg(test)]

@@ -121,8 +121,11 @@ impl Dataset {
         let moved = |rows: &Tokens| moved(rows, &tokens, a, b);
         let mut splits = self.splits;
         for split in splits.values_mut() {
-            let Split { inputs, labels, meta, .. } = split;
+            let Split { inputs, labels, more_answers, meta, .. } = split;
             (*inputs, *labels) = (moved(inputs)?, moved(labels)?);
+            if let Some(more) = more_answers {
+                more.rows = moved(&more.rows)?;
+            }
             (meta.seq_len, meta.vocab_size) = (model.cells(), vocab_size);
             meta.pad_id = tokens[usize::from(meta.pad_id)];
             meta.ignore_label_id = meta.ignore_label_id.map(|token| tokens[usize::from(token)]);

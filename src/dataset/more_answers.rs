@@ -38,6 +38,11 @@ impl Split {
         std::iter::once_with(move || self.labels.row(example)).chain(more)
     }
 
+    /// Whether an example has several right answers.
+    pub fn has_more_answers(&self, example: usize) -> bool {
+        self.more_answers.as_ref().is_some_and(|more| !more.of(example).is_empty())
+    }
+
     /// The rows, and which of them, that hold the answer a draw of `example` trains on: each of its answers as likely.
     pub(super) fn drawn_answer(&self, example: usize, seed: u64) -> (&Tokens, usize) {
         if let Some(more) = &self.more_answers {

@@ -21,9 +21,22 @@ pub struct Evaluated {
     pub rows: Vec<usize>,
 }
 
+/// `(right, labelled)` tokens by that one of an example's right answers that most tokens agree with.
+fn nearest(split: &Split, example: usize, answer: &[u8]) -> Result<(u32, u32)> {
+    let mut best = (0, 0);
+    for right in split.answers(example) {
+        let labels: Vec<i32> = right?.iter().map(|&token| split.label(token)).collect();
+        let found = score(example, answer, &labels)?;
+        if best.1 == 0 || best.1 - best.0 > found.1 - found.0 {
+            best = found;
+        }
+    }
+    Ok(best)
+}
+
 impl TaskData {
     /// Accuracy of a model on the first `limit` examples of a split (0: all) after each supervision step; of an ARC set,
-    /// on those of the tasks themselves, without their copies. An observer is told of each answer. `None` when `stop` cut it
+    /// on those of the tasks themselves, without their copies. Of several right answers any counts. An observer is told of each answer. `None` when `stop` cut it
     /// short.
     pub fn evaluate<D: Device>(
         &self,
@@ -71,6 +84,7 @@ impl TaskData {
         let board = several.then_some(self.board());
         let right = |at: usize, answer: &[u8], labels: &[i32]| match no_answers {
             true => Ok((0, 0)),
+            false if split.has_more_answers(rows[at]) => nearest(split, rows[at], answer),
             false => score(at, answer, labels),
         };
         let outcomes = inference.outcomes(rows.len(), write, right, board, observer, stop)?;

@@ -105,6 +105,12 @@ impl<'a, W: Write> Predictions<'a, W> {
         if self.dataset.identifiers.len() > 1 {
             object.insert("identifier".into(), self.dataset.identifiers[identifier].clone().into());
         }
+        let group = self.split.group_of(row);
+        let columns = self.split.columns.names().filter_map(|name| Some((name, self.split.columns.get(name, group)?)));
+        let columns: Map<String, Value> = columns.map(|(name, value)| (name.into(), value.into())).collect();
+        if !columns.is_empty() {
+            object.insert("columns".into(), columns.into());
+        }
         object.insert("question".into(), self.board.text(&self.split.inputs.row(row)?).into());
         let texts = answered.answers.chunks(self.split.meta.seq_len).map(|tokens| self.board.text(tokens));
         let texts: Vec<String> = texts.collect();

@@ -237,10 +237,15 @@ fn values<'a>(data: &'a TaskData, split: &str, key: &str) -> Result<ValueOf<'a>>
             Ok(Box::new(move |row| Ok(name(split.group(split.group_of(row)).start))))
         }
         "identifier" if dataset.identifiers.len() > 1 => Ok(Box::new(move |row| Ok(name(split.puzzle_of(row))))),
+        _ if split.columns.names().any(|name| name == key) => {
+            let key = key.to_owned();
+            Ok(Box::new(move |row| Ok(split.columns.get(&key, split.group_of(row)).unwrap_or("–").to_owned())))
+        }
         _ => {
             let mut known: Vec<String> = audit.map(|audit| audit.measure_key().to_owned()).into_iter().collect();
             known.extend(dataset.has_named_copies().then(|| "task".into()));
             known.extend((dataset.identifiers.len() > 1).then(|| "identifier".into()));
+            known.extend(split.columns.names().map(String::from));
             let known = if known.is_empty() { "nothing that --by could take".into() } else { known.join(", ") };
             Err(Error::input(format!("--by {key}: of these puzzles is known: {known}")))
         }
