@@ -52,7 +52,7 @@ fn an_unknown_answer_matches_nothing_and_is_no_part_of_any_figure() {
     assert_eq!((&arc["tasks"], &arc["scored"], &arc["unknown_inputs"]), (&3.into(), &2.into(), &2.into()), "{arc}");
     assert_eq!(arc["pass"]["pass@1"], 0.0, "{arc}");
     let said = stdout(&succeed(at(home, &["eval", "run"])));
-    assert!(said.contains("0 of 2 rows exact") && said.contains("2 further rows have no known answer"), "{said}");
+    assert!(said.contains("0 of 2 rows exact") && said.contains("2 further answers are not known"), "{said}");
     assert!(said.contains("left out (1 and 2)"), "{said}");
     let drawn = stdout(&succeed(at(home, &["solve", "run", "half"])));
     assert!(drawn.contains("not right") && drawn.contains("the right answer is not known"), "{drawn}");

@@ -95,7 +95,10 @@ impl Report<'_> {
             percent(*exact_accuracy)
         );
         if evaluation.unlabelled > 0 {
-            text += &format!("{} further {what} have no known answer and are left out\n", evaluation.unlabelled);
+            text += &match evaluation.unlabelled {
+                1 => "1 further answer is not known, and left out\n".to_owned(),
+                n => format!("{n} further answers are not known, and left out\n"),
+            };
         }
         if let (Some(share), Judge::Rules { answer, .. }) = (evaluation.valid, self.judge) {
             text += &format!("{} % of the answers are a valid {answer}, the stored one or another\n", percent(share));
@@ -130,7 +133,8 @@ fn by_tasks(score: &Score) -> String {
             format!("; tasks and test inputs without a known answer are left out ({without} and {inputs})")
         }
     };
-    format!("{counted}: {shares}{unknown}; 95 % intervals over {scored} tasks\n")
+    let over = if *scored == 1 { "1 task".to_owned() } else { format!("{scored} tasks") };
+    format!("{counted}: {shares}{unknown}; 95 % intervals over {over}\n")
 }
 
 fn by_buckets(key: &str, buckets: &[Bucket]) -> String {
