@@ -35,8 +35,8 @@ pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use topology::{Place, Topology, available};
 
+use crate::simd::preferred_precision;
 pub use crate::simd::{AdamCoefficients, AttentionShape, NORM_EPSILON, Precision, Real, Update};
-use crate::simd::{Isa, isa};
 
 /// The label of positions that no loss and no metric counts.
 pub use crate::config::IGNORE_LABEL;
@@ -65,11 +65,11 @@ pub trait Device: Measured + Sized + Send {
     /// A device without memory.
     fn new() -> Self;
 
-    /// The number format that a run gets which leaves it to the device: bf16 where the processor has bf16 dot products (a dot
-    /// product takes two products a lane), and f32 everywhere else (bf16 without them rounds operands and multiplies in f32,
-    /// so it is slower).
+    /// The number format that a run gets which leaves it to the device: bf16 where the processor multiplies pairs or tiles of
+    /// them, unless f32 is clearly faster; f32 everywhere else (bf16 rounds operands there and multiplies in f32, so it is
+    /// slower).
     fn preferred_precision() -> Precision {
-        if isa() == Isa::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 }
+        preferred_precision()
     }
 
     /// Sequences of `len` positions that are worked on at a time: enough rows to keep the kernels busy, and no more than stay

@@ -29,9 +29,9 @@ mod tests {
     use crate::simd::Isa;
 
     #[test]
-    fn auto_is_bf16_only_where_the_processor_has_bf16_dot_products() {
+    fn auto_on_a_path_is_bf16_only_where_it_multiplies_pairs() {
         for isa in Isa::available() {
-            let expected = if isa == Isa::Avx512Bf16 { Precision::Bf16 } else { Precision::F32 };
+            let expected = if isa.multiplies_pairs() { Precision::Bf16 } else { Precision::F32 };
             assert_eq!(isa.run(|| precision_for::<Cpu<f32>>(PrecisionSetting::Auto)), expected, "{isa}");
             for precision in [Precision::F32, Precision::Bf16] {
                 assert_eq!(isa.run(|| precision_for::<Cpu<f32>>(precision.into())), precision, "{isa}");

@@ -1,6 +1,8 @@
 //! Number formats of packed operands: what a unit of a panel holds, and how two units are multiplied.
 
-use super::vector::{Dots, Simd};
+use super::limit;
+use super::tile::{self, Strip};
+use super::vector::{Dots, Simd, TileUnit};
 
 /// Number format of the operands of products. Sums are always f32; f64 ignores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,9 +26,13 @@ impl Precision {
 }
 
 /// What a lane of a packed vector, a unit, holds on an instruction set.
-pub trait Format<S: Simd> {
+pub trait Format<S: Simd>: Sized {
     /// Steps of the summed index in a unit: 1 or 2.
     const STEPS: usize;
+    /// Rows of the micro-kernel's tile.
+    const TILE_ROWS: usize = S::TILE_ROWS;
+    /// Units of a row that lie side by side in a left tile (`left.rs`).
+    const ROW_UNITS: usize = 1;
     /// Whether a unit is an element as it is.
     const AS_IS: bool = false;
     /// Units of a step (`low`) and, where they hold two, of the step after it (`high`).
@@ -42,6 +48,20 @@ pub trait Format<S: Simd> {
     #[inline(always)]
     fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
         s.fma(a, b, sum)
+    }
+    /// Runs the micro-kernel for tiles of `rows` rows and `vectors` (1 or 2) vectors of columns.
+    /// # Safety
+    /// Left tiles hold all units of the strip's depth in all rows, as its layout says, the right panel `depth ×
+    /// vectors·LANES`, and `columns ≤ vectors·LANES` elements of every output row of the tiles are writable.
+    #[inline(always)]
+    unsafe fn multiply(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
+        // SAFETY: the caller's contract.
+        unsafe { tile::multiply::<S, Self>(s, rows, vectors, strip) }
+    }
+    /// Multiplies and adds what is in registers, over and over; returns how many FLOPs that were.
+    #[inline(always)]
+    fn busy(s: S) -> usize {
+        limit::chains::<S, Self>(s)
     }
 }
 
@@ -96,6 +116,36 @@ impl<S: Dots> Format<S> for Pairs {
     #[inline(always)]
     fn multiply_add(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
         s.dot_pairs(a, b, sum)
+    }
+}
+
+/// Pairs as above, for processors that multiply tiles of them.
+pub struct TilePairs;
+
+impl<S: TileUnit> Format<S> for TilePairs {
+    const STEPS: usize = 2;
+    const TILE_ROWS: usize = 2 * S::LANES;
+    const ROW_UNITS: usize = S::LANES;
+    #[inline(always)]
+    fn pack(s: S, low: S::V, high: S::V) -> S::V {
+        s.pair(low, high)
+    }
+    #[inline(always)]
+    fn pack_along(s: S, first: S::V, second: S::V) -> S::V {
+        s.narrow(first, second)
+    }
+    #[inline(always)]
+    fn unpack(s: S, units: S::V) -> (S::V, S::V) {
+        s.unpair(units)
+    }
+    #[inline(always)]
+    unsafe fn multiply(s: S, rows: usize, vectors: usize, strip: Strip<f32>) {
+        // SAFETY: the caller's contract.
+        unsafe { s.multiply_tiles(rows, vectors, strip) }
+    }
+    #[inline(always)]
+    fn busy(s: S) -> usize {
+        s.busy_tiles()
     }
 }
 

@@ -3,6 +3,7 @@
 //! | level: Zen 4 / Zen 5, a core | holds | size |
 //! |---|---|---|
 //! | registers: 32 of 64 bytes | a tile of sums: `TILE_ROWS` × 2 vectors | AVX-512 12×32, AVX2 6×16 |
+//! | tile registers: 8 of 1 KiB | a tile of sums (4), two blocks of either operand (`registers.rs`) | AMX 32×32 |
 //! | L1: 32 / 48 KiB | a right panel's block: [`DEPTH_BLOCK`] units × 2 vectors; a left tile passes through | AVX-512 32 KiB, AVX2 16 KiB |
 //! | | SwiGLU over positions: a strip of g and u, `STRIP_TILES` tiles (`swiglu/cols.rs`) | 24 KiB |
 //! | | attention: scores of `QUERIES` queries and `KEYS` keys, and a little beyond (`attention/operands.rs`) | 72 KiB |
@@ -32,7 +33,7 @@ use super::format::{Format, Precision, in_format};
 use super::norm::AddRmsNorm;
 use super::pack::{Strided, Tiles, pack_tiles, panel_width};
 use super::scratch::Scratch;
-use super::tile::{Strip, multiply, prefetched};
+use super::tile::{Strip, TileLayout, prefetched};
 use super::vector::{Kernel, Simd};
 
 /// Units of the summed index per pass over a panel, at most.
@@ -88,9 +89,10 @@ impl<T: Real> Gemm<'_, T> {
             return;
         }
         // The left operand is packed a stretch of the depth at a time.
-        let passes = Tiles::new(k.div_ceil(F::STEPS), ROW_PASS);
-        for pass in 0..passes.count {
-            self.pass::<S, F>(s, passes.start(pass), passes.height(pass));
+        let passes = Cuts::new::<S, F>(k.div_ceil(F::STEPS), ROW_PASS);
+        for pass in 0..passes.count() {
+            let (start, units) = passes.part(pass);
+            self.pass::<S, F>(s, start, units);
             self.accumulate = true;
         }
     }
@@ -102,8 +104,8 @@ impl<T: Real> Gemm<'_, T> {
         let per_unit = F::STEPS;
         let whole_depth = self.k.div_ceil(per_unit);
         let steps = (d0 * per_unit, (depth * per_unit).min(self.k - d0 * per_unit));
-        let tiles = Tiles::new(m, S::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * S::TILE_ROWS)).max(1));
+        let tiles = Tiles::new(m, F::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * F::TILE_ROWS)).max(1));
         for block in 0..blocks.count {
             let first = blocks.start(block);
             let last = first + blocks.height(block);
@@ -120,6 +122,34 @@ impl<T: Real> Gemm<'_, T> {
                 epilogue.rows(s, n, row, out);
             }
         }
+    }
+}
+
+/// A depth in units, cut at whole rows of a left tile's blocks ([`Format::ROW_UNITS`]) into parts as equal as can be.
+#[derive(Clone, Copy)]
+struct Cuts {
+    rows: Tiles,
+    row_units: usize,
+    depth: usize,
+}
+
+impl Cuts {
+    #[inline(always)]
+    fn new<S: Simd, F: Format<S>>(depth: usize, limit: usize) -> Self {
+        let row_units = F::ROW_UNITS;
+        Self { rows: Tiles::new(depth.div_ceil(row_units), limit / row_units), row_units, depth }
+    }
+
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows.count
+    }
+
+    /// The first unit of a part, and how many it has.
+    #[inline(always)]
+    fn part(&self, part: usize) -> (usize, usize) {
+        let [start, end] = [part, part + 1].map(|part| (self.rows.start(part) * self.row_units).min(self.depth));
+        (start, end - start)
     }
 }
 
@@ -151,15 +181,6 @@ pub struct LeftTiles<'a, T> {
     pub panels: &'a [T],
     pub depth: usize,
     pub layout: TileLayout,
-}
-
-/// How the units of left tiles lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TileLayout {
-    /// Tile by tile, a tile's rows interleaved.
-    Packed,
-    /// This far apart: those of a row, and those of a step of the sum.
-    Strided { step: usize, pitch: usize },
 }
 
 impl<'a, T> LeftTiles<'a, T> {
@@ -229,7 +250,7 @@ pub fn multiply_panel<S: Simd, F: Format<S>>(
     let row0 = tiles.start(first);
     let rows = tiles.start(last) - row0;
     let width = if to.columns <= S::LANES { S::LANES } else { 2 * S::LANES };
-    assert!(first < last && last <= tiles.count && tiles.height(0) <= S::TILE_ROWS);
+    assert!(first < last && last <= tiles.count && tiles.height(0) <= F::TILE_ROWS);
     let reach = match layout {
         TileLayout::Packed => depth * rows,
         TileLayout::Strided { step, pitch } => (depth.max(1) - 1) * step + (rows - 1) * pitch + 1,
@@ -237,10 +258,10 @@ pub fn multiply_panel<S: Simd, F: Format<S>>(
     assert!(panels.len() >= reach && right.len() >= depth * width);
     assert!(0 < to.columns && to.columns <= width && (to.columns <= to.stride || rows == 1));
     assert!(rows == 0 || (rows - 1) * to.stride + to.columns <= to.out.len(), "result out of bounds");
-    let depths = Tiles::new(depth, DEPTH_BLOCK);
+    let depths = Cuts::new::<S, F>(depth, DEPTH_BLOCK);
     let ends = [panels.as_ptr_range().end, right.as_ptr_range().end, to.out.as_ptr_range().end];
-    for d in 0..depths.count {
-        let d0 = depths.start(d);
+    for d in 0..depths.count() {
+        let (d0, units) = depths.part(d);
         let mut tile = first;
         while tile < last {
             // A run of tiles of one height.
@@ -250,20 +271,20 @@ pub fn multiply_panel<S: Simd, F: Format<S>>(
                 end += 1;
             }
             let row = tiles.start(tile) - row0;
-            let (start, left_stride, left_steps) = match layout {
-                TileLayout::Packed => (depth * row + d0 * height, depth * height, (height, 1)),
-                TileLayout::Strided { step, pitch } => (d0 * step + row * pitch, height * pitch, (step, pitch)),
+            let (start, left_stride) = match layout {
+                TileLayout::Packed => (depth * row + d0 * height, depth * height),
+                TileLayout::Strided { step, pitch } => (d0 * step + row * pitch, height * pitch),
             };
-            let prefetched = prefetched::<S::T>((last - first) * d + tile - first, depths.height(0));
+            let prefetched = prefetched::<S::T>((last - first) * d + tile - first, depths.part(0).1);
             // SAFETY: asserted above: `panels` holds the tiles and `right` the panel, whole depth each, and the output
             // every row of the tiles.
             unsafe {
                 let strip = Strip {
                     tiles: end - tile,
-                    depth: depths.height(d),
+                    depth: units,
                     left: panels.as_ptr().add(start),
                     left_stride,
-                    left_steps,
+                    layout,
                     right: right.as_ptr().add(d0 * width),
                     out: to.out.as_mut_ptr().add(row * to.stride),
                     out_stride: to.stride,
@@ -273,7 +294,7 @@ pub fn multiply_panel<S: Simd, F: Format<S>>(
                     ends,
                     prefetch: [to.prefetch.as_ptr().wrapping_add(prefetched), to.prefetch.as_ptr_range().end],
                 };
-                multiply::<S, F>(s, height, width / S::LANES, strip);
+                F::multiply(s, height, width / S::LANES, strip);
             }
             tile = end;
         }

@@ -1,14 +1,16 @@
-//! Which instruction set the kernels run on: found once, forced by `TRM_SIMD`, overridden per thread in tests.
+//! Which instruction set the kernels run on: chosen once ([`super::choice`]), forced by `TRM_SIMD`, overridden per thread in
+//! tests.
 
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::OnceLock;
 
+use super::choice;
+use super::format::Precision;
 use crate::error::{Error, Result};
 
-/// The environment variable that forces a path: `portable`, `avx2`, `avx512`, or `avx512-nobf16` for a processor of before
-/// bf16 dot products.
+/// The environment variable that forces a path: `portable`, `avx2`, `avx512`, `avx512-nobf16` (without bf16 dot products),
+/// `amx`, or `amx-twin` (AMX's arithmetic without AMX, for tests).
 pub const ISA_VARIABLE: &str = "TRM_SIMD";
 
 /// An instruction set the kernels are compiled for, weakest first.
@@ -22,31 +24,47 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with bf16 dot products.
     Avx512Bf16,
+    /// The same with AMX, whose tile registers are a twin in plain Rust: slow, and the same bits.
+    AmxTwin,
+    /// AVX-512 with bf16 dot products and AMX: bf16 products in tile registers.
+    Amx,
 }
 
 impl Isa {
     /// All paths, weakest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 6] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::AmxTwin, Self::Amx];
 
     /// Whether this processor can run the path.
     pub fn is_available(self) -> bool {
-        match self {
-            Self::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.is_available()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
+        self.obstacle().is_none()
+    }
+
+    /// Why this processor cannot run the path, if so.
+    pub fn obstacle(self) -> Option<&'static str> {
+        const LACKS: Option<&str> = Some("this processor lacks the instructions");
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let has_avx512 = has_avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            let has_dots = has_avx512 && is_x86_feature_detected!("avx512bf16");
+            let has = match self {
+                Self::Portable => true,
+                Self::Avx2 => has_avx2,
+                Self::Avx512 => has_avx512,
+                Self::Avx512Bf16 | Self::AmxTwin | Self::Amx => has_dots,
+            };
+            match self {
+                Self::Amx if has => super::x86::amx::availability().err(),
+                _ if has => None,
+                _ => LACKS,
             }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        if self == Self::Portable { None } else { LACKS }
     }
 
     /// The paths this processor can run, weakest first.
@@ -54,9 +72,19 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The strongest path of this processor.
+    /// The strongest path of this processor, by its instructions: which one is fastest, [`choice`] finds out.
     pub fn best() -> Self {
-        Self::available().last().unwrap_or(Self::Portable)
+        Self::available().filter(|&isa| isa != Self::AmxTwin).last().unwrap_or(Self::Portable)
+    }
+
+    /// Whether products in bf16 take pairs of elements, two multiply-adds for one in f32, or more.
+    pub fn multiplies_pairs(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::AmxTwin | Self::Amx)
+    }
+
+    /// The precision that the path is made for.
+    pub fn usual_precision(self) -> Precision {
+        if self.multiplies_pairs() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// Name for reports.
@@ -66,6 +94,8 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512-nobf16",
             Self::Avx512Bf16 => "avx512",
+            Self::AmxTwin => "amx-twin",
+            Self::Amx => "amx",
         }
     }
 
@@ -100,19 +130,24 @@ impl FromStr for Isa {
         let isa = match name {
             "portable" => Self::Portable,
             "avx2" => Self::Avx2,
-            "avx512" => Self::best().max(Self::Avx512),
-            "avx512-nobf16" => Self::Avx512,
+            "avx512" if Self::Avx512Bf16.is_available() => Self::Avx512Bf16,
+            "avx512" | "avx512-nobf16" => Self::Avx512,
+            "amx" => Self::Amx,
+            "amx-twin" => Self::AmxTwin,
             _ => {
                 return Err(Error::input(format!(
-                    "{ISA_VARIABLE}={name}: unknown; use portable, avx2, avx512 or avx512-nobf16"
+                    "{ISA_VARIABLE}={name}: unknown; use portable, avx2, avx512, avx512-nobf16, amx or amx-twin"
                 )));
             }
         };
-        if isa.is_available() {
-            Ok(isa)
-        } else {
-            let best = Self::best();
-            Err(Error::input(format!("{ISA_VARIABLE}={name}: this processor has no {name}; its best is {best}")))
+        match isa.obstacle() {
+            None => Ok(isa),
+            Some(obstacle) => {
+                let best = Self::best();
+                Err(Error::input(format!(
+                    "{ISA_VARIABLE}={name}: this processor has no {name} ({obstacle}); its best is {best}"
+                )))
+            }
         }
     }
 }
@@ -121,32 +156,21 @@ thread_local! {
     static OVERRIDE: Cell<Option<Isa>> = const { Cell::new(None) };
 }
 
-static CHOSEN: OnceLock<Isa> = OnceLock::new();
-
-/// Chooses the path of the process: what `TRM_SIMD` says, else the best. To be called at start-up, so that a wrong
+/// Chooses the path of the process: what `TRM_SIMD` says, else the fastest. To be called at start-up, so that a wrong
 /// value ends the program with one clear line; without the call a wrong value panics at the first kernel.
 pub fn choose_isa() -> Result<Isa> {
-    if let Some(&isa) = CHOSEN.get() {
-        return Ok(isa);
-    }
-    let isa = match std::env::var_os(ISA_VARIABLE) {
-        None => Isa::best(),
-        Some(name) if name.is_empty() => Isa::best(),
-        Some(name) => name.to_string_lossy().parse()?,
-    };
-    Ok(*CHOSEN.get_or_init(|| isa))
+    choice::chosen().map(|chosen| chosen.isa)
+}
+
+/// The path that this thread was told to take, if it was.
+pub(super) fn overridden() -> Option<Isa> {
+    OVERRIDE.get()
 }
 
 /// The active path.
 #[inline]
 pub fn isa() -> Isa {
-    match OVERRIDE.get() {
-        Some(isa) => isa,
-        None => match CHOSEN.get() {
-            Some(&isa) => isa,
-            None => choose_isa().unwrap_or_else(|error| panic!("{error}")),
-        },
-    }
+    overridden().unwrap_or_else(|| choose_isa().unwrap_or_else(|error| panic!("{error}")))
 }
 
 #[cfg(test)]

@@ -3,24 +3,26 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use super::Real;
 use super::format::{Format, Precision, in_format};
 use super::vector::{Kernel, Simd, dispatch};
 
-const ROUNDS: usize = 4096;
+/// Multiply-adds of each sum in a measurement.
+pub const ROUNDS: usize = 4096;
 
 /// Elements of an array that is copied: 64 MB, more than any cache holds.
 const COPY: usize = 1 << 24;
 
 /// GFLOP/s of one thread in a loop of independent fused multiply-adds on the active instruction set, the best of
-/// many short runs within `seconds`. In bf16 the multiply-adds are dot products of pairs where the processor has them.
+/// many short runs within `seconds`. In bf16 the multiply-adds are dot products of pairs, or of tiles of them, where the path has them.
 pub fn fma_limit(precision: Precision, seconds: f64) -> f64 {
     let end = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
     let mut best = 0f64;
     loop {
         let start = Instant::now();
-        let flops_per_round = dispatch(MultiplyAdds { precision });
+        let flops = dispatch(MultiplyAdds { precision });
         let time = start.elapsed().as_secs_f64();
-        best = best.max((flops_per_round * ROUNDS) as f64 / time / 1e9);
+        best = best.max(flops as f64 / time / 1e9);
         if Instant::now() >= end {
             return best;
         }
@@ -48,37 +50,43 @@ struct MultiplyAdds {
 }
 
 impl Kernel<f32> for MultiplyAdds {
-    /// FLOPs in a round.
+    /// FLOPs.
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd<T = f32>>(self, s: S) -> usize {
-        // As many independent sums as registers allow, so that the latency is hidden.
-        let (many, few) = (Chains::<24>, Chains::<12>);
-        if S::LANES == 16 {
-            in_format!(self.precision, S, many.run(s))
-        } else {
-            in_format!(self.precision, S, few.run(s))
-        }
+        in_format!(self.precision, S, Busy.run(s))
     }
 }
 
-struct Chains<const N: usize>;
+struct Busy;
 
-impl<const N: usize> Chains<N> {
+impl Busy {
     #[inline(always)]
     fn run<S: Simd<T = f32>, F: Format<S>>(self, s: S) -> usize {
-        let (a, b) = (s.splat(black_box(1.0)), s.splat(black_box(1e-30)));
-        let mut sums = [s.zero(); N];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = F::multiply_add(s, a, b, *sum);
-            }
-        }
-        let mut total = sums[0];
-        for &sum in &sums[1..] {
-            total = s.add(total, sum);
-        }
-        black_box(s.sum(total));
-        S::LANES * N * 2 * F::STEPS
+        F::busy(s)
     }
+}
+
+/// [`ROUNDS`] multiply-adds of each of as many independent sums as registers allow, so that the latency is hidden. Returns
+/// FLOPs.
+#[inline(always)]
+pub fn chains<S: Simd, F: Format<S>>(s: S) -> usize {
+    if S::LANES == 16 { chains_of::<S, F, 24>(s) } else { chains_of::<S, F, 12>(s) }
+}
+
+#[inline(always)]
+fn chains_of<S: Simd, F: Format<S>, const N: usize>(s: S) -> usize {
+    let (a, b) = (s.splat(black_box(S::T::ONE)), s.splat(black_box(S::T::from_f64(1e-30))));
+    let mut sums = [s.zero(); N];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = F::multiply_add(s, a, b, *sum);
+        }
+    }
+    let mut total = sums[0];
+    for &sum in &sums[1..] {
+        total = s.add(total, sum);
+    }
+    black_box(s.sum(total));
+    ROUNDS * S::LANES * N * 2 * F::STEPS
 }

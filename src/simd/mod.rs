@@ -8,18 +8,20 @@
 //!   (mixing over positions needs no transposition that way).
 //!
 //! Every kernel is one body over the tokens of `vector.rs` and is compiled for each instruction set ([`isa`]); the path
-//! is chosen once ([`choose_isa`]) and can be forced by `TRM_SIMD`. Products with weights run on panels packed once per
+//! is chosen once, by a short measurement ([`choose_isa`]), and can be forced by `TRM_SIMD`. Products with weights run on panels packed once per
 //! update (`pack.rs`, `tile.rs`, `gemm.rs`). All results are functions of the inputs and the instruction set alone: sums
 //! have a fixed order that depends neither on the number of threads nor on where a row lies. f64 runs the same bodies
 //! on plain arrays, with libm's elementary functions.
 
 mod array;
 mod attention;
+mod choice;
 mod deferred;
 mod elementwise;
 mod format;
 mod gemm;
 mod isa;
+mod left;
 mod limit;
 mod math;
 mod matrix;
@@ -28,17 +30,21 @@ mod optimizer;
 mod pack;
 mod panels;
 mod real;
+mod registers;
 mod scratch;
+mod self_test;
 mod split;
 mod swiglu;
 mod tile;
 mod transpose;
+mod twin;
 mod vector;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
+pub use choice::{Choice, Rates, choose, chosen, preferred_precision};
 pub use deferred::{
     DeferredGrad, add_deferred, add_deferred_gate_up, add_weight_grad, deferred_gate_up_len, deferred_len,
     pack_deferred,

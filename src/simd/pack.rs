@@ -8,6 +8,7 @@
 
 use super::Real;
 use super::format::Format;
+use super::left::LeftTile;
 use super::vector::Simd;
 
 /// What a weight is applied to.
@@ -269,10 +270,11 @@ pub fn pack_tiles<S: Simd, F: Format<S>>(
     let per_unit = F::STEPS;
     let depth = k.div_ceil(per_unit);
     let row0 = tiles.start(first);
-    if from.across != 1 {
+    if from.across != 1 || F::ROW_UNITS > 1 {
         for tile in first..last {
             let (start, rows) = (tiles.start(tile), tiles.height(tile));
-            pack_panel::<S, F>(s, from, (start, rows, rows), (k0, k), &mut to[depth * (start - row0)..]);
+            let mut to = LeftTile::new(&mut to[depth * (start - row0)..], (rows, depth));
+            to.pack::<S, F>(s, from, (start, rows), (k0, k), (0, 0));
         }
         return;
     }

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::Real;
 use super::format::{Format, Precision, in_format};
 use super::isa::Isa;
+use super::left::LeftTile;
 use super::pack::{Side, Strided, Tiles, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width};
 use super::scratch::Aligned;
 use super::vector::{Kernel, Simd, dispatch_on};
@@ -263,21 +264,21 @@ impl<T: Real> PackPart<'_, T> {
         // SAFETY: the part is all of the weight.
         let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
         if gated {
-            let tiles = Tiles::gated(n_out / 2, S::TILE_ROWS);
+            let tiles = Tiles::gated(n_out / 2, F::TILE_ROWS);
             for tile in 0..tiles.count {
                 let (start, height) = (tiles.start(tile), tiles.height(tile));
                 for (half, piece) in self.halves().into_iter().enumerate() {
-                    let (vectors, to) = ((start / 2, height / 2, height / 2), half * height / 2 + depth * start);
-                    let from = Strided::rows(piece, n_in);
-                    pack_part::<S, F, false>(s, from, vectors, height, (0, n_in), &mut forward[to..]);
+                    let (from, vectors) = (Strided::rows(piece, n_in), (start / 2, height / 2));
+                    let mut to = LeftTile::new(&mut forward[depth * start..], (height, depth));
+                    to.pack::<S, F>(s, from, vectors, (0, n_in), (half * height / 2, 0));
                 }
             }
         } else {
-            let tiles = Tiles::new(n_out, S::TILE_ROWS);
+            let tiles = Tiles::new(n_out, F::TILE_ROWS);
             let from = Strided::rows(self.pieces[0], n_in);
             pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
         }
-        let (from, tiles) = (Strided::columns(self.pieces[0], n_in), Tiles::new(n_in, S::TILE_ROWS));
+        let (from, tiles) = (Strided::columns(self.pieces[0], n_in), Tiles::new(n_in, F::TILE_ROWS));
         pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_out), backward);
     }
 }

@@ -146,10 +146,21 @@ real!(f32, None, |isa, kernel| {
     match isa {
         // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512Bf16::new() }, kernel),
+        Isa::Amx => {
+            let token = unsafe { super::x86::Amx::new(super::x86::Tiles::Processor) };
+            let output = super::vector::Simd::call(token, kernel);
+            super::x86::amx::release();
+            output
+        }
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::new() }, kernel),
+        Isa::AmxTwin => super::vector::Simd::call(unsafe { super::x86::Amx::new(super::x86::Tiles::Twin) }, kernel),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512Bf16::new(()) }, kernel),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::new(()) }, kernel),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),

@@ -5,7 +5,7 @@ use super::format::Format;
 use super::vector::{Kernel, Simd};
 
 /// Steps of the summed index per cache line that a tile prefetches: eight tiles of 12×32 prefetch a whole panel.
-const PREFETCH_STEPS: usize = 4;
+pub const PREFETCH_STEPS: usize = 4;
 
 /// Elements that `tiles` tiles of `depth` steps prefetch.
 pub const fn prefetched<T>(tiles: usize, depth: usize) -> usize {
@@ -17,6 +17,15 @@ const fn line<T>() -> usize {
     64 / size_of::<T>()
 }
 
+/// How the units of left tiles lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TileLayout {
+    /// Tile by tile, in the order that the format's micro-kernel reads (`left.rs`).
+    Packed,
+    /// This far apart: those of a row, and those of a step of the sum.
+    Strided { step: usize, pitch: usize },
+}
+
 /// Where the micro-kernel finds and leaves its elements. `tiles` tiles of one height lie one after the other, in the
 /// left operand (`left_stride` apart) and in the output.
 #[derive(Clone, Copy)]
@@ -25,8 +34,7 @@ pub struct Strip<T> {
     pub depth: usize,
     pub left: *const T,
     pub left_stride: usize,
-    /// From a step of the sum to the next in the left operand, and from a row to the next: (rows, 1) in a packed tile.
-    pub left_steps: (usize, usize),
+    pub layout: TileLayout,
     pub right: *const T,
     pub out: *mut T,
     pub out_stride: usize,
@@ -41,7 +49,48 @@ pub struct Strip<T> {
     pub prefetch: [*const T; 2],
 }
 
-/// Runs the micro-kernel for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
+/// What a tile prefetches while it is computed: its part of what follows the panel, which all tiles use next, and of what
+/// is read after the product.
+pub struct Ahead<T> {
+    next: *const T,
+    later: *const T,
+    end: *const T,
+}
+
+impl<T: Real> Ahead<T> {
+    /// Of a tile of the strip, whose right panel has `panel` elements.
+    #[inline(always)]
+    pub fn of(strip: &Strip<T>, tile: usize, panel: usize) -> Self {
+        let share = strip.depth / PREFETCH_STEPS * line::<T>();
+        let next = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
+        let [start, end] = strip.prefetch;
+        Self { next: strip.right.wrapping_add(next), later: start.wrapping_add(tile * share), end }
+    }
+
+    /// The part of [`PREFETCH_STEPS`] steps.
+    #[inline(always)]
+    pub fn advance<S: Simd<T = T>>(&mut self, s: S) {
+        s.prefetch(self.next);
+        self.next = self.next.wrapping_add(line::<T>());
+        if self.later < self.end {
+            s.prefetch_l2(self.later);
+            self.later = self.later.wrapping_add(line::<T>());
+        }
+    }
+}
+
+impl<T> Strip<T> {
+    /// Whether the tiles of so many rows reach beyond no operand's end, the last step and row of the left one lying
+    /// `within` from its tile's start.
+    pub fn is_within(&self, rows: usize, within: usize, panel: usize) -> bool {
+        let left = self.left.wrapping_add((self.tiles - 1) * self.left_stride + within);
+        let right = self.right.wrapping_add(panel);
+        let out = self.out.cast_const().wrapping_add((self.tiles * rows - 1) * self.out_stride + self.columns);
+        [left, right, out].iter().zip(&self.ends).all(|(reach, end)| reach <= end)
+    }
+}
+
+/// Runs the micro-kernel in registers, for tiles of `rows ≤ 12` rows and `vectors` (1 or 2) vectors of columns.
 /// # Safety
 /// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤
 /// vectors·LANES` elements of every output row of the tiles are writable.
@@ -74,14 +123,13 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
     fn run<S: Simd<T = T>>(self, s: S) {
         let strip = self.0;
         let alpha = s.splat(strip.alpha);
-        let (step, pitch) = strip.left_steps;
+        let (step, pitch) = match strip.layout {
+            TileLayout::Packed => (ROWS, 1),
+            TileLayout::Strided { step, pitch } => (step, pitch),
+        };
         if cfg!(debug_assertions) && strip.tiles > 0 && strip.depth > 0 {
-            let rows = strip.tiles * ROWS;
             let within = (strip.depth - 1) * step + (ROWS - 1) * pitch + 1;
-            let left = strip.left.wrapping_add((strip.tiles - 1) * strip.left_stride + within);
-            let right = strip.right.wrapping_add(strip.depth * VECTORS * S::LANES);
-            let out = strip.out.cast_const().wrapping_add((rows - 1) * strip.out_stride + strip.columns);
-            assert!([left, right, out].iter().zip(&strip.ends).all(|(reach, end)| reach <= end), "tile out of bounds");
+            assert!(strip.is_within(ROWS, within, strip.depth * VECTORS * S::LANES), "tile out of bounds");
         }
         for tile in 0..strip.tiles {
             // SAFETY: the contract of `multiply`.
@@ -98,13 +146,7 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                         s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
                     }
                 }
-                // All tiles use what follows the panel next; each prefetches its part of it while it computes.
-                let panel = strip.depth * VECTORS * S::LANES;
-                let share = strip.depth / PREFETCH_STEPS * line::<T>();
-                let next = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
-                let mut next = right.wrapping_add(next);
-                let [start, end] = strip.prefetch;
-                let mut later = start.wrapping_add(tile * share);
+                let mut ahead = Ahead::of(&strip, tile, strip.depth * VECTORS * S::LANES);
                 let mut sums = [[s.zero(); VECTORS]; ROWS];
                 // A macro and not a closure, which would lose the instruction set.
                 macro_rules! steps {
@@ -132,12 +174,7 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                     };
                 }
                 for _ in 0..strip.depth / PREFETCH_STEPS {
-                    s.prefetch(next);
-                    next = next.wrapping_add(line::<T>());
-                    if later < end {
-                        s.prefetch_l2(later);
-                        later = later.wrapping_add(line::<T>());
-                    }
+                    ahead.advance(s);
                     steps!(PREFETCH_STEPS);
                 }
                 steps!(strip.depth % PREFETCH_STEPS);

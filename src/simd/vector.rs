@@ -8,6 +8,7 @@
 use super::Real;
 use super::format::Format;
 use super::isa::Isa;
+use super::tile::Strip;
 
 /// Whether a buffer that the backward pass or the weight gradients will read is written with non-temporal stores: from 256 KiB
 /// up, a quarter of L2. Half a dozen such buffers would push out of L2 what the kernels work on; those of small models are
@@ -142,6 +143,16 @@ pub trait Dots: Simd {
     fn unpair(self, pairs: Self::V) -> (Self::V, Self::V);
     /// `sum + a.low·b.low + a.high·b.high` of bf16 pairs, in f32.
     fn dot_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+}
+
+/// The token of a processor, or of its twin, that multiplies tiles of bf16 pairs.
+pub trait TileUnit: Dots + Simd<T = f32> {
+    /// The micro-kernel (`registers.rs`), for tiles of `rows ≤ 32` rows and `vectors` (1 or 2) vectors of columns.
+    /// # Safety
+    /// As [`Format::multiply`].
+    unsafe fn multiply_tiles(self, rows: usize, vectors: usize, strip: Strip<f32>);
+    /// Multiplies tiles over and over; returns how many FLOPs that were.
+    fn busy_tiles(self) -> usize;
 }
 
 /// An algorithm with its arguments.

@@ -44,8 +44,8 @@ impl<T: Real> AttentionBackward<'_, T> {
         let per_unit = F::STEPS;
         let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
         // Two queries that share a unit stay together.
-        let tiles = Tiles::even(len, S::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, QUERY_BLOCK / S::TILE_ROWS);
+        let tiles = Tiles::even(len, F::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, QUERY_BLOCK / F::TILE_ROWS);
         let most = tiles.start(blocks.height(0));
         let (pitch, most_units) = (pitch::<S>(len), most.div_ceil(per_unit));
         let (dims, strip) = (padded::<S>(head_dim), pitch * (QUERIES + 1));
@@ -81,8 +81,8 @@ impl<T: Real> AttentionBackward<'_, T> {
                 for k0 in (0..len).step_by(KEYS) {
                     let count = KEYS.min(len - k0);
                     let rest = tail_mask(s, count);
-                    for tile in (first..last).step_by(QUERIES / S::TILE_ROWS) {
-                        let end = last.min(tile + QUERIES / S::TILE_ROWS);
+                    for tile in (first..last).step_by(QUERIES / F::TILE_ROWS) {
+                        let end = last.min(tile + QUERIES / F::TILE_ROWS);
                         let (row, rows) = rows_of(tiles, tile, end);
                         let (row, here) = (row - q0, (tiles, tile, end));
                         let left = LeftTiles::rows(here, dim_depth, &queries[row * dim_depth..], dim_depth);
@@ -100,7 +100,7 @@ impl<T: Real> AttentionBackward<'_, T> {
                         let right = (&*keys_over, key_depth, k0 / per_unit);
                         multiply_panels::<S, F>(s, left, right, head_dim, factor, k0 > 0, (d_q, stride));
                     }
-                    let key_tiles = Tiles::new(count, S::TILE_ROWS);
+                    let key_tiles = Tiles::new(count, F::TILE_ROWS);
                     let units = nq.div_ceil(per_unit);
                     for (part, left, right, alpha) in
                         [(1, &*ds_over, &*queries_over, factor), (2, &*p_over, &*d_over, T::ONE)]

@@ -39,8 +39,8 @@ impl<T: Real> AttentionForward<'_, T> {
         let factor = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
         let per_unit = F::STEPS;
         let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
-        let tiles = Tiles::new(len, S::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, QUERIES / S::TILE_ROWS);
+        let tiles = Tiles::new(len, F::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, QUERIES / F::TILE_ROWS);
         let (pitch, most) = (pitch::<S>(len), tiles.start(blocks.height(0)));
         let dims = padded::<S>(head_dim);
         let sizes = [dim_depth * padded::<S>(len), key_depth * dims, dim_depth * most, pitch * most, dims * most];

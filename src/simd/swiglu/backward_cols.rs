@@ -16,8 +16,8 @@ impl<T: Real> SwigluBackward<'_, T> {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
         let [packed_dy, packed_a] = self.operands.down;
         let [packed_x, packed_dh] = self.operands.gate_up;
-        let (x_tiles, a_tiles) = (Tiles::new(width, S::TILE_ROWS), Tiles::new(inner, S::TILE_ROWS));
-        let dy_tiles = Tiles::new(out, S::TILE_ROWS);
+        let (x_tiles, a_tiles) = (Tiles::new(width, F::TILE_ROWS), Tiles::new(inner, F::TILE_ROWS));
+        let dy_tiles = Tiles::new(out, F::TILE_ROWS);
         pack_tiles::<S, F>(s, Strided::rows(self.dy, n), (dy_tiles, 0, dy_tiles.count), (0, n), packed_dy);
         pack_tiles::<S, F>(s, Strided::rows(self.x, n), (x_tiles, 0, x_tiles.count), (0, n), packed_x);
 

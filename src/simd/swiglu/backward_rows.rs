@@ -3,8 +3,9 @@
 use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
+use super::super::left::LeftTile;
 use super::super::math::silu_mul_backward;
-use super::super::pack::{Strided, Tiles, pack_part, pack_tiles, padded, panel_width};
+use super::super::pack::{Strided, Tiles, pack_tiles, padded, panel_width};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
 use super::super::vector::{Simd, is_streamed};
@@ -31,7 +32,7 @@ impl<T: Real> SwigluBackward<'_, T> {
         let streamed = is_streamed(packed_dh);
         let (packed_dg, packed_du) = packed_dh.split_at_mut(half);
         for (values, n, to) in [(self.dy, out, packed_dy), (self.x, width, packed_x)] {
-            let tiles = Tiles::new(n, S::TILE_ROWS);
+            let tiles = Tiles::new(n, F::TILE_ROWS);
             pack_tiles::<S, F>(s, Strided::columns(values, n), (tiles, 0, tiles.count), (0, m), to);
         }
 
@@ -39,8 +40,8 @@ impl<T: Real> SwigluBackward<'_, T> {
         let chunk = CHUNK * per_unit;
         const { assert!(CHUNK.is_multiple_of(GATED_STEPS) && GATED_STEPS.is_multiple_of(2 * S::LANES)) };
         let deepest = 2 * chunk.min(inner).div_ceil(per_unit);
-        let tiles = Tiles::even(m, S::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((dy_depth + deepest) * S::TILE_ROWS)).max(1));
+        let tiles = Tiles::even(m, F::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((dy_depth + deepest) * F::TILE_ROWS)).max(1));
         let Scratch { left, right, out: strips } = self.scratch;
         for block in 0..blocks.count {
             let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
@@ -73,8 +74,8 @@ impl<T: Real> SwigluBackward<'_, T> {
                         for tile in first..last {
                             let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
                             let strip = Strided::rows(&strip[start * panel..], panel);
-                            let to = &mut dh[depth * start + unit * height..];
-                            pack_part::<S, F, false>(s, strip, (0, height, height), height, (0, gates), to);
+                            let mut to = LeftTile::new(&mut dh[depth * start..], (height, depth));
+                            to.pack::<S, F>(s, strip, (0, height), (0, gates), (0, unit));
                         }
                     }
                 }

@@ -9,21 +9,23 @@ use super::super::scratch::Scratch;
 use super::super::vector::{Simd, is_streamed};
 use super::{Shape, SwigluForward, save, saved_unit};
 
-/// Tiles of a strip: with 12 rows of 2 vectors 24 KiB.
+/// Tiles of a strip, at most, and rows: with 2 vectors 24 KiB.
 const STRIP_TILES: usize = 16;
+const STRIP_ROWS: usize = 192;
 
 impl<T: Real> SwigluForward<'_, T> {
     #[inline(always)]
     pub(super) fn cols<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
         let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
-        let tiles = Tiles::gated(inner, S::TILE_ROWS);
-        let out_tiles = Tiles::new(out, S::TILE_ROWS);
-        let strips = Tiles::new(tiles.count, STRIP_TILES);
+        let tiles = Tiles::gated(inner, F::TILE_ROWS);
+        let out_tiles = Tiles::new(out, F::TILE_ROWS);
+        let strip_tiles = STRIP_TILES.min(STRIP_ROWS / F::TILE_ROWS);
+        let strips = Tiles::new(tiles.count, strip_tiles);
         let Scratch { left, right, out: strip } = self.scratch;
         let x = left.at_least(x_depth * 2 * S::LANES);
         let a = right.at_least(a_depth * 2 * S::LANES);
-        let strip = strip.at_least(STRIP_TILES * S::TILE_ROWS * 2 * S::LANES);
+        let strip = strip.at_least(strip_tiles * F::TILE_ROWS * 2 * S::LANES);
         let mut column = 0;
         while column < n {
             let panel = panel_width::<S>(n, column);

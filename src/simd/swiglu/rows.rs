@@ -3,6 +3,7 @@
 use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
+use super::super::left::LeftTile;
 use super::super::math::silu;
 use super::super::pack::{Strided, Tiles, pack_tiles};
 use super::super::scratch::Scratch;
@@ -21,8 +22,8 @@ impl<T: Real> SwigluForward<'_, T> {
         }
         let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
         let streamed = self.saved.as_deref().is_some_and(is_streamed);
-        let tiles = Tiles::new(m, S::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * S::TILE_ROWS)).max(1));
+        let tiles = Tiles::new(m, F::TILE_ROWS);
+        let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * F::TILE_ROWS)).max(1));
         let Scratch { left, right, out: strip } = self.scratch;
         for block in 0..blocks.count {
             let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
@@ -58,8 +59,8 @@ impl<T: Real> SwigluForward<'_, T> {
                 for tile in first..last {
                     let (start, height) = (tiles.start(tile) - row, tiles.height(tile));
                     let strip = &strip[start * stride..];
-                    let a = &mut a[a_depth * start + gate / F::STEPS * height..];
-                    activate::<S, F>(s, strip, stride, (height, gates), a);
+                    let a = LeftTile::new(&mut a[a_depth * start..], (height, a_depth));
+                    activate::<S, F>(s, strip, stride, (height, gates), a, gate / F::STEPS);
                 }
                 if let Some(saved) = saved {
                     for (pair, saved) in strip.chunks_exact(2 * S::LANES).zip(saved.chunks_mut(beside * unit)) {
@@ -79,35 +80,23 @@ impl<T: Real> SwigluForward<'_, T> {
 }
 
 /// One tile: `strip [height, vector of g | vector of u]`, rows `stride` apart, of which `gates` lanes count, becomes
-/// `silu(g)·u` as that many steps of a left tile.
+/// `silu(g)·u` as that many steps of a left tile, from a unit on.
 #[inline(always)]
 fn activate<S: Simd, F: Format<S>>(
     s: S,
     strip: &[S::T],
     stride: usize,
     (height, gates): (usize, usize),
-    to: &mut [S::T],
+    mut to: LeftTile<'_, S::T>,
+    unit: usize,
 ) {
-    let units = gates.div_ceil(F::STEPS);
-    assert!(gates <= S::LANES && to.len() >= units * height);
-    let mut row = 0;
-    while row < height {
+    for row in (0..height).step_by(S::LANES) {
         let rows = S::LANES.min(height - row);
         let mut block = s.block();
         for (r, v) in block.as_mut().iter_mut().enumerate().take(rows) {
             let pair = &strip[(row + r) * stride..];
             *v = s.mul(silu(s, s.load(pair)), s.load(&pair[S::LANES..]));
         }
-        let block = s.transpose(block);
-        let block = block.as_ref();
-        for unit in 0..units {
-            let step = unit * F::STEPS;
-            let high = if F::STEPS == 2 && step + 1 < gates { block[step + 1] } else { s.zero() };
-            let v = F::pack(s, block[step], high);
-            let to = &mut to[unit * height + row..][..rows];
-            // SAFETY: exactly the slice is written.
-            unsafe { s.store_first_ptr(to.as_mut_ptr(), v, rows) }
-        }
-        row += S::LANES;
+        to.put_rows::<S, F>(s, block, (rows, gates), (row, unit));
     }
 }

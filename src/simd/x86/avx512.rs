@@ -4,23 +4,27 @@ use std::arch::x86_64::*;
 use std::mem::transmute;
 
 use super::Avx2;
-use crate::simd::format::{Pairs, Rounded};
-use crate::simd::math;
-use crate::simd::vector::{Dots, Kernel, Simd};
+use super::amx::AmxRegisters;
+use crate::simd::format::{Pairs, Rounded, TilePairs};
+use crate::simd::registers::{self, TileRegisters};
+use crate::simd::tile::Strip;
+use crate::simd::twin::TwinRegisters;
+use crate::simd::vector::{Dots, Kernel, Simd, TileUnit};
+use crate::simd::{limit, math};
 
 /// A token of AVX-512 and its vectors, compiled with the features of its kind.
 macro_rules! token {
-    ($(#[$doc:meta])* $Token:ident, $safety:literal, $features:literal, $Bf16:ty) => {
+    ($(#[$doc:meta])* $Token:ident($Field:ty), $safety:literal, $features:literal, $Bf16:ty) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub struct $Token(());
+        pub struct $Token($Field);
 
         impl $Token {
             /// # Safety
             #[doc = $safety]
             #[inline(always)]
-            pub unsafe fn new() -> Self {
-                Self(())
+            pub unsafe fn new(field: $Field) -> Self {
+                Self(field)
             }
         }
 
@@ -213,45 +217,98 @@ macro_rules! token {
 
 token!(
     /// AVX-512 F, BW, DQ, VL.
-    Avx512,
+    Avx512(()),
     "The processor has AVX-512 F, BW, DQ and VL.",
     "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl",
     Rounded
 );
 token!(
     /// AVX-512 F, BW, DQ, VL and BF16.
-    Avx512Bf16,
+    Avx512Bf16(()),
     "The processor has AVX-512 F, BW, DQ, VL and BF16.",
     "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
     Pairs
 );
+token!(
+    /// The same with tile registers, the processor's or their twin.
+    Amx(Tiles),
+    "The processor has AVX-512 F, BW, DQ, VL and BF16, and the tile registers unless they are the twin.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    TilePairs
+);
 
-impl Dots for Avx512Bf16 {
-    #[inline(always)]
-    fn pair(self, low: __m512, high: __m512) -> __m512 {
-        intrinsics! {
-            // One conversion of both, then interleaving the two halves of 16 words.
-            let both: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_castsi512_ps(_mm512_permutexvar_epi16(INTERLEAVE_WORDS.vector(), both))
+/// Whose tile registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiles {
+    /// The processor's.
+    Processor,
+    /// Plain Rust.
+    Twin,
+}
+
+impl TileUnit for Amx {
+    unsafe fn multiply_tiles(self, rows: usize, vectors: usize, strip: Strip<f32>) {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+        #[inline(never)]
+        unsafe fn call<R: TileRegisters>(s: Amx, rows: usize, vectors: usize, strip: Strip<f32>) {
+            // SAFETY: the contract of `multiply_tiles`; the token says that there are such registers.
+            unsafe { registers::multiply::<_, R>(s, rows, vectors, strip) }
+        }
+        match self.0 {
+            Tiles::Processor => intrinsics!(call::<AmxRegisters>(self, rows, vectors, strip)),
+            Tiles::Twin => intrinsics!(call::<TwinRegisters>(self, rows, vectors, strip)),
         }
     }
-    #[inline(always)]
-    fn narrow(self, first: __m512, second: __m512) -> __m512 {
-        intrinsics!(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)))
-    }
-    #[inline(always)]
-    fn unpair(self, pairs: __m512) -> (__m512, __m512) {
-        intrinsics! {
-            let bits = _mm512_castps_si512(pairs);
-            let high = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
-            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(high))
+
+    fn busy_tiles(self) -> usize {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+        #[inline(never)]
+        unsafe fn call<R: TileRegisters>(rounds: usize) -> usize {
+            // SAFETY: as above.
+            unsafe { registers::busy::<R>(rounds) }
         }
-    }
-    #[inline(always)]
-    fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
-        intrinsics!(_mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)))
+        match self.0 {
+            Tiles::Processor => intrinsics!(call::<AmxRegisters>(limit::ROUNDS)),
+            // The twin takes a thousand times as long.
+            Tiles::Twin => intrinsics!(call::<TwinRegisters>(limit::ROUNDS / 1024)),
+        }
     }
 }
+
+/// What a token of bf16 dot products does with pairs.
+macro_rules! dots {
+    ($Token:ident) => {
+        impl Dots for $Token {
+            #[inline(always)]
+            fn pair(self, low: __m512, high: __m512) -> __m512 {
+                intrinsics! {
+                    // One conversion of both, then interleaving the two halves of 16 words.
+                    let both: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_castsi512_ps(_mm512_permutexvar_epi16(INTERLEAVE_WORDS.vector(), both))
+                }
+            }
+            #[inline(always)]
+            fn narrow(self, first: __m512, second: __m512) -> __m512 {
+                intrinsics!(transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)))
+            }
+            #[inline(always)]
+            fn unpair(self, pairs: __m512) -> (__m512, __m512) {
+                intrinsics! {
+                    let bits = _mm512_castps_si512(pairs);
+                    let high = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
+                    (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(high))
+                }
+            }
+            #[inline(always)]
+            fn dot_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+                intrinsics!(_mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)))
+            }
+        }
+    };
+}
+
+dots!(Avx512Bf16);
+dots!(Amx);
 
 /// Word order 0, 16, 1, 17 …
 #[repr(C, align(64))]

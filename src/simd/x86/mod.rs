@@ -1,4 +1,4 @@
-//! The x86 instruction sets: AVX2 + FMA, and AVX-512 with or without bf16 dot products.
+//! The x86 instruction sets: AVX2 + FMA, AVX-512 with or without bf16 dot products, and AMX.
 
 /// Wraps intrinsics.
 macro_rules! intrinsics {
@@ -11,8 +11,9 @@ macro_rules! intrinsics {
     }};
 }
 
+pub mod amx;
 mod avx2;
 mod avx512;
 
 pub use avx2::Avx2;
-pub use avx512::{Avx512, Avx512Bf16};
+pub use avx512::{Amx, Avx512, Avx512Bf16, Tiles};

@@ -1,0 +1,72 @@
+//! Whether tile registers compute what their twin does.
+
+use super::registers::{SIDE, TileRegisters};
+
+/// Shapes that are tried: rows of the left operand.
+const ROWS: [u8; 3] = [16, 9, 1];
+
+/// Random operands for each.
+const ROUNDS: u64 = 8;
+
+/// Whether two implementations of tile registers give the same bits, of random operands of all magnitudes: denormals,
+/// infinities and NaN among them, sums that cancel, and sums that are tiny. (One NaN is as good as another.)
+/// # Safety
+/// As [`TileRegisters::configured`], of both.
+pub unsafe fn self_test<A: TileRegisters, B: TileRegisters>() -> bool {
+    let tried = ROWS.into_iter().flat_map(|rows| (0..ROUNDS).map(move |round| (rows, round)));
+    for (rows, round) in tried {
+        let operands = Operands::random(u64::from(rows) << 32 | round);
+        // SAFETY: the caller's contract.
+        let [found, wanted] = unsafe { [operands.product::<A>(rows), operands.product::<B>(rows)] };
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        if !found.iter().zip(&wanted).all(same) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Three tiles: sums so far, left and right operand.
+struct Operands([[f32; SIDE * SIDE]; 3]);
+
+impl Operands {
+    fn random(seed: u64) -> Self {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state >> 16
+        };
+        // Elements of a tile have magnitudes around one that the seed chooses, and one in 64 any bits at all.
+        let center = [127, 127, 64, 30, 190, 127, 100, 62][(seed % ROUNDS) as usize];
+        let mut half = || {
+            let bits = next();
+            if bits % 64 == 0 {
+                return (bits >> 8) as u32 & 0xffff;
+            }
+            let exponent = center + (bits >> 8 & 7) as u32;
+            (bits >> 16) as u32 & 0x807f | exponent << 7
+        };
+        let mut tile = || std::array::from_fn(|_| f32::from_bits(half() | half() << 16));
+        Self([tile(), tile(), tile()])
+    }
+
+    /// The tile of sums after one multiplication, and after a second one.
+    unsafe fn product<R: TileRegisters>(&self, rows: u8) -> [f32; 2 * SIDE * SIDE] {
+        let [sums, left, right] = &self.0;
+        let mut out = [0.0; 2 * SIDE * SIDE];
+        // SAFETY: the caller's contract; tiles of 16 rows.
+        unsafe {
+            let mut registers = R::configured([rows, 0, 0, 0, rows, 0, SIDE as u8, 0]);
+            registers.load::<0>(sums.as_ptr(), SIDE);
+            registers.load::<4>(left.as_ptr(), SIDE);
+            registers.load::<6>(right.as_ptr(), SIDE);
+            registers.dot::<0, 4, 6>();
+            registers.store::<0>(out.as_mut_ptr(), SIDE);
+            registers.dot::<0, 4, 6>();
+            registers.store::<0>(out.as_mut_ptr().add(SIDE * SIDE), SIDE);
+        }
+        out
+    }
+}
