@@ -57,6 +57,32 @@ const UNTOUCHED: f64 = 1.0 / 3.0;
 /// … meets none: their gradients are as near as this.
 const UNTOUCHED_GRADIENT: f64 = 1e-4;
 
+/// Relative size of a unit in the last place of f32.
+const LAST_PLACE: f64 = 1.0 / 8_388_608.0;
+
+/// Draws of a perturbation by [`LAST_PLACE`].
+const ORDERS: u64 = 20;
+
+/// Whether a path adds up in an order that is nobody else's: AMX adds the products of a tile to themselves first. To the
+/// published step that is one more perturbation in the last place, so the bounds of other paths widen to what they make of
+/// those. (A case with an MLP over positions falls into one of four places of its loss, 0.02 to 0.14 apart, whatever the
+/// path: a third of the draws takes the dot products beyond [`BOUND_MLP_T`] too.)
+fn has_own_order(isa: Isa) -> bool {
+    matches!(isa, Isa::Amx | Isa::AmxTwin)
+}
+
+/// A perturbation of the dense weights.
+#[derive(Clone, Copy, Debug)]
+struct Draw {
+    seed: u64,
+    relative: f64,
+}
+
+/// Those that say how much a case amplifies bf16's rounding.
+fn roundings() -> impl Iterator<Item = Draw> {
+    (0..DRAWS).map(|seed| Draw { seed, relative: ROUNDING })
+}
+
 /// What a supervision step says.
 struct Step {
     logits: Vec<f64>,
@@ -121,8 +147,8 @@ impl Distance {
     }
 }
 
-/// The first step of a case on an instruction set; with `draw`, its dense weights perturbed by bf16's rounding.
-fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSetting, draw: Option<u64>) -> Step {
+/// The first step of a case on an instruction set; with `draw`, its dense weights perturbed.
+fn first_step(golden: &Golden, config: &Config, isa: Isa, precision: PrecisionSetting, draw: Option<Draw>) -> Step {
     first_step_on::<Cpu<f32>>(golden, config, isa, precision, draw)
 }
 
@@ -132,7 +158,7 @@ fn first_step_on<D: TrainingDevice<T = f32>>(
     config: &Config,
     isa: Isa,
     precision: PrecisionSetting,
-    draw: Option<u64>,
+    draw: Option<Draw>,
 ) -> Step {
     let tensors = SafeTensors::deserialize(&golden.bytes).unwrap();
     let mut config = config.clone();
@@ -143,9 +169,9 @@ fn first_step_on<D: TrainingDevice<T = f32>>(
         let model = Model::new(&config.model, &config.task);
         let mut weights = Weights::new(&model, &config);
         fill_weights(&mut weights, &tensors, "init");
-        if let Some(draw) = draw {
-            let mut rng = Rng::new(draw);
-            let mut perturbed = |value: &mut f32| *value *= (1.0 + ROUNDING * (2.0 * rng.uniform() - 1.0)) as f32;
+        if let Some(Draw { seed, relative }) = draw {
+            let mut rng = Rng::new(seed);
+            let mut perturbed = |value: &mut f32| *value *= (1.0 + relative * (2.0 * rng.uniform() - 1.0)) as f32;
             weights.params.update(|values| values.iter_mut().for_each(&mut perturbed));
         }
         let mut trainer =
@@ -198,12 +224,18 @@ fn every_golden_case_agrees_in_bf16_as_far_as_its_rounding_lets_it() {
         let published = published(&golden, &config);
         let perturbed =
             |draw| first_step(&golden, &config, Isa::best(), PrecisionSetting::F32, Some(draw)).distance(&published);
-        let noise = (0..DRAWS).map(perturbed).fold(Distance::default(), Distance::worst);
+        let noise = roundings().map(perturbed).fold(Distance::default(), Distance::worst);
         show(&format!("{}: f32, weights perturbed", golden.name), noise);
         for isa in Isa::available() {
             let found = first_step(&golden, &config, isa, PrecisionSetting::Bf16, None).distance(&published);
             show(&format!("{}: bf16, {isa}", golden.name), found);
-            let bound = if config.model.mixing == Mixing::MlpT { BOUND_MLP_T } else { BOUND };
+            let mut bound = if config.model.mixing == Mixing::MlpT { BOUND_MLP_T } else { BOUND };
+            if has_own_order(isa) && !found.is_within(bound) {
+                let draws = (0..ORDERS).map(|seed| Draw { seed, relative: LAST_PLACE });
+                let of = |draw| first_step(&golden, &config, Isa::Portable, PrecisionSetting::Bf16, Some(draw));
+                bound = draws.map(|draw| of(draw).distance(&published)).fold(bound, Distance::worst);
+                show(&format!("{}: bf16, portable, last place", golden.name), bound);
+            }
             if !(found.is_within(noise.times(FACTOR)) && found.is_within(bound)) {
                 failed.push(format!("{} on {isa}: {found:?}, noise {noise:?}", golden.name));
             }
@@ -250,7 +282,7 @@ fn bf16_is_the_same_model_on_every_instruction_set() {
     let (mut failed, mut gradients) = (Vec::new(), Vec::new());
     for (golden, config) in built() {
         let step = |isa, precision, draw| first_step(&golden, &config, isa, precision, draw);
-        let draws: Vec<Option<u64>> = std::iter::once(None).chain((0..DRAWS).map(Some)).collect();
+        let draws: Vec<Option<Draw>> = std::iter::once(None).chain(roundings().map(Some)).collect();
         let portable: Vec<Step> = draws.iter().map(|&draw| step(Isa::Portable, PrecisionSetting::Bf16, draw)).collect();
         let rounding = portable[0].distance(&step(Isa::Portable, PrecisionSetting::F32, None));
         show(&format!("{}: bf16 against f32", golden.name), rounding);

@@ -38,18 +38,19 @@ impl Operands {
             state ^= state << 17;
             state >> 16
         };
-        // Elements of a tile have magnitudes around one that the seed chooses, and one in 64 any bits at all.
-        let center = [127, 127, 64, 30, 190, 127, 100, 62][(seed % ROUNDS) as usize];
-        let mut half = || {
+        // Exponents of the sums so far and of the operands, from which on they are drawn: ordinary ones, products and sums at
+        // the lower end of the normal numbers, products that all vanish, and sums that overflow.
+        let centers = [(127, 127), (120, 120), (1, 64), (1, 30), (250, 187), (128, 124), (1, 62), (1, 60)];
+        let (sums, operands) = centers[(seed % ROUNDS) as usize];
+        let mut half = |center: u32| {
             let bits = next();
-            if bits % 64 == 0 {
-                return (bits >> 8) as u32 & 0xffff;
-            }
-            let exponent = center + (bits >> 8 & 7) as u32;
-            (bits >> 16) as u32 & 0x807f | exponent << 7
+            // One in 64 is any number at all.
+            let any = (bits >> 8) as u32 & 0xffff;
+            let near = (bits >> 16) as u32 & 0x807f | (center + (bits >> 8 & 3) as u32) << 7;
+            if bits % 64 == 0 { any } else { near }
         };
-        let mut tile = || std::array::from_fn(|_| f32::from_bits(half() | half() << 16));
-        Self([tile(), tile(), tile()])
+        let mut tile = |center| std::array::from_fn(|_| f32::from_bits(half(center) | half(center) << 16));
+        Self([tile(sums), tile(operands), tile(operands)])
     }
 
     /// The tile of sums after one multiplication, and after a second one.

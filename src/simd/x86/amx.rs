@@ -49,7 +49,7 @@ impl TileRegisters for AmxRegisters {
     unsafe fn load<const TO: usize>(&mut self, from: *const f32, stride: usize) {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
-            asm!("tileloadd tmm{to}, [{from} + {stride}]", to = const TO, from = in(reg) from, stride = in(reg) 4 * stride,
+            asm!("tileloadd tmm{to}, [{from} + {stride}*1]", to = const TO, from = in(reg) from, stride = in(reg) 4 * stride,
                  options(nostack, preserves_flags, readonly));
         }
     }
@@ -67,7 +67,7 @@ impl TileRegisters for AmxRegisters {
     unsafe fn store<const FROM: usize>(&self, to: *mut f32, stride: usize) {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
-            asm!("tilestored [{to} + {stride}], tmm{from}", from = const FROM, to = in(reg) to, stride = in(reg) 4 * stride,
+            asm!("tilestored [{to} + {stride}*1], tmm{from}", from = const FROM, to = in(reg) to, stride = in(reg) 4 * stride,
                  options(nostack, preserves_flags));
         }
     }
