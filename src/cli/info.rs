@@ -12,13 +12,15 @@ use crate::config::{Config, Preset};
 use crate::error::Result;
 use crate::perf::MemoryLimits;
 use crate::report::Table;
-use crate::simd;
+use crate::simd::{self, ISA_VARIABLE, Isa, Precision, Rates};
 
 /// Show what the engine found: processor, SIMD path, threads, memory, version
 ///
 /// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
 /// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
-/// path can be forced with the environment variable TRM_SIMD: portable, avx2 or avx512.
+/// path is the fastest by a measurement of a few milliseconds: GFLOP/s of one core in products of each kind. It can be
+/// forced with the environment variable TRM_SIMD: portable, avx2, avx512, avx512-nobf16 (without bf16 dot products), amx,
+/// or amx-twin (AMX's arithmetic without AMX, slow).
 ///
 /// With --model or --config: the recursion of one supervision step instead. States, networks, every call with what it adds up, which
 /// calls are recorded, parameters and model FLOPs of each.
@@ -50,10 +52,40 @@ struct Machine {
     target: String,
     processor: Option<String>,
     simd_path: &'static str,
+    /// Whether `TRM_SIMD` says so.
+    simd_forced: bool,
+    /// What `precision = "auto"` means.
+    auto_precision: &'static str,
+    products: Products,
+    /// Why AMX cannot be used; null where it can.
+    amx_missing: Option<&'static str>,
     simd_features: Vec<&'static str>,
     threads: usize,
     memory: MemoryLimits,
     devices: Vec<Accelerator>,
+}
+
+/// GFLOP/s of one core in products whose operands are in its first cache.
+#[derive(Serialize)]
+struct Products {
+    f32: f64,
+    bf16_dot_products: Option<f64>,
+    bf16_amx: Option<f64>,
+}
+
+impl From<Rates> for Products {
+    fn from(rates: Rates) -> Self {
+        Self { f32: rates.plain.1, bf16_dot_products: rates.dots, bf16_amx: rates.tiles }
+    }
+}
+
+impl Products {
+    fn line(&self) -> String {
+        let Self { f32, bf16_dot_products, bf16_amx } = self;
+        let pairs = [("bf16 dot products", bf16_dot_products), ("bf16 in AMX", bf16_amx)];
+        let pairs = pairs.into_iter().filter_map(|(name, rate)| rate.map(|rate| format!(", {name} {rate:.0}")));
+        format!("GFLOP/s a core: f32 {f32:.0}{}", pairs.collect::<String>())
+    }
 }
 
 /// An accelerator, or why there is none.
@@ -80,12 +112,17 @@ pub fn run(args: Args) -> Result<()> {
         let drawing = Drawing::new(&Config::resolve(preset, args.config.as_deref(), &args.set)?);
         return if args.json { print_json(&drawing) } else { print(&drawing.to_string()) };
     }
+    let choice = simd::chosen()?;
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let machine = Machine {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         processor: processor(&cpuinfo),
-        simd_path: simd::choose_isa()?.name(),
+        simd_path: choice.isa.name(),
+        simd_forced: std::env::var_os(ISA_VARIABLE).is_some_and(|name| !name.is_empty()),
+        auto_precision: if choice.precision == Precision::Bf16 { "bf16" } else { "f32" },
+        products: Rates::measure().into(),
+        amx_missing: Isa::Amx.obstacle(),
         simd_features: simd_features(),
         threads: crate::device::available(),
         memory: MemoryLimits::read(),
@@ -131,7 +168,8 @@ impl Accelerator {
 }
 
 fn table(machine: &Machine) -> Table {
-    let Machine { version, target, processor, simd_path, simd_features, threads, memory, devices } = machine;
+    let Machine { version, target, processor, simd_path, auto_precision, .. } = machine;
+    let Machine { simd_features, threads, memory, devices, .. } = machine;
     let bytes = |bytes: Option<u64>| match bytes {
         Some(bytes) => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         None => "unknown".into(),
@@ -142,7 +180,13 @@ fn table(machine: &Machine) -> Table {
     table
         .row(["trm", &format!("{version} ({target})")])
         .row(["processor", processor.as_deref().unwrap_or("unknown")])
-        .row(["SIMD path", simd_path])
+        .row([
+            "SIMD path",
+            &format!("{simd_path} ({})", if machine.simd_forced { ISA_VARIABLE } else { "the fastest" }),
+        ])
+        .row(["products", &machine.products.line()])
+        .row(["precision auto", auto_precision])
+        .row(["AMX", machine.amx_missing.unwrap_or("passed its self-test")])
         .row(["SIMD features", &features])
         .row(["threads", &format!("{threads} (processors this process may use)")])
         .row(["memory", &format!("{}, {} available{limit}", bytes(memory.total), bytes(memory.available))]);
@@ -210,6 +254,10 @@ mod tests {
             target: "odd-os".into(),
             processor: None,
             simd_path: "portable",
+            simd_forced: true,
+            auto_precision: "f32",
+            products: Products { f32: 7.0, bf16_dot_products: None, bf16_amx: None },
+            amx_missing: Some("this processor has no AMX with bf16"),
             simd_features: Vec::new(),
             threads: 3,
             memory: MemoryLimits { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },

@@ -301,8 +301,7 @@ fn train<D: TrainingDevice<T = f32>>(
         train.batch_size,
         per_update / 1e9
     ));
-    let device = if D::NAME == "cpu" { simd::isa().name() } else { D::NAME };
-    note(&format!("{} threads, {device}, FMA limit {limit:.0} GFLOP/s", lanes.threads()));
+    note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), D::path()));
     run.trainer().engine.describe().iter().for_each(|text| note(text));
     run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();

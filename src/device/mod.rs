@@ -62,6 +62,11 @@ pub trait Device: Measured + Sized + Send {
     /// Whether one lane is all that there is to it, however many cores the host has.
     const IS_ACCELERATOR: bool = false;
 
+    /// What the bits of a run's results depend on beside the settings: the path of the CPU's kernels, else the device's name.
+    fn path() -> &'static str {
+        Self::NAME
+    }
+
     /// A device without memory.
     fn new() -> Self;
 

@@ -53,7 +53,7 @@ impl Footprint {
         let groups = gradient_groups(train);
         let depth = groups.next_power_of_two().ilog2() as usize;
         let gradients = (1 + groups.min(threads + depth)) as f64 * n * F32;
-        let elements = Elements { model, halves: precision == Precision::Bf16 };
+        let elements = Elements { model, halves: precision.element_bytes() == 2 };
         let sequence = elements.recorded(train) + elements.working();
         let activations =
             (threads.min(groups) * Cpu::<f32>::shard(model.len).min(train.batch_size)) as f64 * sequence * F32;
@@ -79,7 +79,7 @@ impl Footprint {
         let precision = precision_for::<Cpu<f32>>(config.train.precision);
         let weights = model.layout.len() as f64 * (F32 + packed_bytes(precision));
         let sequences = (threads * Cpu::<f32>::shard(model.len)) as f64;
-        let working = Elements { model, halves: precision == Precision::Bf16 }.working();
+        let working = Elements { model, halves: precision.element_bytes() == 2 }.working();
         let (activations, carry) = (sequences * working * F32, sequences * slot_bytes(model));
         Self {
             threads,
@@ -132,10 +132,7 @@ fn bytes(bytes: u64) -> String {
 
 /// Bytes of an element's packed forms, for the forward and the backward pass.
 fn packed_bytes(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => 2.0 * F32,
-        Precision::Bf16 => F32,
-    }
+    2.0 * precision.element_bytes() as f64
 }
 
 /// Bytes of a slot: states, logits, example.

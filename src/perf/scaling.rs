@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::device::{Cpu, Device};
 use crate::engine::{partial_sums, precision_for};
 use crate::model::{Model, model_flops};
-use crate::simd::Precision;
 
 /// Barriers of an update, where all lanes meet: after the groups, after the sum, after the optimizer.
 pub const JOINS: f64 = 3.0;
@@ -91,10 +90,7 @@ impl UpdateWork {
         let model = Model::new(&config.model, &config.task);
         let train = &config.train;
         let weights = model.layout.n_weights();
-        let packed_element = match precision_for::<Cpu<f32>>(train.precision) {
-            Precision::F32 => 4.0,
-            Precision::Bf16 => 2.0,
-        };
+        let packed_element = precision_for::<Cpu<f32>>(train.precision).element_bytes() as f64;
         let recorded = model.schedule.calls.iter().filter(|call| call.recorded).count();
         // A forward pass reads a weight as it is, a backward pass transposed; several nets share the calls.
         let passes = (model.schedule.calls.len() + recorded) as f64 / model.nets.len() as f64;

@@ -20,44 +20,56 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// An open log, to append to.
 #[derive(Debug)]
-pub struct MetricsLog(AppendFile);
+pub struct MetricsLog {
+    file: AppendFile,
+    /// What the last update that it was opened with was computed on.
+    path: Option<String>,
+}
 
 impl MetricsLog {
     /// Starts a log; an existing file is emptied.
     pub fn create(path: &Path) -> Result<Self> {
-        Ok(Self(AppendFile::create(path)?))
+        Ok(Self { file: AppendFile::create(path)?, path: None })
     }
 
     /// Goes on with a log after update `step`: later records and a torn last line are cut off. A missing file is
     /// started anew.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let file = AppendFile::open(path)?;
-        let mut keep = 0;
+        let (mut keep, mut computed_on) = (0, None);
         for line in Lines::new(file.file(), path) {
             let line = line?;
             if line.record.get("step").and_then(Value::as_u64).is_none_or(|s| s > step) {
                 break;
             }
             keep = line.end;
+            let named = ["path", "device"].into_iter().find_map(|key| line.record.get(key)?.as_str());
+            computed_on = named.map(str::to_owned).or(computed_on);
         }
         file.truncate(keep)?;
-        Ok(Self(file))
+        Ok(Self { file, path: computed_on })
+    }
+
+    /// What the last update was computed on that the log already held when it was opened: a path of the CPU's kernels, or a
+    /// device. `None` where nothing says so.
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_deref()
     }
 
     /// Appends one record: something that serialises to a JSON object with a whole number `step`. The line is written
     /// in one piece. Numbers that are not finite become `null`, which is all JSON has for them.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
-        let unfit = |what: &str| Error::input(format!("{}: a record {what}", self.0.path().display()));
+        let unfit = |what: &str| Error::input(format!("{}: a record {what}", self.file.path().display()));
         let value = serde_json::to_value(record).map_err(|e| unfit(&format!("is not JSON: {e}")))?;
         if value.get("step").and_then(Value::as_u64).is_none() {
             return Err(unfit("needs a whole number `step`"));
         }
-        self.0.append(format!("{value}\n").as_bytes())
+        self.file.append(format!("{value}\n").as_bytes())
     }
 
     /// Puts everything appended so far on disk.
     pub fn sync(&mut self) -> Result<()> {
-        self.0.sync()
+        self.file.sync()
     }
 }
 
@@ -155,7 +167,7 @@ mod tests {
                 .expect("append");
         }
         log.sync().expect("sync");
-        log.0.append(torn.as_bytes()).expect("write");
+        log.file.append(torn.as_bytes()).expect("write");
         (dir, path)
     }
 

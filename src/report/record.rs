@@ -53,6 +53,9 @@ pub struct UpdateRecord {
     /// rounding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<&'static str>,
+    /// Of the CPU, the path of its kernels, on which rounding depends too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
     /// Sequences in the batch: the n of the losses. Not logged, as it never changes.
     #[serde(skip)]
     pub batch: u64,

@@ -30,9 +30,9 @@ pub struct Rates {
     pub tiles: Option<f64>,
 }
 
-/// A path, and the precision that `auto` stands for.
+/// The path that was chosen, and the precision that `auto` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct ChosenPath {
     /// What the kernels run on.
     pub isa: Isa,
     /// What runs get that leave it to the processor.
@@ -41,31 +41,31 @@ pub struct Choice {
 
 /// The fastest path by these rates. The strongest instructions are the usual path, and bf16 the usual precision where they
 /// multiply pairs: its operands are half as large. Another path, and f32, are taken where they are clearly faster.
-pub fn choose(rates: &Rates) -> Choice {
+pub fn choose(rates: &Rates) -> ChosenPath {
     let pairs = [(Isa::Amx, rates.tiles), (Isa::Avx512Bf16, rates.dots)];
     let mut pairs = pairs.into_iter().filter_map(|(isa, rate)| rate.map(|rate| (isa, rate)));
     let (isa, f32_rate) = rates.plain;
-    let Some(usual) = pairs.next() else { return Choice { isa, precision: Precision::F32 } };
+    let Some(usual) = pairs.next() else { return ChosenPath { isa, precision: Precision::F32 } };
     let (pairs, rate) = pairs.fold(usual, |best, other| if other.1 >= CLEARLY * best.1 { other } else { best });
     if f32_rate >= CLEARLY * rate {
-        Choice { isa, precision: Precision::F32 }
+        ChosenPath { isa, precision: Precision::F32 }
     } else {
-        Choice { isa: pairs, precision: Precision::Bf16 }
+        ChosenPath { isa: pairs, precision: Precision::Bf16 }
     }
 }
 
 /// The choice of the process: the path that `TRM_SIMD` names and the precision it is made for, else what is fastest.
-pub fn chosen() -> Result<Choice> {
-    static CHOSEN: OnceLock<Choice> = OnceLock::new();
+pub fn chosen() -> Result<ChosenPath> {
+    static CHOSEN: OnceLock<ChosenPath> = OnceLock::new();
     if let Some(&choice) = CHOSEN.get() {
         return Ok(choice);
     }
     let forced = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty());
     let forced = forced.map(|name| name.to_string_lossy().parse::<Isa>()).transpose()?;
     Ok(*CHOSEN.get_or_init(|| match forced {
-        Some(isa) => Choice { isa, precision: isa.usual_precision() },
+        Some(isa) => ChosenPath { isa, precision: isa.usual_precision() },
         // There is nothing to measure where there is nothing to choose from.
-        None if !Isa::best().multiplies_pairs() => Choice { isa: Isa::best(), precision: Precision::F32 },
+        None if !Isa::best().multiplies_pairs() => ChosenPath { isa: Isa::best(), precision: Precision::F32 },
         None => choose(&Rates::measure()),
     }))
 }
@@ -162,13 +162,13 @@ impl Products<'_> {
 mod tests {
     use super::*;
 
-    fn of(f32_rate: f64, dots: Option<f64>, tiles: Option<f64>) -> Choice {
+    fn of(f32_rate: f64, dots: Option<f64>, tiles: Option<f64>) -> ChosenPath {
         choose(&Rates { plain: (Isa::Avx512, f32_rate), dots, tiles })
     }
 
-    const F32: Choice = Choice { isa: Isa::Avx512, precision: Precision::F32 };
-    const DOTS: Choice = Choice { isa: Isa::Avx512Bf16, precision: Precision::Bf16 };
-    const TILES: Choice = Choice { isa: Isa::Amx, precision: Precision::Bf16 };
+    const F32: ChosenPath = ChosenPath { isa: Isa::Avx512, precision: Precision::F32 };
+    const DOTS: ChosenPath = ChosenPath { isa: Isa::Avx512Bf16, precision: Precision::Bf16 };
+    const TILES: ChosenPath = ChosenPath { isa: Isa::Amx, precision: Precision::Bf16 };
 
     #[test]
     fn the_fastest_path_is_chosen_whatever_the_flags_say() {
@@ -184,7 +184,7 @@ mod tests {
         // AVX-512 without dot products, and no AVX-512.
         assert_eq!(of(150.0, None, None), F32);
         let no_avx512 = Rates { plain: (Isa::Avx2, 117.0), dots: None, tiles: None };
-        assert_eq!(choose(&no_avx512), Choice { isa: Isa::Avx2, precision: Precision::F32 });
+        assert_eq!(choose(&no_avx512), ChosenPath { isa: Isa::Avx2, precision: Precision::F32 });
     }
 
     #[test]

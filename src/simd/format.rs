@@ -15,6 +15,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Bytes of an element of packed operands on the active path: rounded ones stay f32 where pairs are not multiplied.
+    pub fn element_bytes(self) -> usize {
+        if self == Self::Bf16 && super::isa().multiplies_pairs() { 2 } else { 4 }
+    }
+
     /// Steps of the summed index in a unit, on an instruction set.
     #[inline(always)]
     pub(super) fn steps<S: Simd>(self) -> usize {

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// `amx`, or `amx-twin` (AMX's arithmetic without AMX, for tests).
 pub const ISA_VARIABLE: &str = "TRM_SIMD";
 
+/// Why a path cannot be run whose instructions are missing.
+const LACKS: &str = "this processor lacks the instructions";
+
 /// An instruction set the kernels are compiled for, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
@@ -41,7 +44,6 @@ impl Isa {
 
     /// Why this processor cannot run the path, if so.
     pub fn obstacle(self) -> Option<&'static str> {
-        const LACKS: Option<&str> = Some("this processor lacks the instructions");
         #[cfg(target_arch = "x86_64")]
         {
             let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -60,11 +62,11 @@ impl Isa {
             match self {
                 Self::Amx if has => super::x86::amx::availability().err(),
                 _ if has => None,
-                _ => LACKS,
+                _ => Some(LACKS),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        if self == Self::Portable { None } else { LACKS }
+        if self == Self::Portable { None } else { Some(LACKS) }
     }
 
     /// The paths this processor can run, weakest first.
@@ -140,15 +142,9 @@ impl FromStr for Isa {
                 )));
             }
         };
-        match isa.obstacle() {
-            None => Ok(isa),
-            Some(obstacle) => {
-                let best = Self::best();
-                Err(Error::input(format!(
-                    "{ISA_VARIABLE}={name}: this processor has no {name} ({obstacle}); its best is {best}"
-                )))
-            }
-        }
+        let Some(obstacle) = isa.obstacle() else { return Ok(isa) };
+        let why = if obstacle == LACKS { format!("this processor has no {name}") } else { obstacle.to_owned() };
+        Err(Error::input(format!("{ISA_VARIABLE}={name}: {why}; its best is {}", Self::best())))
     }
 }
 

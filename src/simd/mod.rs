@@ -44,7 +44,7 @@ mod weight;
 mod x86;
 
 pub use attention::{AttentionShape, RopeTable, attention_backward, attention_forward};
-pub use choice::{Choice, Rates, choose, chosen, preferred_precision};
+pub use choice::{ChosenPath, Rates, choose, chosen, preferred_precision};
 pub use deferred::{
     DeferredGrad, add_deferred, add_deferred_gate_up, add_weight_grad, deferred_gate_up_len, deferred_len,
     pack_deferred,

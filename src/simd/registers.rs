@@ -16,7 +16,7 @@ use super::tile::{Ahead, PREFETCH_STEPS, Strip, TileLayout};
 use super::vector::{Simd, TileUnit};
 
 /// Rows of a register, and units of a row.
-pub const SIDE: usize = 16;
+pub const REGISTER_ROWS: usize = 16;
 
 /// Registers of sums: upper left, upper right, lower left, lower right.
 const SUMS: [usize; 4] = [0, 1, 2, 3];
@@ -47,8 +47,8 @@ pub trait TileRegisters {
 
 /// Rows of all registers for a left tile of so many rows.
 fn rows_of_registers(rows: usize) -> [u8; 8] {
-    let mut of = [SIDE as u8; 8];
-    let (upper, lower) = (rows.min(SIDE) as u8, rows.saturating_sub(SIDE) as u8);
+    let mut of = [REGISTER_ROWS as u8; 8];
+    let (upper, lower) = (rows.min(REGISTER_ROWS) as u8, rows.saturating_sub(REGISTER_ROWS) as u8);
     for (register, rows) in [(SUMS[0], upper), (SUMS[1], upper), (SUMS[2], lower), (SUMS[3], lower)] {
         of[register] = rows;
     }
@@ -75,9 +75,14 @@ impl<const N: usize> Block<N> {
 /// As [`Format::multiply`](super::format::Format::multiply), and as [`TileRegisters::configured`].
 #[inline(always)]
 pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors: usize, strip: Strip<f32>) {
-    const { assert!(S::LANES == SIDE) };
-    assert!(0 < rows && rows <= 2 * SIDE && (vectors == 1 || vectors == 2) && strip.columns <= vectors * SIDE);
-    let width = vectors * SIDE;
+    const { assert!(S::LANES == REGISTER_ROWS) };
+    assert!(
+        0 < rows
+            && rows <= 2 * REGISTER_ROWS
+            && (vectors == 1 || vectors == 2)
+            && strip.columns <= vectors * REGISTER_ROWS
+    );
+    let width = vectors * REGISTER_ROWS;
     let (step, pitch) = match strip.layout {
         TileLayout::Packed => (rows, 0),
         TileLayout::Strided { step, pitch } => (step, pitch),
@@ -86,28 +91,28 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
         let within = if pitch == 0 { rows * strip.depth } else { (strip.depth - 1) * step + (rows - 1) * pitch + 1 };
         assert!(strip.is_within(rows, within, strip.depth * width), "tile out of bounds");
     }
-    let (is_tall, is_wide) = (rows > SIDE, vectors == 2);
-    let (blocks, rest) = (strip.depth / SIDE, strip.depth % SIDE);
+    let (is_tall, is_wide) = (rows > REGISTER_ROWS, vectors == 2);
+    let (blocks, rest) = (strip.depth / REGISTER_ROWS, strip.depth % REGISTER_ROWS);
     let direct = strip.alpha == 1.0 && !strip.accumulate && strip.columns == width;
-    let mut left_block = Block::<{ 2 * SIDE * SIDE }>::new();
-    let mut right_block = Block::<{ 2 * SIDE * SIDE }>::new();
-    let mut sums = Block::<{ 4 * SIDE * SIDE }>::new();
+    let mut left_block = Block::<{ 2 * REGISTER_ROWS * REGISTER_ROWS }>::new();
+    let mut right_block = Block::<{ 2 * REGISTER_ROWS * REGISTER_ROWS }>::new();
+    let mut sums = Block::<{ 4 * REGISTER_ROWS * REGISTER_ROWS }>::new();
     // SAFETY: the contract: the left tile's rows and units, the panel and the output are there; blocks are as large as what is
     // copied into them.
     unsafe {
         let mut registers = R::configured(rows_of_registers(rows));
         if rest > 0 {
-            let beyond = strip.right.add(blocks * SIDE * width);
-            for i in 0..SIDE * vectors {
-                let v = if i < rest * vectors { s.load_ptr(beyond.add(i * SIDE)) } else { s.zero() };
-                s.store_ptr(right_block.start().add(i * SIDE), v);
+            let beyond = strip.right.add(blocks * REGISTER_ROWS * width);
+            for i in 0..REGISTER_ROWS * vectors {
+                let v = if i < rest * vectors { s.load_ptr(beyond.add(i * REGISTER_ROWS)) } else { s.zero() };
+                s.store_ptr(right_block.start().add(i * REGISTER_ROWS), v);
             }
         }
         for tile in 0..strip.tiles {
             let left = strip.left.add(tile * strip.left_stride);
             let out = strip.out.add(tile * rows * strip.out_stride);
             for (i, j) in (0..rows).flat_map(|i| (0..vectors).map(move |j| (i, j))) {
-                s.prefetch(out.wrapping_add(i * strip.out_stride + j * SIDE));
+                s.prefetch(out.wrapping_add(i * strip.out_stride + j * REGISTER_ROWS));
             }
             let mut ahead = Ahead::of(&strip, tile, strip.depth * width);
             registers.zero::<{ SUMS[0] }>();
@@ -116,27 +121,33 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
                 registers.zero::<{ SUMS[2] }>();
                 registers.zero::<{ SUMS[3] }>();
             }
-            for block in 0..strip.depth.div_ceil(SIDE) {
-                let units = if block < blocks { SIDE } else { rest };
-                let from = left.add(block * SIDE * step);
+            for block in 0..strip.depth.div_ceil(REGISTER_ROWS) {
+                let units = if block < blocks { REGISTER_ROWS } else { rest };
+                let from = left.add(block * REGISTER_ROWS * step);
                 let to = left_block.start();
                 let (a, a_stride) = match strip.layout {
-                    TileLayout::Packed if units == SIDE => (from, SIDE),
-                    TileLayout::Strided { step: 1, pitch } if units == SIDE => (from, pitch),
-                    TileLayout::Packed => (copy_rows(s, from, units, (rows, units), to), SIDE),
-                    TileLayout::Strided { step: 1, pitch } => (copy_rows(s, from, pitch, (rows, units), to), SIDE),
-                    TileLayout::Strided { step, .. } => (copy_columns(s, from, step, (rows, units), to), SIDE),
+                    TileLayout::Packed if units == REGISTER_ROWS => (from, REGISTER_ROWS),
+                    TileLayout::Strided { step: 1, pitch } if units == REGISTER_ROWS => (from, pitch),
+                    TileLayout::Packed => (copy_rows(s, from, units, (rows, units), to), REGISTER_ROWS),
+                    TileLayout::Strided { step: 1, pitch } => {
+                        (copy_rows(s, from, pitch, (rows, units), to), REGISTER_ROWS)
+                    }
+                    TileLayout::Strided { step, .. } => (copy_columns(s, from, step, (rows, units), to), REGISTER_ROWS),
                 };
-                let b = if units == SIDE { strip.right.add(block * SIDE * width) } else { right_block.start() };
+                let b = if units == REGISTER_ROWS {
+                    strip.right.add(block * REGISTER_ROWS * width)
+                } else {
+                    right_block.start()
+                };
                 registers.load::<{ RIGHT[0] }>(b, width);
                 registers.load::<{ LEFT[0] }>(a, a_stride);
                 registers.dot::<{ SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>();
                 if is_wide {
-                    registers.load::<{ RIGHT[1] }>(b.add(SIDE), width);
+                    registers.load::<{ RIGHT[1] }>(b.add(REGISTER_ROWS), width);
                     registers.dot::<{ SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>();
                 }
                 if is_tall {
-                    registers.load::<{ LEFT[1] }>(a.add(SIDE * a_stride), a_stride);
+                    registers.load::<{ LEFT[1] }>(a.add(REGISTER_ROWS * a_stride), a_stride);
                     registers.dot::<{ SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>();
                     if is_wide {
                         registers.dot::<{ SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>();
@@ -149,12 +160,12 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
             let (to, stride) = if direct { (out, strip.out_stride) } else { (sums.start(), width) };
             registers.store::<{ SUMS[0] }>(to, stride);
             if is_wide {
-                registers.store::<{ SUMS[1] }>(to.add(SIDE), stride);
+                registers.store::<{ SUMS[1] }>(to.add(REGISTER_ROWS), stride);
             }
             if is_tall {
-                registers.store::<{ SUMS[2] }>(to.add(SIDE * stride), stride);
+                registers.store::<{ SUMS[2] }>(to.add(REGISTER_ROWS * stride), stride);
                 if is_wide {
-                    registers.store::<{ SUMS[3] }>(to.add(SIDE * stride + SIDE), stride);
+                    registers.store::<{ SUMS[3] }>(to.add(REGISTER_ROWS * stride + REGISTER_ROWS), stride);
                 }
             }
             if !direct {
@@ -176,11 +187,14 @@ unsafe fn write_rows<S: Simd<T = f32>>(
     out: *mut f32,
 ) {
     let alpha = s.splat(strip.alpha);
-    for (i, j) in (0..rows).flat_map(|i| (0..width / SIDE).map(move |j| (i, j))) {
-        let n = strip.columns.saturating_sub(j * SIDE).min(SIDE);
+    for (i, j) in (0..rows).flat_map(|i| (0..width / REGISTER_ROWS).map(move |j| (i, j))) {
+        let n = strip.columns.saturating_sub(j * REGISTER_ROWS).min(REGISTER_ROWS);
         // SAFETY: a vector of the sums; n columns of the row, from this one on.
         unsafe {
-            let (sum, to) = (s.load_ptr(sums.add(i * width + j * SIDE)), out.add(i * strip.out_stride + j * SIDE));
+            let (sum, to) = (
+                s.load_ptr(sums.add(i * width + j * REGISTER_ROWS)),
+                out.add(i * strip.out_stride + j * REGISTER_ROWS),
+            );
             let sum = if strip.accumulate { s.fma(alpha, sum, s.load_first_ptr(to, n)) } else { s.mul(alpha, sum) };
             s.store_first_ptr(to, sum, n);
         }
@@ -200,7 +214,7 @@ unsafe fn copy_rows<S: Simd<T = f32>>(
 ) -> *const f32 {
     for row in 0..rows {
         // SAFETY: the units of the row; a row of 16.
-        unsafe { s.store_ptr(to.add(row * SIDE), s.load_first_ptr(from.add(row * pitch), units)) };
+        unsafe { s.store_ptr(to.add(row * REGISTER_ROWS), s.load_first_ptr(from.add(row * pitch), units)) };
     }
     to
 }
@@ -216,8 +230,8 @@ unsafe fn copy_columns<S: Simd<T = f32>>(
     (rows, units): (usize, usize),
     to: *mut f32,
 ) -> *const f32 {
-    for first in (0..rows).step_by(SIDE) {
-        let valid = SIDE.min(rows - first);
+    for first in (0..rows).step_by(REGISTER_ROWS) {
+        let valid = REGISTER_ROWS.min(rows - first);
         let mut block = s.block();
         for (unit, v) in block.as_mut().iter_mut().enumerate().take(units) {
             // SAFETY: the rows of the unit.
@@ -226,7 +240,7 @@ unsafe fn copy_columns<S: Simd<T = f32>>(
         let block = s.transpose(block);
         for (row, &v) in block.as_ref().iter().enumerate() {
             // SAFETY: sixteen rows of 16.
-            unsafe { s.store_ptr(to.add((first + row) * SIDE), v) };
+            unsafe { s.store_ptr(to.add((first + row) * REGISTER_ROWS), v) };
         }
     }
     to
@@ -237,27 +251,27 @@ unsafe fn copy_columns<S: Simd<T = f32>>(
 /// As [`TileRegisters::configured`].
 #[inline(always)]
 pub unsafe fn busy<R: TileRegisters>(rounds: usize) -> usize {
-    let operand = [1e-10f32; SIDE * SIDE];
-    let mut sums = [0f32; SIDE * SIDE];
+    let operand = [1e-10f32; REGISTER_ROWS * REGISTER_ROWS];
+    let mut sums = [0f32; REGISTER_ROWS * REGISTER_ROWS];
     // SAFETY: the caller's contract; a register's worth of memory.
     unsafe {
-        let mut registers = R::configured([SIDE as u8; 8]);
+        let mut registers = R::configured([REGISTER_ROWS as u8; 8]);
         registers.zero::<{ SUMS[0] }>();
         registers.zero::<{ SUMS[1] }>();
         registers.zero::<{ SUMS[2] }>();
         registers.zero::<{ SUMS[3] }>();
-        registers.load::<{ LEFT[0] }>(operand.as_ptr(), SIDE);
-        registers.load::<{ LEFT[1] }>(operand.as_ptr(), SIDE);
-        registers.load::<{ RIGHT[0] }>(operand.as_ptr(), SIDE);
-        registers.load::<{ RIGHT[1] }>(operand.as_ptr(), SIDE);
+        registers.load::<{ LEFT[0] }>(operand.as_ptr(), REGISTER_ROWS);
+        registers.load::<{ LEFT[1] }>(operand.as_ptr(), REGISTER_ROWS);
+        registers.load::<{ RIGHT[0] }>(operand.as_ptr(), REGISTER_ROWS);
+        registers.load::<{ RIGHT[1] }>(operand.as_ptr(), REGISTER_ROWS);
         for _ in 0..rounds {
             registers.dot::<{ SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>();
             registers.dot::<{ SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>();
             registers.dot::<{ SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>();
             registers.dot::<{ SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>();
         }
-        registers.store::<{ SUMS[0] }>(sums.as_mut_ptr(), SIDE);
+        registers.store::<{ SUMS[0] }>(sums.as_mut_ptr(), REGISTER_ROWS);
     }
     black_box(sums);
-    rounds * 4 * 2 * SIDE * SIDE * 2 * SIDE
+    rounds * 4 * 2 * REGISTER_ROWS * REGISTER_ROWS * 2 * REGISTER_ROWS
 }

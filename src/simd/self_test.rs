@@ -1,6 +1,6 @@
 //! Whether tile registers compute what their twin does.
 
-use super::registers::{SIDE, TileRegisters};
+use super::registers::{REGISTER_ROWS, TileRegisters};
 
 /// Shapes that are tried: rows of the left operand.
 const ROWS: [u8; 3] = [16, 9, 1];
@@ -27,7 +27,7 @@ pub unsafe fn self_test<A: TileRegisters, B: TileRegisters>() -> bool {
 }
 
 /// Three tiles: sums so far, left and right operand.
-struct Operands([[f32; SIDE * SIDE]; 3]);
+struct Operands([[f32; REGISTER_ROWS * REGISTER_ROWS]; 3]);
 
 impl Operands {
     fn random(seed: u64) -> Self {
@@ -54,19 +54,19 @@ impl Operands {
     }
 
     /// The tile of sums after one multiplication, and after a second one.
-    unsafe fn product<R: TileRegisters>(&self, rows: u8) -> [f32; 2 * SIDE * SIDE] {
+    unsafe fn product<R: TileRegisters>(&self, rows: u8) -> [f32; 2 * REGISTER_ROWS * REGISTER_ROWS] {
         let [sums, left, right] = &self.0;
-        let mut out = [0.0; 2 * SIDE * SIDE];
+        let mut out = [0.0; 2 * REGISTER_ROWS * REGISTER_ROWS];
         // SAFETY: the caller's contract; tiles of 16 rows.
         unsafe {
-            let mut registers = R::configured([rows, 0, 0, 0, rows, 0, SIDE as u8, 0]);
-            registers.load::<0>(sums.as_ptr(), SIDE);
-            registers.load::<4>(left.as_ptr(), SIDE);
-            registers.load::<6>(right.as_ptr(), SIDE);
+            let mut registers = R::configured([rows, 0, 0, 0, rows, 0, REGISTER_ROWS as u8, 0]);
+            registers.load::<0>(sums.as_ptr(), REGISTER_ROWS);
+            registers.load::<4>(left.as_ptr(), REGISTER_ROWS);
+            registers.load::<6>(right.as_ptr(), REGISTER_ROWS);
             registers.dot::<0, 4, 6>();
-            registers.store::<0>(out.as_mut_ptr(), SIDE);
+            registers.store::<0>(out.as_mut_ptr(), REGISTER_ROWS);
             registers.dot::<0, 4, 6>();
-            registers.store::<0>(out.as_mut_ptr().add(SIDE * SIDE), SIDE);
+            registers.store::<0>(out.as_mut_ptr().add(REGISTER_ROWS * REGISTER_ROWS), REGISTER_ROWS);
         }
         out
     }

@@ -13,7 +13,7 @@
 //! denormal operands for zeros of their sign (DAZ) and flushes results that are tiny after rounding to zeros of theirs (FTZ);
 //! MXCSR is not consulted. Which NaN comes of NaNs is not said, so one NaN is as good as another.
 
-use super::registers::{SIDE, TileRegisters};
+use super::registers::{REGISTER_ROWS, TileRegisters};
 
 /// The least normal number: what is smaller is flushed.
 const LEAST: f32 = f32::MIN_POSITIVE;
@@ -25,42 +25,45 @@ const ROUNDS_TO_LEAST: f64 = f64::from_bits(((1023 - 126) << 52) - (1 << 28));
 /// Eight tile registers.
 pub struct TwinRegisters {
     rows: [u8; 8],
-    registers: [[[f32; SIDE]; SIDE]; 8],
+    registers: [[[f32; REGISTER_ROWS]; REGISTER_ROWS]; 8],
 }
 
 impl TileRegisters for TwinRegisters {
     #[inline(always)]
     unsafe fn configured(rows: [u8; 8]) -> Self {
-        assert!(rows.iter().all(|&rows| usize::from(rows) <= SIDE), "a register has 16 rows");
-        Self { rows, registers: [[[0.0; SIDE]; SIDE]; 8] }
+        assert!(rows.iter().all(|&rows| usize::from(rows) <= REGISTER_ROWS), "a register has 16 rows");
+        Self { rows, registers: [[[0.0; REGISTER_ROWS]; REGISTER_ROWS]; 8] }
     }
 
     #[inline(always)]
     fn zero<const TO: usize>(&mut self) {
-        self.registers[TO] = [[0.0; SIDE]; SIDE];
+        self.registers[TO] = [[0.0; REGISTER_ROWS]; REGISTER_ROWS];
     }
 
     #[inline(always)]
     unsafe fn load<const TO: usize>(&mut self, from: *const f32, stride: usize) {
         for (i, row) in self.registers[TO].iter_mut().enumerate().take(self.rows[TO].into()) {
             // SAFETY: the caller's contract; an array needs no more alignment than its elements.
-            *row = unsafe { from.add(i * stride).cast::<[f32; SIDE]>().read() };
+            *row = unsafe { from.add(i * stride).cast::<[f32; REGISTER_ROWS]>().read() };
         }
     }
 
     #[inline(always)]
     fn dot<const SUM: usize, const A: usize, const B: usize>(&mut self) {
-        assert!(self.rows[SUM] == self.rows[A] && usize::from(self.rows[B]) == SIDE, "registers fit each other");
-        let mut halves = [[[0.0; SIDE]; 2]; SIDE];
+        assert!(
+            self.rows[SUM] == self.rows[A] && usize::from(self.rows[B]) == REGISTER_ROWS,
+            "registers fit each other"
+        );
+        let mut halves = [[[0.0; REGISTER_ROWS]; 2]; REGISTER_ROWS];
         for (halves, row) in halves.iter_mut().zip(&self.registers[B]) {
-            for half in 0..2 {
-                for (to, &pair) in halves[half].iter_mut().zip(row) {
+            for (half, elements) in halves.iter_mut().enumerate() {
+                for (to, &pair) in elements.iter_mut().zip(row) {
                     *to = element(pair, half);
                 }
             }
         }
         for m in 0..self.rows[A].into() {
-            let mut sums = [[0.0; SIDE]; 2];
+            let mut sums = [[0.0; REGISTER_ROWS]; 2];
             for (&pair, halves) in self.registers[A][m].iter().zip(&halves) {
                 for half in 0..2 {
                     multiply_add(element(pair, half), &halves[half], &mut sums[half]);
@@ -76,7 +79,7 @@ impl TileRegisters for TwinRegisters {
     unsafe fn store<const FROM: usize>(&self, to: *mut f32, stride: usize) {
         for (i, row) in self.registers[FROM].iter().enumerate().take(self.rows[FROM].into()) {
             // SAFETY: the caller's contract; an array needs no more alignment than its elements.
-            unsafe { to.add(i * stride).cast::<[f32; SIDE]>().write(*row) };
+            unsafe { to.add(i * stride).cast::<[f32; REGISTER_ROWS]>().write(*row) };
         }
     }
 }
@@ -96,7 +99,7 @@ fn flushed(x: f32) -> f32 {
 
 /// `sums ← a·b + sums`, flushed.
 #[inline(always)]
-fn multiply_add(a: f32, b: &[f32; SIDE], sums: &mut [f32; SIDE]) {
+fn multiply_add(a: f32, b: &[f32; REGISTER_ROWS], sums: &mut [f32; REGISTER_ROWS]) {
     let before = *sums;
     let mut on_the_edge = false;
     for (sum, &b) in sums.iter_mut().zip(b) {
@@ -179,8 +182,8 @@ mod tests {
                 2 => f32::from_bits((LEAST - a * b).to_bits().wrapping_sub(next() as u32 % 4)),
                 _ => f32::from_bits(LEAST.to_bits() | (next() as u32 & 0x80ff_ffff)),
             };
-            let mut sums = [flushed(c); SIDE];
-            multiply_add(a, &[b; SIDE], &mut sums);
+            let mut sums = [flushed(c); REGISTER_ROWS];
+            multiply_add(a, &[b; REGISTER_ROWS], &mut sums);
             assert!(same(sums[0], fused(a, b, c)), "{a:e} · {b:e} + {c:e}: {:e}, not {:e}", sums[0], fused(a, b, c));
         }
     }
@@ -198,8 +201,8 @@ mod tests {
                 let a = -(1.0 + mantissa as f32 / 128.0) * f32::from_bits(((exponent + 60 + 127) as u32) << 23);
                 let b = f32::from_bits((127 - 60) << 23);
                 for c in [c, LEAST, f32::from_bits(LEAST.to_bits() + 1)] {
-                    let mut sums = [c; SIDE];
-                    multiply_add(a, &[b; SIDE], &mut sums);
+                    let mut sums = [c; REGISTER_ROWS];
+                    multiply_add(a, &[b; REGISTER_ROWS], &mut sums);
                     assert!(same(sums[0], fused(a, b, c)), "{a:e} · {b:e} + {c:e}");
                     if sums[0] == 0.0 { flushed_ones += 1 } else { kept += 1 }
                 }
@@ -226,11 +229,11 @@ mod tests {
         fn dot<const SUM: usize, const A: usize, const B: usize>(&mut self) {
             let TwinRegisters { rows, registers } = &mut self.0;
             for m in 0..rows[A].into() {
-                for n in 0..SIDE {
+                for n in 0..REGISTER_ROWS {
                     let mut sums = [0f32; 2];
-                    for k in 0..SIDE {
+                    for (pair, row) in registers[A][m].into_iter().zip(registers[B]) {
                         for half in 0..2 {
-                            let (a, b) = (element(registers[A][m][k], half), element(registers[B][k][n], half));
+                            let (a, b) = (element(pair, half), element(row[n], half));
                             let to = if FLAW == 0 { 0 } else { half };
                             sums[to] = if FLAW == 1 { a.mul_add(b, sums[to]) } else { fused(a, b, sums[to]) };
                         }

@@ -75,6 +75,14 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         };
         let batches = data.batches(&trainer.config, position.sampler)?;
         let log = MetricsLog::resume(&folder.metrics(), trainer.step_count())?;
+        if let Some(before) = log.path().filter(|&before| before != D::path()) {
+            warnings.push(format!(
+                "up to update {} this run was computed on {before}, from here on on {}: a sound continuation, but not bit for \
+                 bit that of a run which never changed",
+                trainer.step_count(),
+                D::path()
+            ));
+        }
         Ok(Self {
             data,
             lanes,
@@ -217,6 +225,7 @@ fn record<E: Engine>(report: &StepReport, trainer: &Trainer<E>) -> UpdateRecord 
         q_halt_accuracy: mean(report.q_halt_accuracy as f64),
         supervision_steps: mean(report.steps as f64),
         device: Some(E::Device::NAME).filter(|&name| name != Cpu::<f32>::NAME),
+        path: (E::Device::NAME == Cpu::<f32>::NAME).then(E::Device::path),
         batch: train.batch_size as u64,
         update_seconds: 0.0,
         update_flops: report.model_flops,

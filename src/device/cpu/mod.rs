@@ -78,6 +78,10 @@ impl<T: Real> Device for Cpu<T> {
 
     const NAME: &'static str = "cpu";
 
+    fn path() -> &'static str {
+        simd::isa().name()
+    }
+
     fn new() -> Self {
         Self { memory: HostMemory::default(), rope: None, deferred: Deferred::default(), node: 0, threads: 1 }
     }
