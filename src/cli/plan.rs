@@ -1,5 +1,6 @@
 //! `trm plan`: what an experiment would take, next to what was published for it.
 
+mod amx;
 mod markdown;
 
 use std::time::Instant;
@@ -38,6 +39,7 @@ const SECONDS: f64 = 3.0;
   trm plan sudoku-extreme                       the published model on this machine
   trm plan table3-trm-t6-k6 --cores 64 --cores 192
   trm plan sudoku-extreme --set l_cycles=12 --set precision=bf16 --json
+  trm plan sudoku-extreme --amx                 what AMX would make of it: estimates
   trm plan --all --markdown > docs/reproduce.md the rows of the paper's tables")]
 pub struct Args {
     /// The preset to plan (see `trm presets`)
@@ -57,6 +59,9 @@ pub struct Args {
     /// Take this speed of all threads together instead of measuring it
     #[arg(long, value_name = "GFLOP/S", allow_negative_numbers = true)]
     gflops: Option<f64>,
+    /// Instead: estimate what a training step would take on a server core with AMX, by a roofline; nothing is measured
+    #[arg(long, conflicts_with_all = ["all", "cores", "gflops"])]
+    amx: bool,
     /// With --all: print a document in Markdown
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
@@ -105,6 +110,9 @@ struct OnCores {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    if let Some(name) = args.preset.as_deref().filter(|_| args.amx) {
+        return amx::print_estimate(&Config::resolve(Some(Preset::named(name)?.name), None, &args.set)?, args.json);
+    }
     let lanes = args.threads.lanes()?;
     simd::choose_isa()?;
     if args.markdown && !args.all {

@@ -130,6 +130,11 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
+/// Bytes that a sequence leaves behind for the backward pass where pairs of bf16 are multiplied.
+pub fn recorded_bytes(model: &Model, train: &TrainConfig) -> f64 {
+    Elements { model, halves: true }.recorded(train) * F32
+}
+
 /// Bytes of an element's packed forms, for the forward and the backward pass.
 fn packed_bytes(precision: Precision) -> f64 {
     2.0 * precision.element_bytes() as f64

@@ -6,6 +6,7 @@ mod footprint;
 mod limits;
 mod machine;
 mod profile;
+pub mod roofline;
 pub mod scaling;
 mod workload;
 

@@ -122,7 +122,8 @@ impl InL1 {
     fn new() -> Self {
         let mut zeros = Self { left: Aligned::new(), right: Aligned::new(), out: Aligned::new() };
         zeros.left.at_least(Self::ROWS * DEPTH);
-        zeros.right.at_least(Self::COLUMNS * DEPTH);
+        // Tiles prefetch the panel after this one.
+        zeros.right.at_least(2 * Self::COLUMNS * DEPTH);
         zeros.out.at_least(Self::ROWS * Self::COLUMNS);
         zeros
     }
