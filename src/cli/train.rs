@@ -20,7 +20,7 @@ use crate::model::update_flops;
 use crate::puzzle::{Copies, Description, game, grid};
 use crate::report::Progress;
 use crate::simd;
-use crate::train::{Ending, Run, set_folder};
+use crate::train::{Ending, Run, set_folder, short_run_note};
 
 /// Train a model
 ///
@@ -302,6 +302,7 @@ fn train<D: TrainingDevice<T = f32>>(
         per_update / 1e9
     ));
     note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), D::path()));
+    short_run_note(train, total).iter().for_each(|text| note(text));
     run.trainer().engine.describe().iter().for_each(|text| note(text));
     run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();

@@ -1,7 +1,9 @@
 //! What a set of well-typed settings must satisfy before anything is allocated or trained.
 
 use super::recursion::{Count, MAX_CALLS};
-use super::{Arch, Augment, Config, FixedPoint, Gradient, Loss, Mixing, ModelConfig, Positions, Recursion};
+use super::{
+    Arch, Augment, Config, FixedPoint, Gradient, KeepBest, Loss, Mixing, ModelConfig, Positions, Recursion, TrainOnly,
+};
 use crate::error::{Error, Result};
 use crate::puzzle::{Copies, game, games};
 
@@ -58,6 +60,7 @@ fn whole_numbers(c: &Config) -> Vec<(&'static str, u64, u64, u64)> {
         ("train.gradient_groups", wide(r.gradient_groups), 0, 1 << 20),
         ("train.eval_interval", r.eval_interval, 0, 1 << 40),
         ("train.checkpoint_interval", r.checkpoint_interval, 0, 1 << 40),
+        ("train.stop_after", r.stop_after, 0, 1 << 40),
     ]
 }
 
@@ -356,6 +359,26 @@ fn train(c: &Config) -> Result<(), Fault> {
         return fault(
             &["train.max_steps", "train.epochs"],
             "train.max_steps and train.epochs are both 0; give one of them a value",
+        );
+    }
+    if r.train_only == TrainOnly::PuzzleTable && c.model.puzzle_emb_ndim == 0 {
+        return fault(
+            &["train.train_only", "model.puzzle_emb_ndim"],
+            "train.train_only = \"puzzle_table\" needs a puzzle table: without one (model.puzzle_emb_ndim = 0) nothing would \
+             learn; set train_only = \"all\"",
+        );
+    }
+    if r.stop_after > 0 && (r.keep_best == KeepBest::Off || r.eval_interval == 0) {
+        return fault(
+            &["train.stop_after", "train.keep_best", "train.eval_interval"],
+            "train.stop_after counts evaluations that are no better by train.keep_best; set keep_best, e.g. \
+             \"exact_accuracy\", and an eval_interval above 0",
+        );
+    }
+    if r.eval_split.contains(['/', '\\', '\0']) {
+        return fault(
+            &["train.eval_split"],
+            format!("train.eval_split = {:?} cannot be the name of a split; give e.g. \"valid\"", r.eval_split),
         );
     }
     if r.label_smoothing > 0.0 && r.loss != Loss::SoftmaxCrossEntropy {

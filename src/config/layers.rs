@@ -16,6 +16,9 @@ use crate::puzzle::games;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The one key whose value may be a table.
 const RECURSION: &str = "model.recursion";
+/// Settings of `[train]` that came after runs had been stored without them, and what such a run was trained by.
+const LATER: [(&str, &str); 5] =
+    [("ema_warmup", "false"), ("train_only", "all"), ("eval_split", "test"), ("keep_best", ""), ("stop_after", "0")];
 /// Keys beside the sections at the top of a file.
 const TOP_KEYS: [&str; 4] = ["preset", "description", "source", "published_accuracy"];
 
@@ -210,6 +213,9 @@ impl Stack {
                 self.put(section, leaf, value, at)?;
             }
         }
+        if let Some(DeValue::Table(train)) = document.get("train").map(|train| train.get_ref()) {
+            self.fill_in_later(|key| train.contains_key(key), &source.name)?;
+        }
         let Some((value, arch_is_said, at)) = recursion else { return Ok(()) };
         match value {
             DeValue::String(file) => self.put_recursion_file(file, &source.folder, arch_is_said, at),
@@ -221,6 +227,24 @@ impl Stack {
             }
             _ => Err(Error::input(format!("{at}: {RECURSION} needs a table, or the name of a file that holds one"))),
         }
+    }
+
+    /// Where a file `says` every setting of `[train]` but some that came later, it is that of a run from before them: it goes
+    /// on by the rules it had.
+    fn fill_in_later(&mut self, says: impl Fn(&str) -> bool, origin: &str) -> Result<()> {
+        let is_later = |key: &str| LATER.iter().any(|(later, _)| *later == key);
+        if self.section("train").is_none_or(|train| train.keys().any(|key| !says(key) && !is_later(key))) {
+            return Ok(());
+        }
+        for (key, before) in LATER.iter().filter(|(key, _)| !says(key)) {
+            let value = match &self.table["train"][*key] {
+                Value::Boolean(_) => Value::Boolean(*before == "true"),
+                Value::Integer(_) => Value::Integer(before.parse().expect("a whole number")),
+                _ => Value::String((*before).to_owned()),
+            };
+            self.put("train", key, value, origin.to_owned())?;
+        }
+        Ok(())
     }
 
     /// The recursion in a file; of an empty name, that of `arch`.

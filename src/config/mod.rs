@@ -225,6 +225,8 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Updates; 0 = what `epochs` gives.
     pub max_steps: u64,
+    /// What learns; what does not, its average included, stays as the run began with it.
+    pub train_only: TrainOnly,
     /// Token loss.
     pub loss: Loss,
     /// Softmax only: share of the target spread evenly over the vocabulary.
@@ -257,6 +259,8 @@ pub struct TrainConfig {
     pub ema: bool,
     /// Share of the old average kept at every update.
     pub ema_rate: f64,
+    /// Less of it is kept in the first updates: min(`ema_rate`, (1 + t) / (10 + t)) in update t.
+    pub ema_warmup: bool,
     /// N_sup: supervision steps a sequence may live.
     pub halt_max_steps: u32,
     /// Chance that a slot draws a minimum number of supervision steps (specification, "Deep supervision", step 3).
@@ -273,10 +277,56 @@ pub struct TrainConfig {
     pub gradient_groups: usize,
     /// Updates between evaluations; 0 = only at the end.
     pub eval_interval: u64,
-    /// Puzzles of the test split that evaluations during training use; 0 = all.
+    /// The split that evaluations during training read; empty: `valid` where the set has one, else `test`.
+    pub eval_split: String,
+    /// Puzzles of that split that they use; 0 = all.
     pub eval_puzzles: usize,
+    /// Measure of an evaluation by which the best weights so far are kept beside the last; empty: none are.
+    pub keep_best: KeepBest,
+    /// The run ends after so many evaluations in a row that were no better by `keep_best`; 0 = never.
+    pub stop_after: u64,
     /// Updates between checkpoints; 0 = only at the end.
     pub checkpoint_interval: u64,
+}
+
+/// What learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainOnly {
+    /// All weights.
+    All,
+    /// The puzzle table: a trained model gets to know new puzzles.
+    PuzzleTable,
+}
+
+/// A measure of an evaluation; the more the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepBest {
+    /// None.
+    #[serde(rename = "")]
+    Off,
+    /// Puzzles that are right in every cell.
+    ExactAccuracy,
+    /// Cells that are right.
+    TokenAccuracy,
+    /// Puzzles of which the model knows whether it is right.
+    HaltAccuracy,
+    /// Answers that solve their puzzle, the stored one or another; where there may be several.
+    Valid,
+}
+
+impl KeepBest {
+    /// Its name in settings and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "",
+            Self::ExactAccuracy => "exact_accuracy",
+            Self::TokenAccuracy => "token_accuracy",
+            Self::HaltAccuracy => "halt_accuracy",
+            Self::Valid => "valid",
+        }
+    }
 }
 
 /// Token loss (specification, "Loss").

@@ -70,6 +70,25 @@ fn differences_name_the_keys() {
     assert!(a.differences(&a.clone()).is_empty());
 }
 
+#[test]
+fn a_run_from_before_a_setting_goes_on_by_the_rule_it_had() {
+    let whole = Config::default().to_toml();
+    let later = ["ema_warmup", "train_only", "eval_split", "keep_best", "stop_after"];
+    let without = |keys: &[&str]| -> String {
+        let is_kept = |line: &&str| !keys.iter().any(|key| line.starts_with(&format!("{key} = ")));
+        whole.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
+    };
+    assert_eq!(without(&later).lines().count() + later.len(), whole.lines().count());
+    let old = from_file(without(&later).as_bytes(), None).expect("an old run's");
+    assert_eq!((old.train.ema_warmup, old.train.eval_split.as_str()), (false, "test"));
+    assert_eq!((old.train.keep_best, old.train.train_only), (KeepBest::Off, TrainOnly::All));
+    let between = from_file(without(&["eval_split"]).as_bytes(), None).expect("a run from in between");
+    assert_eq!((between.train.ema_warmup, between.train.eval_split.as_str()), (true, "test"));
+    // A file of differences is none: what it does not say, the preset does.
+    let differences = from_file(without(&["ema_warmup", "lr"]).as_bytes(), None).expect("differences");
+    assert!(differences.train.ema_warmup);
+}
+
 /// `--set` arguments that are refused, and words the line must hold.
 #[test]
 fn bad_set_arguments_are_refused_in_one_line() {
@@ -114,6 +133,12 @@ fn bad_set_arguments_are_refused_in_one_line() {
         (&["learned_prefix=0", "puzzle_emb_len=1", "puzzle_emb_ndim=97"], &["at most 96"]),
         (&["label_smoothing=0.1", "loss=stablemax_cross_entropy"], &["softmax"]),
         (&["max_steps=0", "epochs=0"], &["both 0"]),
+        (&["train_only=puzzle_table"], &["train.train_only", "puzzle_emb_ndim = 0"]),
+        (&["train_only=heads"], &["all", "puzzle_table"]),
+        (&["keep_best=loss"], &["exact_accuracy", "token_accuracy"]),
+        (&["stop_after=3"], &["train.keep_best"]),
+        (&["stop_after=3", "keep_best=valid", "eval_interval=0"], &["eval_interval"]),
+        (&["eval_split=a/b"], &["train.eval_split"]),
         (&["gradient_groups=33"], &["train.gradient_groups = 33"]),
         (&["sudoku_size=5"], &["--set `sudoku_size=5`", "data.sudoku_size = 5", "4, 6 or 9"]),
         (&["maze_size=2"], &["data.maze_size = 2", "3 to 128"]),

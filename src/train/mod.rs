@@ -1,5 +1,6 @@
 //! Training: batches, halting and updates; a run from its first update to its last.
 
+mod average;
 mod checkpoints;
 mod incoming;
 mod learning_rate;
@@ -7,6 +8,7 @@ mod run;
 mod run_data;
 mod trainer;
 
+pub use average::{ema_rate, short_run_note};
 pub use learning_rate::learning_rate_factor;
 pub use run::{Ending, Run};
 pub use run_data::{RunData, set_folder};

@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use serde::{Deserialize, Serialize};
 
 use super::incoming::Incoming;
-use super::learning_rate_factor;
-use crate::config::{Config, TrainConfig};
+use super::{ema_rate, learning_rate_factor};
+use crate::config::{Config, TrainConfig, TrainOnly};
 use crate::dataset::{Examples, TaskData};
 use crate::device::{Measured, Real};
 use crate::engine::{
@@ -264,9 +264,11 @@ impl<E: Engine> Trainer<E> {
         let train = &self.config.train;
         let factor = learning_rate_factor(train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, train.lr * factor, grad_norm);
+        let rule = UpdateRule { t: self.step, lr: report.lr, grad_scale, ema_rate: ema_rate(train, self.step) };
         self.lap(Part::Losses, 0.0);
-        let rule = UpdateRule { t: self.step, lr: report.lr, grad_scale, ema_rate: self.config.train.ema_rate };
-        self.engine.update(&rule);
+        if self.config.train.train_only == TrainOnly::All {
+            self.engine.update(&rule);
+        }
         self.update_table(self.config.train.puzzle_emb_lr * factor)?;
         self.lap(Part::Optimizer, update_bytes);
         self.halt(minimum_steps, &mut report)?;

@@ -189,7 +189,7 @@ pub fn config_of(case: &Value) -> Option<Config> {
     (t.beta1, t.beta2) = (case["betas"][0].as_f64().unwrap(), case["betas"][1].as_f64().unwrap());
     t.weight_decay = case["weight_decay"].as_f64().unwrap();
     t.puzzle_emb_weight_decay = case["puzzle_emb_weight_decay"].as_f64().unwrap();
-    (t.ema, t.ema_rate) = (true, case["ema_rate"].as_f64().unwrap());
+    (t.ema, t.ema_rate, t.ema_warmup) = (true, case["ema_rate"].as_f64().unwrap(), false);
     t.lr_warmup_steps = case["lr_warmup_steps"].as_u64().unwrap();
     t.lr_min_ratio = case["lr_min_ratio"].as_f64().unwrap();
     t.halt_max_steps = size("halt_max_steps") as u32;
