@@ -9,10 +9,12 @@ pub mod row_file;
 pub mod run_folder;
 pub mod state;
 pub mod tensor_file;
+pub mod torch;
 pub mod weights;
 
 pub use row_file::{RowFile, SparseRows, read_rows, save_rows};
 pub use run_folder::{RunFolder, RunPaths};
 pub use state::{Loaded, load_latest, save};
 pub use tensor_file::TensorFile;
+pub use torch::{TorchFile, save_torch};
 pub use weights::{NamedTensor, TensorSource, load_weights, save_weights};

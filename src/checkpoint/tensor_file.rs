@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
+use super::torch;
 use super::weights::NamedTensor;
 use crate::error::{Error, Result, nearest};
 
@@ -21,8 +22,25 @@ pub struct TensorFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
+    /// What stands before all names of the file and is no part of them.
+    prefix: String,
     /// Where the tensors' bytes start.
     data_start: u64,
+}
+
+/// What PyTorch's wrappers put before the names of all tensors: `torch.compile`, data parallel training, and the published
+/// code's loss head.
+const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "model."];
+
+/// How much of the beginning of these names is that of wrappers, in whatever order they were put on.
+pub(super) fn wrappers_before<'a>(names: impl Iterator<Item = &'a str> + Clone) -> usize {
+    let mut length = 0;
+    while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| {
+        names.clone().next().is_some() && names.clone().all(|name| name[length..].starts_with(**wrapper))
+    }) {
+        length += wrapper.len();
+    }
+    length
 }
 
 impl TensorFile {
@@ -34,11 +52,20 @@ impl TensorFile {
             return Err(Error::input(format!("{}: not a file; give the path of a file", path.display())));
         }
         let header = read_header(&file, meta.len()).map_err(|what| {
+            if torch::is_checkpoint(path) {
+                let at = path.display();
+                return Error::input(format!(
+                    "{at}: a PyTorch checkpoint; convert it: trm weights import {at} --out weights.safetensors"
+                ));
+            }
             let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
             Error::input(format!("{}: not a whole safetensors file: {what}", path.display()))
         })?;
         let (data_start, metadata) = header;
-        Ok(Self { path: path.to_path_buf(), file, metadata, data_start })
+        let names = metadata.offset_keys();
+        let length = wrappers_before(names.iter().map(String::as_str));
+        let prefix = names.first().map_or(String::new(), |name| name[..length].to_owned());
+        Ok(Self { path: path.to_path_buf(), file, metadata, prefix, data_start })
     }
 
     /// The file's path.
@@ -46,19 +73,26 @@ impl TensorFile {
         &self.path
     }
 
-    /// The names, in the order of their bytes.
+    /// The names, in the order of their bytes, without what wrappers put before all of them.
     pub fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
+        let mut names = self.metadata.offset_keys();
+        names.iter_mut().for_each(|name| drop(name.drain(..self.prefix.len())));
+        names
     }
 
     /// Whether there is a tensor called `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+        self.find(name).is_some()
     }
 
     /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         Ok(&self.info(name)?.shape)
+    }
+
+    /// Type of a tensor, as the format calls it.
+    pub fn type_name(&self, name: &str) -> Result<String> {
+        Ok(format!("{:?}", self.info(name)?.dtype))
     }
 
     /// Refuses a tensor that [`TensorFile::f32`] would refuse for its type.
@@ -111,8 +145,12 @@ impl TensorFile {
         Ok((info.shape.clone(), self.bytes(info)?))
     }
 
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
+        self.metadata.info(&format!("{}{name}", self.prefix))
+    }
+
     fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.metadata.info(name).ok_or_else(|| {
+        self.find(name).ok_or_else(|| {
             let names = self.names();
             let hint = match (names.len(), nearest(name, names.iter().map(String::as_str))) {
                 (0, _) => "; the file holds no tensors".to_owned(),
@@ -202,7 +240,7 @@ fn misdescribed(header: &str) -> Option<String> {
 }
 
 /// IEEE half precision, widened exactly.
-fn f16_to_f32(half: u16) -> f32 {
+pub(super) fn f16_to_f32(half: u16) -> f32 {
     let sign = if half >> 15 == 1 { -1.0f32 } else { 1.0 };
     let (exponent, fraction) = (i32::from(half >> 10 & 0x1f), f32::from(half & 0x3ff));
     match exponent {

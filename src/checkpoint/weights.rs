@@ -1,6 +1,6 @@
 //! Weights under their published names, as safetensors: equal weights give equal bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
@@ -118,7 +118,7 @@ pub fn load_weights(path: &Path) -> Result<Vec<NamedTensor>> {
 /// Reads one tensor; values that are not finite are refused.
 pub fn load_tensor(file: &TensorFile, name: &str) -> Result<NamedTensor> {
     let tensor = file.f32(name)?;
-    refuse_non_finite(file, name, 0, &tensor.data)?;
+    refuse_non_finite(file.path(), name, 0, &tensor.data)?;
     Ok(tensor)
 }
 
@@ -129,18 +129,18 @@ pub fn load_rows(file: &TensorFile, name: &str, mut visit: impl FnMut(usize, &[f
         if row.iter().all(|value| value.to_bits() == 0) {
             return Ok(());
         }
-        refuse_non_finite(file, name, index * row.len(), row)?;
+        refuse_non_finite(file.path(), name, index * row.len(), row)?;
         visit(index, row);
         Ok(())
     })
 }
 
-fn refuse_non_finite(file: &TensorFile, name: &str, first: usize, values: &[f32]) -> Result<()> {
+pub(super) fn refuse_non_finite(path: &Path, name: &str, first: usize, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::input(format!(
             "{}: tensor `{name}` holds {} at element {}; these weights cannot be used",
-            file.path().display(),
+            path.display(),
             values[at],
             first + at
         ))),
@@ -151,21 +151,35 @@ fn refuse_non_finite(file: &TensorFile, name: &str, first: usize, values: &[f32]
 /// missing, unexpected, or of another type or shape.
 pub fn open_expected(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<TensorFile> {
     let file = TensorFile::open(path)?;
-    let at = path.display();
+    check_expected(&file, expected)?;
+    Ok(file)
+}
+
+/// Whether a file holds exactly the tensors `expected`, as [`open_expected`] asks.
+pub fn check_expected(file: &TensorFile, expected: &[(String, Vec<usize>)]) -> Result<()> {
     let names = file.names();
     names.iter().try_for_each(|name| file.refuse_other_than_f32(name))?;
+    let shapes = names.into_iter().map(|name| file.shape(&name).map(<[usize]>::to_vec).map(|shape| (name, shape)));
+    check_shapes(file.path().display(), &shapes.collect::<Result<_>>()?, expected)
+}
+
+/// Whether tensors by name, with their shapes, are exactly those `expected`; else names the first that is missing,
+/// unexpected or of another shape. `at` is where they are.
+pub fn check_shapes(
+    at: impl std::fmt::Display,
+    found: &BTreeMap<String, Vec<usize>>,
+    expected: &[(String, Vec<usize>)],
+) -> Result<()> {
     let wanted: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    let mut spare: Vec<&str> = names.iter().map(String::as_str).filter(|name| !wanted.contains(name)).collect();
-    spare.sort_unstable();
+    let spare: Vec<&str> = found.keys().map(String::as_str).filter(|name| !wanted.contains(name)).collect();
     let near = |name: &str, among: &mut dyn Iterator<Item = &str>| {
         nearest(name, among).map_or(String::new(), |n| format!("; the nearest name is `{n}`"))
     };
     for (name, shape) in expected {
-        if !file.contains(name) {
+        let Some(found) = found.get(name) else {
             let hint = near(name, &mut spare.iter().copied());
             return Err(Error::input(format!("{at}: tensor `{name}` {shape:?} is missing{hint}")));
-        }
-        let found = file.shape(name)?;
+        };
         if found != shape {
             return Err(Error::input(format!(
                 "{at}: tensor `{name}` has shape {found:?} where the settings ask for {shape:?}"
@@ -176,7 +190,7 @@ pub fn open_expected(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<T
         let hint = near(name, &mut expected.iter().map(|(n, _)| n.as_str()));
         return Err(Error::input(format!("{at}: tensor `{name}` is not part of the model{hint}")));
     }
-    Ok(file)
+    Ok(())
 }
 
 #[cfg(test)]
