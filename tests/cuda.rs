@@ -5,7 +5,7 @@
 mod common;
 
 use common::RandomExamples;
-use trm::config::{Config, FixedPoint, Mixing, PrecisionSetting};
+use trm::config::{Config, FixedPoint, Mixing, PrecisionSetting, TrainOnly};
 use trm::cuda::Backend;
 use trm::dataset::Examples as _;
 use trm::device::{Cpu, Cuda, Precision};
@@ -13,7 +13,7 @@ use trm::engine::{Engine as _, Lanes, TrainingDevice, Weights};
 use trm::infer::{Answered, Inference, InferenceOptions, Observer};
 use trm::model::Model;
 use trm::rng::Rng;
-use trm::train::Trainer;
+use trm::train::{Trainer, ema_rate};
 
 /// Updates of each run below: the first ones of an engine run kernel by kernel, later ones by its graph.
 const UPDATES: u64 = 4;
@@ -51,6 +51,8 @@ on_both! {
     experts_and_fixed_points_train_as_on_the_cpu: without_a_fixed_schedule;
     evaluation_answers_each_puzzle_as_if_it_were_alone: evaluation;
     a_batch_is_answered_before_any_training_as_on_the_cpu: fresh_batch;
+    the_average_keeps_in_each_update_what_its_warm_up_says: average;
+    training_the_table_alone_changes_no_bit_of_anything_else: table_alone;
 }
 
 /// A small model, and a batch of four slices.
@@ -193,6 +195,43 @@ fn compare_with_the_cpu<B: Backend>(config: &Config) {
     // With an MLP over positions the recursion amplifies a rounding a few hundred times.
     let mixing = config.model.mixing;
     assert!(error < if mixing == Mixing::MlpT { 1e-3 } else { 1e-4 }, "{mixing:?}: {error:.1e}");
+}
+
+fn average<B: Backend>() {
+    let mut config = config(Mixing::Attention, PrecisionSetting::F32);
+    (config.train.ema_rate, config.train.ema_warmup) = (0.999, true);
+    let lanes = lanes::<B>(0);
+    let mut trainer = trainer(&lanes, &config);
+    let mut examples = RandomExamples::new(&config);
+    let mut expected = trainer.engine.dense(true).into_owned();
+    for step in 1..=UPDATES {
+        trainer.step(&mut examples).unwrap();
+        let keep = ema_rate(&config.train, step) as f32;
+        assert!(keep < 0.5, "{keep}");
+        let now = trainer.engine.dense(false).into_owned();
+        expected.iter_mut().zip(&now).for_each(|(e, p)| *e = keep * *e + (1.0 - keep) * p);
+        let found = trainer.engine.dense(true);
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs().max(1.0)), "update {step}");
+    }
+}
+
+fn table_alone<B: Backend>() {
+    let mut config = config(Mixing::Attention, PrecisionSetting::F32);
+    config.train.train_only = TrainOnly::PuzzleTable;
+    let lanes = lanes::<B>(0);
+    let mut trainer = trainer(&lanes, &config);
+    let buffers = |trainer: &Trainer<<Device<B> as TrainingDevice>::Engine<'_>>| {
+        let all = trainer.engine.snapshot().into_iter();
+        all.map(|(name, values)| (name.into_owned(), values.iter().map(|v| v.to_bits()).collect())).collect()
+    };
+    let before: Vec<(String, Vec<u32>)> = buffers(&trainer);
+    let table = trainer.engine.table_mut().cloned();
+    let mut examples = RandomExamples::new(&config);
+    for _ in 0..UPDATES {
+        trainer.step(&mut examples).unwrap();
+    }
+    assert!(buffers(&trainer) == before);
+    assert!(trainer.engine.table_mut().cloned() != table);
 }
 
 /// Questions of a batch of which nothing has been trained yet, for two supervision steps.

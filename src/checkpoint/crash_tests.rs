@@ -34,7 +34,7 @@ fn values(step: u64) -> Vec<u64> {
 }
 
 fn assert_whole(dir: &Path, allowed: &[u64], when: &str) -> u64 {
-    let loaded = load_latest::<Big, Big, ()>(dir, |_| Ok(())).expect(when).expect("there was a checkpoint");
+    let loaded = load_latest::<Big, Big, Big, ()>(dir, |_| Ok(())).expect(when).expect("there was a checkpoint");
     assert!(allowed.contains(&loaded.step), "{when}: step {}", loaded.step);
     assert!(loaded.value.values == values(loaded.step), "{when}: wrong content");
     assert!(loaded.warnings.is_empty(), "{when}: {:?}", loaded.warnings);
@@ -101,7 +101,7 @@ fn save_both(dir: &Path, chain: &[RowFile], update: u64, table: &Rows) -> crate:
 /// What a run finds when it goes on: its update, its table, and the files it is in.
 fn load_both(dir: &Path, when: &str) -> (u64, Rows, Vec<RowFile>) {
     let read = |files: &[RowFile]| Rows::read(dir, files, WIDE);
-    let loaded = load_latest::<u64, u64, Rows>(dir, read).expect(when).expect("there was a checkpoint");
+    let loaded = load_latest::<u64, u64, u64, Rows>(dir, read).expect(when).expect("there was a checkpoint");
     assert_eq!(loaded.value, loaded.step, "{when}");
     (loaded.step, loaded.rows, loaded.row_files)
 }

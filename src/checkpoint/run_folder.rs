@@ -64,6 +64,11 @@ impl RunPaths {
         self.root.join("weights.safetensors")
     }
 
+    /// The weights of the best evaluation, where they are kept.
+    pub fn best_weights(&self) -> PathBuf {
+        self.root.join("weights-best.safetensors")
+    }
+
     /// The states to resume from.
     pub fn checkpoint(&self) -> PathBuf {
         self.root.join("checkpoint")
@@ -145,9 +150,10 @@ impl RunFolder {
     /// Undoes [`RunFolder::create`], for a run that could not start: nothing is left behind.
     pub fn discard(self) {
         let lock = self.root().join(LOCK_FILE);
-        for file in [lock, self.config(), self.metrics(), self.data(), self.identifiers()] {
+        for file in [lock, self.config(), self.metrics(), self.data(), self.identifiers(), self.weights()] {
             let _ = fs::remove_file(file);
         }
+        let _ = fs::remove_dir_all(self.checkpoint());
         if let Some(made) = &self.made {
             remove_empty(self.root(), made);
         }

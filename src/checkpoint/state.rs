@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 use crate::files::{self, Summed, atomic};
 
 const MAGIC: &[u8; 8] = b"TRMSTATE";
-/// The format that is written, and the one before it, which is still read.
-const VERSION: u32 = 3;
-const OLD_VERSION: u32 = 2;
+/// The format that is written, and those before it, which are still read.
+const VERSION: u32 = 4;
+const OLD_VERSIONS: [u32; 2] = [3, 2];
 const HEADER_BYTES: u64 = 24;
 /// Beyond any state this program writes; decoding is bounded by the file's own length inside it.
 const MAX_BYTES: usize = 1 << 42;
@@ -104,11 +104,17 @@ fn remove_older(dir: &Path, step: u64, row_files: &[RowFile]) -> Result<()> {
 }
 
 /// The newest whole state in the folder `dir`, with what `read_rows` makes of its row files; `None` when there is no
-/// checkpoint at all. Damaged files are passed over with a warning; when all are damaged, that is an error. `Old` is what the format before held.
-pub fn load_latest<T: DeserializeOwned + From<Old>, Old: DeserializeOwned, R>(
+/// checkpoint at all. Damaged files are passed over with a warning; when all are damaged, that is an error. `V3` and `V2` are
+/// what the formats before held.
+pub fn load_latest<T, V3, V2, R>(
     dir: &Path,
     read_rows: impl Fn(&[RowFile]) -> Result<R>,
-) -> Result<Option<Loaded<T, R>>> {
+) -> Result<Option<Loaded<T, R>>>
+where
+    T: DeserializeOwned + From<V3> + From<V2>,
+    V3: DeserializeOwned,
+    V2: DeserializeOwned,
+{
     let mut files = match list(dir) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -116,7 +122,7 @@ pub fn load_latest<T: DeserializeOwned + From<Old>, Old: DeserializeOwned, R>(
     files.sort_unstable_by(|a, b| b.cmp(a));
     let mut warnings = Vec::new();
     for (step, path) in files {
-        let loaded = load::<T, Old>(&path).and_then(|(files, value)| Ok((read_rows(&files)?, files, value)));
+        let loaded = load::<T, V3, V2>(&path).and_then(|(files, value)| Ok((read_rows(&files)?, files, value)));
         match loaded {
             Ok((rows, row_files, value)) => return Ok(Some(Loaded { value, rows, row_files, step, path, warnings })),
             Err(e) => warnings.push(format!("{e}; falling back to the checkpoint before it")),
@@ -133,7 +139,12 @@ pub fn load_latest<T: DeserializeOwned + From<Old>, Old: DeserializeOwned, R>(
 }
 
 /// Reads one checkpoint file: header, then checksum over the whole payload, only then the decoder.
-fn load<T: DeserializeOwned + From<Old>, Old: DeserializeOwned>(path: &Path) -> Result<(Vec<RowFile>, T)> {
+fn load<T, V3, V2>(path: &Path) -> Result<(Vec<RowFile>, T)>
+where
+    T: DeserializeOwned + From<V3> + From<V2>,
+    V3: DeserializeOwned,
+    V2: DeserializeOwned,
+{
     let Opened { mut file, bytes, crc, version } = open(path)?;
     let io_error = |e| Error::io(path, e);
     let mut found = crc32fast::Hasher::new();
@@ -148,11 +159,10 @@ fn load<T: DeserializeOwned + From<Old>, Old: DeserializeOwned>(path: &Path) -> 
         return Err(damaged(path, "its checksum is wrong"));
     }
     file.seek(SeekFrom::Start(HEADER_BYTES)).map_err(io_error)?;
-    let (loaded, left) = if version == OLD_VERSION {
-        let ((files, old), left) = decode::<(Vec<RowFile>, Old)>(path, file, bytes)?;
-        ((files, T::from(old)), left)
-    } else {
-        decode(path, file, bytes)?
+    let (loaded, left) = match version {
+        2 => decode_old::<T, V2>(path, file, bytes)?,
+        3 => decode_old::<T, V3>(path, file, bytes)?,
+        _ => decode(path, file, bytes)?,
     };
     match left {
         0 => Ok(loaded),
@@ -206,6 +216,16 @@ fn decode<T: DeserializeOwned>(path: &Path, payload: File, bytes: u64) -> Result
     Ok((value, decoder.reader().left))
 }
 
+/// The same of a payload in a format from before.
+fn decode_old<T: From<Old>, Old: DeserializeOwned>(
+    path: &Path,
+    payload: File,
+    bytes: u64,
+) -> Result<((Vec<RowFile>, T), u64)> {
+    let ((files, old), left) = decode::<(Vec<RowFile>, Old)>(path, payload, bytes)?;
+    Ok(((files, T::from(old)), left))
+}
+
 fn header(bytes: u64, crc: u32) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(MAGIC);
@@ -220,10 +240,11 @@ fn read_header(header: &[u8; HEADER_BYTES as usize]) -> Result<(u32, u64, u32), 
     if &header[..8] != MAGIC {
         return Err("not a trm checkpoint".to_owned());
     }
-    if ![OLD_VERSION, VERSION].contains(&word(8)) {
+    if word(8) != VERSION && !OLD_VERSIONS.contains(&word(8)) {
         return Err(format!(
-            "written by another version of trm: format {}, this one reads {OLD_VERSION} and {VERSION}",
-            word(8)
+            "written by another version of trm: format {}, this one reads {} to {VERSION}",
+            word(8),
+            OLD_VERSIONS[1]
         ));
     }
     Ok((word(8), u64::from_le_bytes(header[12..20].try_into().expect("eight bytes")), word(20)))
@@ -279,7 +300,7 @@ mod tests {
     }
 
     fn load_latest<T: DeserializeOwned>(dir: &Path) -> Result<Option<Loaded<T, ()>>> {
-        super::load_latest::<T, T, _>(dir, |_| Ok(()))
+        super::load_latest::<T, T, T, _>(dir, |_| Ok(()))
     }
 
     fn state(step: u64) -> State {
@@ -349,8 +370,8 @@ mod tests {
             let head = header(payload.len() as u64, crc32fast::hash(&payload));
             fs::write(&path, [&head[..], &payload].concat()).expect("write");
             for line in [
-                load::<String, String>(&path).expect_err("string").to_string(),
-                load::<Vec<u64>, Vec<u64>>(&path).expect_err("numbers").to_string(),
+                load::<String, String, String>(&path).expect_err("string").to_string(),
+                load::<Vec<u64>, Vec<u64>, Vec<u64>>(&path).expect_err("numbers").to_string(),
             ] {
                 assert!(line.contains("damaged checkpoint") && !line.contains('\n'), "{line}");
             }
@@ -364,7 +385,7 @@ mod tests {
             let path = dir.path().join("x");
             let head = header(body.len() as u64, if sum { crc32fast::hash(&body) } else { 0 });
             fs::write(&path, [&head[..], &body].concat()).expect("write");
-            let _ = load::<State, State>(&path);
+            let _ = load::<State, State, State>(&path);
         }
     }
 }

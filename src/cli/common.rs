@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::checkpoint::RunPaths;
 use crate::config::Config;
 use crate::device::{Device, Topology};
 use crate::engine::Lanes;
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::infer::StoredModel;
 use crate::model::Model;
 use crate::perf::{Footprint, MemoryLimits};
+use crate::train::checkpoint_weights;
 
 /// Pause between two pictures that are drawn over each other.
 pub const FRAME: Duration = Duration::from_millis(300);
@@ -180,13 +182,86 @@ pub fn claim_training<D: Device>(config: &Config, updates: u64, threads: usize) 
     claim(&Footprint::of_training(&Model::new(&config.model, &config.task), config, updates, threads))
 }
 
+/// Which weights of a run.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WeightsArg {
+    /// Which weights of the run: best, those of its best evaluation (see keep_best); ema or raw, the average or what it is an
+    /// average of, of the newest checkpoint; or a safetensors file [default: weights.safetensors of the run]
+    #[arg(long, value_name = "WHICH")]
+    weights: Option<String>,
+}
+
+/// Where weights are.
+pub enum WeightsPlace {
+    /// In a file.
+    File(PathBuf),
+    /// In the newest checkpoint of the run; the average, or not.
+    Checkpoint { averaged: bool },
+}
+
+impl WeightsArg {
+    /// Whether it says anything.
+    pub fn is_given(&self) -> bool {
+        self.weights.is_some()
+    }
+
+    /// Where the weights are that it chooses of a run.
+    ///
+    /// # Errors
+    /// When there are none such.
+    pub fn place(&self, run: &RunPaths) -> Result<WeightsPlace> {
+        let present = |file: PathBuf, why: &str| match file.exists() {
+            true => Ok(WeightsPlace::File(file)),
+            false => Err(Error::input(format!("{}: {why}", file.display()))),
+        };
+        match self.weights.as_deref() {
+            None => present(run.weights(), "no weights yet; they are written with the first checkpoint"),
+            Some("ema") => Ok(WeightsPlace::Checkpoint { averaged: true }),
+            Some("raw") => Ok(WeightsPlace::Checkpoint { averaged: false }),
+            Some("best") => present(
+                run.best_weights(),
+                "no such weights; they are kept by a run with keep_best, from its first evaluation on",
+            ),
+            Some(file) => present(file.into(), "no such file; --weights takes ema, raw, best, or a safetensors file"),
+        }
+    }
+}
+
 /// Loads a run folder, or a safetensors file together with a file of settings, to work with it on so many threads; refused
 /// where that does not fit into memory.
-pub fn load_model<D: Device<T = f32>>(run: &Path, config: Option<&Path>, threads: usize) -> Result<StoredModel<D>> {
-    let (config, file) = StoredModel::<D>::locate(run, config)?;
+pub fn load_model<D: Device<T = f32>>(
+    run: &Path,
+    config: Option<&Path>,
+    which: &WeightsArg,
+    threads: usize,
+) -> Result<StoredModel<D>> {
+    let is_run = run.is_dir() || config.is_none();
+    if let (false, Some(weights)) = (is_run, &which.weights) {
+        let at = run.display();
+        return Err(Error::input(format!(
+            "--weights {weights} chooses among the weights of a run folder, and {at} is none"
+        )));
+    }
+    let (config, place) = if is_run {
+        let paths = RunPaths::existing(run)?;
+        let config = match config {
+            Some(file) => Config::resolve(None, Some(file), &[])?,
+            None => paths.read_config()?,
+        };
+        (config, which.place(&paths)?)
+    } else {
+        let (config, file) = StoredModel::<D>::locate(run, config)?;
+        (config, WeightsPlace::File(file))
+    };
     let model = Model::new(&config.model, &config.task);
     if !D::IS_ACCELERATOR {
         claim(&Footprint::of_inference(&model, &config, threads))?;
     }
-    StoredModel::read(config, model, &file)
+    match place {
+        WeightsPlace::File(file) => StoredModel::read(config, model, &file),
+        WeightsPlace::Checkpoint { averaged } => {
+            let weights = checkpoint_weights(&RunPaths::existing(run)?, &config, averaged)?;
+            Ok(StoredModel { config, model, weights })
+        }
+    }
 }

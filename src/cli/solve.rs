@@ -3,11 +3,11 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::common::{DeviceArg, FRAME, Threads, load_model, on_device};
+use super::common::{DeviceArg, FRAME, Threads, WeightsArg, load_model, on_device};
 use super::run_set::load_set;
 use super::task;
 use crate::config::TrainConfig;
-use crate::dataset::{TaskData, board_of};
+use crate::dataset::{TaskData, arc, board_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions, StepAnswer, StoredModel};
@@ -42,6 +42,8 @@ pub struct Args {
     /// Settings for a safetensors file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightsArg,
     /// ARC: the folder of the data set that holds the task [default: the one the run was trained with]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -67,7 +69,8 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes_for::<D>(args.device)?;
     crate::simd::choose_isa()?;
-    let StoredModel { config, model, weights } = load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
+    let StoredModel { config, model, weights } =
+        load_model::<D>(&args.run, args.config.as_deref(), &args.weights, lanes.threads())?;
     let options = options(&args, &model, &config.train)?;
     if game(&config.task.puzzle)?.copies().are_named() {
         let data = load_set(&args.run, args.config.as_deref(), &config, args.data.as_deref())?;
@@ -150,9 +153,13 @@ fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, steps: &[Step
     super::print(&text)
 }
 
-/// The end of a training run: one unseen puzzle solved step by step, and what to try next.
-pub fn show_sample<D: Device>(inference: &Inference<'_, D>, data: &TaskData, run: &Path) -> Result<()> {
+/// The end of a training run: one unseen puzzle of the split it was evaluated on, solved step by step, and what to try next.
+pub fn show_sample<D: Device>(inference: &Inference<'_, D>, data: &TaskData, split: &str, run: &Path) -> Result<()> {
     if data.dataset().has_named_copies() {
+        // Tasks are shown as the test split has them: demonstrations and test inputs.
+        if split != arc::TEST {
+            return Ok(());
+        }
         let tasks = data.dataset().arc_tasks(1)?;
         super::print("\nA task whose demonstrations it has seen, and whose test inputs it has not:\n\n")?;
         task::solve(inference, data, &tasks[0], true)?;
@@ -162,7 +169,7 @@ pub fn show_sample<D: Device>(inference: &Inference<'_, D>, data: &TaskData, run
             quoted(&tasks[0].id)
         ));
     }
-    let (split, board) = (data.split("test")?, data.board());
+    let (split, board) = (data.split(split)?, data.board());
     // Of some puzzles, the one that takes the most supervision steps and ends right; few when a step is expensive.
     let cost = model_flops(inference.model).forward * f64::from(inference.options.steps);
     let candidates = (SAMPLE_FLOPS / cost).clamp(1.0, 24.0) as usize;

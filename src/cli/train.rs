@@ -4,23 +4,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+mod continued;
+
 use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
-use super::run_set::no_data;
 use super::solve::show_sample;
 use super::{complain, note};
 use crate::checkpoint::RunFolder;
-use crate::config::{Augment, Config, DataConfig, PrecisionSetting, SetShape, suggested};
+use crate::config::{Augment, Config, DataConfig, SetShape, suggested};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
 use crate::device::Device;
-use crate::engine::{Engine as _, Lanes, TrainingDevice, precision_for};
+use crate::engine::{Engine as _, Lanes, TrainingDevice, Weights, precision_for};
 use crate::error::{Error, INTERRUPTED, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions};
 use crate::model::update_flops;
-use crate::puzzle::{Copies, Description, game, grid};
+use crate::puzzle::{Copies, Description, grid};
 use crate::report::Progress;
 use crate::simd;
-use crate::train::{Ending, Run, set_folder, short_run_note};
+use crate::train::{Ending, Run, short_run_note};
+use continued::{experiment_of, initial_weights, name_of, reopen};
 
 /// Train a model
 ///
@@ -35,6 +37,9 @@ Examples:
   trm train --config mine.toml --data sets/mine     an experiment file and a data set
   trm train --data sets/mine                        a puzzle of your own, with settings by its size
   trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
+  trm train --resume --max-steps 9000 --out runs/tiny      further than planned, where the learning rate is constant
+  trm train --init runs/tiny --data sets/mine       a new run that begins with the weights of another
+  trm train --init runs/arc --data sets/arc-new --train-only puzzle_table    only who the new puzzles are
 
 A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
 Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.
@@ -59,9 +64,38 @@ pub struct Args {
     /// Run folder, new [default: runs/NAME]; with --resume, the one to go on with
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out
+    /// Go on with the run in --out; with --max-steps MORE beyond where it was to end
     #[arg(long, requires = "out")]
     resume: bool,
+    /// Begin a new run with these weights: a safetensors file, or a run folder, whose settings hold where none are named
+    #[arg(long, value_name = "WEIGHTS|RUN", conflicts_with = "resume")]
+    init: Option<PathBuf>,
+    /// With --init, its puzzle table [default: keep where it has as many identifiers as the data, else new]
+    #[arg(long, value_name = "WHICH", requires = "init")]
+    init_table: Option<InitTable>,
+    /// What learns: all, or puzzle_table; same as --set train_only=WHAT
+    #[arg(long, value_name = "WHAT")]
+    train_only: Option<String>,
+}
+
+/// `--init-table`
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum InitTable {
+    Keep,
+    New,
+}
+
+/// A run that can start: its folder, settings and data.
+struct Opened<D: Device> {
+    folder: RunFolder,
+    config: Config,
+    data: TaskData,
+    /// What it begins with; else fresh weights, or its newest checkpoint.
+    weights: Option<Weights<D>>,
+    /// Its settings are to be stored once everything else is.
+    store_config: bool,
+    /// What there is to say when it starts.
+    said: Vec<String>,
 }
 
 /// Ctrl-C and SIGTERM so far.
@@ -74,18 +108,24 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     let lanes = args.threads.lanes_for::<D>(args.device)?;
     simd::choose_isa()?;
-    let (folder, config, data) = match args.resume {
+    let Opened { folder, config, data, weights, store_config, said } = match args.resume {
         true => reopen::<D>(args, lanes.threads())?,
         false => start::<D>(args, lanes.threads())?,
     };
     on_interrupt();
-    let error = match Run::new(&folder, config, &data, &lanes, args.resume) {
+    let begin = || {
+        let run = match weights {
+            Some(weights) => Run::from_weights(&folder, config, &data, &lanes, weights)?,
+            None => Run::new(&folder, config, &data, &lanes, args.resume)?,
+        };
+        if store_config {
+            folder.write_config(&run.trainer().config)?;
+        }
+        Ok(run)
+    };
+    let error = match begin() {
         Ok(run) => {
-            // Its data may lie in another place now.
-            let config = &run.trainer().config;
-            if args.resume && folder.read_config()?.data.dir != config.data.dir {
-                folder.write_config(config)?;
-            }
+            said.iter().for_each(|text| note(text));
             return train(run, &folder, &data, &lanes);
         }
         Err(error) => error,
@@ -114,22 +154,24 @@ fn shorthands(args: &Args) -> Vec<String> {
     }
     sets.extend(args.max_steps.map(|steps| format!("train.max_steps={steps}")));
     sets.extend(args.seed.map(|seed| format!("train.seed={seed}")));
+    sets.extend(args.train_only.iter().map(|what| format!("train.train_only={what}")));
     sets
 }
 
-fn start<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
-    let named = args.experiment.preset.is_some() || args.experiment.config.is_some();
-    let resolve = || args.experiment.resolve(&shorthands(args));
+fn start<D: Device<T = f32>>(args: &Args, threads: usize) -> Result<Opened<D>> {
+    let experiment = experiment_of(args);
+    let named = experiment.preset.is_some() || experiment.config.is_some();
+    let resolve = || experiment.resolve(&shorthands(args));
     let sets = [args.experiment.set.clone(), shorthands(args)].concat();
     // Of a set without a preset, settings need only fit those that the set suggests.
     let suggests = !named && args.data.is_some();
     let mut config = if suggests { Config::resolve_apart(&sets)? } else { resolve()? };
     let asked = config.data.augment;
     let data = load(args, &mut config)?;
-    let (mut name, mut chosen) = (args.experiment.name(), None);
+    let (mut name, mut chosen) = (name_of(args), None);
     let (wanted, found, stored) = (&config.task, data.task(), !config.data.dir.is_empty());
     if named {
-        let preset = args.experiment.preset.as_ref().filter(|_| args.experiment.config.is_none() && stored);
+        let preset = experiment.preset.as_ref().filter(|_| experiment.config.is_none() && stored);
         preset.map_or(Ok(()), |preset| made_for(preset, &config, &data))?;
     } else if wanted.puzzle != found.puzzle || stored && wanted.seq_len != found.seq_len {
         let set = SetShape {
@@ -156,15 +198,19 @@ fn start<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, T
     config.train.precision = precision_for::<D>(config.train.precision).into();
     config.validate()?;
     claim_training::<D>(&config, data.total_steps(&config)?, threads)?;
+    let (weights, said) =
+        initial_weights(args, &config, &data)?.map_or((None, Vec::new()), |(w, said)| (Some(w), said));
     let root = args.out.clone().unwrap_or_else(|| free_folder(&name));
     let folder = RunFolder::create(root)?;
-    if let Err(error) = folder.write_config(&config) {
+    // A folder with settings can be resumed: where the run begins with stored weights, these have to be there before.
+    let store_config = weights.is_some();
+    if !store_config && let Err(error) = folder.write_config(&config) {
         folder.discard();
         return Err(error);
     }
     chosen.iter().for_each(|chosen| note(chosen));
     tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
-    Ok((folder, config, data))
+    Ok(Opened { folder, config, data, weights, store_config, said })
 }
 
 /// A folder's name from wherever the program is run; an empty one stays empty.
@@ -178,10 +224,7 @@ fn absolute(dir: &str) -> Result<String> {
 
 /// The data of a new run. Unless somebody has said which, an ARC set on disk is augmented in the way it is made for.
 fn load(args: &Args, config: &mut Config) -> Result<TaskData> {
-    match augmentation_is_said(args) {
-        true => TaskData::load(&config.data),
-        false => TaskData::load_fitting(&mut config.data),
-    }
+    TaskData::load_for_training(&mut config.data, &config.train.eval_split, !augmentation_is_said(args))
 }
 
 /// Whether somebody has chosen the augmentation, in a file or an argument; a preset's is only what its own set needs.
@@ -235,50 +278,6 @@ fn free_folder(name: &str) -> PathBuf {
     std::iter::once(first).chain(numbered).find(|path| !path.exists()).expect("some number is free")
 }
 
-fn reopen<D: Device>(args: &Args, threads: usize) -> Result<(RunFolder, Config, TaskData)> {
-    let root = args.out.clone().unwrap_or_default();
-    let folder = RunFolder::open(&root)?;
-    let mut stored = folder.read_config()?;
-    let mut asked = args.experiment.clone();
-    if asked.preset.is_none() && asked.config.is_none() {
-        asked.config = Some(folder.config());
-    }
-    let mut wanted = asked.resolve(&shorthands(args))?;
-    wanted.task = stored.task.clone();
-    if game(&stored.task.puzzle)?.copies().are_named() && !augmentation_is_said(args) {
-        wanted.data.augment = stored.data.augment;
-    }
-    if wanted.train.precision == PrecisionSetting::Auto {
-        wanted.train.precision = stored.train.precision;
-    }
-    // The place of the data may change, its content may not: that is compared below.
-    stored.data.dir = match (&args.data, stored.data.dir.is_empty()) {
-        (Some(dir), false) => absolute(&dir.display().to_string())?,
-        (_, true) => String::new(),
-        (None, false) => absolute(&set_folder(&folder, &stored.data.dir).display().to_string())?,
-    };
-    if !stored.data.dir.is_empty() {
-        wanted.data.dir.clone_from(&stored.data.dir);
-    }
-    let differences = stored.differences(&wanted);
-    if !differences.is_empty() {
-        return Err(Error::input(format!(
-            "{}: --resume with changed settings ({}); leave them as they were, or train into a new folder",
-            root.display(),
-            differences.join(", ")
-        )));
-    }
-    let data = TaskData::load(&stored.data).map_err(|error| no_data(&stored.data.dir, error))?;
-    if *data.task() != stored.task {
-        return Err(Error::input(format!(
-            "{}: the data set has another shape than the run was started with",
-            root.display()
-        )));
-    }
-    claim_training::<D>(&stored, data.total_steps(&stored)?, threads)?;
-    Ok((folder, stored, data))
-}
-
 fn train<D: TrainingDevice<T = f32>>(
     mut run: Run<'_, D>,
     folder: &RunFolder,
@@ -302,6 +301,14 @@ fn train<D: TrainingDevice<T = f32>>(
         per_update / 1e9
     ));
     note(&format!("{} threads, {}, FMA limit {limit:.0} GFLOP/s", lanes.threads(), D::path()));
+    match run.eval_split() {
+        Some("test") => note(
+            "evaluations during training read the test split: it is no test of anything that is chosen by them; a split \
+             called valid would be read instead",
+        ),
+        Some(split) => note(&format!("evaluations during training read the split {split}")),
+        None => note("the data has no split to evaluate on during training"),
+    }
     short_run_note(train, total).iter().for_each(|text| note(text));
     run.trainer().engine.describe().iter().for_each(|text| note(text));
     run.add_sink(Progress::new(total, first).with_limit(limit));
@@ -318,12 +325,35 @@ fn train<D: TrainingDevice<T = f32>>(
                 started.elapsed().as_secs_f64(),
                 folder.weights().display()
             ));
-            if evaluation.is_some() {
+            tell_best(&run, folder);
+            let trainer = run.trainer();
+            if let Some(split) = run.eval_split().filter(|_| evaluation.is_some()) {
                 let weights = trainer.evaluation_weights();
                 let inference = Inference { lanes, model: &trainer.model, weights: &weights, options };
-                show_sample(&inference, data, folder.root())?;
+                show_sample(&inference, data, split, folder.root())?;
             }
             Ok(())
         }
     }
+}
+
+/// Which evaluation was the best, and whether the run ended because none was better for long.
+fn tell_best<D: TrainingDevice<T = f32>>(run: &Run<'_, D>, folder: &RunFolder) {
+    let train = &run.trainer().config.train;
+    let (Some(best), Some(split)) = (run.best(), run.eval_split()) else { return };
+    let name = train.keep_best.name();
+    if run.is_stale() {
+        note(&format!(
+            "stopped after update {}: {} evaluations in a row were no better (stop_after = {})",
+            run.trainer().step_count(),
+            best.since,
+            train.stop_after
+        ));
+    }
+    note(&format!(
+        "best {name} on the split {split}: {:.2} % after update {}; those weights in {}",
+        100.0 * best.value,
+        best.step,
+        folder.best_weights().display()
+    ));
 }

@@ -75,6 +75,14 @@ impl Dataset {
     /// Reads the data set in the folder `root`: every folder in it with a `dataset.json` is a split. Several sets in a
     /// split become one, in the order in which its metadata names them.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
+        Self::read_splits(root, Ok)
+    }
+
+    /// Reads only those splits that `choose` takes of the names of all; the files of the others are not opened.
+    pub fn read_splits(
+        root: impl AsRef<Path>,
+        choose: impl FnOnce(Vec<String>) -> Result<Vec<String>>,
+    ) -> Result<Self> {
         let root = root.as_ref();
         if !root.is_dir() {
             return Err(fault(root, "is no folder; name the root folder of a data set"));
@@ -82,8 +90,7 @@ impl Dataset {
         let identifiers_path = root.join("identifiers.json");
         let identifiers: Option<Vec<String>> =
             if identifiers_path.exists() { Some(read_json(&identifiers_path)?) } else { None };
-        let names = identifiers.as_ref().map(Vec::len);
-        let mut splits = BTreeMap::new();
+        let mut names = Vec::new();
         for entry in fs::read_dir(root).map_err(|e| Error::io(root, e))? {
             let entry = entry.map_err(|e| Error::io(root, e))?;
             let folder = entry.path();
@@ -100,13 +107,19 @@ impl Dataset {
             let name = entry.file_name().into_string().map_err(|name| {
                 Error::input(format!("{}: split folder {name:?} is not UTF-8; rename it", root.display()))
             })?;
-            splits.insert(name, read_split(&folder, names)?);
+            names.push(name);
         }
-        if splits.is_empty() {
+        if names.is_empty() {
             return Err(Error::input(format!(
                 "{}: no data set here (no <split>/dataset.json); build one with `trm data build`, or name its root folder",
                 root.display()
             )));
+        }
+        names.sort_unstable();
+        let mut splits = BTreeMap::new();
+        for name in choose(names)? {
+            let split = read_split(&root.join(&name), identifiers.as_ref().map(Vec::len))?;
+            splits.insert(name, split);
         }
         let identifiers = match identifiers {
             Some(identifiers) => identifiers,

@@ -13,6 +13,9 @@ const DATA_STREAM: u64 = 1 << 33;
 
 /// The split that is trained on.
 const TRAIN: &str = "train";
+/// The splits that evaluations during training read: the first where there is one, else the second.
+const VALID: &str = "valid";
+const TEST: &str = "test";
 
 /// Rows that stand for all in a checksum, where none is kept.
 const FINGERPRINT_ROWS: usize = 4096;
@@ -54,6 +57,23 @@ fn task_of(dataset: &Dataset) -> Result<TaskConfig> {
     })
 }
 
+/// The one of these splits that `train.eval_split` says.
+fn evaluation_split<'a>(names: impl Iterator<Item = &'a str>, setting: &str) -> Result<Option<&'a str>> {
+    let names: Vec<&str> = names.collect();
+    let find = |wanted: &str| names.iter().copied().find(|name| *name == wanted);
+    match setting {
+        "" => Ok(find(VALID).or_else(|| find(TEST))),
+        // A set without one is only trained on.
+        TEST => Ok(find(TEST)),
+        other => find(other).map(Some).ok_or_else(|| {
+            Error::input(format!(
+                "train.eval_split = {other:?}: the data set has no such split; it has: {}",
+                names.join(", ")
+            ))
+        }),
+    }
+}
+
 /// The puzzle that a run is about, from its settings alone.
 pub fn board_of(task: &TaskConfig) -> Result<Box<dyn Board>> {
     description_of(task)?.board(task.vocab_size)
@@ -80,16 +100,22 @@ pub(super) fn description_of(task: &TaskConfig) -> Result<Description> {
 impl TaskData {
     /// Reads `data.dir`, or generates the set that `data` describes.
     pub fn load(data: &DataConfig) -> Result<Self> {
-        Self::load_with(&mut data.clone(), false)
+        Self::load_with(&mut data.clone(), false, None)
     }
 
     /// The same, but a stored set whose copies are named (ARC) decides `data.augment`: one of originals stands for its copies,
     /// which are generated, and one that holds its copies has nothing left to generate.
     pub fn load_fitting(data: &mut DataConfig) -> Result<Self> {
-        Self::load_with(data, true)
+        Self::load_with(data, true, None)
     }
 
-    fn load_with(data: &mut DataConfig, fitting: bool) -> Result<Self> {
+    /// What training reads: the split that is trained on, and the one that `train.eval_split` says. No file of another split
+    /// is opened. `fitting` is as in [`TaskData::load_fitting`].
+    pub fn load_for_training(data: &mut DataConfig, eval_split: &str, fitting: bool) -> Result<Self> {
+        Self::load_with(data, fitting, Some(eval_split))
+    }
+
+    fn load_with(data: &mut DataConfig, fitting: bool, eval_split: Option<&str>) -> Result<Self> {
         let dataset = if data.dir.is_empty() {
             let order = Order {
                 train: data.train_puzzles,
@@ -99,7 +125,13 @@ impl TaskData {
             };
             Dataset::generate(game(&data.generate)?, &order)?
         } else {
-            let stored = Dataset::read(&data.dir)?;
+            let stored = match eval_split {
+                None => Dataset::read(&data.dir)?,
+                Some(setting) => Dataset::read_splits(&data.dir, |names| {
+                    let evaluated = evaluation_split(names.iter().map(String::as_str), setting)?.map(str::to_owned);
+                    Ok(names.into_iter().filter(|name| name == TRAIN || Some(name) == evaluated.as_ref()).collect())
+                })?,
+            };
             let online = arc::is_online(Path::new(&data.dir));
             if fitting && (online || stored.has_named_copies()) {
                 data.augment = if online { Augment::Online } else { Augment::Stored };
@@ -137,6 +169,15 @@ impl TaskData {
     /// A split by name.
     pub fn split(&self, name: &str) -> Result<&Split> {
         self.dataset.split(name)
+    }
+
+    /// The split that evaluations during training read, by the setting `train.eval_split`; `None` where there is neither
+    /// `valid` nor `test`.
+    ///
+    /// # Errors
+    /// The setting names a split that is not there.
+    pub fn evaluation_split(&self, setting: &str) -> Result<Option<&str>> {
+        evaluation_split(self.dataset.splits.keys().map(String::as_str), setting)
     }
 
     /// A checksum of all training examples, their order and identifiers: a run may only go on with the data it started

@@ -35,7 +35,7 @@ pub use puzzle_table::PuzzleTable;
 use restore::check_restored;
 pub(crate) use restore::{EMA, WEIGHTS};
 pub use tree::{node, partial_sums};
-pub use weights::Weights;
+pub use weights::{TableStart, Weights};
 
 use std::borrow::Cow;
 

@@ -52,6 +52,11 @@ impl TaskData {
         Ok(evaluated.map(|evaluated| evaluated.evaluation))
     }
 
+    /// Whether a puzzle may have other right answers than the stored one, so that evaluations say how many are valid.
+    pub fn may_have_several_answers(&self) -> bool {
+        matches!(self.board().judge(), Judge::Rules { several: true, .. })
+    }
+
     /// The rows of a split that an evaluation of up to `limit` (0: all) is of.
     pub fn rows(&self, split: &str, limit: usize) -> Result<Vec<usize>> {
         let split = self.split(split)?;
@@ -80,8 +85,7 @@ impl TaskData {
             write_example(split, draw, None, inputs, labels)?;
             Ok(identifiers[split.puzzle_of(rows[at])])
         };
-        let several = matches!(self.board().judge(), Judge::Rules { several: true, .. });
-        let board = several.then_some(self.board());
+        let board = self.may_have_several_answers().then_some(self.board());
         let right = |at: usize, answer: &[u8], labels: &[i32]| match no_answers {
             true => Ok((0, 0)),
             false if split.has_more_answers(rows[at]) => nearest(split, rows[at], answer),

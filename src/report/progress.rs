@@ -94,10 +94,10 @@ impl Sink for Progress {
     }
 
     fn evaluation(&mut self, record: &EvaluationRecord) -> Result<()> {
-        let EvaluationRecord { step, seconds, eval, .. } = record;
+        let EvaluationRecord { step, seconds, split, eval, .. } = record;
         let (low, high) = eval.interval_95(eval.exact_accuracy);
         self.note(&format!(
-            "step {step:>6}  {seconds:6.1} s  test: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %{}  \
+            "step {step:>6}  {seconds:6.1} s  {split}: exact {:5.1} %  tokens {:5.1} %  halting {:5.1} %{}  \
              ({} puzzles, {:.1} to {:.1} %)",
             100.0 * eval.exact_accuracy,
             100.0 * eval.token_accuracy,

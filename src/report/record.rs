@@ -76,6 +76,8 @@ pub struct EvaluationRecord {
     pub seconds: f64,
     /// Model FLOPs of training since the first update.
     pub model_flops: f64,
+    /// The split it is of.
+    pub split: String,
     /// The result.
     pub eval: Evaluation,
 }

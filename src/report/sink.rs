@@ -117,7 +117,7 @@ mod tests {
             by_step: Vec::new(),
         };
         sinks.update(&update).expect("update");
-        let evaluation = EvaluationRecord { step: 1, seconds: 1.5, model_flops: 2.0, eval };
+        let evaluation = EvaluationRecord { step: 1, seconds: 1.5, model_flops: 2.0, split: "test".into(), eval };
         sinks.evaluation(&evaluation).expect("evaluation");
         sinks.sync().expect("sync");
         let text = std::fs::read_to_string(&path).expect("read");

@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::best::Best;
 use super::{Trainer, TrainerState};
-use crate::checkpoint::{self, RowFile, RunFolder};
+use crate::checkpoint::{self, Loaded, RowFile, RunFolder, RunPaths};
 use crate::config::Config;
 use crate::dataset::{Batches, SamplerState};
-use crate::engine::{EMA, Engine, PuzzleTable, Slots, WEIGHTS};
+use crate::device::Device;
+use crate::engine::{EMA, Engine, PuzzleTable, Slots, WEIGHTS, Weights};
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::rng::Rng;
 
 /// Everything a checkpoint file holds; the puzzle table is in row files beside it.
@@ -24,6 +28,25 @@ struct RunState<'a> {
     evaluated: u64,
     sampler: SamplerState,
     trainer: TrainerState<'a, f32>,
+    /// The best evaluation, where best weights are kept.
+    best: Option<Best>,
+}
+
+/// The same as format 3 had it: nothing was said of the best evaluation.
+#[derive(Deserialize)]
+struct RunStateV3 {
+    fingerprint: u32,
+    seconds: f64,
+    evaluated: u64,
+    sampler: SamplerState,
+    trainer: TrainerState<'static, f32>,
+}
+
+impl From<RunStateV3> for RunState<'_> {
+    fn from(old: RunStateV3) -> Self {
+        let RunStateV3 { fingerprint, seconds, evaluated, sampler, trainer } = old;
+        Self { fingerprint, seconds, evaluated, sampler, trainer, best: None }
+    }
 }
 
 /// The same as format 2 had it: the optimizer's moments as fields, slots and states together.
@@ -73,7 +96,7 @@ impl From<RunStateV2> for RunState<'_> {
             buffers: buffers.into_iter().map(|(name, values)| (name.into(), values.into())).collect(),
             groups: old.carries.into_iter().map(group).collect(),
         };
-        Self { fingerprint, seconds, evaluated, sampler, trainer }
+        Self { fingerprint, seconds, evaluated, sampler, trainer, best: None }
     }
 }
 
@@ -84,8 +107,8 @@ pub(super) struct Position {
     pub(super) seconds: f64,
     /// The last update after which an evaluation was logged.
     pub(super) evaluated: u64,
-    /// Where the order of the examples is; `None` at its beginning.
-    pub(super) sampler: Option<SamplerState>,
+    /// The best of the evaluations, where best weights are kept.
+    pub(super) best: Option<Best>,
 }
 
 /// The checkpoints and the weights of a run.
@@ -107,7 +130,8 @@ impl<'a> Checkpoints<'a> {
         Self { folder, fingerprint, saved: (0, 0), row_files: Vec::new(), exported: 0, last_good: None }
     }
 
-    /// Puts `trainer` where the newest whole checkpoint left it, if there is one, and says where that is. Damaged files that
+    /// Puts `trainer` where the newest whole checkpoint left it, if there is one, and says where that is, and where the order
+    /// of the examples is. Damaged files that
     /// were passed over are reported to `warn`.
     ///
     /// # Errors
@@ -116,12 +140,8 @@ impl<'a> Checkpoints<'a> {
         &mut self,
         trainer: &mut Trainer<impl Engine<T = f32>>,
         warn: impl FnMut(String),
-    ) -> Result<Position> {
-        let folder = self.folder.checkpoint();
-        let table = |files: &[RowFile]| read_table(&folder, files, &trainer.config);
-        let Some(loaded) = checkpoint::load_latest::<RunState, RunStateV2, _>(&folder, table)? else {
-            return Ok(Position::default());
-        };
+    ) -> Result<(Position, Option<SamplerState>)> {
+        let Some(loaded) = load(self.folder, &trainer.config)? else { return Ok(Default::default()) };
         loaded.warnings.into_iter().for_each(warn);
         let state = loaded.value;
         if state.fingerprint != self.fingerprint {
@@ -133,7 +153,8 @@ impl<'a> Checkpoints<'a> {
         trainer.restore(state.trainer, loaded.rows)?;
         self.saved = (trainer.step_count(), state.evaluated);
         (self.row_files, self.last_good) = (loaded.row_files, Some(loaded.path));
-        Ok(Position { seconds: state.seconds, evaluated: state.evaluated, sampler: Some(state.sampler) })
+        let position = Position { seconds: state.seconds, evaluated: state.evaluated, best: state.best };
+        Ok((position, Some(state.sampler)))
     }
 
     /// Whether the newest checkpoint holds all that has happened.
@@ -149,8 +170,7 @@ impl<'a> Checkpoints<'a> {
         &mut self,
         trainer: &Trainer<impl Engine<T = f32>>,
         batches: &Batches<'_>,
-        seconds: f64,
-        evaluated: u64,
+        position: Position,
     ) -> Result<()> {
         let (checkpoint, step) = (self.folder.checkpoint(), trainer.step_count());
         if let Some(table) = &trainer.engine.weights().table {
@@ -160,8 +180,9 @@ impl<'a> Checkpoints<'a> {
             self.export(trainer)?;
         }
         let fingerprint = self.fingerprint;
+        let Position { seconds, evaluated, best } = position;
         let (sampler, trainer) = (batches.state(), trainer.state());
-        let state = RunState { fingerprint, seconds, evaluated, sampler, trainer };
+        let state = RunState { fingerprint, seconds, evaluated, sampler, trainer, best };
         self.last_good = Some(checkpoint::save(&checkpoint, step, &self.row_files, &state)?);
         self.saved = (step, evaluated);
         Ok(())
@@ -177,6 +198,12 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
+    /// Writes the weights of an evaluation that is the best so far.
+    pub(super) fn export_best(&self, trainer: &Trainer<impl Engine<T = f32>>) -> Result<()> {
+        let engine = &trainer.engine;
+        engine.weights().save(&self.folder.best_weights(), &engine.dense(trainer.config.train.ema))
+    }
+
     /// Names the last good checkpoint in an error that ends a run.
     pub(super) fn explain(&self, error: Error) -> Error {
         match error {
@@ -190,6 +217,36 @@ impl<'a> Checkpoints<'a> {
     }
 }
 
+/// The newest whole checkpoint of a run.
+fn load(run: &RunPaths, config: &Config) -> Result<Option<Loaded<RunState<'static>, Option<PuzzleTable>>>> {
+    let folder = run.checkpoint();
+    let table = |files: &[RowFile]| read_table(&folder, files, config);
+    checkpoint::load_latest::<RunState, RunStateV3, RunStateV2, _>(&folder, table)
+}
+
+/// The weights of a run's newest whole checkpoint: those that learn, or their average.
+///
+/// # Errors
+/// When there is no checkpoint yet, none is whole, or it is of another model.
+pub fn checkpoint_weights<D: Device<T = f32>>(run: &RunPaths, config: &Config, averaged: bool) -> Result<Weights<D>> {
+    let Some(loaded) = load(run, config)? else {
+        let at = run.checkpoint();
+        return Err(Error::input(format!("{}: no checkpoint yet; wait for the first", at.display())));
+    };
+    let wanted = if averaged { EMA } else { WEIGHTS };
+    let mut weights = Weights::new(&Model::new(&config.model, &config.task), config);
+    let dense = loaded.value.trainer.buffers.iter().find(|(name, _)| name == wanted);
+    match dense.filter(|(_, values)| values.len() == weights.params.values().len()) {
+        Some((_, values)) => weights.params.update(|own| own.copy_from_slice(values)),
+        None => {
+            let (at, root) = (loaded.path.display(), run.root().display());
+            return Err(Error::input(format!("{at}: belongs to a model of another shape than {root}/config.toml")));
+        }
+    }
+    weights.table = loaded.rows.map(Arc::new);
+    Ok(weights)
+}
+
 /// The puzzle table of a checkpoint; `None` for a model without one.
 fn read_table(checkpoint: &Path, files: &[RowFile], config: &Config) -> Result<Option<PuzzleTable>> {
     let ndim = config.model.puzzle_emb_ndim;
@@ -201,7 +258,8 @@ fn read_table(checkpoint: &Path, files: &[RowFile], config: &Config) -> Result<O
         if id as usize >= table.rows() {
             return Err(format!("it holds puzzle identifier {id} of {}", table.rows()));
         }
-        table.row_mut(id, update).copy_from_slice(row);
+        // Rows that a run began with count as changed by its first update.
+        table.row_mut(id, update.max(1)).copy_from_slice(row);
         Ok(())
     })?;
     Ok(Some(table))

@@ -2,25 +2,23 @@
 
 use std::time::Instant;
 
+use super::best::{Best, measured};
 use super::checkpoints::{Checkpoints, Position};
-use super::{RunData, StepReport, Trainer};
+use super::{RunData, StepReport, Trainer, learning_rate_factor};
 use crate::checkpoint::RunFolder;
-use crate::config::{Config, FixedPoint};
+use crate::config::{Config, FixedPoint, KeepBest, TrainConfig};
 use crate::dataset::{Batches, TaskData};
 use crate::device::{Cpu, Device as _};
 use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::infer::{Identifiers, Inference, InferenceOptions};
 use crate::model::Model;
 use crate::report::{Evaluation, EvaluationRecord, MetricsLog, Sink, UpdateRecord};
 
-/// The split that evaluations during training use.
-const TEST: &str = "test";
-
 /// How a run ended.
 #[derive(Debug, PartialEq)]
 pub enum Ending {
-    /// All updates are done; the last evaluation, if there is a test split.
+    /// All updates are done, or evaluations have been no better for too long; the last evaluation, if there was one.
     Finished(Option<Evaluation>),
     /// It was asked to stop, saved everything, and can be resumed.
     Interrupted,
@@ -38,8 +36,12 @@ pub struct Run<'a, D: TrainingDevice<T = f32> + 'a = Cpu<f32>> {
     /// Seconds trained by earlier processes.
     seconds_before: f64,
     started: Instant,
+    /// The split that evaluations read, if there is one.
+    eval_split: Option<&'a str>,
     /// The last update after which an evaluation was logged.
     evaluated: u64,
+    /// The best evaluation, where best weights are kept.
+    best: Option<Best>,
     warnings: Vec<String>,
 }
 
@@ -47,8 +49,8 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
     /// A fresh run, or with `resume` the continuation from the folder's newest whole checkpoint.
     ///
     /// # Errors
-    /// When the training data has no updates for these settings; on resume, when no checkpoint is whole, or it belongs to
-    /// another model or other training data.
+    /// When the training data has no updates or no split for these settings; on resume, when no checkpoint is whole, or it
+    /// belongs to another model or other training data.
     pub fn new(
         folder: &'a RunFolder,
         config: Config,
@@ -56,24 +58,64 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         lanes: &'a Lanes<D>,
         resume: bool,
     ) -> Result<Self> {
+        let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
+        Self::of(folder, config, data, lanes, weights, resume)
+    }
+
+    /// A fresh run that begins with these weights, which are its first checkpoint.
+    ///
+    /// # Errors
+    /// As [`Run::new`].
+    pub fn from_weights(
+        folder: &'a RunFolder,
+        config: Config,
+        data: &'a TaskData,
+        lanes: &'a Lanes<D>,
+        weights: Weights<D>,
+    ) -> Result<Self> {
+        let mut run = Self::of(folder, config, data, lanes, weights, false)?;
+        run.checkpoints.save(&run.trainer, &run.batches, Position::default())?;
+        Ok(run)
+    }
+
+    fn of(
+        folder: &'a RunFolder,
+        config: Config,
+        data: &'a TaskData,
+        lanes: &'a Lanes<D>,
+        weights: Weights<D>,
+        resume: bool,
+    ) -> Result<Self> {
         let total_steps = data.total_steps(&config)?;
+        let eval_split = data.evaluation_split(&config.train.eval_split)?;
+        let eval_split = eval_split.filter(|name| data.split(name).is_ok_and(|split| split.examples() > 0));
+        can_be_chosen_by(&config.train, data, eval_split)?;
         let identity = RunData::of(data, folder.root(), &config.data.dir)?;
         let kept = RunData::read(folder)?.filter(|_| resume);
         if let Some(kept) = &kept {
             kept.refuse_other(&identity, folder.root())?;
         }
+        let mut checkpoints = Checkpoints::new(folder, identity.fingerprint);
+        let mut trainer = Trainer::on(lanes, config, weights, total_steps)?;
+        let mut warnings = Vec::new();
+        let (position, sampler) = match resume {
+            true => checkpoints.restore(&mut trainer, |warning| warnings.push(warning))?,
+            false => Default::default(),
+        };
+        if trainer.step_count() > total_steps {
+            return Err(Error::input(format!(
+                "{}: {} updates are done already, so it cannot end after {total_steps}; give more, or train into a new folder",
+                folder.root().display(),
+                trainer.step_count()
+            )));
+        }
+        if resume {
+            same_rates_so_far(folder, data, &trainer.config, trainer.step_count())?;
+        }
         if kept.as_ref() != Some(&identity) {
             identity.write(folder)?;
         }
-        let mut checkpoints = Checkpoints::new(folder, identity.fingerprint);
-        let weights = Weights::new(&Model::new(&config.model, &config.task), &config);
-        let mut trainer = Trainer::on(lanes, config, weights, total_steps)?;
-        let mut warnings = Vec::new();
-        let position = match resume {
-            true => checkpoints.restore(&mut trainer, |warning| warnings.push(warning))?,
-            false => Position::default(),
-        };
-        let batches = data.batches(&trainer.config, position.sampler)?;
+        let batches = data.batches(&trainer.config, sampler)?;
         let log = MetricsLog::resume(&folder.metrics(), trainer.step_count())?;
         if let Some(before) = log.path().filter(|&before| before != D::path()) {
             warnings.push(format!(
@@ -92,7 +134,9 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
             sinks: vec![Box::new(log)],
             seconds_before: position.seconds,
             started: Instant::now(),
+            eval_split,
             evaluated: position.evaluated,
+            best: position.best,
             warnings,
         })
     }
@@ -100,6 +144,21 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
     /// The state of the run.
     pub fn trainer(&self) -> &Trainer<D::Engine<'a>> {
         &self.trainer
+    }
+
+    /// The split that evaluations read, if there is one.
+    pub fn eval_split(&self) -> Option<&str> {
+        self.eval_split
+    }
+
+    /// The best evaluation so far, where best weights are kept.
+    pub fn best(&self) -> Option<Best> {
+        self.best
+    }
+
+    /// Whether evaluations have been no better for as long as the settings allow.
+    pub fn is_stale(&self) -> bool {
+        self.best.is_some_and(|best| best.is_stale(self.trainer.config.train.stop_after))
     }
 
     /// From here on `sink` receives the records too.
@@ -131,17 +190,18 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         let mut last_evaluation = None;
         loop {
             let step = self.trainer.step_count();
-            let finished = step == self.trainer.total_steps();
-            let due = |interval: u64| finished || (interval > 0 && step.is_multiple_of(interval));
-            if step > self.evaluated && due(eval_interval) && self.has_test() {
+            let mut finished = step == self.trainer.total_steps();
+            let due = |interval: u64, last: bool| last || (interval > 0 && step.is_multiple_of(interval));
+            if let Some(split) = self.eval_split.filter(|_| step > self.evaluated && due(eval_interval, finished)) {
                 // The last evaluation may be the longest: what was trained does not wait for it.
                 if finished {
                     self.save()?;
                 }
-                last_evaluation = self.evaluate(&stop)?;
+                last_evaluation = self.evaluate(split, &stop)?;
             }
+            finished |= self.is_stale();
             let stopped = stop();
-            if stopped || due(checkpoint_interval) {
+            if stopped || due(checkpoint_interval, finished) {
                 self.save()?;
             }
             if stopped || finished {
@@ -162,7 +222,7 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
     }
 
     /// Evaluates and tells it; `None` when `stop` cut it short.
-    fn evaluate(&mut self, stop: &(impl Fn() -> bool + Sync)) -> Result<Option<Evaluation>> {
+    fn evaluate(&mut self, split: &str, stop: &(impl Fn() -> bool + Sync)) -> Result<Option<Evaluation>> {
         let trainer = &self.trainer;
         let train = &trainer.config.train;
         let (seconds, step, model_flops) = (self.seconds(), trainer.step_count(), trainer.model_flops());
@@ -171,15 +231,27 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         let options = InferenceOptions { steps: train.halt_max_steps, halt: None };
         let inference = Inference { lanes: self.lanes, model: &trainer.model, weights: &weights, options };
         let own = Identifiers::Keep;
-        let Some(eval) = self.data.evaluate(&inference, TEST, train.eval_puzzles, own, None, stop)? else {
+        let Some(eval) = self.data.evaluate(&inference, split, train.eval_puzzles, own, None, stop)? else {
             return Ok(None);
         };
-        let record = EvaluationRecord { step, seconds, model_flops, eval };
+        let record = EvaluationRecord { step, seconds, model_flops, split: split.to_owned(), eval };
         if record.eval.puzzles > 0 {
             self.sinks.evaluation(&record)?;
+            self.judge(&record)?;
         }
         self.evaluated = step;
         Ok(Some(record.eval))
+    }
+
+    /// Keeps the weights of an evaluation that is the best so far.
+    fn judge(&mut self, record: &EvaluationRecord) -> Result<()> {
+        let Some(value) = measured(self.trainer.config.train.keep_best, &record.eval) else { return Ok(()) };
+        let best = Best::with(self.best, record.step, value);
+        if best.step == record.step {
+            self.checkpoints.export_best(&self.trainer)?;
+        }
+        self.best = Some(best);
+        Ok(())
     }
 
     /// Brings the checkpoint up to date; the sinks are synced first.
@@ -188,18 +260,46 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
             return Ok(());
         }
         self.sinks.sync()?;
-        let seconds = self.seconds();
-        self.checkpoints.save(&self.trainer, &self.batches, seconds, self.evaluated)
+        let position = Position { seconds: self.seconds(), evaluated: self.evaluated, best: self.best };
+        self.checkpoints.save(&self.trainer, &self.batches, position)
     }
 
     /// Seconds trained so far, by this process and earlier ones.
     fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
+}
 
-    fn has_test(&self) -> bool {
-        self.data.split(TEST).is_ok_and(|split| split.examples() > 0)
+/// Refuses to go on to another number of updates than the folder's settings say where the updates done would have had other
+/// learning rates.
+fn same_rates_so_far(folder: &RunFolder, data: &TaskData, config: &Config, done: u64) -> Result<()> {
+    let (planned, total) = (data.total_steps(&folder.read_config()?)?, data.total_steps(config)?);
+    let rate = |total| learning_rate_factor(&config.train, done, total);
+    if rate(planned) == rate(total) {
+        return Ok(());
     }
+    let root = folder.root().display();
+    Err(Error::input(format!(
+        "{root}: --resume with train.max_steps: {planned} -> {total}: the learning rate falls over {planned} updates \
+         (train.lr_min_ratio = {}), so the {done} that are done would have had other rates; begin a new run with --init {root}",
+        config.train.lr_min_ratio
+    )))
+}
+
+/// Refuses to keep the best weights where no evaluation could say which those are.
+fn can_be_chosen_by(train: &TrainConfig, data: &TaskData, eval_split: Option<&str>) -> Result<()> {
+    let why = match train.keep_best {
+        KeepBest::Off => return Ok(()),
+        _ if eval_split.is_none() => "there is no split valid or test to evaluate on".to_owned(),
+        KeepBest::Valid if !data.may_have_several_answers() => {
+            format!(
+                "{} has a single answer, so valid is no measure of its own; give exact_accuracy",
+                data.board().name()
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::input(format!("train.keep_best = {:?}: {why}", train.keep_best.name())))
 }
 
 /// The means of an update's sums; what only a clock knows is left at zero.

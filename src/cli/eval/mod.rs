@@ -4,7 +4,7 @@ mod print;
 
 use std::path::{Path, PathBuf};
 
-use super::common::{DeviceArg, Threads, load_model, on_device};
+use super::common::{DeviceArg, Threads, WeightsArg, load_model, on_device};
 use super::run_set::load_set;
 use crate::dataset::{TaskData, arc};
 use crate::device::Device;
@@ -36,6 +36,7 @@ Examples:
   trm eval runs/sudoku-6x6 --data sets/harder --split test --json
   trm eval runs/arc-1 --limit 20 --submission submission.json
   trm eval runs/arc-small --id shuffle
+  trm eval runs/sudoku-6x6 --weights raw            the weights themselves, not their average
   trm eval runs/sudoku-6x6 --by clues --predictions answers.jsonl
   trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme")]
 pub struct Args {
@@ -44,6 +45,8 @@ pub struct Args {
     /// Settings for a safetensors file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightsArg,
     /// Data set folder [default: the one the run was trained with]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -111,7 +114,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     let lanes = args.threads.lanes_for::<D>(args.device)?;
     crate::simd::choose_isa()?;
     let StoredModel { config, model, mut weights } =
-        load_model::<D>(&args.run, args.config.as_deref(), lanes.threads())?;
+        load_model::<D>(&args.run, args.config.as_deref(), &args.weights, lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let data = load_set(&args.run, args.config.as_deref(), &config, args.data.as_deref())?;
     let steps = match args.steps {
