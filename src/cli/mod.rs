@@ -16,6 +16,7 @@ mod show;
 mod solve;
 mod task;
 mod train;
+mod weights;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ enum Command {
     Show(show::Args),
     Bench(bench::Args),
     Data(data::Args),
+    Weights(weights::Args),
     Plot(plot::Args),
     Presets(presets::Args),
     Plan(plan::Args),
@@ -81,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Show(args) => show::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
+        Command::Weights(args) => weights::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Presets(args) => presets::run(args),
         Command::Plan(args) => plan::run(args),

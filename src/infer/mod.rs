@@ -10,6 +10,7 @@ mod identifiers;
 mod inference;
 mod outcomes;
 mod predictions;
+mod shapes;
 mod solver;
 
 pub use answers::StepAnswer;
@@ -22,4 +23,5 @@ pub use identifiers::Identifiers;
 pub use inference::{Inference, InferenceOptions};
 pub use outcomes::{Outcome, Outcomes, StepScore};
 pub use predictions::{PredictionFormat, Predictions};
+pub use shapes::{Shapes, check_against, settings_of};
 pub use solver::{Solution, Solver, StoredModel};

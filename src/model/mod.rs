@@ -19,7 +19,7 @@ pub use embedding::Embedding;
 pub use experts::Experts;
 pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops, update_flops};
 pub use init::initialize;
-pub use network::{Block, Mix, Mlp, Network};
+pub use network::{Block, Mix, Mlp, Network, inner_width};
 pub use recursion::{Pass, RecursionOutput};
 pub use schedule::{Call, Iteration, MAX_STATES, Method, NetworkSpec, Schedule, Source, StateId};
 
