@@ -123,7 +123,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("read");
         let expected = "{\"step\":1,\"seconds\":0.0,\"model_flops\":0.0,\"lr\":0.0,\"loss\":0.5,\"lm_loss\":0.0,\
              \"q_halt_loss\":0.0,\"calls\":2.5,\"grad_norm\":0.0,\"halted\":0}\n\
-             {\"step\":1,\"seconds\":1.5,\"model_flops\":2.0,\"eval\":{\"exact_accuracy\":0.25,\"token_accuracy\":0.5,\
+             {\"step\":1,\"seconds\":1.5,\"model_flops\":2.0,\"split\":\"test\",\"eval\":{\"exact_accuracy\":0.25,\"token_accuracy\":0.5,\
              \"halt_accuracy\":0.75,\"puzzles\":4,\"mean_steps\":16.0,\"by_step\":[]}}\n";
         assert_eq!(text, expected);
         assert_eq!(read_metrics(&path).expect("read").len(), 2);
