@@ -80,6 +80,16 @@ fn a_new_run_begins_with_the_weights_and_settings_of_another() {
         assert_eq!(*own == before, own.name != TABLE_NAME, "{}", own.name);
     }
     assert!(weights(&out).iter().any(|tensor| tensor.name == TABLE_NAME && tensor.data.iter().all(|&v| v == 0.0)));
+
+    // As many rows, but of other puzzles.
+    fs::write(run.join("identifiers.json"), "[\"somebody\"]").unwrap();
+    for (more, words) in [(None, "the puzzle table starts anew"), (Some("keep"), "is kept")] {
+        let mut command = init(&home.path().join(format!("others-{}", more.is_some())), &run);
+        command.args(still);
+        more.iter().for_each(|which| drop(command.args(["--init-table", which])));
+        let said = stderr(&succeed(command));
+        assert!(said.contains("its puzzle identifiers have other names") && said.contains(words), "{said}");
+    }
 }
 
 #[test]

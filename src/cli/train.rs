@@ -70,7 +70,8 @@ pub struct Args {
     /// Begin a new run with these weights: a safetensors file, or a run folder, whose settings hold where none are named
     #[arg(long, value_name = "WEIGHTS|RUN", conflicts_with = "resume")]
     init: Option<PathBuf>,
-    /// With --init, its puzzle table [default: keep where it has as many identifiers as the data, else new]
+    /// With --init, its puzzle table [default: keep where it has as many identifiers as the data, by the same names where a
+    /// run says them; else new]
     #[arg(long, value_name = "WHICH", requires = "init")]
     init_table: Option<InitTable>,
     /// What learns: all, or puzzle_table; same as --set train_only=WHAT
