@@ -8,7 +8,8 @@ use std::process::Command;
 
 use common::{fail, stderr, stdout, succeed, trm};
 use proptest::prelude::*;
-use trm::dataset::{Dataset, jsonl};
+use trm::dataset::grids::{self, GridOptions};
+use trm::dataset::{Dataset, Imported};
 
 /// What the test changes in the document: fewer puzzles and fewer updates, nothing else.
 const SHORTER: [(&str, &str); 2] = [
@@ -52,9 +53,14 @@ fn every_command_of_the_document_runs() {
 
 /// Imports a text.
 fn import(text: &str) -> trm::Result<Dataset> {
+    Ok(import_with(text, &GridOptions::default())?.data)
+}
+
+/// Imports a text, holding out a quarter.
+fn import_with(text: &str, options: &GridOptions<'_>) -> trm::Result<Imported> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
-    jsonl::import(file.path(), 0.25, 0)
+    grids::import(file.path(), &GridOptions { test_share: 0.25, ..options.clone() })
 }
 
 /// A rectangle of symbols.
@@ -190,8 +196,8 @@ fn all_bad_lines_are_named_at_once_and_nothing_is_written() {
         (vec![good, "[1]", "\u{1}"], vec!["2 faults: line 2 ", "; line 3 "]),
         (vec![good, &deep], vec!["line 2 ", "recursion limit"]),
         (vec![good, r#"{"question": "ab"}"#], vec!["line 2 ", "missing field `answer`"]),
-        (vec![r#"{"question": "a", "answer": "b", "hint": 1}"#], vec!["line 1 ", "unknown field `hint`"]),
-        (vec![r#"{"question": "a", "answer": "b", "x\ny": 1}"#], vec!["line 1 ", "unknown field `x\\ny`"]),
+        (vec![r#"{"question": "a", "answr": "b", "hint": 1}"#], vec!["line 1 ", "missing field `answer`"]),
+        (vec![r#"{"question": "a", "answer": "b", "x\ny": 1}"#], vec!["line 1 ", "a column called \"x\\ny\""]),
         (
             vec![r#"{"question": "ab\nc", "answer": "b"}"#],
             vec!["line 1 question is ragged: row 2 has 1 cells, row 1 has 2"],

@@ -1,6 +1,7 @@
 //! `trm data`.
 
 mod arc;
+mod import;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{print, print_json};
-use crate::dataset::{self, Dataset, jsonl, maze, sudoku};
+use super::{complain, print, print_json};
+use crate::dataset::{self, Dataset, Imported, maze, sudoku};
 use crate::error::{Error, Result};
 use crate::files::new_folder::check_new_folder;
 use crate::puzzle::maze::PathSpec;
@@ -41,7 +42,7 @@ enum Command {
     /// Turn published source files into a data set
     Import {
         #[command(subcommand)]
-        what: Import,
+        what: import::Import,
     },
     /// Say what a data set holds
     ///
@@ -117,9 +118,8 @@ enum Build {
         /// Seed of the set
         #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
         seed: u64,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Sudoku of side 4, 6 or 9
     ///
@@ -145,9 +145,8 @@ enum Build {
         /// Clues put back on top of a minimal puzzle: uniform in 0..=K
         #[arg(long, value_name = "K", default_value_t = 6)]
         extra_clues: usize,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     Arc(arc::BuildArgs),
     /// Any puzzle that has a generator, by the generator's settings
@@ -170,117 +169,26 @@ enum Build {
         /// Seed of the set
         #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
         seed: u64,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
-}
-
-#[derive(Subcommand)]
-enum Import {
-    /// A puzzle of your own, from JSON lines
-    ///
-    /// One object a line: {"question": GRID, "answer": GRID, "id": …, "split": "train" or "test"}; id and split may be left
-    /// out. A grid is a string (a character a cell, a line a row), an array of such rows, or an array of arrays of numbers
-    /// or strings. Grids may differ in size. The vocabulary is what the file holds, and is stored with the set.
-    ///
-    /// Where lines name no split, a share of the questions is held out as `test`, chosen by a hash: equal questions stay
-    /// together. Lines that cannot be used are all reported, by number, and nothing is written.
-    #[command(after_help = "Examples:
-  trm data import jsonl puzzles.jsonl --out data/mine
-  trm train --data data/mine
-
-docs/your-own-puzzle.md goes all the way from an empty file to a trained model.")]
-    Jsonl {
-        /// The file
-        file: PathBuf,
-        /// Share of the questions that is held out, where lines name no split
-        #[arg(long, value_name = "SHARE", allow_negative_numbers = true, default_value_t = 0.1)]
-        test_share: f64,
-        /// Seed of that choice
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
-        seed: u64,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-    },
-    /// Mazes from published CSV files
-    ///
-    /// The columns are source,question,answer,rating; a maze is a square of any side, row by row: `#` wall, space, `S`,
-    /// `G`, and in the answer `o` on the path, which has to be one of the shortest. (The published `.npy` folder needs no
-    /// import: name it with --data.)
-    #[command(after_help = "Examples:
-  trm data import maze --csv train.csv --test-csv test.csv --out data/maze-hard
-  trm data import maze --csv train.csv --test-csv test.csv --dihedral --out data/maze-hard-8")]
-    Maze {
-        /// CSV file of training mazes
-        #[arg(long, value_name = "FILE")]
-        csv: PathBuf,
-        /// CSV file of test mazes
-        #[arg(long, value_name = "FILE")]
-        test_csv: Option<PathBuf>,
-        /// Give training all eight rotations and reflections of each maze (`--set augment=online` draws them instead)
-        #[arg(long)]
-        dihedral: bool,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-    },
-    /// Sudoku-Extreme from its CSV files
-    ///
-    /// Draws training rows from the one file and gives each its augmented copies; takes the test file as it is. The
-    /// defaults are those of the published set. With `--aug 0` nothing is lost for training: `--set augment=online`
-    /// draws a fresh symmetry for every example instead.
-    #[command(after_help = "Examples:
-  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --out data/sudoku-extreme
-  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --aug 0 --out data/sudoku-extreme-small")]
-    SudokuExtreme {
-        /// CSV file of training rows: source,question,answer,rating
-        #[arg(long, value_name = "FILE")]
-        csv: PathBuf,
-        /// CSV file of test rows
-        #[arg(long, value_name = "FILE")]
-        test_csv: PathBuf,
-        /// Training rows to draw; if there are fewer, all
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000)]
-        subsample: usize,
-        /// Augmented copies of each training row
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000)]
-        aug: usize,
-        /// Seed of the draws
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
-        seed: u64,
-        /// Folder to make; it must not hold anything yet
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-    },
-    Arc(arc::ImportArgs),
 }
 
 pub fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::Build { what: Build::Sudoku { size, count, test, seed, extra_clues, out } } => {
-            make(&out, || sudoku::build(size, count, test, extra_clues, seed))
+        Command::Build { what: Build::Sudoku { size, count, test, seed, extra_clues, place } } => {
+            place.make(seed, || sudoku::build(size, count, test, extra_clues, seed))
         }
-        Command::Build { what: Build::Maze { size, count, test, min_path, unique_path, dihedral, seed, out } } => {
-            make(&out, || maze::build(size, count, test, PathSpec { min_path, unique_path }, dihedral, seed))
-        }
-        Command::Import { what: Import::Jsonl { file, test_share, seed, out } } => {
-            make(&out, || jsonl::import(&file, test_share, seed))
-        }
-        Command::Import { what: Import::Maze { csv, test_csv, dihedral, out } } => {
-            make(&out, || maze::import(&csv, test_csv.as_deref(), dihedral))
-        }
-        Command::Import { what: Import::SudokuExtreme { csv, test_csv, subsample, aug, seed, out } } => {
-            make(&out, || sudoku::import_sudoku_extreme(&csv, &test_csv, Some(subsample), aug, seed))
+        Command::Build { what: Build::Maze { size, count, test, min_path, unique_path, dihedral, seed, place } } => {
+            place.make(seed, || maze::build(size, count, test, PathSpec { min_path, unique_path }, dihedral, seed))
         }
         Command::Build { what: Build::Arc(args) } => arc::build(&args),
-        Command::Build { what: Build::Puzzle { name, count, test, set, seed, out } } => {
+        Command::Build { what: Build::Puzzle { name, count, test, set, seed, place } } => {
             let game = game(&name)?;
             let settings = generator_settings(game, &set)?;
-            make(&out, || Dataset::generate(game, &Order { train: count, test, seed, settings: &settings }))
+            place.make(seed, || Dataset::generate(game, &Order { train: count, test, seed, settings: &settings }))
         }
-        Command::Import { what: Import::Arc(args) } => arc::import(&args),
+        Command::Import { what } => import::run(what),
         Command::Info { dir, json } => {
             let info = dataset::info(&Dataset::read(dir)?)?;
             if json { print_json(&info) } else { print(&format!("{info}\n")) }
@@ -309,12 +217,33 @@ fn generator_settings(game: &dyn Game, arguments: &[String]) -> Result<Settings>
     Ok(settings)
 }
 
-/// Makes a data set in a folder that is free, and says what was written.
-fn make(out: &Path, data: impl FnOnce() -> Result<Dataset>) -> Result<()> {
-    check_new_folder(out)?;
-    let data = data()?;
-    data.write(out)?;
-    print(&format!("{}\n", written(out, &data)))
+/// Where a set goes, and what is kept from training before it does.
+#[derive(clap::Args)]
+struct Place {
+    /// Puzzles taken out of training as a split `valid`, to choose a checkpoint by; never puzzles of the test split.
+    /// Puzzles that a symmetry connects stay on one side
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    valid: usize,
+    /// Folder to make; it must not hold anything yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Place {
+    /// Makes a data set in a folder that is free, and says what was written.
+    fn make(&self, seed: u64, data: impl FnOnce() -> Result<Dataset>) -> Result<()> {
+        self.import(seed, || Ok(Imported { data: data()?, notes: Vec::new() }))
+    }
+
+    /// The same of an import, whose notes are said too.
+    fn import(&self, seed: u64, imported: impl FnOnce() -> Result<Imported>) -> Result<()> {
+        check_new_folder(&self.out)?;
+        let Imported { mut data, notes } = imported()?;
+        data.hold_out_valid(self.valid, seed)?;
+        data.write(&self.out)?;
+        notes.iter().for_each(|note| complain(note));
+        print(&format!("{}\n", written(&self.out, &data)))
+    }
 }
 
 /// `DIR: sudoku 9×9; train 1001000 rows (1000 puzzles, each with 1000 copies), test 500 rows; 162.2 MB`
@@ -329,7 +258,11 @@ fn written(out: &Path, data: &Dataset) -> String {
     let splits: Vec<String> = splits.collect();
     let bytes: usize = data.splits.values().map(|split| split.inputs.nrows() * split.inputs.ncols() * 2).sum();
     let puzzle = data.board().map_or_else(|_| grid::TOKENS.into(), |board| board.name());
-    format!("{}: {puzzle}; {}; {:.1} MB", out.display(), splits.join(", "), bytes as f64 / 1e6)
+    let symbols = match data.puzzle.symbols.split_first() {
+        Some((_, symbols)) => format!("\n{} symbols: {}", symbols.len(), symbols.join(" ")),
+        None => String::new(),
+    };
+    format!("{}: {puzzle}; {}; {:.1} MB{symbols}", out.display(), splits.join(", "), bytes as f64 / 1e6)
 }
 
 /// What `--json` prints.
@@ -394,7 +327,8 @@ mod tests {
     fn a_taken_folder_is_refused_before_any_work() {
         let taken = tempfile::tempdir().unwrap();
         std::fs::write(taken.path().join("precious"), "x").unwrap();
-        let error = make(taken.path(), || panic!("work was done")).unwrap_err();
+        let place = Place { valid: 0, out: taken.path().into() };
+        let error = place.make(0, || panic!("work was done")).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("not empty"), "{error}");
     }

@@ -6,11 +6,29 @@ use super::{Columns, Metadata, Split, Tokens};
 use crate::{Error, Result};
 
 /// Rows of tokens, one after the other.
+#[derive(Default)]
 pub(super) struct RowPairs {
     /// `[rows · cells]`
     pub questions: Vec<u8>,
     /// `[rows · cells]`
     pub answers: Vec<u8>,
+    /// What the source says of each group.
+    pub columns: Columns,
+}
+
+impl RowPairs {
+    /// Those rows, of `cells` each, that `takes` takes, and the others.
+    pub fn partition(self, cells: usize, takes: impl Fn(usize) -> bool) -> (Self, Self) {
+        let rows = self.questions.len() / cells;
+        let pick = |wanted: bool| {
+            let chosen = (0..rows).filter(|&row| takes(row) == wanted);
+            let gather =
+                |tokens: &[u8]| chosen.clone().flat_map(|row| &tokens[row * cells..][..cells]).copied().collect();
+            let (questions, answers) = (gather(&self.questions), gather(&self.answers));
+            Self { questions, answers, columns: self.columns.of(chosen) }
+        };
+        (pick(true), pick(false))
+    }
 }
 
 /// Room for `groups` rows with `copies` copies each.
@@ -38,7 +56,7 @@ pub(super) fn reserved(cells: usize, groups: usize, copies: usize) -> Result<Row
         tokens.resize(total * cells, 0u8);
         Ok::<_, Error>(tokens)
     };
-    Ok(RowPairs { questions: room()?, answers: room()? })
+    Ok(RowPairs { questions: room()?, answers: room()?, columns: Columns::default() })
 }
 
 /// A split of rows of tokens, `per_group` to a group, with the published metadata: one example a puzzle, and
@@ -69,6 +87,6 @@ pub(super) fn assemble(cells: usize, vocab_size: usize, per_group: usize, tokens
         puzzle_indices: (0..=rows as u32).collect(),
         group_indices: (0..=groups as u32).map(|g| g * per_group as u32).collect(),
         more_answers: None,
-        columns: Columns::default(),
+        columns: tokens.columns,
     })
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::assemble::{RowPairs, assemble, reserved};
-use super::csv_rows::{self, Form};
-use super::{Dataset, Split, Tokens};
+use super::csv_rows::{self, Form, RowOptions};
+use super::{Columns, Dataset, Split, Tokens};
 use crate::Result;
 use crate::puzzle::maze::{
     MAZE, MazeBoard, MazeGame, PATH, PathSpec, SIDES, SPACE, SYMMETRIES, VOCABULARY, ends, is_solution, solve, source,
@@ -32,7 +32,8 @@ pub fn build(side: usize, count: usize, test: usize, spec: PathSpec, dihedral: b
     let mut data = Dataset::generate(&MazeGame, &Order { train: count, test, seed, settings: &settings })?;
     if dihedral && let Some(train) = data.splits.get_mut("train") {
         let rows = |tokens: &Tokens| tokens.in_memory().expect("generated rows are in memory").to_vec();
-        *train = images(side, &RowPairs { questions: rows(&train.inputs), answers: rows(&train.labels) })?;
+        let (questions, answers) = (rows(&train.inputs), rows(&train.labels));
+        *train = images(side, RowPairs { questions, answers, columns: Columns::default() })?;
     }
     Ok(data)
 }
@@ -42,19 +43,22 @@ pub fn build(side: usize, count: usize, test: usize, spec: PathSpec, dihedral: b
 /// order of their numbers.
 ///
 /// # Errors
-/// The first row that is no maze with a way from S to G, or whose answer is not one of its shortest paths.
+/// Every row that is no maze with a way from S to G, or whose answer is not one of its shortest paths.
 pub fn import(train: impl AsRef<Path>, test: Option<&Path>, dihedral: bool) -> Result<Dataset> {
     let mut form = MazeForm { side: 0 };
     let mut rng = Rng::new(0);
+    let options = RowOptions::default();
     // The training file says which side mazes have, so that it is the other one that is blamed for another side.
-    let train = csv_rows::read(train.as_ref(), &mut form, None, &mut rng)?;
-    let test = test.map(|path| csv_rows::read(path, &mut form, None, &mut rng)).transpose()?;
+    let mut read =
+        |path: &Path| -> Result<RowPairs> { Ok(csv_rows::read(path, &mut form, None, &mut rng, options)?.pairs) };
+    let train = read(train.as_ref())?;
+    let test = test.map(read).transpose()?;
     set(form.side, train, test, dihedral)
 }
 
 fn set(side: usize, train: RowPairs, test: Option<RowPairs>, dihedral: bool) -> Result<Dataset> {
     let cells = side * side;
-    let train = if dihedral { images(side, &train)? } else { assemble(cells, VOCABULARY, 1, train)? };
+    let train = if dihedral { images(side, train)? } else { assemble(cells, VOCABULARY, 1, train)? };
     let mut splits = BTreeMap::from([("train".to_string(), train)]);
     if let Some(test) = test {
         splits.insert("test".to_string(), assemble(cells, VOCABULARY, 1, test)?);
@@ -63,7 +67,7 @@ fn set(side: usize, train: RowPairs, test: Option<RowPairs>, dihedral: bool) -> 
 }
 
 /// Groups of the eight images of each row.
-fn images(side: usize, rows: &RowPairs) -> Result<Split> {
+fn images(side: usize, rows: RowPairs) -> Result<Split> {
     let cells = side * side;
     let mut all = reserved(cells, rows.questions.len() / cells, SYMMETRIES - 1)?;
     for (from, to) in [(&rows.questions, &mut all.questions), (&rows.answers, &mut all.answers)] {
@@ -73,6 +77,7 @@ fn images(side: usize, rows: &RowPairs) -> Result<Split> {
             }
         }
     }
+    all.columns = rows.columns;
     assemble(cells, VOCABULARY, SYMMETRIES, all)
 }
 
@@ -99,6 +104,14 @@ impl Form for MazeForm {
     fn token(&self, character: u8) -> Result<u8, String> {
         let token = MazeBoard::token(char::from(character)).filter(|_| character != b'.');
         token.ok_or_else(|| "#, space, S, G or o".into())
+    }
+
+    fn answer(&self, _question: &[u8]) -> Result<Vec<u8>, String> {
+        Err("has no answer".into())
+    }
+
+    fn expected(&self) -> &'static str {
+        "source,question,answer,rating"
     }
 
     fn check(&self, question: &[u8], answer: &[u8]) -> Result<(), String> {

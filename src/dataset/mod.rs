@@ -13,9 +13,9 @@
 //! | to | use |
 //! |---|---|
 //! | read and write a folder | [`Dataset::read`], [`Dataset::write`] |
-//! | make Sudoku from nothing, or from the published CSV files | [`sudoku::build`], [`sudoku::import_sudoku_extreme`] |
+//! | make Sudoku from nothing, or from files of any side | [`sudoku::build`], [`sudoku::import`] |
 //! | make mazes from nothing, or from the published CSV files | [`maze::build`], [`maze::import`] |
-//! | import a puzzle of your own | [`jsonl::import`] |
+//! | import a puzzle of your own | [`grids::import`] |
 //! | take rows that are in memory, or what a registered puzzle generates | [`Dataset::from_rows`], [`Dataset::generate`] |
 //! | make ARC sets from the published JSON files | [`arc::read_subset`], [`arc::build`] |
 //! | ask what a set holds, and whether it can be trusted | [`info()`], [`audit()`] |
@@ -33,11 +33,13 @@ mod audit;
 mod batch;
 mod columns;
 mod csv_rows;
+mod faults;
 mod fit;
 mod format;
+pub mod grids;
+mod hold_out;
 mod info;
 mod json;
-pub mod jsonl;
 mod made;
 pub mod maze;
 mod metadata;
@@ -55,6 +57,8 @@ mod tokens;
 pub use audit::{AuditReport, CrossAudit, Finding, Match, SplitAudit, audit};
 pub use batch::write_example;
 pub use columns::Columns;
+pub use csv_rows::RowOptions;
+pub use hold_out::VALID;
 pub use info::{Info, SplitInfo, info};
 pub use made::SplitRows;
 pub use metadata::Metadata;
@@ -151,6 +155,15 @@ pub struct Dataset {
     pub identifiers: Vec<String>,
     /// What the rows are.
     pub puzzle: Description,
+}
+
+/// What an import has made of files.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The set.
+    pub data: Dataset,
+    /// What its user should know, a line each: rows left out, keys passed over.
+    pub notes: Vec<String>,
 }
 
 impl Dataset {

@@ -130,11 +130,8 @@ impl Tokens {
 impl From<Array2<u8>> for Tokens {
     fn from(array: Array2<u8>) -> Self {
         let (rows, columns) = array.dim();
-        Self {
-            rows,
-            columns,
-            store: Store::Memory(array.as_standard_layout().into_owned().into_raw_vec_and_offset().0),
-        }
+        let array = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+        Self { rows, columns, store: Store::Memory(array.into_raw_vec_and_offset().0) }
     }
 }
 

@@ -14,23 +14,30 @@ impl Cells {
     /// * an array of arrays: each a row, of numbers and strings, each of them a cell;
     /// * an array of numbers: one row.
     pub fn from_json(value: &Value) -> Result<Self, String> {
-        let rows = match value {
-            Value::String(text) => text.lines().map(characters).collect::<Result<_, _>>()?,
-            Value::Array(rows) if !rows.is_empty() && rows.iter().all(Value::is_number) => vec![cells(rows)?],
-            Value::Array(rows) => rows.iter().map(row).collect::<Result<_, _>>()?,
-            _ => return Err(format!("is {}; a grid is a string, or an array of rows", what(value))),
-        };
-        Self::new(rows)
+        let mut symbols = Vec::new();
+        let (_, width) = Self::each_of_json(value, &mut |symbol| symbols.push(symbol.to_owned()))?;
+        Ok(Self::of(symbols, width))
     }
 
-    fn new(rows: Vec<Vec<String>>) -> Result<Self, String> {
-        let width = rows.first().map_or(0, Vec::len);
-        if width == 0 {
-            return Err("holds no cells".into());
+    /// A grid of rows of `width` symbols, at least one.
+    pub fn of(symbols: Vec<String>, width: usize) -> Self {
+        Self(symbols.chunks(width).map(<[String]>::to_vec).collect())
+    }
+
+    /// Calls `each` with every symbol of a grid, row by row, and returns height and width; on a fault, what is wrong with it.
+    pub fn each_of_json(value: &Value, each: &mut dyn FnMut(&str)) -> Result<(usize, usize), String> {
+        let mut shape = Shape::default();
+        match value {
+            Value::String(text) => text.lines().try_for_each(|line| shape.row(characters(line, each)?))?,
+            Value::Array(rows) if !rows.is_empty() && rows.iter().all(Value::is_number) => {
+                shape.row(cells(rows, each)?)?;
+            }
+            Value::Array(rows) => rows.iter().try_for_each(|value| shape.row(row(value, each)?))?,
+            _ => return Err(format!("is {}; a grid is a string, or an array of rows", what(value))),
         }
-        match rows.iter().position(|row| row.len() != width) {
-            Some(at) => Err(format!("is ragged: row {} has {} cells, row 1 has {width}", at + 1, rows[at].len())),
-            None => Ok(Self(rows)),
+        match shape {
+            Shape { width: 0, .. } => Err("holds no cells".into()),
+            Shape { height, width } => Ok((height, width)),
         }
     }
 
@@ -50,26 +57,55 @@ impl Cells {
     }
 }
 
-fn characters(line: &str) -> Result<Vec<String>, String> {
-    line.chars().map(|character| symbol(&character.to_string())).collect()
+/// A grid as far as it is read.
+#[derive(Default)]
+struct Shape {
+    height: usize,
+    width: usize,
 }
 
-fn row(value: &Value) -> Result<Vec<String>, String> {
+impl Shape {
+    /// The next row has so many cells.
+    fn row(&mut self, cells: usize) -> Result<(), String> {
+        self.height += 1;
+        if self.height == 1 {
+            self.width = cells;
+        }
+        match cells == self.width {
+            true => Ok(()),
+            false => Err(format!("is ragged: row {} has {cells} cells, row 1 has {}", self.height, self.width)),
+        }
+    }
+}
+
+fn characters(line: &str, each: &mut dyn FnMut(&str)) -> Result<usize, String> {
+    let mut room = [0; 4];
+    let mut count = 0;
+    for character in line.chars() {
+        each(symbol(character.encode_utf8(&mut room))?);
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn row(value: &Value, each: &mut dyn FnMut(&str)) -> Result<usize, String> {
     match value {
         Value::String(line) if line.contains('\n') => Err("has a row with a line break in it".into()),
-        Value::String(line) => characters(line),
-        Value::Array(row) => cells(row),
+        Value::String(line) => characters(line, each),
+        Value::Array(row) => cells(row, each),
         _ => Err(format!("has {} for a row; a row is a string or an array of cells", what(value))),
     }
 }
 
-fn cells(row: &[Value]) -> Result<Vec<String>, String> {
-    let cell = |value: &Value| match value {
-        Value::Number(number) => Ok(numeral(number)),
-        Value::String(text) => symbol(text),
-        _ => Err(format!("has {} for a cell; a cell is a number or a string", what(value))),
-    };
-    row.iter().map(cell).collect()
+fn cells(row: &[Value], each: &mut dyn FnMut(&str)) -> Result<usize, String> {
+    for value in row {
+        match value {
+            Value::Number(number) => each(&numeral(number)),
+            Value::String(text) => each(symbol(text)?),
+            _ => return Err(format!("has {} for a cell; a cell is a number or a string", what(value))),
+        }
+    }
+    Ok(row.len())
 }
 
 /// A number as a symbol: equal numbers are one, so a whole one is written without a fraction.
@@ -81,10 +117,10 @@ fn numeral(number: &Number) -> String {
 }
 
 /// A symbol that can be shown, and read again.
-fn symbol(text: &str) -> Result<String, String> {
+fn symbol(text: &str) -> Result<&str, String> {
     match text.is_empty() || text.chars().any(char::is_control) {
         true => Err(format!("has the cell {}; a symbol is one visible character or more", Value::from(text))),
-        false => Ok(text.to_owned()),
+        false => Ok(text),
     }
 }
 
