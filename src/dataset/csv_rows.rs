@@ -123,14 +123,21 @@ pub(super) fn read(
     let mut faults = Faults::of("line");
     let mut cells = None;
     while !chunk.is_empty() {
-        if cells.is_none() {
-            let questions = chunk.iter().filter_map(|record| record.get(layout.question));
-            let cut = |question| form.trimmed(question).to_vec();
-            let questions: Vec<Vec<u8>> = questions.map(cut).collect();
-            cells = questions.iter().find_map(|question| form.cells(question).ok());
-        }
-        let read: Vec<Result<Pair, String>> =
-            chunk.par_iter().map(|record| row(record, &layout, form, cells)).collect();
+        let shapes = |form: &mut dyn Form| -> Vec<Result<usize, String>> {
+            let question = |record: &ByteRecord| form.trimmed(record.get(layout.question).unwrap_or_default()).to_vec();
+            let questions: Vec<Vec<u8>> = chunk.iter().map(question).collect();
+            questions.iter().map(|question| form.cells(question)).collect()
+        };
+        let strange = if cells.is_none() { shapes(form) } else { Vec::new() };
+        cells = cells.or_else(|| strange.iter().find_map(|shape| shape.as_ref().ok().copied()));
+        let read: Vec<Result<Pair, String>> = match cells {
+            Some(cells) => chunk.par_iter().map(|record| row(record, &layout, form, cells)).collect(),
+            // No question so far says how large a puzzle is.
+            None => strange
+                .into_iter()
+                .map(|shape| Err(format!("question {}", shape.expect_err("none is a puzzle"))))
+                .collect(),
+        };
         for (record, row) in chunk.iter().zip(read) {
             let line = line_of(Some(record));
             match row {
@@ -154,9 +161,11 @@ pub(super) fn read(
     match (cells, kept.origin.is_empty()) {
         (Some(cells), false) => Ok(Rows { pairs: kept.in_order(cells), left_out }),
         _ => {
-            let left_out = left_out.map_or(String::new(), |rows| format!(" ({rows})"));
             let header = if layout.has_header { " after its header" } else { "" };
-            Err(Error::input(format!("{}: has no puzzles{header}{left_out}", path.display())))
+            Err(Error::input(match left_out {
+                Some(rows) => format!("{rows}; no puzzle is left"),
+                None => format!("{}: has no puzzles{header}", path.display()),
+            }))
         }
     }
 }
@@ -250,7 +259,8 @@ fn found_columns(rows: &[ByteRecord], names: &[String], form: &dyn Form) -> Resu
     // Half of the rows decide, so that a bad one among them is found as what it is.
     let holding = |filled: Filled| -> Vec<usize> {
         let is = |row: &ByteRecord, at| row.get(at).and_then(|field| form.grid(form.trimmed(field))) == Some(filled);
-        (0..names.len()).filter(|&at| 2 * rows.iter().filter(|row| is(row, at)).count() > rows.len()).collect()
+        let count = |at: usize| rows.iter().filter(|row| is(row, at)).count();
+        (0..names.len()).filter(|&at| count(at) > 0 && 2 * count(at) >= rows.len()).collect()
     };
     let pick = |what: &str, held: Vec<usize>, usual: Option<usize>| match (held.as_slice(), usual) {
         (_, Some(usual)) if held.is_empty() || held.contains(&usual) => Ok(Some(usual)),
@@ -261,15 +271,25 @@ fn found_columns(rows: &[ByteRecord], names: &[String], form: &dyn Form) -> Resu
             Err(format!("the columns {} could all be the {what}; name the two with --columns Q,A", several.join(", ")))
         }
     };
-    let question = pick("questions", holding(Filled::Part), usual(&QUESTIONS))?;
+    let mut parts = holding(Filled::Part);
+    if parts.is_empty() {
+        // Where no row is right, what is meant as a grid is judged as one.
+        let is = |at: usize| {
+            rows.iter().any(|row| row.get(at).is_some_and(|field| form.resembles_grid(form.trimmed(field))))
+        };
+        parts = (0..names.len()).filter(|&at| is(at)).collect();
+    }
+    let question = pick("questions", parts, usual(&QUESTIONS))?;
+    let hint = if form.has_lists() { "; if they are there, name them with --columns Q,A" } else { "" };
+    let expected = form.expected();
     let question =
-        question.ok_or_else(|| format!("no column \"question\" in the header; expected {}", form.expected()))?;
+        question.ok_or_else(|| format!("no column \"question\" in the header; expected {expected}{hint}"))?;
     let answers = holding(Filled::Whole).into_iter().filter(|&at| at != question).collect();
     Ok((question, pick("answers", answers, usual(&ANSWERS))?))
 }
 
 /// The tokens of a row's question and answer.
-fn row(record: &ByteRecord, layout: &Layout, form: &dyn Form, cells: Option<usize>) -> Result<Pair, String> {
+fn row(record: &ByteRecord, layout: &Layout, form: &dyn Form, cells: usize) -> Result<Pair, String> {
     if record.len() != layout.fields {
         let (found, fields) = (record.len(), layout.fields);
         let first = if layout.has_header { "header" } else { "first row" };
@@ -288,11 +308,10 @@ fn row(record: &ByteRecord, layout: &Layout, form: &dyn Form, cells: Option<usiz
     Ok((question, answer))
 }
 
-/// Characters to tokens; `None`: no question of the file says how many cells there are.
-fn parse_tokens(text: &[u8], form: &dyn Form, cells: Option<usize>) -> Result<Vec<u8>, String> {
-    if Some(text.len()) != cells {
-        let expected = cells.map_or_else(|| form.expected().to_owned(), |cells| cells.to_string());
-        return Err(format!("has {} characters, expected {expected}", text.len()));
+/// Characters to tokens.
+fn parse_tokens(text: &[u8], form: &dyn Form, cells: usize) -> Result<Vec<u8>, String> {
+    if text.len() != cells {
+        return Err(format!("has {} characters, expected {cells}", text.len()));
     }
     let token = |(at, &byte): (usize, &u8)| {
         form.token(byte)

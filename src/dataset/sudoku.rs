@@ -160,7 +160,8 @@ impl Form for SudokuForm {
     fn cells(&mut self, question: &[u8]) -> Result<usize, String> {
         let geometry = match self.geometry {
             Some(geometry) => geometry,
-            None => Geometry::of_cells(question.len()).map_err(|e| e.to_string())?,
+            None => Geometry::of_cells(question.len())
+                .map_err(|_| format!("has {} characters; a board has 16, 36, 81 or 256", question.len()))?,
         };
         self.geometry = Some(geometry);
         Ok(geometry.cells())
@@ -233,6 +234,6 @@ impl Form for SudokuForm {
     }
 
     fn expected(&self) -> &'static str {
-        "boards of 16, 36, 81 or 256 characters in a column; where they are not found, name the two columns with --columns Q,A"
+        "a column of boards of 16, 36, 81 or 256 characters"
     }
 }
