@@ -215,6 +215,113 @@ fn one_file_per_task_is_read_as_the_kaggle_form_is() {
     }
 }
 
+/// Tasks of other collections: the grids of Mini-ARC (text, numbers and nothing), rows of 1D-ARC, lists of pairs of RE-ARC.
+#[test]
+fn collections_of_small_tasks_and_lists_of_pairs_are_read_onto_a_board_of_their_size() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let mini = r#"{"train": [{"input": [[null, "3"], ["5", 0]], "output": [["3", null], [0, "5"]]}],
+                   "test": [{"input": [["1", 0], [0, 0]], "output": [[0, 0], [0, "1"]]}]}"#;
+    write("mini/Bega_turn it, again!.JSON", &format!("\u{feff}{mini}"));
+    let line =
+        r#"{"train": [{"input": [[1, 0, 0]], "output": [[0, 1, 0]]}], "test": [{"input": [[2, 0, 0]], "output": []}]}"#;
+    write("line/1d_move/1d_move_0.json", line);
+    write("line/1d_move/1d_move_1.json", &line.replace("[[2, 0, 0]]", "[[0, 2]]"));
+    let pairs = |n: usize| (0..n).map(|i| format!(r#"{{"input": [[{}]], "output": [[{}]]}}"#, i % 10, (i + 1) % 10));
+    write("lists/t.json", &format!("[{}]", pairs(8).collect::<Vec<_>>().join(",")));
+    let import = |subset: &str, more: &[&str]| {
+        let out = home.path().join(format!("out-{subset}-{}", more.join("")));
+        let mut command = command(&["data", "import", "arc", "--subsets", subset, "--test-set", subset, "--aug", "3"]);
+        command.args(more).arg("--dir").arg(home.path()).arg("--out").arg(&out);
+        (command, out)
+    };
+    let (command, out) = import("mini", &["--side", "2"]);
+    succeed(command);
+    let data = Dataset::read(out).unwrap();
+    assert_eq!(data.split("train").unwrap().meta.seq_len, 4);
+    let task = &data.arc_tasks(0).unwrap()[0];
+    assert_eq!((task.id.as_str(), task.train[0].input.cells()), ("Bega_turn it, again!", &[0, 3, 5, 0][..]));
+    assert_eq!((task.train[0].output.cells(), task.test[0].output.cells()), (&[3, 0, 0, 5][..], &[0, 0, 0, 1][..]));
+
+    let (command, out) = import("line", &["--side", "3"]);
+    let said = common::stderr(&succeed(command));
+    assert!(said.contains("line has no solutions: the answers to all 2 test inputs are unknown"), "{said}");
+    assert_eq!(Dataset::read(out).unwrap().arc_tasks(0).unwrap().len(), 2);
+
+    let (command, out) = import("lists", &["--side", "1", "--tests", "3"]);
+    succeed(command);
+    let data = Dataset::read(out).unwrap();
+    let task = &data.arc_tasks(0).unwrap()[0];
+    assert_eq!((task.train.len(), task.test.len(), task.test[0].input.cells()), (5, 3, &[5u8][..]));
+    assert_eq!(data.split("train").unwrap().groups(), 5, "demonstrations are dealt out one by one");
+    let (command, _) = import("lists", &["--tests", "8"]);
+    assert!(fail(command, 2).contains("task t is a list of 8 pairs, of which 8 would be held out"));
+
+    // What does not fit is named, or left out.
+    let (command, _) = import("line", &["--side", "2"]);
+    let said = fail(command, 2);
+    let expected =
+        "2 of 2 tasks have grids that do not fit a board of side 2: 1d_move_0 (3), 1d_move_1 (3); give --side 3";
+    assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    write("line/1d_move/small.json", &line.replace("0, 0", "0").replace("0, 1, 0", "0, 1").replace("[]", "[[0, 2]]"));
+    write("line/1d_move/broken.json", "{\"train\": [");
+    write("line/1d_move/colour.json", &line.replace("2, 0, 0", "2, \"x\""));
+    let (command, _) = import("line", &["--side", "4"]);
+    let said = fail(command, 2);
+    assert!(said.contains("broken.json: is not the JSON expected here: EOF") && said.lines().count() == 1, "{said}");
+    let (command, out) = import("line", &["--side", "2", "--skip-bad"]);
+    let said = common::stderr(&succeed(command));
+    assert!(
+        said.contains("line: 4 tasks left out that cannot be used: broken colour 1d_move_0 1d_move_1 (all in "),
+        "{said}"
+    );
+    assert!(said.contains("task colour left out: ") && said.contains("a colour from 0 to 9 is expected"), "{said}");
+    assert!(said.contains("task 1d_move_0 left out: has a grid of side 3"), "{said}");
+    let left: Value = serde_json::from_slice(&fs::read(out.join("left_out.json")).unwrap()).unwrap();
+    assert_eq!(left, serde_json::json!({"line": ["broken", "colour", "1d_move_0", "1d_move_1"]}));
+    assert_eq!(Dataset::read(out).unwrap().arc_tasks(0).unwrap().len(), 1);
+    let (command, _) = import("line", &["--side", "1", "--skip-bad"]);
+    assert!(fail(command, 2).contains("none of 5 tasks can be used"));
+
+    for (arguments, said) in [
+        (["--side", "31"], "--side 31: a board has a side of 1 to 30"),
+        (["--tests", "0"], "--tests 0: nothing would be held out"),
+        (["--valid", "5"], "hold out the tasks of a subset of their own"),
+    ] {
+        let (command, out) = import("mini", &arguments);
+        assert!(fail(command, 2).contains(said));
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn bad_tasks_of_one_file_are_left_out_one_by_one() {
+    let home = tempfile::tempdir().unwrap();
+    let good = r#"{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}, {"input": [[4]]}]}"#;
+    let text = format!(r#"{{"a": {good}, "b": 7, "c": {{"train": [], "test": []}}, "d": {good}, "e": {good}}}"#);
+    fs::write(home.path().join("arc-agi_x_challenges.json"), text).unwrap();
+    let solutions = r#"{"a": [[[5]], []], "b": [[[1]]], "c": [], "d": [[[1]]]}"#;
+    fs::write(home.path().join("arc-agi_x_solutions.json"), solutions).unwrap();
+    let out = home.path().join("out");
+    let mut command = import(home.path(), "x", "x", &out);
+    command.arg("--skip-bad");
+    let said = common::stderr(&succeed(command));
+    assert!(said.contains("x: the answers to 1 of 2 test inputs are unknown"), "{said}");
+    assert!(said.contains("x: 4 tasks left out that cannot be used: b c d e (all in "), "{said}");
+    for (task, why) in
+        [("b", "a task (train and test"), ("c", "0 train pairs"), ("d", "1 outputs"), ("e", "no solution")]
+    {
+        assert!(
+            said.lines().any(|line| line.contains(&format!("task {task} left out: ")) && line.contains(why)),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn tasks_left_out_are_counted_some_named_and_all_in_a_file_of_the_set() {
     let home = tempfile::tempdir().unwrap();

@@ -134,7 +134,7 @@ fn one_thread_equals_others_whatever_the_model() {
 #[test]
 fn one_thread_equals_others_on_arc_copies_that_are_made_when_they_are_drawn() {
     let home = tempfile::tempdir().unwrap();
-    let subset = Subset { name: "all".into(), tasks: generate(4, 3, 1, 4, 0).unwrap(), solved: true };
+    let subset = Subset::of("all", generate(4, 3, 1, 4, 0).unwrap());
     let options = Options { aug: 5, seed: 0, side: 4, stored: Stored::Originals, pairs_per_group: None };
     let set = home.path().join("set");
     let more = [(ONLINE_FILE, online_file(0))];

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn every_task_gets_the_identifiers_of_another_and_none_is_lost() {
-        let subset = Subset { name: "all".into(), tasks: generate(5, 2, 1, 6, 0).unwrap(), solved: true };
+        let subset = Subset::of("all", generate(5, 2, 1, 6, 0).unwrap());
         let options = Options { aug: 3, seed: 0, side: 6, stored: Stored::All, pairs_per_group: None };
         let data = build(vec![subset], "all", options).unwrap();
         let split = data.split("test").unwrap();

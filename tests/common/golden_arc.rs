@@ -16,8 +16,10 @@ const SUBSETS: [&str; 3] = ["training", "evaluation", "concept"];
 pub fn check(folder: &Path) {
     symmetries(folder);
     let theirs = Dataset::read(folder.join("built")).expect("the authors' set is read");
-    let subsets: Vec<Subset> =
-        SUBSETS.iter().map(|name| arc::read_subset(folder, "arc-agi", name).expect(name)).collect();
+    let subsets: Vec<Subset> = SUBSETS
+        .iter()
+        .map(|name| arc::read_subset(folder, "arc-agi", name, arc::ReadOptions::default()).expect(name))
+        .collect();
     let rows = undone_rows_are_source_pairs(&theirs, &subsets);
     our_build_is_like_theirs(folder, &theirs, subsets);
     let tasks = scores_and_submission(folder, &theirs);

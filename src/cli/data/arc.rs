@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{print, print_json, written};
 use crate::cli::complain;
-use crate::dataset::arc::{self, Options, Sources, Stored, Subset};
+use crate::dataset::arc::{self, Options, ReadOptions, Sources, Stored, Subset};
 use crate::error::{Error, Result};
 use crate::files::new_folder::check_new_folder;
 use crate::puzzle::arc::generator::generate;
@@ -22,11 +22,17 @@ use crate::report::RowBar;
 ///
 /// With --online only the tasks themselves are written, a thousandth of that; `trm train --set augment=online` then
 /// makes the same rows, under the same identifiers, when it needs them.
+///
+/// Small grids (Mini-ARC, 1D-ARC) are best put on a small board: --side 5 has 25 cells a row instead of 900. A file may
+/// also be a list of pairs (RE-ARC), of which the last --tests are the task's test pairs; each demonstration is then dealt
+/// out by itself. An output that is missing or `[]` is an unknown answer.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm data import arc --dir D --subsets training,evaluation,concept --test-set evaluation --out data/arc-1
   trm data import arc --dir D --subsets training2,evaluation2,concept --test-set evaluation2 --online --out data/arc-2
-  trm data import arc --dir ARC-AGI/data --subsets training,evaluation --test-set evaluation --aug 10 --out data/small")]
+  trm data import arc --dir ARC-AGI/data --subsets training,evaluation --test-set evaluation --aug 10 --out data/small
+  trm data import arc --dir MINI-ARC/data --subsets MiniARC --test-set MiniARC --side 5 --skip-bad --out data/mini
+  trm data import arc --dir re_arc --subsets tasks --test-set tasks --tests 50 --aug 0 --out data/re-arc")]
 pub struct ImportArgs {
     /// Folder of the JSON files
     #[arg(long, value_name = "DIR")]
@@ -44,6 +50,15 @@ pub struct ImportArgs {
     /// colours. The test set keeps all of its own; left_out.json in the set names those left out
     #[arg(long)]
     disjoint: bool,
+    /// Side of the board, 1 to 30; tasks that do not fit it are refused
+    #[arg(long, value_name = "SIDE", allow_negative_numbers = true, default_value_t = arc::SIDE)]
+    side: usize,
+    /// Leave out tasks that cannot be used; they are counted, the first are named, and left_out.json in the set names all
+    #[arg(long)]
+    skip_bad: bool,
+    /// Of a file that is a list of pairs: how many of them, the last ones, are test pairs
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
+    tests: usize,
     #[command(flatten)]
     copies: Copies,
 }
@@ -84,9 +99,32 @@ struct Copies {
     /// Write the tasks only, and what is needed to make their copies
     #[arg(long)]
     online: bool,
+    #[command(flatten)]
+    place: ArcPlace,
+}
+
+/// Where a set goes.
+#[derive(clap::Args)]
+struct ArcPlace {
     /// Folder to make; it must not hold anything yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Asked for where other puzzles have it
+    #[arg(long, hide = true, value_name = "N")]
+    valid: Option<String>,
+}
+
+impl ArcPlace {
+    /// Says what to do instead of holding pairs out at random.
+    fn refuse_valid(&self) -> Result<()> {
+        match self.valid {
+            None => Ok(()),
+            Some(_) => Err(Error::input(
+                "--valid: of ARC, the pairs of a task belong together; hold out the tasks of a subset of their own with \
+                 --test-set",
+            )),
+        }
+    }
 }
 
 /// What a kind of set has when nothing is said.
@@ -98,7 +136,7 @@ struct Usual {
 /// Further files of a set.
 type Beside = Option<(&'static str, Value)>;
 
-/// In a set made with `--disjoint`: the tasks left out, by subset.
+/// In a set made with `--disjoint` or `--skip-bad`: the tasks left out, by subset.
 const LEFT_OUT_FILE: &str = "left_out.json";
 
 /// Tasks left out that are named on the terminal.
@@ -117,41 +155,69 @@ impl Copies {
         }
         let rows: usize = data.splits.values().map(|split| split.examples()).sum();
         let bar = RowBar::new(2 * rows as u64);
-        data.write_with(&self.out, &more, &|rows| bar.add(rows))?;
+        data.write_with(&self.place.out, &more, &|rows| bar.add(rows))?;
         bar.finish();
-        print(&format!("{}\n", written(&self.out, &data)))
+        print(&format!("{}\n", written(&self.place.out, &data)))
     }
 }
 
 pub fn import(args: &ImportArgs) -> Result<()> {
-    check_new_folder(&args.copies.out)?;
+    if !(1..=arc::SIDE).contains(&args.side) {
+        return Err(Error::input(format!("--side {}: a board has a side of 1 to {}", args.side, arc::SIDE)));
+    }
+    if args.tests == 0 {
+        return Err(Error::input("--tests 0: nothing would be held out; give 1 or more"));
+    }
+    let place = &args.copies.place;
+    check_new_folder(&place.out)?;
+    place.refuse_valid()?;
+    let options = ReadOptions { side: args.side, skip_bad: args.skip_bad, tests: args.tests };
     let mut subsets = Vec::new();
     for name in &args.subsets {
-        let subset = arc::read_subset(&args.dir, &args.prefix, name)?;
-        if !subset.solved {
-            complain(&format!("{name} has no solutions: answers to its test inputs become one cell of background"));
+        let subset = arc::read_subset(&args.dir, &args.prefix, name, options)?;
+        match subset.unknown() {
+            (0, _) => {}
+            (unknown, all) if unknown == all => {
+                complain(&format!("{name} has no solutions: the answers to all {all} test inputs are unknown"));
+            }
+            (unknown, all) => complain(&format!("{name}: the answers to {unknown} of {all} test inputs are unknown")),
         }
         subsets.push(subset);
     }
-    let left_out = args.disjoint.then(|| arc::disjoint(&mut subsets, &args.test_set));
-    for (subset, tasks) in left_out.iter().flatten().filter(|(_, tasks)| !tasks.is_empty()) {
-        let (named, rest) = tasks.split_at(tasks.len().min(NAMED));
-        let rest = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-        let file = args.copies.out.join(LEFT_OUT_FILE);
-        let (count, named) = (tasks.len(), named.join(" "));
-        complain(&format!("{subset}: {count} tasks left out: {named}{rest} (all in {})", file.display()));
-    }
-    let named = |tasks: Vec<(String, Vec<String>)>| {
-        let all: Map<String, Value> = tasks.into_iter().map(|(subset, tasks)| (subset, json!(tasks))).collect();
-        (LEFT_OUT_FILE, Value::Object(all))
+    // By subset: the tasks left out, those that cannot be used first.
+    let mut left_out: Map<String, Value> = Map::new();
+    let mut leave_out = |subset: &str, tasks: &[String], why: &str| {
+        if let Some(Value::Array(all)) = left_out.get_mut(subset) {
+            all.extend(tasks.iter().map(|task| json!(task)));
+        } else {
+            left_out.insert(subset.into(), json!(tasks));
+        }
+        if !tasks.is_empty() {
+            let (named, rest) = tasks.split_at(tasks.len().min(NAMED));
+            let rest = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            let file = place.out.join(LEFT_OUT_FILE);
+            let (count, named, file) = (tasks.len(), named.join(" "), file.display());
+            complain(&format!("{subset}: {count} tasks left out{why}: {named}{rest} (all in {file})"));
+        }
     };
-    args.copies.write(
-        subsets,
-        &args.test_set,
-        arc::SIDE,
-        Usual { aug: 1000, pairs_per_group: None },
-        left_out.map(named),
-    )
+    if args.skip_bad {
+        for subset in &subsets {
+            let tasks: Vec<String> = subset.left_out.iter().map(|(task, _)| task.clone()).collect();
+            leave_out(&subset.name, &tasks, " that cannot be used");
+            for (task, why) in subset.left_out.iter().take(NAMED) {
+                complain(&format!("{}: task {task} left out: {why}", subset.name));
+            }
+        }
+    }
+    if args.disjoint {
+        for (subset, tasks) in arc::disjoint(&mut subsets, &args.test_set) {
+            leave_out(&subset, &tasks, "");
+        }
+    }
+    let beside = (args.disjoint || args.skip_bad).then_some((LEFT_OUT_FILE, Value::Object(left_out)));
+    let lists = subsets.iter().any(|subset| subset.lists);
+    let usual = Usual { aug: 1000, pairs_per_group: lists.then_some(arc::GENERATED_PAIRS_PER_GROUP) };
+    args.copies.write(subsets, &args.test_set, args.side, usual, beside)
 }
 
 pub fn build(args: &BuildArgs) -> Result<()> {
@@ -162,9 +228,10 @@ pub fn build(args: &BuildArgs) -> Result<()> {
             return Err(Error::input(format!("{argument} 0: nothing could be learned or tested; give 1 or more")));
         }
     }
-    check_new_folder(&args.copies.out)?;
+    check_new_folder(&args.copies.place.out)?;
+    args.copies.place.refuse_valid()?;
     let tasks = generate(args.tasks, args.demonstrations, args.tests, args.side, args.copies.seed)?;
-    let subset = Subset { name: "generated".into(), tasks, solved: true };
+    let subset = Subset::of("generated", tasks);
     args.copies.write(
         vec![subset],
         "generated",

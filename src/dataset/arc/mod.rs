@@ -11,13 +11,14 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `source` | the JSON files: Kaggle's form, and one file per task |
+//! | `source` | the JSON files: Kaggle's form, and one file per task, which may be a list of pairs |
 //! | `build` | copies, identifiers, splits |
 //! | `shared_tasks` | tasks that occur in two subsets |
 //! | `audit` | a built set, row by row |
 
 mod audit;
 mod build;
+mod raw;
 mod shared_tasks;
 mod source;
 #[cfg(test)]
@@ -27,7 +28,7 @@ pub use crate::puzzle::arc::set::{GENERATED_PAIRS_PER_GROUP, Options, Stored};
 pub use audit::{ArcAudit, audit};
 pub use build::{ONLINE_FILE, TEST_PUZZLES_FILE, build, expand, is_online, online_file, test_puzzles};
 pub use shared_tasks::{OverlapReport, disjoint, overlaps};
-pub use source::{Sources, Subset, read_subset, read_task, subsets_in};
+pub use source::{ReadOptions, Sources, Subset, read_subset, read_task, subsets_in};
 
 use super::{Dataset, Split};
 use crate::error::did_you_mean;

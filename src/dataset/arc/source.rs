@@ -5,68 +5,113 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
 
-use crate::puzzle::arc::{Grid, Pair, Task};
+use super::raw::{Cell, Entries, RawPair, RawTask, Sides};
+use crate::dataset::json::{self, plain};
+use crate::puzzle::arc::{ArcError, Grid, Pair, Task};
 use crate::{Error, Result};
 
 /// Pairs a task may have: offsets are drawn from streams numbered in 16 bits.
-const MOST_PAIRS: usize = 1000;
+const MOST_PAIRS: usize = 60_000;
+
+/// Tasks that a message names.
+const NAMED: usize = 20;
+
+/// How tasks are read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions {
+    /// Side of the board that grids have to fit.
+    pub side: usize,
+    /// Leave out tasks that cannot be used.
+    pub skip_bad: bool,
+    /// Of a task that is one list of pairs: how many, the last ones, are its test pairs.
+    pub tests: usize,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { side: super::SIDE, skip_bad: false, tests: 1 }
+    }
+}
 
 /// A named collection of tasks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subset {
     /// `training`, `evaluation`, …
     pub name: String,
     /// In the order of the file.
     pub tasks: Vec<Task>,
-    /// Whether test pairs have their answers; without, answers are one cell of background.
-    pub solved: bool,
+    /// Whether a task was one list of pairs, as generators of examples write them.
+    pub lists: bool,
+    /// Tasks that were left out, and why.
+    pub left_out: Vec<(String, String)>,
 }
 
-#[derive(Deserialize)]
-struct RawTask {
-    train: Vec<RawPair>,
-    test: Vec<RawPair>,
-}
+impl Subset {
+    /// A subset of these tasks.
+    pub fn of(name: &str, tasks: Vec<Task>) -> Self {
+        Self { name: name.into(), tasks, ..Self::default() }
+    }
 
-#[derive(Deserialize)]
-struct RawPair {
-    input: Vec<Vec<i64>>,
-    output: Option<Vec<Vec<i64>>>,
-}
+    /// Test inputs whose answers are not known, and all of them.
+    pub fn unknown(&self) -> (usize, usize) {
+        let pairs = || self.tasks.iter().flat_map(|task| &task.test);
+        (pairs().filter(|pair| !pair.is_answered()).count(), pairs().count())
+    }
 
-/// An object's entries in order, those with equal keys included.
-struct Entries<T>(Vec<(String, T)>);
+    /// Takes a task, or leaves it out.
+    fn take(&mut self, id: &str, task: Result<Task>, options: ReadOptions) -> Result<()> {
+        match task {
+            Ok(task) => self.tasks.push(task),
+            Err(error) if options.skip_bad => self.left_out.push((id.into(), error.to_string())),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Collect<T> {
-            type Value = Vec<(String, T)>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tasks by their ids")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(entries)
+    /// The subset, once all its tasks fit the board.
+    fn finished(mut self, path: &Path, options: ReadOptions) -> Result<Self> {
+        let side_of = |task: &Task| task.pairs().map(Pair::side).max().unwrap_or(0);
+        let all = self.tasks.len();
+        let (fitting, large): (Vec<Task>, Vec<Task>) =
+            self.tasks.into_iter().partition(|task| side_of(task) <= options.side);
+        self.tasks = fitting;
+        if !large.is_empty() && !options.skip_bad {
+            let named = large.iter().take(NAMED).map(|task| format!("{} ({})", task.id, side_of(task)));
+            let named = named.collect::<Vec<_>>().join(", ");
+            let more = if large.len() > NAMED { format!(" and {} more", large.len() - NAMED) } else { String::new() };
+            let largest = large.iter().map(side_of).max().unwrap_or(0);
+            return Err(fault(
+                path,
+                format!(
+                    "{} of {all} tasks have grids that do not fit a board of side {}: {named}{more}; give --side {largest}, or \
+                     leave them out with --skip-bad",
+                    large.len(),
+                    options.side
+                ),
+            ));
+        }
+        self.left_out
+            .extend(large.iter().map(|task| (task.id.clone(), format!("has a grid of side {}", side_of(task)))));
+        match (self.tasks.is_empty(), self.left_out.first()) {
+            (false, _) => Ok(self),
+            (true, None) => Err(fault(path, "has no tasks")),
+            (true, Some((id, why))) => {
+                let count = self.left_out.len();
+                Err(fault(path, format!("none of {count} tasks can be used; task {id}: {why}")))
             }
         }
-        deserializer.deserialize_map(Collect(std::marker::PhantomData)).map(Self)
     }
 }
 
 /// Reads the subset `name` of the files in `dir`: a folder `dir/name` of one file per task, else Kaggle's
 /// `dir/<prefix>_<name>_challenges.json` with its `…_solutions.json`. Where there is no file of solutions, answers that
 /// are not in the challenges are unknown.
-pub fn read_subset(dir: &Path, prefix: &str, name: &str) -> Result<Subset> {
+pub fn read_subset(dir: &Path, prefix: &str, name: &str, options: ReadOptions) -> Result<Subset> {
     let folder = dir.join(name);
     if !name.is_empty() && folder.is_dir() {
-        return read_folder(&folder, name);
+        return read_folder(&folder, name, options);
     }
     let challenges = dir.join(format!("{prefix}_{name}_challenges.json"));
     if !challenges.is_file() {
@@ -74,10 +119,10 @@ pub fn read_subset(dir: &Path, prefix: &str, name: &str) -> Result<Subset> {
         let known = if known.is_empty() { "none".into() } else { known.join(", ") };
         return Err(fault(&challenges, format!("is missing; the subsets in the folder are: {known}")));
     }
-    let Entries(raw) = read_json::<Entries<RawTask>>(&challenges)?;
+    let raw = read_tasks(&challenges, options)?;
     let path = dir.join(format!("{prefix}_{name}_solutions.json"));
     let solved = path.is_file();
-    let mut solutions: BTreeMap<String, Vec<Vec<Vec<i64>>>> = BTreeMap::new();
+    let mut solutions: BTreeMap<String, Vec<Vec<Vec<Cell>>>> = BTreeMap::new();
     if solved {
         for (id, grids) in read_json::<Entries<_>>(&path)?.0 {
             if solutions.insert(id.clone(), grids).is_some() {
@@ -85,34 +130,54 @@ pub fn read_subset(dir: &Path, prefix: &str, name: &str) -> Result<Subset> {
             }
         }
     }
-    let mut tasks = Vec::with_capacity(raw.len());
+    let mut subset = Subset::of(name, Vec::with_capacity(raw.len()));
     let mut seen = HashSet::new();
-    let mut answered = true;
     for (id, raw) in raw {
         if !seen.insert(id.clone()) {
             return Err(fault(&challenges, format!("has task {id} twice; remove one")));
         }
-        let mut task = task(&challenges, &id, raw, &mut answered)?;
-        if solved {
-            let answers = solutions.remove(&id).ok_or_else(|| fault(&path, format!("has no solution of task {id}")))?;
-            if answers.len() != task.test.len() {
-                let (n, m) = (answers.len(), task.test.len());
-                return Err(fault(&path, format!("has {n} outputs for the {m} test inputs of task {id}")));
-            }
-            for ((at, pair), rows) in task.test.iter_mut().enumerate().zip(answers) {
-                let place = || format!("task {id}, output {}", at + 1);
-                pair.output = Grid::from_rows(&rows).map_err(|e| fault(&path, format!("{}: {e}", place())))?;
-            }
-        }
-        tasks.push(task);
+        subset.lists |= matches!(raw, Ok(RawTask::List(_)));
+        let answers = solved.then(|| solutions.remove(&id));
+        let read = raw.and_then(|raw| task(&challenges, &id, raw, options)).and_then(|task| match answers {
+            Some(answers) => answered(&path, task, answers),
+            None => Ok(task),
+        });
+        subset.take(&id, read, options)?;
     }
     if let Some((id, _)) = solutions.first_key_value() {
         return Err(fault(&path, format!("solves task {id}, which {} does not have", challenges.display())));
     }
-    if tasks.is_empty() {
-        return Err(fault(&challenges, "has no tasks"));
+    subset.finished(&challenges, options)
+}
+
+/// The tasks of a file. Where bad ones are left out, each is taken by itself, since one that is not what it should be makes the
+/// whole file something else.
+fn read_tasks(path: &Path, options: ReadOptions) -> Result<Vec<(String, Result<RawTask>)>> {
+    if !options.skip_bad {
+        let Entries(tasks) = read_json::<Entries<RawTask>>(path)?;
+        return Ok(tasks.into_iter().map(|(id, task)| (id, Ok(task))).collect());
     }
-    Ok(Subset { name: name.into(), tasks, solved: solved || answered })
+    let Entries(tasks) = read_json::<Entries<serde_json::Value>>(path)?;
+    let one = |value| serde_json::from_value(value).map_err(|e| fault(path, plain(&e)));
+    Ok(tasks.into_iter().map(|(id, value)| (id, one(value))).collect())
+}
+
+/// A task with the answers that a file of solutions has for it.
+fn answered(path: &Path, mut task: Task, answers: Option<Vec<Vec<Vec<Cell>>>>) -> Result<Task> {
+    let id = &task.id;
+    let answers = answers.ok_or_else(|| fault(path, format!("has no solution of task {id}")))?;
+    if answers.len() != task.test.len() {
+        let (n, m) = (answers.len(), task.test.len());
+        return Err(fault(path, format!("has {n} outputs for the {m} test inputs of task {id}")));
+    }
+    for ((at, pair), rows) in task.test.iter_mut().enumerate().zip(answers) {
+        let place = || format!("task {id}, output {}", at + 1);
+        pair.output = match rows.is_empty() {
+            true => Grid::unknown(),
+            false => grid(&rows).map_err(|e| fault(path, format!("{}: {e}", place())))?,
+        };
+    }
+    Ok(task)
 }
 
 /// ARC's own files in a folder.
@@ -150,14 +215,14 @@ impl Sources {
 
     /// All tasks of a subset.
     pub fn read(&self, subset: &str) -> Result<Subset> {
-        read_subset(&self.dir, &self.prefix, subset)
+        read_subset(&self.dir, &self.prefix, subset, ReadOptions::default())
     }
 }
 
 /// Reads one task from a file of its own; its id is the file's name.
 pub fn read_task(path: &Path) -> Result<Task> {
     let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    task(path, &id, read_json(path)?, &mut true)
+    task(path, &id, read_json(path)?, ReadOptions::default())
 }
 
 /// Names of the subsets in a folder: Kaggle's files, or where there are none, folders of task files.
@@ -178,25 +243,27 @@ pub fn subsets_in(dir: &Path, prefix: &str) -> Result<Vec<String>> {
     Ok(if names.0.is_empty() { names.1 } else { names.0 })
 }
 
-fn read_folder(folder: &Path, name: &str) -> Result<Subset> {
-    let mut solved = true;
+fn read_folder(folder: &Path, name: &str, options: ReadOptions) -> Result<Subset> {
+    let files = task_files(folder).map_err(|e| Error::io(folder, e))?;
+    if files.is_empty() {
+        return Err(fault(folder, "holds no .json file; expected one for each task"));
+    }
+    let mut subset = Subset::of(name, Vec::with_capacity(files.len()));
     let mut seen = HashSet::new();
-    let mut tasks = Vec::new();
-    for path in task_files(folder).map_err(|e| Error::io(folder, e))? {
+    for path in files {
         let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         if !seen.insert(id.clone()) {
             return Err(fault(&path, format!("task {id} is there twice; remove one")));
         }
-        tasks.push(task(&path, &id, read_json(&path)?, &mut solved)?);
+        let raw = read_json::<RawTask>(&path);
+        subset.lists |= matches!(raw, Ok(RawTask::List(_)));
+        subset.take(&id, raw.and_then(|raw| task(&path, &id, raw, options)), options)?;
     }
-    if tasks.is_empty() {
-        return Err(fault(folder, "holds no .json file; expected one for each task"));
-    }
-    Ok(Subset { name: name.into(), tasks, solved })
+    subset.finished(folder, options)
 }
 
 fn is_json(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "json")
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 /// The `.json` files of a folder and of the folders in it, by name.
@@ -215,36 +282,51 @@ fn task_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn task(path: &Path, id: &str, raw: RawTask, solved: &mut bool) -> Result<Task> {
+fn task(path: &Path, id: &str, raw: RawTask, options: ReadOptions) -> Result<Task> {
     let bad = |what: String| fault(path, format!("task {id}{what}"));
     if id.is_empty() || id.contains("|||") || id.chars().any(char::is_control) {
         return Err(fault(path, format!("task {id:?} has a name that identifiers cannot carry; rename it")));
     }
-    let pairs = |list: Vec<RawPair>, name: &str, solved: &mut bool| {
+    let (train, test) = match raw {
+        RawTask::Sides(Sides { train, test }) => (train, test),
+        RawTask::List(mut train) => {
+            let (all, tests) = (train.len(), options.tests);
+            if all <= tests {
+                return Err(bad(format!(
+                    " is a list of {all} pairs, of which {tests} would be held out; nothing is left to show"
+                )));
+            }
+            let test = train.split_off(all - tests);
+            (train, test)
+        }
+    };
+    let pairs = |list: Vec<RawPair>, name: &str| {
         if !(1..=MOST_PAIRS).contains(&list.len()) {
             return Err(bad(format!(" has {} {name} pairs; expected 1 to {MOST_PAIRS}", list.len())));
         }
         let pair = |(at, raw): (usize, RawPair)| {
-            let grid = |rows: &[Vec<i64>], what: &str| {
-                Grid::from_rows(rows).map_err(|e| bad(format!(", {name} pair {}, {what}: {e}", at + 1)))
+            let grid = |rows: &[Vec<Cell>], what: &str| {
+                grid(rows).map_err(|e| bad(format!(", {name} pair {}, {what}: {e}", at + 1)))
             };
-            let output = match &raw.output {
+            let output = match raw.output.as_ref().filter(|rows| !rows.is_empty()) {
                 Some(rows) => grid(rows, "output")?,
-                None if name == "test" => {
-                    *solved = false;
-                    Grid::unknown()
-                }
+                None if name == "test" => Grid::unknown(),
                 None => return Err(bad(format!(", {name} pair {}: has no output", at + 1))),
             };
             Ok(Pair { input: grid(&raw.input, "input")?, output })
         };
         list.into_iter().enumerate().map(pair).collect::<Result<Vec<Pair>>>()
     };
-    Ok(Task { id: id.into(), train: pairs(raw.train, "train", solved)?, test: pairs(raw.test, "test", solved)? })
+    Ok(Task { id: id.into(), train: pairs(train, "train")?, test: pairs(test, "test")? })
+}
+
+fn grid(rows: &[Vec<Cell>]) -> Result<Grid, ArcError> {
+    let rows: Vec<Vec<i64>> = rows.iter().map(|row| row.iter().map(|cell| cell.0).collect()).collect();
+    Grid::from_rows(&rows)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    super::super::json::read_json(path)
+    json::read_json(path)
 }
 
 fn fault(path: &Path, what: impl fmt::Display) -> Error {

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 fn subsets(seed: u64) -> Vec<Subset> {
     let mut tasks = generate(7, 3, 2, 8, seed).unwrap();
     let second = tasks.split_off(4);
-    let subset = |name: &str, tasks| Subset { name: name.into(), tasks, solved: true };
+    let subset = |name: &str, tasks| Subset::of(name, tasks);
     vec![subset("training", tasks), subset("evaluation", second)]
 }
 
@@ -99,7 +99,7 @@ fn copies_are_distinct_and_fewer_than_asked_where_there_are_no_more() {
     let one = Grid::from_fn(1, 1, |_, _| 3);
     let pair = Pair { input: one.clone(), output: one };
     let task = Task { id: "dot".into(), train: vec![pair.clone()], test: vec![pair] };
-    let subset = Subset { name: "all".into(), tasks: vec![task], solved: true };
+    let subset = Subset::of("all", vec![task]);
     let data = build(vec![subset], "all", options(1000, Stored::All)).unwrap();
     assert_eq!(data.split("train").unwrap().puzzles(), 9, "a dot has nine colours and no other copies");
     let rows: HashSet<Vec<u8>> =

@@ -1,6 +1,7 @@
 //! From tasks to a training set and a test set: copies, identifiers, rows by number. Nothing here is as large as the set.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -110,11 +111,11 @@ pub fn lay_out(tasks: Vec<(Task, bool)>, options: Options) -> Result<Generated> 
 
 /// The task itself and up to `aug` copies that differ from it and from each other as sets of pairs.
 fn copies(task: &Task, aug: usize, rng: &mut Rng) -> Vec<Augmentation> {
-    // What a copy looks like: its pairs, sorted, a byte a cell.
+    // What a copy looks like: its pairs in no order, a byte a cell. Of a thousand copies of a thousand pairs a hash is enough.
     let key = |made: &Augmentation| {
-        let mut pairs: Vec<Vec<u8>> = task.pairs().map(|pair| bytes(&made.apply_pair(pair))).collect();
+        let mut pairs: Vec<u128> = task.pairs().map(|pair| hash(&bytes(&made.apply_pair(pair)))).collect();
         pairs.sort_unstable();
-        pairs.concat()
+        hash(&pairs)
     };
     let mut copies = vec![Augmentation::IDENTITY];
     if aug == 0 {
@@ -131,6 +132,16 @@ fn copies(task: &Task, aug: usize, rng: &mut Rng) -> Vec<Augmentation> {
         }
     }
     copies
+}
+
+/// 128 bits that no two copies share but by a chance of one in 10³⁰.
+fn hash(item: &impl Hash) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, item).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 /// Shapes and cells of a pair.
