@@ -119,16 +119,18 @@ fn suggest(shapes: &Shapes, seq_len: Option<usize>) -> Result<Suggestion, String
         format!("learned_prefix={prefix}"),
     ]);
     let fitting = ndim.div_ceil(hidden);
+    // HRM and the baselines that are published with it take as many positions as a row fills.
+    let fits = matches!(arch, "hrm" | "transformer" | "direct");
     let prefixes = match () {
         () if ndim == 0 => vec![prefix],
-        () if matches!(arch, "hrm" | "transformer") => vec![fitting],
+        () if fits => vec![fitting],
         () if PUZZLE_POSITIONS >= fitting => vec![PUZZLE_POSITIONS, fitting],
         () => vec![fitting],
     };
     let len = over_positions.map(|(width, _)| width).or(learned.map(|(len, _)| len));
     let (seq_len, positions) = row(vocab, len, &prefixes, seq_len)?;
     if ndim > 0 {
-        sets.push(format!("puzzle_emb_len={}", if matches!(arch, "hrm" | "transformer") { 0 } else { positions }));
+        sets.push(format!("puzzle_emb_len={}", if fits { 0 } else { positions }));
         guesses.push(format!("{positions} puzzle positions before {seq_len} tokens"));
     } else {
         sets.push("puzzle_emb_len=0".into());
