@@ -5,7 +5,7 @@
 use trm::checkpoint::RunFolder;
 use trm::dataset::TaskData;
 use trm::engine::Lanes;
-use trm::train::Run;
+use trm::train::{Requests, Run};
 use trm::{Config, Solver};
 
 fn main() -> trm::Result<()> {
@@ -34,6 +34,6 @@ fn trained() -> trm::Result<std::path::PathBuf> {
     config.task = data.task().clone();
     let run_folder = RunFolder::create(&folder)?;
     run_folder.write_config(&config)?;
-    Run::new(&run_folder, config, &data, &lanes, false)?.train(|| false)?;
+    Run::new(&run_folder, config, &data, &lanes, false)?.train(&Requests::new())?;
     Ok(folder)
 }

@@ -142,7 +142,7 @@ fn what_cannot_be_measured_together_is_refused_in_one_line() {
         (&["--devices", "cpu,reference", "--device", "cpu"], &["--devices", "--device"]),
         (&["--devices", "cpu,reference", "--profile"], &["--devices", "--profile"]),
         (&["--devices", "cpu,reference", "--scaling"], &["--devices", "--scaling"]),
-        (&["--devices", "cpu,reference", "--plot", "none/here.svg"], &["--plot none/here.svg", "no folder none"]),
+        (&["--devices", "cpu,reference", "--plot", "none/here.svg"], &["none/here.svg: there is no folder none"]),
         (&["--plot", "devices.svg"], &["--devices"]),
         #[cfg(not(feature = "cuda"))]
         (&["--devices", "cpu,cuda"], &["--device cuda", "built without it"]),

@@ -148,6 +148,69 @@ fn solve_prints_the_grid_a_true_verdict_confidence_and_steps() {
 }
 
 #[test]
+fn a_sudoku_with_several_solutions_is_answered_with_a_note_that_names_two() {
+    let (run, ..) = run();
+    for puzzle in ["................", "-1..............."] {
+        let mut command = trm();
+        command.arg("solve").arg(run).arg(puzzle);
+        let output = succeed(command);
+        let said = stderr(&output);
+        assert!(said.lines().count() == 1 && said.starts_with("trm: the puzzle has several solutions, "), "{said}");
+        assert!(stdout(&output).contains(" supervision steps"), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn halting_goes_by_a_confidence_or_by_the_rule_of_training() {
+    let (run, ..) = run();
+    let steps = |halt: &[&str]| {
+        let args: Vec<&Path> = std::iter::once(run.as_path()).chain(halt.iter().map(Path::new)).collect();
+        eval_json(&args)["mean_steps"].as_f64().unwrap()
+    };
+    let [by_rule, half, low, high] =
+        [&["--halt"][..], &["--halt", "0.5"], &["--halt", "1e-9"], &["--halt", "0.999999999"]].map(steps);
+    assert_eq!((by_rule, low, high), (half, 1.0, 4.0));
+    for wrong in ["1", "0", "-1", "nan", "95", "x"] {
+        let mut command = trm();
+        command.arg("eval").arg(run).args(["--halt", wrong]);
+        let said = common::fail(command, 2);
+        assert!(said.lines().count() == 1 && said.contains("--halt") && said.contains("such as 0.95"), "{said}");
+    }
+    let mut first = trm();
+    first.args(["eval", "--halt"]).arg(run);
+    let said = common::fail(first, 2);
+    assert!(said.lines().count() == 1 && said.contains("write --halt last"), "{said}");
+}
+
+#[test]
+fn pictures_and_submissions_replace_nothing_that_is_not_theirs() {
+    let (run, ..) = run();
+    let dir = tempfile::tempdir().unwrap();
+    let plot = |out: &Path, more: &[&str]| {
+        let mut command = trm();
+        command.arg("plot").arg(run).arg("--out").arg(out).args(more);
+        command
+    };
+    for file in ["config.toml", "metrics.jsonl", "weights.safetensors"] {
+        let before = fs::read(run.join(file)).unwrap();
+        for more in [&[][..], &["--force"]] {
+            let said = common::fail(plot(&run.join(file), more), 2);
+            assert!(said.lines().count() == 1 && said.contains(file) && said.contains(".svg"), "{said}");
+        }
+        assert!(fs::read(run.join(file)).unwrap() == before);
+    }
+    let picture = dir.path().join("loss.svg");
+    fs::write(&picture, "<svg>by hand</svg>").unwrap();
+    let said = common::fail(plot(&picture, &[]), 2);
+    assert!(said.contains("--force") && fs::read(&picture).unwrap() == b"<svg>by hand</svg>", "{said}");
+    succeed(plot(&picture, &["--force"]));
+    // Ours by now.
+    succeed(plot(&picture, &["--what", "accuracy"]));
+    let said = common::fail(plot(&dir.path().join("loss.png"), &[]), 2);
+    assert!(said.contains(".svg") && !dir.path().join("loss.png").exists(), "{said}");
+}
+
+#[test]
 fn a_reader_that_goes_away_stops_no_training_and_makes_nothing_panic() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");

@@ -339,9 +339,7 @@ fn bad_puzzles_are_refused_in_one_line_that_says_which_kind_of_bad() {
         ("ééééééééééééééé1", &["'é'"]),
         ("1..1............", &["contradicts itself", "1"]),
         ("1....1..........", &["contradicts itself"]),
-        ("................", &["several solutions"]),
         ("123...4.........", &["no solution"]),
-        ("-1...............", &["several solutions"]),
     ];
     for (puzzle, fragments) in puzzles {
         t.case(&format!("solve {{d}}/run {puzzle}"), fragments);

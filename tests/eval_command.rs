@@ -129,6 +129,17 @@ fn predictions_hold_every_answer_and_agree_with_the_figures() {
     let tokens: Vec<u8> = array.values().unwrap();
     assert!(tokens.iter().all(|&token| token < 6) && tokens.len() == lines.len() * 64);
 
+    // What trm wrote is replaced; what it did not write is not, nor is an array of a data set or a run's log.
+    succeed(at(home.path(), &["eval", "run", "--predictions", "p.npy", "--limit", "2"]));
+    succeed(at(home.path(), &["eval", "run", "--predictions", "p.jsonl", "--limit", "2"]));
+    npy::write_i32(&home.path().join("labels.npy"), &[1, 2]).unwrap();
+    for theirs in ["labels.npy", "run/metrics.jsonl"] {
+        let before = fs::read(home.path().join(theirs)).unwrap();
+        let line = fail(at(home.path(), &["eval", "run", "--predictions", theirs]), 2);
+        assert!(line.contains(theirs) && line.contains("give another name"), "{line}");
+        assert!(fs::read(home.path().join(theirs)).unwrap() == before);
+    }
+
     let line = fail(at(home.path(), &["eval", "run", "--predictions", "p.txt"]), 2);
     assert!(line.contains(".jsonl or .npy") && !home.path().join("p.txt").exists(), "{line}");
 }

@@ -86,7 +86,7 @@ fn a_new_run_begins_with_the_weights_and_settings_of_another() {
     for (more, words) in [(None, "the puzzle table starts anew"), (Some("keep"), "is kept")] {
         let mut command = init(&home.path().join(format!("others-{}", more.is_some())), &run);
         command.args(still);
-        more.iter().for_each(|which| drop(command.args(["--init-table", which])));
+        more.iter().for_each(|which| _ = command.args(["--init-table", which]));
         let said = stderr(&succeed(command));
         assert!(said.contains("its puzzle identifiers have other names") && said.contains(words), "{said}");
     }
@@ -196,7 +196,7 @@ fn the_weights_a_run_begins_with_are_its_first_checkpoint() {
     let engine = &run.trainer().engine;
     assert!(engine.dense(false) == begun.params.values() && engine.dense(true) == begun.params.values());
     assert!(engine.weights().table == begun.table);
-    run.train(|| false).unwrap();
+    run.train(&trm::train::Requests::new()).unwrap();
     let table = &weights(&root)[weights(&root).iter().position(|tensor| tensor.name == TABLE_NAME).unwrap()];
     assert!(table.data.iter().all(|&value| value != 0.0), "it is saved with what it began with");
 }

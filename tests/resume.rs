@@ -304,3 +304,95 @@ fn resuming_with_other_training_data_is_refused() {
     succeed(resume(&run));
     assert!((weights(&run), log(&run)) == before);
 }
+
+#[test]
+fn usr1_and_usr2_save_at_once_and_the_run_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    // No checkpoint of its own before the end.
+    let own = [
+        "max_steps=320",
+        "checkpoint_interval=0",
+        "eval_interval=50",
+        "continue_loss=true",
+        "mixing=attention",
+        "seed=3",
+    ];
+    let mut child = train(&run, &own).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap().contains("FMA limit")));
+    for name in ["USR1", "USR2"] {
+        signal(&child, name);
+        let line = said.by_ref().map(Result::unwrap).find(|line| line.starts_with("saved after update "));
+        let line = line.unwrap_or_else(|| panic!("{name}: nothing was saved"));
+        assert!(line.ends_with(", going on"), "{line}");
+    }
+    let saved = checkpoints(&run).len();
+    assert!(saved >= 1, "a checkpoint was written");
+    // What was saved can be gone on with.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(resume(&run));
+    assert!(weights(&run) == weights(uninterrupted()), "the weights differ");
+}
+
+#[test]
+fn a_checkpoint_asked_for_in_the_middle_of_an_evaluation_does_not_wait_for_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    // The evaluation after update 3 takes much longer than an update.
+    let long = ["max_steps=4", "checkpoint_interval=0", "eval_interval=3", "test_puzzles=200", "halt_max_steps=64"];
+    let mut child = train(&run, &long).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap().contains("FMA limit")));
+    let started = Instant::now();
+    while !fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|log| log.lines().count() == 3) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no third update came");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(&child, "USR1");
+    let lines: Vec<String> = said.map(Result::unwrap).collect();
+    assert!(child.wait().unwrap().success());
+    let at =
+        |word: &str| lines.iter().position(|line| line.contains(word)).unwrap_or_else(|| panic!("{word}: {lines:?}"));
+    assert!(at("saved after update 3, going on") < at("test: exact"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("test: exact")).count(), 2, "{lines:?}");
+    let evaluated = |record: &Value| record.get("eval").map(|_| record["step"].as_u64());
+    assert_eq!(log(&run).iter().filter_map(evaluated).collect::<Vec<_>>(), [Some(3), Some(4)]);
+}
+
+#[test]
+fn a_hang_up_saves_and_ends_a_run_unless_it_was_started_with_nohup() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut child = train(&run, &SETTINGS).spawn().unwrap();
+    wait_for_a_new_checkpoint(&run, &mut child);
+    signal(&child, "HUP");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("saved after update"), "{}", stderr(&output));
+
+    let plain = resume(&run);
+    let mut nohup = Command::new("nohup");
+    nohup.arg(plain.get_program()).args(plain.get_args()).stdin(std::process::Stdio::null());
+    let mut child = nohup.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for_a_new_checkpoint(&run, &mut child);
+    signal(&child, "HUP");
+    assert!(child.wait().unwrap().success(), "nohup ignores it");
+    assert_ended_like_the_uninterrupted(&run);
+}
+
+#[test]
+fn a_second_sigterm_is_none_to_hurry() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut child = train(&run, &SETTINGS).spawn().unwrap();
+    wait_for_a_new_checkpoint(&run, &mut child);
+    // As `timeout` does, and a shell that passes on what its terminal has sent already.
+    for name in ["TERM", "HUP", "TERM"] {
+        signal(&child, name);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(stderr(&output).contains("saved after update"), "{}", stderr(&output));
+}

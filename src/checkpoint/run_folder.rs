@@ -86,7 +86,7 @@ pub struct RunFolder {
     paths: RunPaths,
     /// The outermost folder that [`RunFolder::create`] made, if any.
     made: Option<PathBuf>,
-    _lock: FolderLock,
+    lock: FolderLock,
 }
 
 impl Deref for RunFolder {
@@ -113,7 +113,12 @@ impl RunFolder {
             fs::create_dir_all(&root).map_err(|e| unwritable(&e))?;
             refuse_taken(&root, false)?;
             let lock = FolderLock::acquire(&root).map_err(|e| match e {
-                Error::Io { source, .. } => unwritable(&source),
+                Error::Io { source, .. } => {
+                    if made.is_some() {
+                        let _ = fs::remove_file(root.join(LOCK_FILE));
+                    }
+                    unwritable(&source)
+                }
                 other => other,
             })?;
             // Whoever was first may have filled and left it in the meantime.
@@ -121,7 +126,7 @@ impl RunFolder {
             Ok(lock)
         };
         match attempt() {
-            Ok(lock) => Ok(Self { paths: RunPaths { root }, made, _lock: lock }),
+            Ok(lock) => Ok(Self { paths: RunPaths { root }, made, lock }),
             Err(e) => {
                 if let Some(made) = made {
                     remove_empty(&root, &made);
@@ -139,7 +144,12 @@ impl RunFolder {
         if paths.checkpoint().is_dir() {
             atomic::remove_leftovers(&paths.checkpoint())?;
         }
-        Ok(Self { paths, made: None, _lock: lock })
+        Ok(Self { paths, made: None, lock })
+    }
+
+    /// What whoever writes there should know: that nobody else is kept out.
+    pub fn warning(&self) -> Option<&str> {
+        self.lock.warning()
     }
 
     /// Stores the settings.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::checkpoint::RunPaths;
-use crate::config::Config;
+use crate::config::{Config, TrainConfig};
 use crate::device::{Device, Topology};
 use crate::engine::Lanes;
 use crate::error::{Error, Result};
-use crate::infer::StoredModel;
+use crate::infer::{HaltRule, InferenceOptions, StoredModel};
 use crate::model::Model;
 use crate::perf::{Footprint, MemoryLimits};
 use crate::train::checkpoint_weights;
@@ -43,10 +43,45 @@ impl Experiment {
     }
 }
 
+/// How long a puzzle is thought about.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Thinking {
+    /// Supervision steps [default: what the run was trained with]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    steps: Option<u32>,
+    /// Stop a puzzle as soon as the model is so sure of its answer (σ of the halting head), which then stays; without a value, by the
+    /// rule that halts in training: surer than not
+    #[arg(long, value_name = "THRESHOLD", num_args = 0..=1, value_parser = threshold, allow_negative_numbers = true)]
+    halt: Option<Option<f64>>,
+}
+
+/// A threshold of `--halt`.
+fn threshold(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("give a confidence between 0 and 1 (excluded) such as 0.95, or leave it out and write --halt last"
+            .to_owned()),
+    }
+}
+
+impl Thinking {
+    /// As the arguments say, or as in training.
+    pub fn options(self, model: &Model, train: &TrainConfig) -> Result<InferenceOptions> {
+        let steps = match self.steps {
+            Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
+            Some(steps) => steps,
+            None => train.halt_max_steps,
+        };
+        let rule = |threshold: Option<f64>| threshold.map_or_else(|| HaltRule::of(model, train), HaltRule::Confident);
+        Ok(InferenceOptions { steps, halt: self.halt.map(rule) })
+    }
+}
+
 /// Number of threads.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Threads {
-    /// Threads to use, where a processor computes [default: the physical cores this process may use]
+    /// Threads to use, where a processor computes [default: the physical cores this process may use, in a SLURM job
+    /// at most SLURM_CPUS_PER_TASK]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Pin each thread to a core, spread evenly over NUMA nodes, and keep a copy of the weights on each node

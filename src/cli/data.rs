@@ -153,7 +153,8 @@ enum Build {
     ///
     /// The settings are those that `[data]` has for it in a run's config.toml. The result depends on the arguments alone.
     #[command(after_help = "Example:
-  trm data build puzzle maze --count 1000 --test 100 --set maze_size=9 --set min_path=20 --out data/maze-9x9")]
+  trm data build puzzle maze --count 1000 --test 100 --set maze_size=9 --set min_path=20 \\
+      --out data/maze-9x9")]
     Puzzle {
         /// Its name, as in `data.generate`
         name: String,

@@ -260,7 +260,12 @@ mod tests {
             amx_missing: Some("this processor has no AMX with bf16"),
             simd_features: Vec::new(),
             threads: 3,
-            memory: MemoryLimits { total: Some(8 << 30), available: None, cgroup_limit: Some(1 << 30) },
+            memory: MemoryLimits {
+                total: Some(8 << 30),
+                available: None,
+                cgroup_limit: Some(1 << 30),
+                process_limit: None,
+            },
             devices: Vec::new(),
         };
         let text = table(&machine).to_string();

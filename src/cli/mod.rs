@@ -11,8 +11,8 @@ mod plan;
 mod plot;
 mod presets;
 mod run_set;
-
 mod show;
+mod signals;
 mod solve;
 mod task;
 mod train;

@@ -39,8 +39,8 @@ const SECONDS: f64 = 3.0;
   trm plan sudoku-extreme                       the published model on this machine
   trm plan table3-trm-t6-k6 --cores 64 --cores 192
   trm plan sudoku-extreme --set l_cycles=12 --set precision=bf16 --json
-  trm plan sudoku-extreme --amx                 what AMX would make of it: estimates
-  trm plan --all --markdown > docs/reproduce.md the rows of the paper's tables")]
+  trm plan sudoku-extreme --amx                          what AMX would make of it: estimates
+  trm plan --all --markdown > docs/reproduce.md          the rows of the paper's tables")]
 pub struct Args {
     /// The preset to plan (see `trm presets`)
     #[arg(value_name = "PRESET", required_unless_present = "all", conflicts_with = "all")]

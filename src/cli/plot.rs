@@ -6,6 +6,8 @@ use clap::ValueEnum;
 
 use crate::checkpoint::RunPaths;
 use crate::error::{Error, Result};
+use crate::files::check_output;
+use crate::files::output::PICTURE;
 use crate::report::{Points, Scale, accuracy_chart, loss_chart, metric_points, read_metrics};
 
 /// Draw the loss or the accuracy of runs as an SVG picture
@@ -36,6 +38,9 @@ pub struct Args {
     /// Picture to write
     #[arg(long, value_name = "FILE.svg")]
     out: PathBuf,
+    /// Replace the file there even if it is no picture of trm's
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,6 +57,7 @@ enum Against {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    check_output(&args.out, PICTURE, args.force)?;
     let logs: Vec<PathBuf> =
         args.runs.iter().map(|run| Ok(RunPaths::existing(run)?.metrics())).collect::<Result<_>>()?;
     let name = |run: &Path| run.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

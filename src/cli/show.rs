@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trm show data/arc-1 007bbfb7
-  trm show runs/arc-small 003-fill-4
+  trm show runs/arc-small 003-fill-1
   trm show downloads/arc 007bbfb7
   trm show ARC-AGI/data 007bbfb7
   trm show ARC-AGI/data/training/007bbfb7.json")]

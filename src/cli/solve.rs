@@ -1,18 +1,18 @@
 //! `trm solve`: one puzzle, and how the model comes to its answer.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::common::{DeviceArg, FRAME, Threads, WeightsArg, load_model, on_device};
+use super::common::{DeviceArg, FRAME, Thinking, Threads, WeightsArg, load_model, on_device};
 use super::run_set::load_set;
 use super::task;
-use crate::config::TrainConfig;
 use crate::dataset::{TaskData, arc, board_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::{HaltRule, Inference, InferenceOptions, StepAnswer, StoredModel};
-use crate::model::{Model, model_flops};
+use crate::infer::{Inference, StepAnswer, StoredModel};
+use crate::model::model_flops;
 use crate::puzzle::{Board, Judge, game};
+use crate::report::Terminal;
 
 /// Longest puzzle text that is read from standard input.
 const MAX_TEXT: u64 = 1 << 16;
@@ -26,13 +26,15 @@ const SAMPLE_FLOPS: f64 = 2e11;
 /// the supervision steps it took. With --watch, the board after every step, changed cells marked.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A Sudoku is its cells row by row, `.` or `0` for an empty one; spaces and line breaks are ignored. A puzzle of your own is
+A Sudoku is its cells row by row, `.` or `0` for an empty one; spaces and line breaks are ignored. One with several solutions
+is answered too, with a note. A puzzle of your own is
 written with your symbols, a line a row, or as in the file it was imported from. Of a run on ARC, give the name of a task
 of its data set: demonstrations, input, attempt and truth are drawn side by side.
 
 Examples:
-  trm solve runs/sudoku-6x6 '5..3.. ...1.. .3.... 4..... ..5... ...2.1' --watch
-  echo 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 | trm solve runs/nine -")]
+  trm solve runs/sudoku-6x6 '.61.4. .2.... ..2.5. 51..3. ....6. ...4..' --watch
+  echo 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79 \\
+      | trm solve runs/nine -")]
 pub struct Args {
     /// A run folder, or a safetensors file (with --config)
     run: PathBuf,
@@ -50,12 +52,8 @@ pub struct Args {
     /// Show the board after each supervision step
     #[arg(long)]
     watch: bool,
-    /// Supervision steps [default: what the run was trained with]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    steps: Option<u32>,
-    /// Stop as soon as the model believes it is done
-    #[arg(long)]
-    halt: bool,
+    #[command(flatten)]
+    thinking: Thinking,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -71,7 +69,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     crate::simd::choose_isa()?;
     let StoredModel { config, model, weights } =
         load_model::<D>(&args.run, args.config.as_deref(), &args.weights, lanes.threads())?;
-    let options = options(&args, &model, &config.train)?;
+    let options = args.thinking.options(&model, &config.train)?;
     if game(&config.task.puzzle)?.copies().are_named() {
         let data = load_set(&args.run, args.config.as_deref(), &config, args.data.as_deref())?;
         let name = typed(args.puzzle)?;
@@ -87,18 +85,9 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
     }
     let board = board_of(&config.task)?;
     let question = board.parse(&typed(args.puzzle)?)?;
+    board.remark(&question).iter().for_each(|remark| super::complain(remark));
     let steps = Inference { lanes: &lanes, model: &model, weights: &weights, options }.answers(&question, 0);
     show(&*board, &question, None, &steps, args.watch)
-}
-
-/// Supervision steps, and whether to halt early: as the arguments say, or as in training.
-fn options(args: &Args, model: &Model, train: &TrainConfig) -> Result<InferenceOptions> {
-    let steps = match args.steps {
-        Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
-        Some(steps) => steps,
-        None => train.halt_max_steps,
-    };
-    Ok(InferenceOptions { steps, halt: args.halt.then(|| HaltRule::of(model, train)) })
 }
 
 /// The puzzle as given, or as standard input has it.
@@ -114,21 +103,23 @@ fn typed(text: String) -> Result<String> {
 /// Prints the answers (all of them with `watch`), and the verdict on the last: by the rules where they are known, else
 /// by the stored answer where there is one.
 fn show(board: &dyn Board, question: &[u8], stored: Option<&[u8]>, steps: &[StepAnswer], watch: bool) -> Result<()> {
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = Terminal::stdout();
     let mut before = question;
     let Some(last) = steps.last() else { return Ok(()) };
     let mut text = String::new();
     for (i, step) in steps.iter().enumerate() {
         let changed: Vec<bool> = step.tokens.iter().zip(before).map(|(&a, &b)| watch && !board.same(a, b)).collect();
-        let picture = board.draw(question, &step.tokens, &changed, terminal);
+        let picture = board.draw(question, &step.tokens, &changed, terminal.colour);
         if watch {
             let heading = format!("step {} of {}, confidence {:.1} %", i + 1, steps.len(), 100.0 * step.confidence);
-            if terminal && i > 0 {
+            let shown = format!("{heading}\n{picture}");
+            let redraw = terminal.can_redraw(&shown);
+            if redraw && i > 0 {
                 std::thread::sleep(FRAME);
-                super::print(&format!("\x1b[{}A\x1b[J", picture.lines().count() + 1))?;
+                super::print(&format!("\x1b[{}A\x1b[J", shown.lines().count()))?;
             }
-            super::print(&format!("{heading}\n{picture}"))?;
-            if !terminal {
+            super::print(&shown)?;
+            if !redraw {
                 super::print("\n")?;
             }
         } else if i + 1 == steps.len() {

@@ -1,7 +1,5 @@
 //! ARC tasks in the terminal: demonstrations, input, attempt, truth.
 
-use std::io::IsTerminal as _;
-
 use super::common::FRAME;
 use super::print;
 use crate::dataset::TaskData;
@@ -11,10 +9,11 @@ use crate::infer::Inference;
 use crate::puzzle::arc::picture::{Panel, pair, side_by_side};
 use crate::puzzle::arc::{ArcBoard, Grid, Task, crop, encode};
 use crate::puzzle::arc::{Augmentation, Pair};
+use crate::report::Terminal;
 
 /// Demonstrations, then test pairs.
 pub fn show(task: &Task, answers: bool) -> Result<()> {
-    let colour = std::io::stdout().is_terminal();
+    let colour = Terminal::stdout().colour;
     for (n, shown) in (1..).zip(&task.train) {
         print(&format!("{}\n", pair(&format!("demonstration {n}"), shown, colour)))?;
     }
@@ -47,13 +46,6 @@ pub fn solve<D: Device>(inference: &Inference<'_, D>, data: &TaskData, task: &Ta
     Ok(())
 }
 
-/// Whether a picture can be drawn over: neither wrapped by the terminal nor scrolled out of it. Others follow each other.
-fn fits(picture: &str) -> bool {
-    let (rows, columns) = console::Term::stdout().size();
-    let lines = || picture.lines();
-    lines().count() < usize::from(rows) && lines().all(|line| console::measure_text_width(line) <= usize::from(columns))
-}
-
 /// Demonstrations drawn before an attempt.
 const SHOWN: usize = 4;
 
@@ -68,7 +60,7 @@ fn solve_one<D: Device>(
     let mut question = vec![0; board.side * board.side];
     encode(&test.input, &Augmentation::IDENTITY, (0, 0), board.side, &mut question);
     let steps = inference.answers(&question, id);
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = Terminal::stdout();
     let answers: Vec<Grid> = steps.iter().map(|step| crop(&step.tokens, board.side)).collect();
     let (Some(last), Some(sure)) = (answers.last(), steps.last()) else { return Ok(()) };
     let mut drawn = 0;
@@ -83,8 +75,8 @@ fn solve_one<D: Device>(
         if is_known {
             panels.push(Panel::new("truth", &test.output));
         }
-        let picture = side_by_side(&panels, terminal);
-        let redraw = terminal && fits(&picture);
+        let picture = side_by_side(&panels, terminal.colour);
+        let redraw = terminal.can_redraw(&picture);
         if redraw && drawn > 0 {
             std::thread::sleep(FRAME);
             print(&format!("\x1b[{drawn}A\x1b[J"))?;

@@ -1,27 +1,26 @@
 //! `trm train`: a run, from settings to a solved sample.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 mod continued;
 
 use super::common::{DeviceArg, Experiment, Threads, claim_training, on_device};
 use super::solve::show_sample;
-use super::{complain, note};
+use super::{complain, note, signals};
 use crate::checkpoint::RunFolder;
-use crate::config::{Augment, Config, DataConfig, SetShape, suggested};
+use crate::config::{Augment, Config, DataConfig, RunShape, SetShape, suggested, without_effect};
 use crate::dataset::arc;
 use crate::dataset::{TaskData, board_of};
 use crate::device::Device;
 use crate::engine::{Engine as _, Lanes, TrainingDevice, Weights, precision_for};
-use crate::error::{Error, INTERRUPTED, Result};
+use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions};
 use crate::model::update_flops;
 use crate::puzzle::{Copies, Description, grid};
 use crate::report::Progress;
 use crate::simd;
-use crate::train::{Ending, Run, short_run_note};
+use crate::train::{Ending, Requests, Run, short_run_note};
 use continued::{experiment_of, initial_weights, name_of, reopen};
 
 /// Train a model
@@ -34,7 +33,7 @@ Examples:
   trm train                                         the quick start
   trm train --preset sudoku-4x4 --out runs/tiny     another preset, into a folder of your choice
   trm train --set h_cycles=3 --set lr=1e-3          settings on top
-  trm train --config mine.toml --data sets/mine     an experiment file and a data set
+  trm train --config mine.toml --data sets/sudoku   an experiment file and a data set
   trm train --data sets/mine                        a puzzle of your own, with settings by its size
   trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
   trm train --resume --max-steps 9000 --out runs/tiny      further than planned, where the learning rate is constant
@@ -43,8 +42,9 @@ Examples:
 
 A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
 Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.
-The exit code is 0 when all updates are done, 130 after Ctrl-C or SIGTERM (everything is saved then), 1 when a loss or
-gradient is not finite, 2 for input that cannot be used.")]
+The exit code is 0 when all updates are done, 130 after Ctrl-C, SIGTERM or SIGHUP (everything is saved then; under nohup
+SIGHUP is ignored), 1 when a loss or gradient is not finite, 2 for input that cannot be used. SIGUSR1 and SIGUSR2 save a
+checkpoint at once, and training goes on; docs/slurm.md has a job script.")]
 pub struct Args {
     #[command(flatten)]
     experiment: Experiment,
@@ -99,9 +99,6 @@ struct Opened<D: Device> {
     said: Vec<String>,
 }
 
-/// Ctrl-C and SIGTERM so far.
-static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-
 pub fn run(args: Args) -> Result<()> {
     on_device!(args.device.device, D => run_on::<D>(&args))
 }
@@ -113,7 +110,7 @@ fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
         true => reopen::<D>(args, lanes.threads())?,
         false => start::<D>(args, lanes.threads())?,
     };
-    on_interrupt();
+    let requests = signals::requests();
     let begin = || {
         let run = match weights {
             Some(weights) => Run::from_weights(&folder, config, &data, &lanes, weights)?,
@@ -127,7 +124,7 @@ fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     let error = match begin() {
         Ok(run) => {
             said.iter().for_each(|text| note(text));
-            return train(run, &folder, &data, &lanes);
+            return train(run, requests, &folder, &data, &lanes);
         }
         Err(error) => error,
     };
@@ -135,16 +132,6 @@ fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
         folder.discard();
     }
     Err(error)
-}
-
-/// From here on Ctrl-C and SIGTERM ask for a clean end.
-fn on_interrupt() {
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) > 0 {
-            std::process::exit(INTERRUPTED.into());
-        }
-        note("\nfinishing this update, then saving … (press again to end at once, without saving)");
-    });
 }
 
 /// The settings that the short options stand for.
@@ -187,12 +174,13 @@ fn start<D: Device<T = f32>>(args: &Args, threads: usize) -> Result<Opened<D>> {
         };
         let suggested = suggested(set);
         chosen = Some(format!("settings for {} by its size: {}", data.board().name(), suggested.join(" ")));
-        config = Config::resolve(None, None, &[suggested, sets].concat())?;
+        config = Config::resolve(None, None, &[suggested, sets.clone()].concat())?;
         let folder = Path::new(&config.data.dir).file_name();
         name = folder.map_or(name, |folder| folder.to_string_lossy().into_owned());
     } else {
         resolve()?;
     }
+    let chosen_keys = Config::said(experiment.preset.as_deref(), experiment.config.as_deref(), &sets)?;
     config.task = data.task().clone();
     config.data.dir = absolute(&config.data.dir)?;
     // What the run is stored with, so that it stays the same on whatever machine it goes on.
@@ -210,6 +198,7 @@ fn start<D: Device<T = f32>>(args: &Args, threads: usize) -> Result<Opened<D>> {
         return Err(error);
     }
     chosen.iter().for_each(|chosen| note(chosen));
+    without_effect(&config, shape(&config, &data)?, &chosen_keys).iter().for_each(|line| complain(line));
     tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
     Ok(Opened { folder, config, data, weights, store_config, said })
 }
@@ -221,6 +210,19 @@ fn absolute(dir: &str) -> Result<String> {
     }
     let path = std::path::absolute(dir).map_err(|e| Error::io(dir, e))?;
     Ok(path.display().to_string())
+}
+
+/// What the data make of a run.
+fn shape(config: &Config, data: &TaskData) -> Result<RunShape> {
+    let train = &data.split("train")?.meta;
+    Ok(RunShape {
+        updates: data.total_steps(config)?,
+        epoch_examples: (train.total_groups as f64 * train.mean_puzzle_examples) as usize,
+        test_puzzles: match data.evaluation_split(&config.train.eval_split)? {
+            Some(split) => data.rows(split, 0)?.len(),
+            None => 0,
+        },
+    })
 }
 
 /// The data of a new run. Unless somebody has said which, an ARC set on disk is augmented in the way it is made for.
@@ -281,6 +283,7 @@ fn free_folder(name: &str) -> PathBuf {
 
 fn train<D: TrainingDevice<T = f32>>(
     mut run: Run<'_, D>,
+    requests: &Requests,
     folder: &RunFolder,
     data: &TaskData,
     lanes: &Lanes<D>,
@@ -314,7 +317,7 @@ fn train<D: TrainingDevice<T = f32>>(
     run.trainer().engine.describe().iter().for_each(|text| note(text));
     run.add_sink(Progress::new(total, first).with_limit(limit));
     let started = Instant::now();
-    match run.train(|| INTERRUPTS.load(Ordering::SeqCst) > 0)? {
+    match run.train(requests)? {
         Ending::Interrupted => {
             Err(Error::Interrupted { step: run.trainer().step_count(), run: folder.root().to_path_buf() })
         }

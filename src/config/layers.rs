@@ -19,6 +19,10 @@ const RECURSION: &str = "model.recursion";
 /// Settings of `[train]` that came after runs had been stored without them, and what such a run was trained by.
 const LATER: [(&str, &str); 5] =
     [("ema_warmup", "false"), ("train_only", "all"), ("eval_split", "test"), ("keep_best", ""), ("stop_after", "0")];
+/// What the origin of a preset's values begins with.
+const PRESET_ORIGIN: &str = "preset ";
+/// What the origin of an argument's value begins with.
+const SET_ORIGIN: &str = "--set ";
 /// Keys beside the sections at the top of a file.
 const TOP_KEYS: [&str; 4] = ["preset", "description", "source", "published_accuracy"];
 
@@ -34,6 +38,22 @@ impl Config {
     /// are not known before the data set is read.
     pub fn resolve_apart(sets: &[String]) -> Result<Self> {
         Stack::of(None, None, sets)?.read()
+    }
+
+    /// The keys (`section.key`) to which `file` and `sets` give another value than the base of all presets has: what somebody
+    /// has chosen for this run, as far as the settings tell. A file with every key, such as a run is stored with, chooses none.
+    pub fn said(preset: Option<&str>, file: Option<&Path>, sets: &[String]) -> Result<BTreeSet<String>> {
+        let stack = Stack::of(preset, file, sets)?;
+        let (base, chosen) = (leaves(&Self::default()), leaves(&stack.read()?));
+        let from = |key: &str, start: &str| stack.origins.get(key).is_some_and(|(_, origin)| origin.starts_with(start));
+        let given = |key: &str| stack.origins.contains_key(key) && !from(key, PRESET_ORIGIN);
+        let has_every_key = base.keys().all(|key| key == RECURSION || given(key));
+        let is_said = |key: &str| if has_every_key { from(key, SET_ORIGIN) } else { given(key) };
+        Ok(base
+            .iter()
+            .filter(|(key, value)| is_said(key) && chosen.get(*key) != Some(value))
+            .map(|(key, _)| key.clone())
+            .collect())
     }
 
     /// The settings of one preset.
@@ -150,7 +170,10 @@ impl Stack {
         if name == presets::DEFAULT_PRESET {
             return Ok(());
         }
-        self.file(&Source { name: format!("preset {name}"), text: text.to_owned(), folder: PathBuf::new() }, None)
+        self.file(
+            &Source { name: format!("{PRESET_ORIGIN}{name}"), text: text.to_owned(), folder: PathBuf::new() },
+            None,
+        )
     }
 
     /// Puts the differences of a TOML text on the preset it names (or on `preset`, which must not contradict it).
@@ -278,7 +301,7 @@ impl Stack {
 
     /// One `key=value` argument.
     fn set(&mut self, argument: &str) -> Result<()> {
-        let origin = format!("--set {}", shown(argument));
+        let origin = format!("{SET_ORIGIN}{}", shown(argument));
         let Some((key, text)) = argument.split_once('=') else {
             return Err(Error::input(format!("{origin}: write it as key=value, e.g. --set h_cycles=2")));
         };

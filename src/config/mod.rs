@@ -6,6 +6,7 @@
 //! [`Config::resolve`] stacks them, [`Config::validate`] judges the result, [`Config::to_toml`] writes all of it.
 
 mod check;
+mod effect;
 mod layers;
 mod presets;
 pub mod recursion;
@@ -15,6 +16,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use effect::{RunShape, without_effect};
 pub use presets::{DEFAULT_PRESET, Preset, presets};
 pub use recursion::Recursion;
 pub use suggest::{SetShape, suggested};

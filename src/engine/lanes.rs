@@ -30,10 +30,18 @@ impl Lanes {
         Self::start(threads)
     }
 
-    /// Lanes when their number is left to the engine: one for each physical core this process may use.
+    /// Lanes when their number is left to the engine: one for each physical core this process may use, but no more than the
+    /// processors that SLURM gave its task, where a cluster leaves it to the job to keep to them.
     pub fn default_threads() -> usize {
-        Topology::detect().cores().min(available()).max(1)
+        let of_task = std::env::var("SLURM_CPUS_PER_TASK").ok();
+        allowed(Topology::detect().cores().min(available()), of_task.as_deref())
     }
+}
+
+/// Of so many cores, those that a task with this `SLURM_CPUS_PER_TASK` may use; one at least.
+fn allowed(cores: usize, of_task: Option<&str>) -> usize {
+    let of_task = of_task.and_then(|cpus| cpus.trim().parse().ok()).filter(|&cpus: &usize| cpus > 0);
+    cores.min(of_task.unwrap_or(cores)).max(1)
 }
 
 impl<D: Device> Lanes<D> {
@@ -194,6 +202,21 @@ impl Drop for Release<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slurm_task_uses_no_more_threads_than_it_was_given() {
+        for (cores, of_task, threads) in [
+            (64, None, 64),
+            (64, Some("16"), 16),
+            (8, Some("16"), 8),
+            (64, Some(" 4\n"), 4),
+            (64, Some("0"), 64),
+            (64, Some("many"), 64),
+            (0, Some("4"), 1),
+        ] {
+            assert_eq!(allowed(cores, of_task), threads, "{cores} {of_task:?}");
+        }
+    }
 
     #[test]
     fn two_pools_have_lanes_of_their_own() {

@@ -14,6 +14,7 @@ pub(super) const TEMPORARY: &str = ".tmp";
 /// Replaces `path` by what `content` writes. On an error the temporary is removed and the old file is untouched; a
 /// process that dies on the way leaves at most a temporary, which [`remove_leftovers`] clears.
 pub fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let path = &followed(path)?;
     let temporary = temporary_of(path)?;
     let written = write_synced(&temporary, content).and_then(|()| {
         step("rename")?;
@@ -50,6 +51,7 @@ pub fn check_target(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::input(format!("{}: is a folder; name a file", path.display())));
     }
+    let path = &followed(path)?;
     let temporary = temporary_of(path)?;
     File::create(&temporary).and_then(|_| fs::remove_file(&temporary)).map_err(|e| explained(path, e))
 }
@@ -85,9 +87,24 @@ fn write_synced(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::R
 /// Makes the entries of `folder` durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).and_then(|f| f.sync_all()) {
-        // Some file systems cannot sync a folder; the rename itself is still atomic there.
-        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        Err(e) if cannot_sync_folders(&e) => Ok(()),
         other => other,
+    }
+}
+
+/// Whether the error says that this file system (or system) cannot sync a folder, or lets nobody open this one to do it. The
+/// rename itself is still atomic there.
+fn cannot_sync_folders(e: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, IsADirectory, PermissionDenied, Unsupported};
+    matches!(e.kind(), InvalidInput | IsADirectory | PermissionDenied | Unsupported)
+        || cfg!(unix) && e.raw_os_error() == Some(libc::EBADF)
+}
+
+/// The file itself, where `path` is a link to it: a rename would replace the link.
+fn followed(path: &Path) -> Result<PathBuf> {
+    match path.is_symlink() {
+        true => fs::canonicalize(path).map_err(|e| Error::io(path, e)),
+        false => Ok(path.to_path_buf()),
     }
 }
 

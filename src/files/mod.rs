@@ -8,6 +8,7 @@
 //! | [`new_folder`] | a whole folder: filled under a hidden name, synced, renamed |
 //! | [`append`] | a log: lines are appended, synced when the caller says so, cut off at a length |
 //! | [`lock`] | one process per folder |
+//! | [`output`] | a file that a command is told to write: whether what is there may be replaced |
 //! | [`npy`] | one array in one `.npy` file |
 //! | `summed` | a stream with a checksum |
 
@@ -18,11 +19,13 @@ pub(crate) mod crash;
 pub mod lock;
 pub mod new_folder;
 pub mod npy;
+pub mod output;
 mod summed;
 
 pub use append::AppendFile;
 pub use lock::FolderLock;
 pub use new_folder::NewFolder;
+pub use output::check_output;
 pub(crate) use summed::Summed;
 
 /// A place where a test may make a sequence of writes fail or the process die; nothing outside tests.

@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use super::Inference;
-use crate::device::{Device, Real};
+use super::halt_rule::confidence;
+use crate::device::Device;
 use crate::engine::Group;
 
 /// What the model says after one supervision step.
@@ -29,7 +30,7 @@ impl<D: Device> Inference<'_, D> {
             lanes.install(|| lanes.alone(|lane| lane.infer(model, weights, &mut group, 0..1)));
             let q = group.outcome.q[0];
             let tokens = group.outcome.tokens.clone();
-            steps.push(StepAnswer { tokens, confidence: 1.0 / (1.0 + (-q[0].to_f64()).exp()) });
+            steps.push(StepAnswer { tokens, confidence: confidence(q[0]) });
             if options.halt.is_some_and(|rule| rule.is_done(q)) {
                 break;
             }

@@ -260,7 +260,7 @@ mod tests {
             let (model, weights) = model(mixing);
             let stored = (&model, &weights);
             let n = 45;
-            for halt in [None, Some(HaltRule::Positive), Some(HaltRule::Compare)] {
+            for halt in [None, Some(HaltRule::Positive), Some(HaltRule::Compare), Some(HaltRule::Confident(0.5))] {
                 let options = InferenceOptions { steps: 6, halt };
                 let lanes = Lanes::new(1).expect("threads");
                 let inference = Inference { lanes: &lanes, model: &model, weights: &weights, options };

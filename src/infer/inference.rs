@@ -6,7 +6,7 @@ use crate::engine::{Lanes, Weights};
 use crate::model::Model;
 
 /// How many supervision steps a puzzle gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InferenceOptions {
     /// Supervision steps at most.
     pub steps: u32,

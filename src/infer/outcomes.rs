@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::halt_rule::confidence;
 use crate::report::{Evaluation, StepAccuracy};
 
 /// What a supervision step came to for one puzzle.
@@ -25,7 +26,7 @@ impl StepScore {
 
     /// σ(q_halt).
     pub fn confidence(&self) -> f64 {
-        1.0 / (1.0 + (-self.q[0]).exp())
+        confidence(self.q[0])
     }
 }
 

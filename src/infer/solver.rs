@@ -73,7 +73,7 @@ impl<D: Device<T = f32>> StoredModel<D> {
 ///
 /// ```no_run
 /// let solver = trm::Solver::load("runs/sudoku-6x6")?;
-/// let solution = solver.solve("5..3.. ...1.. .3.... 4..... ..5... ...2.1")?;
+/// let solution = solver.solve(".61.4. .2.... ..2.5. 51..3. ....6. ...4..")?;
 /// println!("{} (confidence {:.2})", solution.text, solution.confidence);
 /// # Ok::<(), trm::Error>(())
 /// ```

@@ -39,6 +39,9 @@ pub struct Footprint {
     /// Of the total, what is allocated in any case; the rest is estimated.
     #[serde(skip)]
     pub certain: u64,
+    /// Of the total, what each thread brings along.
+    #[serde(skip)]
+    pub per_thread: u64,
 }
 
 impl Footprint {
@@ -55,8 +58,9 @@ impl Footprint {
         let gradients = (1 + groups.min(threads + depth)) as f64 * n * F32;
         let elements = Elements { model, halves: precision.element_bytes() == 2 };
         let sequence = elements.recorded(train) + elements.working();
-        let activations =
-            (threads.min(groups) * Cpu::<f32>::shard(model.len).min(train.batch_size)) as f64 * sequence * F32;
+        let lane = Cpu::<f32>::shard(model.len).min(train.batch_size) as f64 * sequence * F32;
+        let activations = threads.min(groups) as f64 * lane;
+        let sum_of_thread = if groups >= threads + depth { n * F32 } else { 0.0 };
         let carry = train.batch_size as f64 * slot_bytes(model);
         // Rows that no batch has touched take no memory.
         let rows = (config.task.num_puzzle_identifiers as f64).min(updates as f64 * train.batch_size as f64);
@@ -70,6 +74,7 @@ impl Footprint {
             puzzle_table: puzzle_table as u64,
             total: (PROCESS + held + saving + gradients + activations + carry + puzzle_table) as u64,
             certain: (held + 2.0 * n * F32 + carry + puzzle_table) as u64,
+            per_thread: (lane + sum_of_thread) as u64,
         }
     }
 
@@ -90,35 +95,54 @@ impl Footprint {
             puzzle_table: 0,
             total: (PROCESS + weights + activations + carry) as u64,
             certain: weights as u64,
+            per_thread: (activations + carry) as u64 / threads.max(1) as u64,
         }
     }
 
     /// Refuses, in one line, work that needs more than the limits allow in any case. A warning where only the estimate says
-    /// so.
+    /// so, or where that much is not free.
     pub fn check(&self, limits: &MemoryLimits) -> Result<Option<String>> {
-        let Some(usable) = limits.usable() else { return Ok(None) };
-        let most = [
-            (self.weights + self.gradients, "weights, gradients and optimizer", "model.hidden_size or n_layers"),
-            (self.carry, "the states of all slots", "train.batch_size or model.hidden_size"),
-            (self.puzzle_table, "the puzzle table", "model.puzzle_emb_ndim"),
-            (self.activations, "what the backward pass keeps", "--threads, model.l_cycles or hidden_size"),
-        ];
-        let (_, part, smaller) = most.into_iter().max_by_key(|(bytes, ..)| *bytes).expect("there are parts");
-        let usable_text = bytes(usable);
-        if self.certain > usable {
+        if let Some((usable, who)) = limits.usable().filter(|(usable, _)| self.certain > *usable) {
+            let (part, smaller) = self.most();
             return Err(Error::input(format!(
-                "this needs at least {} of memory, most of it for {part}, but this process may use {usable_text}; make \
-                 {smaller} smaller",
-                bytes(self.certain)
+                "this needs at least {} of memory, most of it for {part}, but {} {who}; make {smaller} smaller",
+                bytes(self.certain),
+                bytes(usable)
             )));
         }
-        Ok((self.total > usable).then(|| {
-            format!(
-                "this may take {} of memory, most of it for {part}, and this process may use {usable_text}: the system may \
-                 end it without a word; make {smaller} smaller",
-                bytes(self.total)
-            )
-        }))
+        let Some((free, who)) = limits.free().filter(|(free, _)| self.total > *free) else { return Ok(None) };
+        let over = self.total - free;
+        let threads_less = over.div_ceil(self.per_thread.max(1));
+        let (part, smaller) = self.most();
+        let advice = match (self.threads as u64).checked_sub(threads_less) {
+            Some(fewer @ 1..) => format!("--threads {fewer} would fit"),
+            _ => format!("make {smaller} smaller"),
+        };
+        Ok(Some(format!(
+            "this may take {} of memory, most of it for {part}, and {} {who}: the system may end it without a word; {advice}",
+            bytes(self.total),
+            bytes(free)
+        )))
+    }
+
+    /// What most of it is for, and the settings to make smaller: of that, and of every other part of a quarter or more.
+    fn most(&self) -> (&'static str, String) {
+        let mut parts = [
+            (self.weights + self.gradients, "weights, gradients and optimizer", "model.hidden_size, n_layers"),
+            (self.carry, "the states of all slots", "train.batch_size, model.hidden_size"),
+            (self.puzzle_table, "the puzzle table", "model.puzzle_emb_ndim"),
+            (self.activations, "what the backward pass keeps", "--threads, model.l_cycles, hidden_size"),
+        ];
+        parts.sort_by_key(|&(bytes, ..)| std::cmp::Reverse(bytes));
+        let large = parts.iter().enumerate().filter(|(i, (bytes, ..))| *i == 0 || *bytes >= self.total / 4);
+        let mut settings: Vec<&str> = Vec::new();
+        for setting in large.flat_map(|(_, (.., settings))| settings.split(", ")) {
+            let plain = setting.trim_start_matches("model.");
+            if !settings.iter().any(|known| known.trim_start_matches("model.") == plain) {
+                settings.push(setting);
+            }
+        }
+        (parts[0].1, settings.join(" or "))
     }
 }
 
@@ -293,7 +317,18 @@ mod tests {
         assert!(run.certain < 600_000_000 && run.total > 600_000_000, "{run:?}");
         assert_eq!(run.check(&group_of(run.total)).expect("fits"), None);
         let warning = run.check(&group_of(600_000_000)).expect("may fit").expect("a warning");
-        assert!(warning.contains("572 MiB") && !warning.contains('\n'), "{warning}");
+        assert!(warning.contains("572 MiB its control group allows") && !warning.contains('\n'), "{warning}");
+        assert!(
+            warning.ends_with("; make --threads or model.l_cycles or hidden_size or n_layers smaller"),
+            "{warning}"
+        );
+        // One thread less is enough where little is missing; it changes no result.
+        let warning = run.check(&group_of(run.total - 1)).expect("may fit").expect("a warning");
+        assert!(warning.ends_with("; --threads 1 would fit"), "{warning}");
+        // What is free now is no reason to refuse.
+        let busy = MemoryLimits { total: Some(1 << 36), available: Some(200_000_000), ..MemoryLimits::default() };
+        let warning = run.check(&busy).expect("not refused").expect("a warning");
+        assert!(warning.contains("191 MiB are free"), "{warning}");
         let line = run.check(&group_of(300_000_000)).unwrap_err().to_string();
         assert!(line.contains("286 MiB") && line.contains("smaller") && !line.contains('\n'), "{line}");
         // Who only evaluates allocates neither optimizer nor batch.

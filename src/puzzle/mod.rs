@@ -40,6 +40,11 @@ pub trait Board: Send + Sync {
     /// The tokens of a question that somebody typed; refused with one clear line if it cannot be one.
     fn parse(&self, text: &str) -> Result<Vec<u8>>;
 
+    /// What somebody who asks this question should know about it, such as that it has several answers; no line break.
+    fn remark(&self, _question: &[u8]) -> Option<String> {
+        None
+    }
+
     /// Tokens as text, in the form that [`Board::parse`] reads.
     fn text(&self, tokens: &[u8]) -> String;
 

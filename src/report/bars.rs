@@ -5,9 +5,8 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::plot::{COLOURS, FAINT, FONT, INK, SIZE};
+use super::plot::{COLOURS, FAINT, FONT, INK, SIZE, write_picture};
 use crate::error::{Error, Result};
-use crate::files::atomic;
 
 /// A chart of horizontal bars, ready to be written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +48,7 @@ const STEP: i32 = 36;
 impl BarChart {
     /// Writes the chart as an SVG file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        atomic::write_bytes(path, self.to_svg()?.as_bytes())
+        write_picture(path, &self.to_svg()?)
     }
 
     /// The chart as SVG text.

@@ -19,6 +19,8 @@ mod sink;
 pub mod stats;
 pub mod table;
 #[cfg(feature = "cli")]
+mod terminal;
+#[cfg(feature = "cli")]
 mod ticks;
 
 #[cfg(feature = "cli")]
@@ -39,3 +41,5 @@ pub use series::{Points, Series};
 pub use sink::Sink;
 pub use stats::{median_and_spread, smoothed, wilson_95};
 pub use table::Table;
+#[cfg(feature = "cli")]
+pub use terminal::Terminal;

@@ -9,6 +9,7 @@ use super::Series;
 use super::ticks::{self, Axis};
 use crate::error::{Error, Result};
 use crate::files::atomic;
+use crate::files::output::PICTURE_MARK;
 
 pub(super) const SIZE: (u32, u32) = (960, 560);
 pub(super) const FONT: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
@@ -72,7 +73,7 @@ impl Chart {
 
     /// Writes the chart as an SVG file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        atomic::write_bytes(path, self.to_svg()?.as_bytes())
+        write_picture(path, &self.to_svg()?)
     }
 
     /// The chart as SVG text.
@@ -190,6 +191,11 @@ impl Chart {
         }
         Ok(if named.is_empty() { 0 } else { y - 66 + row + 12 })
     }
+}
+
+/// Writes a picture with the mark by which it is known as ours.
+pub(super) fn write_picture(path: &Path, svg: &str) -> Result<()> {
+    atomic::write_bytes(path, format!("{PICTURE_MARK}\n{svg}").as_bytes())
 }
 
 #[cfg(test)]

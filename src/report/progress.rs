@@ -1,11 +1,11 @@
 //! Training progress: a bar with one line of figures on a terminal, plain lines at intervals anywhere else.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{EvaluationRecord, Sink, UpdateRecord};
+use super::{EvaluationRecord, Sink, Terminal, UpdateRecord};
 use crate::error::Result;
 
 /// Seconds of training that one line of figures is a mean over.
@@ -31,7 +31,7 @@ enum Out {
 impl Progress {
     /// Progress on standard error of a run of `total` updates that starts (or resumes) at `first`.
     pub fn new(total: u64, first: u64) -> Self {
-        if std::io::stderr().is_terminal() {
+        if Terminal::stderr().cursor {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let style = ProgressStyle::with_template("{bar:20} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("━╸ "));

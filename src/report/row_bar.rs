@@ -1,8 +1,8 @@
 //! How far the writing of a data set is: a bar on a terminal, nothing elsewhere.
 
-use std::io::IsTerminal as _;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Terminal;
 
 /// A bar that counts rows.
 pub struct RowBar(Option<ProgressBar>);
@@ -10,7 +10,7 @@ pub struct RowBar(Option<ProgressBar>);
 impl RowBar {
     /// A bar on standard error for `total` rows.
     pub fn new(total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = Terminal::stderr().cursor.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let style = ProgressStyle::with_template("{bar:20} {human_pos} of {human_len} rows, {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ "));

@@ -9,8 +9,9 @@ use crate::error::Result;
 ///
 /// ```
 /// use std::sync::mpsc::{Sender, channel};
-/// use trm::{checkpoint::RunFolder, config::Config, dataset::TaskData, engine::Lanes, train::Run};
+/// use trm::{checkpoint::RunFolder, config::Config, dataset::TaskData, engine::Lanes};
 /// use trm::report::{Sink, UpdateRecord};
+/// use trm::train::{Requests, Run};
 ///
 /// /// Sends the loss of every update to whoever listens.
 /// struct Losses(Sender<f64>);
@@ -31,7 +32,7 @@ use crate::error::Result;
 /// let mut run = Run::new(&folder, config, &data, &lanes, false)?;
 /// let (sender, losses) = channel();
 /// run.add_sink(Losses(sender));
-/// run.train(|| false)?;
+/// run.train(&Requests::new())?;
 /// assert_eq!(losses.try_iter().count(), 5);
 /// # Ok::<(), trm::Error>(())
 /// ```

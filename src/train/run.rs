@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::best::{Best, measured};
 use super::checkpoints::{Checkpoints, Position};
-use super::{RunData, StepReport, Trainer, learning_rate_factor};
+use super::{Requests, RunData, StepReport, Trainer, learning_rate_factor};
 use crate::checkpoint::RunFolder;
 use crate::config::{Config, FixedPoint, KeepBest, TrainConfig};
 use crate::dataset::{Batches, TaskData};
@@ -97,7 +97,7 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         }
         let mut checkpoints = Checkpoints::new(folder, identity.fingerprint);
         let mut trainer = Trainer::on(lanes, config, weights, total_steps)?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = folder.warning().map(str::to_owned).into_iter().collect();
         let (position, sampler) = match resume {
             true => checkpoints.restore(&mut trainer, |warning| warnings.push(warning))?,
             false => Default::default(),
@@ -166,30 +166,34 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
         self.sinks.push(Box::new(sink));
     }
 
-    /// Trains until all updates are done or `stop` says so.
+    /// Trains until all updates are done or somebody asks it to stop; saves in between whenever somebody asks for that.
     ///
     /// The loop runs on one of the lanes' threads, so that steps are not handed from thread to thread.
     ///
     /// # Errors
     /// [`Error::NonFinite`](crate::Error::NonFinite) names the last good checkpoint; the folder is then as that checkpoint
     /// left it. An error of a sink, or of writing.
-    pub fn train(&mut self, stop: impl Fn() -> bool + Send + Sync) -> Result<Ending> {
+    pub fn train(&mut self, requests: &Requests) -> Result<Ending> {
         self.started = Instant::now();
         for warning in std::mem::take(&mut self.warnings) {
             self.sinks.note(&warning);
         }
         let lanes = self.lanes;
-        let ending = lanes.install(|| self.train_here(stop));
+        let ending = lanes.install(|| self.train_here(requests));
         self.sinks.finish();
         ending
     }
 
-    fn train_here(&mut self, stop: impl Fn() -> bool + Sync) -> Result<Ending> {
+    fn train_here(&mut self, requests: &Requests) -> Result<Ending> {
         let train = &self.trainer.config.train;
         let (eval_interval, checkpoint_interval) = (train.eval_interval, train.checkpoint_interval);
         let mut last_evaluation = None;
         loop {
             let step = self.trainer.step_count();
+            if requests.take_save() {
+                self.save()?;
+                self.sinks.note(&format!("saved after update {step}, going on"));
+            }
             let mut finished = step == self.trainer.total_steps();
             let due = |interval: u64, last: bool| last || (interval > 0 && step.is_multiple_of(interval));
             if let Some(split) = self.eval_split.filter(|_| step > self.evaluated && due(eval_interval, finished)) {
@@ -197,10 +201,16 @@ impl<'a, D: TrainingDevice<T = f32>> Run<'a, D> {
                 if finished {
                     self.save()?;
                 }
-                last_evaluation = self.evaluate(split, &stop)?;
+                // Nor does who asks for a checkpoint in the middle of it: it begins again then, once.
+                let saved = self.checkpoints.are_current(&self.trainer, self.evaluated);
+                let interrupted = || requests.is_stopped() || !saved && requests.is_save_asked();
+                last_evaluation = self.evaluate(split, &interrupted)?;
+                if last_evaluation.is_none() && !requests.is_stopped() {
+                    continue;
+                }
             }
             finished |= self.is_stale();
-            let stopped = stop();
+            let stopped = requests.is_stopped();
             if stopped || due(checkpoint_interval, finished) {
                 self.save()?;
             }

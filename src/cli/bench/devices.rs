@@ -1,7 +1,5 @@
 //! `trm bench --devices`: the same work on several devices, side by side, and how far their results come apart.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::{Args, Measurement, TIMED, measure, precision_name};
@@ -11,6 +9,8 @@ use crate::config::Config;
 use crate::device::Measured as _;
 use crate::engine::{TrainingDevice, precision_for};
 use crate::error::{Error, Result};
+use crate::files::check_output;
+use crate::files::output::PICTURE;
 use crate::perf::{Agreement, Trajectory, Work, Workload};
 use crate::report::{Bar, BarChart, BarGroup, Table};
 
@@ -32,7 +32,7 @@ struct OnDevice {
 
 pub fn run(args: &Args, mut config: Config, works: &[(&'static str, Work)]) -> Result<()> {
     check(&args.devices)?;
-    args.plot.as_deref().map_or(Ok(()), check_folder)?;
+    args.plot.as_deref().map_or(Ok(()), |path| check_output(path, PICTURE, args.force))?;
     // The learning rate has its full value from the first update: changes as small as those of a warm-up would be lost in the
     // rounding of weights.
     config.train.lr_warmup_steps = 0;
@@ -64,15 +64,6 @@ fn check(devices: &[DeviceName]) -> Result<()> {
         return Err(Error::input(format!("--devices: {} is there twice; name each once", twice.1.name())));
     }
     devices.iter().try_for_each(|&device| on_device!(device, D => Ok(D::hardware())).map(|_| ()))
-}
-
-/// Refuses a picture that could not be written, before minutes are spent on it.
-fn check_folder(picture: &Path) -> Result<()> {
-    let folder = picture.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() {
-        return Ok(());
-    }
-    Err(Error::input(format!("--plot {}: there is no folder {}", picture.display(), folder.display())))
 }
 
 fn on_one<D: TrainingDevice<T = f32>>(

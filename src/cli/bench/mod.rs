@@ -76,6 +76,9 @@ pub struct Args {
     /// Draw the puzzles per second of --devices as a picture
     #[arg(long, value_name = "FILE.svg", requires = "devices")]
     plot: Option<PathBuf>,
+    /// Replace the file there even if it is no picture of trm's
+    #[arg(long, requires = "plot")]
+    force: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,

@@ -28,11 +28,16 @@ use crate::report::RowBar;
 /// out by itself. An output that is missing or `[]` is an unknown answer.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  trm data import arc --dir D --subsets training,evaluation,concept --test-set evaluation --out data/arc-1
-  trm data import arc --dir D --subsets training2,evaluation2,concept --test-set evaluation2 --online --out data/arc-2
-  trm data import arc --dir ARC-AGI/data --subsets training,evaluation --test-set evaluation --aug 10 --out data/small
-  trm data import arc --dir MINI-ARC/data --subsets MiniARC --test-set MiniARC --side 5 --skip-bad --out data/mini
-  trm data import arc --dir re_arc --subsets tasks --test-set tasks --tests 50 --aug 0 --out data/re-arc")]
+  trm data import arc --dir D --subsets training,evaluation,concept --test-set evaluation \\
+      --out data/arc-1
+  trm data import arc --dir D --subsets training2,evaluation2,concept --test-set evaluation2 \\
+      --online --out data/arc-2
+  trm data import arc --dir ARC-AGI/data --subsets training,evaluation --test-set evaluation \\
+      --aug 10 --out data/small
+  trm data import arc --dir MINI-ARC/data --subsets MiniARC --test-set MiniARC --side 5 \\
+      --skip-bad --out data/mini
+  trm data import arc --dir re_arc --subsets tasks --test-set tasks --tests 50 --aug 0 \\
+      --out data/re-arc")]
 pub struct ImportArgs {
     /// Folder of the JSON files
     #[arg(long, value_name = "DIR")]

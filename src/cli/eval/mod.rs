@@ -4,15 +4,16 @@ mod print;
 
 use std::path::{Path, PathBuf};
 
-use super::common::{DeviceArg, Threads, WeightsArg, load_model, on_device};
+use super::common::{DeviceArg, Thinking, Threads, WeightsArg, load_model, on_device};
 use super::run_set::load_set;
 use crate::dataset::{TaskData, arc};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::output::{PREDICTIONS, SUBMISSION};
+use crate::files::{atomic, check_output};
 use crate::infer::{
-    Answered, Bucket, Evaluated, HaltRule, Identifiers, Inference, InferenceOptions, Observer, PredictionFormat,
-    Predictions, Row, StoredModel, buckets,
+    Answered, Bucket, Evaluated, Identifiers, Inference, Observer, PredictionFormat, Predictions, Row, StoredModel,
+    buckets,
 };
 use crate::puzzle::TokenPair;
 use crate::puzzle::arc::vote::Score;
@@ -32,13 +33,16 @@ use crate::report::RowBar;
 #[command(after_help = "\
 Examples:
   trm eval runs/sudoku-6x6
-  trm eval runs/sudoku-6x6 --halt                   faster: about as right, in fewer steps
+  trm eval runs/sudoku-6x6 --halt 0.95              stop when it is 95 % sure
   trm eval runs/sudoku-6x6 --data sets/harder --split test --json
   trm eval runs/arc-1 --limit 20 --submission submission.json
   trm eval runs/arc-small --id shuffle
   trm eval runs/sudoku-6x6 --weights raw            the weights themselves, not their average
   trm eval runs/sudoku-6x6 --by clues --predictions answers.jsonl
-  trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme")]
+  trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme
+
+What --halt costs on the quick start's own model: 95.4 % exact in all 8 steps without it, 95.0 % in 2.5 steps on average with
+--halt 0.95, 94.2 % in 2.0 with --halt 0.9, 89.0 % in 1.7 with --halt alone.")]
 pub struct Args {
     /// A run folder, or a safetensors file (with --config)
     run: PathBuf,
@@ -53,12 +57,8 @@ pub struct Args {
     /// Which split
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Supervision steps [default: what the run was trained with]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    steps: Option<u32>,
-    /// Let a puzzle stop as soon as the model believes it is done; its answer then stays
-    #[arg(long)]
-    halt: bool,
+    #[command(flatten)]
+    thinking: Thinking,
     /// Only the first N puzzles of the split; of ARC, the first N tasks with all their copies
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
@@ -79,6 +79,9 @@ pub struct Args {
     /// [puzzles, steps, tokens] (FILE.npy)
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
+    /// Replace the files there even if they are none that trm wrote
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -117,12 +120,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
         load_model::<D>(&args.run, args.config.as_deref(), &args.weights, lanes.threads())?;
     lanes.replicate(&mut weights.params);
     let data = load_set(&args.run, args.config.as_deref(), &config, args.data.as_deref())?;
-    let steps = match args.steps {
-        Some(0) => return Err(Error::input("--steps 0: the model has to think at least once; give 1 or more")),
-        Some(steps) => steps,
-        None => config.train.halt_max_steps,
-    };
-    let options = InferenceOptions { steps, halt: args.halt.then(|| HaltRule::of(&model, &config.train)) };
+    let options = args.thinking.options(&model, &config.train)?;
     let limit = match args.limit {
         Some(0) => {
             return Err(Error::input("--limit 0: nothing would be evaluated; give 1 or more, or leave it out for all"));
@@ -143,9 +141,10 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
         }
     }
     if let Some(file) = &args.submission {
-        atomic::check_target(file)?;
+        check_output(file, SUBMISSION, args.force)?;
     }
-    let predictions = args.predictions.as_deref().map(|file| Ok::<_, Error>((file, format_of(file)?))).transpose()?;
+    let predictions =
+        args.predictions.as_deref().map(|file| Ok::<_, Error>((file, format_of(file, args.force)?))).transpose()?;
     let copies = args.copies.unwrap_or(usize::MAX);
     let rows = if arc { data.arc_rows(limit, copies)? } else { data.rows(&args.split, limit)? };
     let value_of = args.by.as_deref().map(|key| values(&data, &args.split, key)).transpose()?;
@@ -171,7 +170,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
             let of = ((data.dataset(), data.board()), (data.split(&args.split)?, &*rows));
             let mut evaluated = Ok(None);
             let written = atomic::write(file, |out| {
-                let predictions = Predictions::new(out, of.0, of.1, steps as usize, format)?;
+                let predictions = Predictions::new(out, of.0, of.1, options.steps as usize, format)?;
                 let tell = |answered: &Answered<'_>| predictions.add(answered);
                 evaluated = evaluate(Observer { tell: &tell, every_answer: true }).map(Some);
                 match &evaluated {
@@ -202,7 +201,7 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
             Some(buckets(&evaluated.outcomes.puzzles.iter().map(row).collect::<Result<Vec<Row>>>()?))
         }
     };
-    let halted = args.halt.then_some(steps);
+    let halted = options.halt.map(|_| options.steps);
     let report = print::Report {
         evaluation: &evaluated.evaluation,
         score: score.as_ref(),
@@ -214,11 +213,11 @@ fn run_on<D: Device<T = f32>>(args: Args) -> Result<()> {
 }
 
 /// What a file of predictions is to be like, by the ending of its name.
-fn format_of(file: &Path) -> Result<PredictionFormat> {
+fn format_of(file: &Path, force: bool) -> Result<PredictionFormat> {
     let format = PredictionFormat::of(file).ok_or_else(|| {
         Error::input(format!("--predictions {}: give a name that ends in .jsonl or .npy", file.display()))
     })?;
-    atomic::check_target(file)?;
+    check_output(file, PREDICTIONS, force)?;
     Ok(format)
 }
 

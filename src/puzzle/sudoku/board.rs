@@ -30,7 +30,7 @@ impl Board for Geometry {
         format!("sudoku {self}")
     }
 
-    /// Refused unless it has exactly one solution.
+    /// Refused unless it has a solution.
     fn parse(&self, text: &str) -> Result<Vec<u8>> {
         let cells: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let question = Grid::parse(*self, &cells)?;
@@ -40,12 +40,16 @@ impl Board for Geometry {
             )));
         }
         match solve(&question) {
-            Solutions::Unique(_) => Ok(question.tokens().collect()),
+            Solutions::Unique(_) | Solutions::Multiple(..) => Ok(question.tokens().collect()),
             Solutions::None => Err(Error::input("the puzzle has no solution; check the clues")),
-            Solutions::Multiple(a, b) => {
-                Err(Error::input(format!("the puzzle has several solutions, {a} and {b} among them; add clues")))
-            }
         }
+    }
+
+    fn remark(&self, question: &[u8]) -> Option<String> {
+        let Solutions::Multiple(a, b) = solve(&grid_of(*self, question)?) else { return None };
+        Some(format!(
+            "the puzzle has several solutions, {a} and {b} among them; models are trained on puzzles with one"
+        ))
     }
 
     fn text(&self, tokens: &[u8]) -> String {
