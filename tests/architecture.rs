@@ -56,7 +56,7 @@ const SHARED_NAMES: &[(&str, &str)] = &[
     ("add", "the operation and its kernel: `ops::add`, `elementwise::add`"),
     ("swiglu", "the operation and its kernel"),
     ("build", "functions of modules that are named with them: `sudoku::build`, `arc::build`"),
-    ("import", "functions of modules that are named with them: `maze::import`, `jsonl::import`"),
+    ("import", "functions of modules that are named with them: `maze::import`, `grids::import`"),
     ("solve", "functions of modules that are named with them: `sudoku::solve`, `task::solve`"),
     ("Block", "of the network, and of the arena"),
     ("Outcome", "of a group of slots, and of a gradient check"),

@@ -9,7 +9,7 @@ use std::process::Command;
 use common::{fail, stderr, stdout, succeed, trm};
 use proptest::prelude::*;
 use tempfile::TempDir;
-use trm::dataset::grids::{self, Format, GridOptions, Keys};
+use trm::dataset::grids::{self, FileKind, GridOptions, Keys};
 use trm::dataset::sudoku::{self, SudokuOptions};
 use trm::dataset::{Dataset, Imported, RowOptions, Split, audit};
 use trm::puzzle::sudoku::{Geometry, Grid, Symmetry};
@@ -262,23 +262,23 @@ fn lines_an_array_and_csv_say_the_same_with_keys_columns_and_width() {
     let array = format!("\u{feff} [{}]\n", LINES.trim().replace('\n', ",\n"));
     assert_eq!(grids_of(array, &options).unwrap().data, data);
     let csv = "q;a;name;rating;hard\nab..;abba;x;3;true\n\"b.\n..\";\"[\"\"ba\"\", \"\"ab\"\"]\";;;\n";
-    let csv = grids_of(csv, &GridOptions { format: Format::Csv, ..options.clone() }).unwrap().data;
+    let csv = grids_of(csv, &GridOptions { format: FileKind::Csv, ..options.clone() }).unwrap().data;
     assert_eq!(csv, data);
 
     for (text, format, said) in [
-        ("[{\"q\": \"ab..\"}, 7, {\"q\": \"a\", \"a\": \"b\"}]", Format::Json, "items 1"),
+        ("[{\"q\": \"ab..\"}, 7, {\"q\": \"a\", \"a\": \"b\"}]", FileKind::Json, "items 1"),
         (
             "[{\"q\": \"ab..\"}, 7, {\"q\": \"a\", \"a\": \"b\"}]",
-            Format::Json,
+            FileKind::Json,
             "item 2 is not {\"q\": …, \"a\": …}: it is no object",
         ),
-        ("[{\"q\": \"ab..\", \"a\": \"abba\"},", Format::Json, "is no JSON array: EOF"),
-        ("[]", Format::Json, "has no items"),
-        ("q,a\nab..\n", Format::Csv, "line 2 has 1 fields, the header has 2"),
-        ("q,a,a\nab..,b,c\n", Format::Csv, "has the column \"a\" twice"),
-        ("q,b\nab..,b\n", Format::Csv, "missing field `a`"),
-        ("q,a\nabc,abba\n", Format::Csv, "line 2 question has 3 cells, which are no rows of 2"),
-        ("", Format::Csv, "has no lines"),
+        ("[{\"q\": \"ab..\", \"a\": \"abba\"},", FileKind::Json, "is no JSON array: EOF"),
+        ("[]", FileKind::Json, "has no items"),
+        ("q,a\nab..\n", FileKind::Csv, "line 2 has 1 fields, the header has 2"),
+        ("q,a,a\nab..,b,c\n", FileKind::Csv, "has the column \"a\" twice"),
+        ("q,b\nab..,b\n", FileKind::Csv, "missing field `a`"),
+        ("q,a\nabc,abba\n", FileKind::Csv, "line 2 question has 3 cells, which are no rows of 2"),
+        ("", FileKind::Csv, "has no lines"),
     ] {
         let message = grids_of(text, &GridOptions { format, ..options.clone() }).map(|_| ()).unwrap_err().to_string();
         let said = said.replace("items 1", "item 1 is not");
@@ -469,7 +469,7 @@ proptest! {
         for text in [bytes, pieces.concat().into_bytes()] {
             let rows = RowOptions { columns: None, skip_bad };
             let json = GridOptions { several: skip_bad, ..GridOptions::default() };
-            let csv = GridOptions { format: Format::Csv, ..json.clone() };
+            let csv = GridOptions { format: FileKind::Csv, ..json.clone() };
             let read = [sudoku_of(&text, SudokuOptions { rows, ..SUDOKU }), grids_of(&text, &json), grids_of(&text, &csv)];
             for error in read.into_iter().filter_map(Result::err) {
                 prop_assert_eq!(error.exit_code(), 2);

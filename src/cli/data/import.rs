@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{Place, arc};
-use crate::dataset::grids::{self, Format, GridOptions, Keys};
+use crate::dataset::grids::{self, FileKind, GridOptions, Keys};
 use crate::dataset::sudoku::{self, SudokuOptions};
 use crate::dataset::{Dataset, Imported, RowOptions, maze};
 use crate::error::{Error, Result};
@@ -180,7 +180,7 @@ pub struct GridArgs {
 }
 
 impl GridArgs {
-    fn import(&self, format: Format) -> Result<Imported> {
+    fn import(&self, format: FileKind) -> Result<Imported> {
         if self.width == Some(0) {
             return Err(Error::input("--width 0: a row has at least one cell"));
         }
@@ -200,8 +200,8 @@ impl GridArgs {
 
 pub fn run(what: Import) -> Result<()> {
     match what {
-        Import::Jsonl(args) => args.place.import(args.seed, || args.import(Format::Json)),
-        Import::Csv(args) => args.place.import(args.seed, || args.import(Format::Csv)),
+        Import::Jsonl(args) => args.place.import(args.seed, || args.import(FileKind::Json)),
+        Import::Csv(args) => args.place.import(args.seed, || args.import(FileKind::Csv)),
         Import::Maze { csv, test_csv, dihedral, seed, place } => {
             place.make(seed, || maze::import(&csv, test_csv.as_deref(), dihedral))
         }

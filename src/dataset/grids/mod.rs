@@ -37,7 +37,7 @@ mod source;
 mod table;
 
 pub use record::Keys;
-pub use source::Format;
+pub use source::FileKind;
 
 use record::{Record, SEVERAL, form, record};
 use source::Source;
@@ -47,7 +47,7 @@ use table::{MOST_CELLS, MOST_SYMBOLS, Place, Row, Table};
 #[derive(Clone, Debug, Default)]
 pub struct GridOptions<'a> {
     /// How the file is written.
-    pub format: Format,
+    pub format: FileKind,
     /// What the parts of a puzzle are called in it.
     pub keys: Keys,
     /// Cells of a row, for grids that stand on one line.

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum FileKind {
     /// An object a line, or one array of objects.
     #[default]
     Json,
@@ -40,16 +40,16 @@ enum Kind {
 
 impl<'a> Source<'a> {
     /// Opens a file.
-    pub fn open(path: &'a Path, format: Format) -> Result<Self> {
+    pub fn open(path: &'a Path, format: FileKind) -> Result<Self> {
         let open = || {
             let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
             if file.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
                 file.consume(BYTE_ORDER_MARK.len());
             }
             let kind = match format {
-                Format::Csv => Kind::Csv,
-                Format::Json if opens_array(file.fill_buf()?) => Kind::Array,
-                Format::Json => Kind::Lines,
+                FileKind::Csv => Kind::Csv,
+                FileKind::Json if opens_array(file.fill_buf()?) => Kind::Array,
+                FileKind::Json => Kind::Lines,
             };
             Ok((file, kind))
         };
