@@ -66,7 +66,7 @@ impl Product {
     }
 
     pub fn backward(&mut self) {
-        self.weight.backward_rows(&self.dy, &mut self.dx, true);
+        self.weight.backward_rows(&self.dy, &mut self.dx, true, 1);
     }
 
     pub fn gradient(&mut self) {
@@ -166,13 +166,21 @@ impl Attention {
     }
 
     pub fn forward(&mut self) {
-        attention_forward(self.precision, &self.shape, Some(&self.rope), &mut self.qkv, &mut self.out, &mut self.lse);
+        attention_forward(
+            self.precision,
+            &self.shape,
+            Some(&self.rope),
+            &mut self.qkv,
+            &mut self.out,
+            &mut self.lse,
+            1,
+        );
     }
 
     pub fn backward(&mut self) {
         self.d_qkv.fill(0.0);
         let Self { precision, shape, rope, qkv, out, lse, d_out, d_qkv } = self;
-        attention_backward(*precision, shape, Some(rope), qkv, out, lse, d_out, d_qkv);
+        attention_backward(*precision, shape, Some(rope), qkv, out, lse, d_out, d_qkv, 1);
     }
 }
 
@@ -281,7 +289,7 @@ impl Swiglu {
             let to = SwigluOperands { down, gate_up: [c.first(x_len), d.first(dh_len)] };
             let saved = self.saved[i].first(self.saved_len);
             let weights = (&self.gate_up, &self.down);
-            swiglu_backward(weights, (&self.dy, saved, &self.x), to, Some(&mut self.dx));
+            swiglu_backward(weights, (&self.dy, saved, &self.x), to, Some(&mut self.dx), 1);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::config::{Arch, Config, Mixing, Preset, presets};
 use crate::device::Cpu;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
-use crate::perf::scaling::{MachineFigures, UpdateWork, predict};
+use crate::perf::scaling::{MachineFigures, TEAM_SERIAL, UpdateWork, predict};
 use crate::perf::{RunCost, Work, Workload};
 use crate::report::{Table, engineering, grouped};
 use crate::simd::{self, Precision};
@@ -279,6 +279,7 @@ impl<'a> LargerMachines<'a> {
             core_bandwidth: self.core_bandwidth,
             handover_seconds: self.handover_seconds,
             serial_per_sequence: 0.0,
+            team_serial: TEAM_SERIAL,
         };
         cost.updates as f64 * predict(&UpdateWork::new(config), &machine, cores).seconds() / 3600.0
     }

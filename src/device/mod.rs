@@ -22,6 +22,7 @@ mod memory;
 mod operands;
 mod params;
 pub mod reference;
+mod team;
 mod topology;
 
 pub use block::{ALIGNMENT, Block, Indices, Space, Store};
@@ -33,6 +34,7 @@ pub use measure::{Mark, Measured};
 pub use operands::{Choice, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
+pub use team::Team;
 pub use topology::{Place, Topology, available};
 
 use crate::simd::preferred_precision;
@@ -88,8 +90,8 @@ pub trait Device: Measured + Sized + Send {
     /// Says on which NUMA node, counted from 0, the lane runs; it then reads that node's copy of the weights.
     fn set_node(&mut self, _node: usize) {}
 
-    /// Lets forward GEMMs use so many threads of the pool: in single-sequence mode they would be idle otherwise.
-    fn set_threads(&mut self, _threads: usize) {}
+    /// Lets kernels use as many threads of the pool as `team` says at the time: they would be idle otherwise.
+    fn join_team(&mut self, _team: &Team) {}
 
     /// Has at most so many sequences worked on at a time; 0 leaves it to the device.
     fn set_micro_batch(&mut self, _sequences: usize) {}

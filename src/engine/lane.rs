@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::step::{self, Forward, Given, Losses};
 use super::{Group, Outcome, PuzzleTable, Weights};
 use crate::config::TrainConfig;
-use crate::device::{Device, Grads, Indices, KeptState, Real, Store};
+use crate::device::{Device, Grads, Indices, KeptState, Real, Store, Team};
 use crate::model::{Model, Pass, States};
 use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape, Var};
@@ -29,10 +29,11 @@ struct Scratch<T> {
 }
 
 impl<D: Device> Lane<D> {
-    /// A lane without memory yet, at its place among the lanes and on its NUMA node.
-    pub(crate) fn new(index: usize, node: usize) -> Self {
+    /// A lane without memory yet, at its place among the lanes, on its NUMA node, in their team.
+    pub(crate) fn new(index: usize, node: usize, team: &Team) -> Self {
         let mut memory = Memory::<D>::default();
         memory.device.set_node(node);
+        memory.device.join_team(team);
         let scratch = Scratch { puzzle_rows: Vec::new(), numbers: Vec::new() };
         Self { index, node, memory, sums: Vec::new(), scratch }
     }

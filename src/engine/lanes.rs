@@ -6,12 +6,14 @@ use std::sync::{Mutex, TryLockError};
 use crossbeam_utils::CachePadded;
 
 use super::Lane;
-use crate::device::{Cpu, Device, Params, Precision, Topology, available};
+use crate::device::{Cpu, Device, Params, Precision, Team, Topology, available};
 use crate::error::{Error, Result};
 
 /// The threads of a process, with a lane for each.
 pub struct Lanes<D: Device = Cpu<f32>> {
     pool: rayon::ThreadPool,
+    /// How many of them may share a product.
+    team: Team,
     /// What a lane holds grows on its own thread, so its pages are first touched there. Nobody ever waits for a lane: only
     /// its thread takes it.
     lanes: Vec<CachePadded<Mutex<Lane<D>>>>,
@@ -91,14 +93,15 @@ impl<D: Device> Lanes<D> {
             rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("lane {i}")).build().map_err(
                 |e| Error::input(format!("cannot start {threads} threads ({e}); ask for fewer with --threads")),
             )?;
+        let team = Team::default();
         let lane = |(index, &node): (usize, &usize)| {
-            let lane = Lane::new(index, node);
+            let lane = Lane::new(index, node, &team);
             CachePadded::new(Mutex::new(lane))
         };
         let lanes = node_of_thread.iter().enumerate().map(lane).collect();
         let nodes = node_of_thread.iter().max().map_or(1, |last| last + 1);
         let lanes_of_node = (0..nodes).map(|node| node_of_thread.iter().filter(|n| **n == node).count()).collect();
-        Ok(Self { pool, lanes, node_of_thread, lanes_of_node })
+        Ok(Self { pool, team, lanes, node_of_thread, lanes_of_node })
     }
 
     /// Number of threads.
@@ -109,6 +112,11 @@ impl<D: Device> Lanes<D> {
     /// How many lanes each NUMA node has.
     pub fn lanes_of_node(&self) -> &[usize] {
         &self.lanes_of_node
+    }
+
+    /// How many threads may share a product at the moment.
+    pub(crate) fn team(&self) -> &Team {
+        &self.team
     }
 
     /// Bytes of all lanes' memory.
@@ -179,22 +187,19 @@ impl<D: Device> Lanes<D> {
                     }
                 }
             });
-            let _release = Release(&done);
-            self.with_lane(|lane| {
-                lane.memory.device.set_threads(self.threads());
-                let result = work(lane);
-                lane.memory.device.set_threads(1);
-                result
-            })
+            let _release = Release(&done, &self.team);
+            self.team.set(self.threads());
+            self.with_lane(work)
         })
     }
 }
 
 /// Ends a wait, even when what was waited for panics.
-struct Release<'a>(&'a AtomicBool);
+struct Release<'a>(&'a AtomicBool, &'a Team);
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
+        self.1.set(1);
         self.0.store(true, Ordering::Release);
     }
 }

@@ -9,6 +9,7 @@
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 mod cuda_engine;
 mod group;
+mod hand_out;
 mod lane;
 mod lane_engine;
 mod lanes;

@@ -1,8 +1,8 @@
 //! The fixed binary tree in which the gradients of all groups are summed, without a lock.
 //!
-//! A counter hands out groups in order, so that a slow core holds nobody. Whoever finishes the second half of a node adds
-//! the two halves, the right one to the left one, and goes on upwards: who does what depends on who is free; the shape of
-//! the tree, and so the order of summation, does not. Halves meet in a cell for each node, exchanged atomically.
+//! Lanes take groups in order ([`HandOut`]). Whoever finishes the second half of a node adds the two halves, the right one to
+//! the left one, and goes on upwards: who does what depends on who is free; the shape of the tree, and so the order of
+//! summation, does not. Halves meet in a cell for each node, exchanged atomically.
 //!
 //! Near the root there would be few large sums and many idle lanes. So lanes stop climbing at the lowest level that has
 //! no more nodes than there are lanes ([`partial_sums`]); when all groups are done, the levels above are summed by all
@@ -14,14 +14,12 @@
 //! On a machine with several NUMA nodes each has its share of the groups and a counter of its own, so that a group's carry
 //! stays on a node; lanes whose node is done help the others.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 use rayon::prelude::*;
+use std::ops::Range;
 
+use super::hand_out::HandOut;
 use super::{BoxedGroup, Group, Lane, Lanes};
 use crate::device::{Grads, HostDevice, Real};
 use crate::tape::profile::Part;
@@ -69,25 +67,6 @@ impl<D: HostDevice> Default for Sums<D> {
     }
 }
 
-/// Hands out the numbers of a range, each once.
-struct Counter {
-    next: CachePadded<AtomicUsize>,
-    end: usize,
-}
-
-impl Counter {
-    fn new(range: Range<usize>) -> Self {
-        Self { next: CachePadded::new(AtomicUsize::new(range.start)), end: range.end }
-    }
-
-    fn take(&self) -> Option<usize> {
-        Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|&number| number < self.end)
-    }
-}
-
-/// NUMA nodes at most; lanes of further ones share a counter.
-const MAX_NODES: usize = 16;
-
 /// Runs `work` on every group with a gradient buffer (of the shape of `like`) to add to, and sums the buffers but for the
 /// last levels, which [`Sums::finish`] does. To be called inside [`Lanes::install`].
 pub(crate) fn accumulate<D: HostDevice>(
@@ -98,39 +77,25 @@ pub(crate) fn accumulate<D: HostDevice>(
     work: impl Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync,
 ) {
     let n = groups.len();
-    sums.prepare(n, lanes, like);
+    sums.prepare(n, lanes.lanes_of_node(), like);
     for (cell, group) in sums.groups.iter().zip(groups.drain(..)) {
         cell.store(Some(group));
     }
-    let (mut first, mut before) = (0, 0);
-    let nodes = lanes.lanes_of_node();
-    let counters: arrayvec::ArrayVec<Counter, MAX_NODES> = nodes
-        .iter()
-        .take(MAX_NODES)
-        .enumerate()
-        .map(|(i, &lanes_here)| {
-            before += lanes_here;
-            let is_last = i + 1 == nodes.len().min(MAX_NODES);
-            let end = if is_last { n } else { before * n / lanes.threads() };
-            Counter::new(std::mem::replace(&mut first, end)..end)
-        })
-        .collect();
-    let cut = sums.done.len().ilog2() as usize;
-    let walk = Walk { n, cut, lanes, sums, counters: &counters, work };
-    walk.spread(lanes.threads().min(n));
+    let hand_out = HandOut::new(n, lanes.lanes_of_node(), lanes.team());
+    Walk { lanes, sums, hand_out: &hand_out, work }.spread(lanes.threads());
     groups.extend(sums.groups.iter().filter_map(AtomicCell::take));
 }
 
 impl<D: HostDevice> Sums<D> {
     /// Room for `n` groups; `like` has the shape of a buffer.
-    fn prepare(&mut self, n: usize, lanes: &Lanes<D>, like: &Grads<D>) {
-        let threads = lanes.threads();
+    fn prepare(&mut self, n: usize, lanes_of_node: &[usize], like: &Grads<D>) {
+        let threads = lanes_of_node.iter().sum();
         if self.lanes != threads || self.groups.len() != n {
             *self = Self { lanes: threads, ..Self::default() };
             let depth = n.next_power_of_two().ilog2() as usize;
             // The groups in order: see above. Each further range of groups has a front and an end of its own, with the
             // waiting neighbours of one more group at either.
-            let ranges = lanes.lanes_of_node().len() - 1;
+            let ranges = lanes_of_node.len() - 1;
             self.made = n.min(threads * (depth + 1) + 2 * ranges * depth);
             self.free.resize_with(threads, || ArrayQueue::new(self.made));
             for i in 0..self.made {
@@ -143,6 +108,11 @@ impl<D: HostDevice> Sums<D> {
             self.parts.reserve(self.done.len());
             self.squares = vec![0.0; like.values().len().div_ceil(SLICE)];
         }
+    }
+
+    /// Lanes stop climbing at this level below the root.
+    fn cut(&self) -> usize {
+        self.done.len().ilog2() as usize
     }
 
     /// A free buffer, `lane`'s own if there is one.
@@ -228,12 +198,9 @@ fn sum_slice<D: HostDevice>(parts: &[BoxedSum<D>], start: usize, out: &mut [D::T
 
 /// What the lanes share while they work on the groups.
 struct Walk<'a, D: HostDevice, F> {
-    n: usize,
-    /// Lanes stop climbing at this level below the root.
-    cut: usize,
     lanes: &'a Lanes<D>,
     sums: &'a Sums<D>,
-    counters: &'a [Counter],
+    hand_out: &'a HandOut<'a>,
     work: F,
 }
 
@@ -248,39 +215,41 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
         }
     }
 
-    /// Takes groups as long as there are any, those of the lane's node first.
+    /// Takes groups as long as there are any, those of the lane's node first; then helps with those that are being worked on.
     fn walk(&self, lane: &mut Lane<D>) {
         lane.start_watch();
         // What the last sums need of this lane, so that it is there before they are.
-        lane.sums.resize(self.cut * SLICE, D::T::ZERO);
-        let counters = self.counters.len();
-        for i in 0..counters {
-            while let Some(index) = self.counters[(lane.node + i) % counters].take() {
-                let mut group = self.sums.groups[index].take().expect("a group is handed out once");
-                let mut sum = self.sums.take(lane.index % self.sums.lanes);
-                sum.grads.clear();
-                let buffer_bytes = std::mem::size_of_val(sum.grads.values()) as f64;
-                lane.lap(Part::GradientBuffer, buffer_bytes);
-                (self.work)(lane, &mut group, &mut sum.grads);
-                self.sums.groups[index].store(Some(group));
-                let additions = self.climb(index..index + 1, sum);
-                lane.lap(Part::GradientTree, 3.0 * additions as f64 * buffer_bytes);
-            }
+        lane.sums.resize(self.sums.cut() * SLICE, D::T::ZERO);
+        let busy = self.hand_out.begin();
+        while let Some(index) = self.hand_out.take(lane.node) {
+            let mut group = self.sums.groups[index].take().expect("a group is handed out once");
+            let mut sum = self.sums.take(lane.index % self.sums.lanes);
+            sum.grads.clear();
+            let buffer_bytes = std::mem::size_of_val(sum.grads.values()) as f64;
+            lane.lap(Part::GradientBuffer, buffer_bytes);
+            (self.work)(lane, &mut group, &mut sum.grads);
+            self.sums.groups[index].store(Some(group));
+            let additions = self.sums.climb(index..index + 1, sum);
+            lane.lap(Part::GradientTree, 3.0 * additions as f64 * buffer_bytes);
         }
+        drop(busy);
+        self.hand_out.help();
     }
+}
 
+impl<D: HostDevice> Sums<D> {
     /// Adds a finished node to its other half and so on, until that half is not done yet or the level is reached at
     /// which all lanes sum together. Returns how many it added.
     fn climb(&self, mut node: Range<usize>, mut sum: BoxedSum<D>) -> usize {
         for additions in 0.. {
-            let place = Place::of(self.n, &node);
-            if place.level == self.cut {
-                self.sums.done[place.position].store(Some(sum));
+            let place = Place::of(self.groups.len(), &node);
+            if place.level == self.cut() {
+                self.done[place.position].store(Some(sum));
                 return additions;
             }
             let parent = place.parent;
             let middle = middle(&parent);
-            let cell = &self.sums.meeting[middle];
+            let cell = &self.meeting[middle];
             // The first half to come finds nothing and stays; the second finds the first, and takes both away.
             let Some(mut other) = cell.swap(Some(sum)) else { return additions };
             sum = cell.take().expect("the half that was just put there");
@@ -288,7 +257,7 @@ impl<D: HostDevice, F: Fn(&mut Lane<D>, &mut Group<D::T>, &mut Grads<D>) + Sync>
                 std::mem::swap(&mut sum, &mut other);
             }
             D::add_assign(sum.grads.values_mut(), other.grads.values());
-            self.sums.give_back(other);
+            self.give_back(other);
             node = parent;
         }
         unreachable!("the tree has a root")
@@ -344,6 +313,9 @@ impl Place {
 }
 
 #[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -394,12 +366,5 @@ mod tests {
                 assert!(parts <= lanes && parts <= n && 2 * parts > lanes.min(n));
             }
         }
-    }
-
-    #[test]
-    fn a_counter_hands_out_each_number_once() {
-        let counter = Counter::new(3..6);
-        assert_eq!(std::iter::from_fn(|| counter.take()).collect::<Vec<_>>(), [3, 4, 5]);
-        assert_eq!(counter.take(), None);
     }
 }

@@ -76,6 +76,14 @@ impl Profile {
         seconds * self.lanes as f64 / self.sequences()
     }
 
+    /// Seconds of an update from the first gradient group to the last: what the lanes do, and how long some of them wait.
+    pub fn accumulation_seconds(&self) -> f64 {
+        let outside =
+            |part| !matches!(part, Part::Examples | Part::Losses | Part::Halting | Part::GradientSum | Part::Optimizer);
+        let counts = |phase| !matches!(phase, Phase::Outside(part) if !outside(part));
+        self.seconds_where(counts) / self.updates as f64
+    }
+
     /// Seconds per sequence of what one thread does while the lanes have nothing to do.
     pub fn serial_per_sequence(&self) -> f64 {
         let serial = |phase| matches!(phase, Phase::Outside(Part::Examples | Part::Losses | Part::Halting));

@@ -11,6 +11,8 @@ use super::format::{Format, Precision, in_format};
 use super::gemm::{LeftTiles, multiply_panels};
 use super::isa::isa;
 use super::pack::{Strided, Tiles, pack_panels, pack_tiles, padded};
+use super::shared::Shared;
+use super::split::{TILE, each_part, worthwhile};
 use super::transpose::add_transposed;
 use super::vector::{Kernel, Simd, dispatch_on, is_streamed};
 
@@ -64,16 +66,25 @@ pub fn pack_deferred<T: Real>(
     dispatch_on(isa(), PackOperands { precision, n_out, n_in, rows, dy, x, left, right });
 }
 
-/// `dw ← dw + Σ dyᵀ x` over the uses `0..count`, in order; dw is `[out, in]`.
+/// `dw ← dw + Σ dyᵀ x` over the uses `0..count`, in order; dw is `[out, in]`. So many threads of the pool that this runs in
+/// share the rows of dw (`parts` 1: the caller does all); the result is the same for any number.
 pub fn add_deferred<'a, T: Real>(
     precision: Precision,
     (n_out, n_in): (usize, usize),
     count: usize,
-    uses: impl Fn(usize) -> DeferredGrad<'a, T>,
+    uses: impl Fn(usize) -> DeferredGrad<'a, T> + Sync,
     dw: &mut [T],
+    parts: usize,
 ) {
     assert_eq!(dw.len(), n_out * n_in, "weight gradient shape");
-    dispatch_on(isa(), SumUses { precision, n_out, n_in, count, uses, accumulate: true, dw });
+    sum_uses(SumUses { precision, n_out, n_in, count, uses: &uses, accumulate: true, dw: &Shared::new(dw) }, parts);
+}
+
+/// In up to so many parts.
+fn sum_uses<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T> + Sync>(sum: SumUses<'_, T, U>, parts: usize) {
+    let rows: usize = (0..sum.count).map(|i| (sum.uses)(i).rows).sum();
+    let (isa, parts) = (isa(), worthwhile(parts, sum.n_out, TILE, sum.n_in * rows));
+    each_part(parts, &|part| dispatch_on(isa, SumPart { sum, part: (part, parts) }));
 }
 
 /// [`add_deferred`] of a gate and up projection `[2·inner, in]`; `transposed` is scratch for half of the weight.
@@ -81,9 +92,10 @@ pub fn add_deferred_gate_up<'a, T: Real>(
     precision: Precision,
     (double, n_in): (usize, usize),
     count: usize,
-    uses: impl Fn(usize) -> DeferredGrad<'a, T>,
+    uses: impl Fn(usize) -> DeferredGrad<'a, T> + Sync,
     transposed: &mut [T],
     dw: &mut [T],
+    parts: usize,
 ) {
     let inner = double / 2;
     assert!(dw.len() == double * n_in && transposed.len() == inner * n_in, "weight gradient shape");
@@ -95,10 +107,10 @@ pub fn add_deferred_gate_up<'a, T: Real>(
             let DeferredGrad { rows, left, right } = uses(i);
             DeferredGrad { rows, left, right: &right[half * right.len() / 2..][..right.len() / 2] }
         };
-        let to = &mut *transposed;
-        let sum = SumUses { precision, n_out: n_in, n_in: inner, count, uses, accumulate: false, dw: to };
-        dispatch_on(isa(), sum);
-        add_transposed(transposed, (n_in, inner), dw);
+        let to = &Shared::new(&mut *transposed);
+        let sum = SumUses { precision, n_out: n_in, n_in: inner, count, uses: &uses, accumulate: false, dw: to };
+        sum_uses(sum, parts);
+        add_transposed(transposed, (n_in, inner), dw, parts);
     }
 }
 
@@ -113,7 +125,8 @@ pub fn add_weight_grad<T: Real>(precision: Precision, (n_out, n_in): (usize, usi
             let left = &mut scratch.left.at_least(left_len)[..left_len];
             let right = &mut scratch.right.at_least(right_len)[..right_len];
             pack_deferred(precision, (n_out, n_in), (dy, x), (left, right));
-            add_deferred(precision, (n_out, n_in), 1, |_| DeferredGrad { rows: m, left, right }, dw);
+            let (left, right) = (&*left, &*right);
+            add_deferred(precision, (n_out, n_in), 1, |_| DeferredGrad { rows: m, left, right }, dw, 1);
         });
     };
     let (rows, columns) = (n_out as isize, n_in as isize);
@@ -173,42 +186,61 @@ impl<T: Real> PackOperands<'_, T> {
     }
 }
 
-struct SumUses<'a, T, U> {
+struct SumUses<'s, T, U> {
     precision: Precision,
     n_out: usize,
     n_in: usize,
     count: usize,
-    uses: U,
+    uses: &'s U,
     /// Whether the first use is added to the gradient or overwrites it.
     accumulate: bool,
-    dw: &'a mut [T],
+    dw: &'s Shared<'s, T>,
 }
 
-impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> Kernel<T> for SumUses<'_, T, U> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, s: S) {
-        in_format!(self.precision, S, self.sum(s))
+impl<T, U> Clone for SumUses<'_, T, U> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> SumUses<'_, T, U> {
+impl<T, U> Copy for SumUses<'_, T, U> {}
+
+/// One part of so many of the gradient's rows.
+struct SumPart<'s, T, U> {
+    sum: SumUses<'s, T, U>,
+    part: (usize, usize),
+}
+
+impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> Kernel<T> for SumPart<'_, T, U> {
+    type Output = ();
     #[inline(always)]
-    fn sum<S: Simd<T = T>, F: Format<S>>(self, s: S) {
-        let n_in = self.n_in;
-        let tiles = Tiles::new(self.n_out, F::TILE_ROWS);
-        let blocks = Tiles::new(tiles.count, if F::ROW_UNITS > 1 { BLOCK_REGISTER_TILES } else { BLOCK_TILES });
-        for block in 0..blocks.count {
-            let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.sum.precision, S, self.add(s))
+    }
+}
+
+impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> SumPart<'_, T, U> {
+    #[inline(always)]
+    fn add<S: Simd<T = T>, F: Format<S>>(self, s: S) {
+        let Self { sum, part: (part, parts) } = self;
+        let n_in = sum.n_in;
+        let tiles = Tiles::new(sum.n_out, F::TILE_ROWS);
+        let [begin, end] = [part, part + 1].map(|part| tiles.count * part / parts);
+        // SAFETY: the rows of this part alone.
+        let dw = unsafe { sum.dw.slice(tiles.start(begin) * n_in..tiles.start(end) * n_in) };
+        let limit = if F::ROW_UNITS > 1 { BLOCK_REGISTER_TILES } else { BLOCK_TILES };
+        let blocks = Tiles::new(end - begin, limit);
+        for block in (0..blocks.count).take(end - begin) {
+            let (first, last) = (begin + blocks.start(block), begin + blocks.start(block + 1));
             let row = tiles.start(first);
             for start in (0..n_in).step_by(BLOCK_COLUMNS) {
                 let end = n_in.min(start + BLOCK_COLUMNS);
-                for i in 0..self.count {
-                    let DeferredGrad { rows, left, right } = (self.uses)(i);
+                for i in 0..sum.count {
+                    let DeferredGrad { rows, left, right } = (sum.uses)(i);
                     let depth = rows.div_ceil(F::STEPS);
                     let left = LeftTiles::some((tiles, first, last), depth, &left[depth * row..]);
-                    let (right, out) = (&right[depth * start..], &mut self.dw[row * n_in + start..]);
-                    let accumulate = self.accumulate || i > 0;
+                    let (right, out) = (&right[depth * start..], &mut dw[(row - tiles.start(begin)) * n_in + start..]);
+                    let accumulate = sum.accumulate || i > 0;
                     let to = (out, n_in);
                     multiply_panels::<S, F>(s, left, (right, depth, 0), end - start, T::ONE, accumulate, to);
                 }

@@ -1,12 +1,20 @@
 //! Loops over whole slices: sums, scalings and the SwiGLU activation.
 
 use super::Real;
-use super::vector::{Kernel, Simd, dispatch, sweep};
+use super::isa::isa;
+use super::split::elements;
+use super::vector::{Kernel, Simd, dispatch, dispatch_on, sweep};
 
 /// `out ← a + b`; equal lengths, as everywhere here.
 pub fn add<T: Real>(a: &[T], b: &[T], out: &mut [T]) {
+    add_shared(a, b, out, 1);
+}
+
+/// [`add`], shared by so many threads of the pool that this runs in.
+pub fn add_shared<T: Real>(a: &[T], b: &[T], out: &mut [T], parts: usize) {
     assert!(a.len() == out.len() && b.len() == out.len());
-    dispatch(SumOf { a, b, out });
+    let isa = isa();
+    elements(parts, [a, b], out, |[a, b], out| dispatch_on(isa, SumOf { a, b, out }));
 }
 
 /// `dst ← dst + src`.
@@ -16,8 +24,14 @@ pub fn add_assign<T: Real>(dst: &mut [T], src: &[T]) {
 
 /// `dst ← dst + alpha · src`.
 pub fn axpy<T: Real>(dst: &mut [T], alpha: T, src: &[T]) {
+    axpy_shared(dst, alpha, src, 1);
+}
+
+/// [`axpy`], shared by so many threads of the pool that this runs in.
+pub fn axpy_shared<T: Real>(dst: &mut [T], alpha: T, src: &[T], parts: usize) {
     assert_eq!(dst.len(), src.len());
-    dispatch(AddScaled { dst, alpha, src });
+    let isa = isa();
+    elements(parts, [src], dst, |[src], dst| dispatch_on(isa, AddScaled { dst, alpha, src }));
 }
 
 /// `dst ← alpha · dst`.

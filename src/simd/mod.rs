@@ -33,6 +33,7 @@ mod real;
 mod registers;
 mod scratch;
 mod self_test;
+mod shared;
 mod split;
 mod swiglu;
 mod tile;
@@ -49,7 +50,7 @@ pub use deferred::{
     DeferredGrad, add_deferred, add_deferred_gate_up, add_weight_grad, deferred_gate_up_len, deferred_len,
     pack_deferred,
 };
-pub use elementwise::{add, add_assign, axpy, dot, scale, sum_squares};
+pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale, sum_squares};
 pub use format::Precision;
 pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
 pub use limit::{copy_limit, fma_limit};
@@ -61,6 +62,7 @@ pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Side;
 pub use real::Real;
 pub use scratch::{Aligned, LINE, prefer_large_pages, reserve};
+pub(crate) use split::{each_item, share_items};
 pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
 pub use weight::{PackedWeight, update_weight};
 

@@ -2,7 +2,9 @@
 
 use super::Real;
 use super::elementwise::dot_product;
-use super::vector::{Kernel, Simd, dispatch, sweep};
+use super::isa::isa;
+use super::split::sweeps;
+use super::vector::{Kernel, Simd, dispatch, dispatch_on, sweep};
 
 /// The epsilon inside the norm.
 pub const NORM_EPSILON: f64 = 1e-5;
@@ -14,10 +16,14 @@ pub fn add_rmsnorm_rows<T: Real>(width: usize, h: &[T], x: &mut [T], inv_rms: &m
 }
 
 /// The backward pass of [`add_rmsnorm_rows`], in place: with y the output and d its gradient,
-/// `d ← inv_rms · (d − y · mean(d·y))`, the gradient of both summands.
-pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T]) {
+/// `d ← inv_rms · (d − y · mean(d·y))`, the gradient of both summands. So many threads of the pool that this runs in share the
+/// rows (`parts` 1: the caller does all).
+pub fn rmsnorm_backward_rows<T: Real>(width: usize, y: &[T], inv_rms: &[T], d: &mut [T], parts: usize) {
     assert!(width > 0 && y.len() == d.len() && d.len() == width * inv_rms.len());
-    dispatch(NormRowsBackward { width, y, inv_rms, d });
+    let isa = isa();
+    sweeps(inv_rms.len(), parts, [y, inv_rms], [d], |[y, inv_rms], [d]| {
+        dispatch_on(isa, NormRowsBackward { width, y, inv_rms, d });
+    });
 }
 
 /// `x ← rmsnorm(h + x)` over the positions of each sequence: x is `[sequences, positions, width]`, the mean of
@@ -28,7 +34,8 @@ pub fn add_rmsnorm_cols<T: Real>(positions: usize, width: usize, h: &[T], x: &mu
     dispatch(AddNormCols { positions, width, h, x, inv_rms });
 }
 
-/// The backward pass of [`add_rmsnorm_cols`], in place, as [`rmsnorm_backward_rows`]; `mean` is scratch `[width]`.
+/// The backward pass of [`add_rmsnorm_cols`], in place, as [`rmsnorm_backward_rows`]; `mean` is scratch `[sequences, width]`.
+/// Threads share the sequences.
 pub fn rmsnorm_backward_cols<T: Real>(
     positions: usize,
     width: usize,
@@ -36,10 +43,14 @@ pub fn rmsnorm_backward_cols<T: Real>(
     inv_rms: &[T],
     d: &mut [T],
     mean: &mut [T],
+    parts: usize,
 ) {
     assert!(positions > 0 && width > 0 && inv_rms.len().is_multiple_of(width));
-    assert!(y.len() == d.len() && d.len() == positions * inv_rms.len() && mean.len() == width);
-    dispatch(NormColsBackward { positions, width, y, inv_rms, d, mean });
+    assert!(y.len() == d.len() && d.len() == positions * inv_rms.len() && mean.len() == inv_rms.len());
+    let isa = isa();
+    sweeps(inv_rms.len() / width, parts, [y, inv_rms], [d, mean], |[y, inv_rms], [d, mean]| {
+        dispatch_on(isa, NormColsBackward { positions, width, y, inv_rms, d, mean });
+    });
 }
 
 struct AddNormRows<'a, T> {
@@ -188,7 +199,7 @@ impl<T: Real> Kernel<T> for NormColsBackward<'_, T> {
         let factor = s.splat(T::from_f64(1.0 / positions as f64));
         let per_sequence = positions * width;
         let sequences = self.d.chunks_exact_mut(per_sequence).zip(self.y.chunks_exact(per_sequence));
-        for ((d, y), inv) in sequences.zip(self.inv_rms.chunks_exact(width)) {
+        for (((d, y), inv), mean) in sequences.zip(self.inv_rms.chunks_exact(width)).zip(mean.chunks_exact_mut(width)) {
             mean.fill(T::ZERO);
             for (d, y) in d.chunks_exact(width).zip(y.chunks_exact(width)) {
                 sweep!(S, width, at => {

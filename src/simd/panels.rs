@@ -1,7 +1,6 @@
 //! The panels of a weight matrix, packed part by part. A part is a stretch of the weight's rows that is whole panels in
 //! every layout, so threads pack parts side by side, each while what the optimizer has made of it is in its cache.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -12,6 +11,7 @@ use super::isa::Isa;
 use super::left::LeftTile;
 use super::pack::{Side, Strided, Tiles, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width};
 use super::scratch::Aligned;
+use super::shared::Shared;
 use super::vector::{Kernel, Simd, dispatch_on};
 
 /// Among the steps of the backward product with a gate and up projection, so many gates are followed by their ups: whole
@@ -133,34 +133,6 @@ pub fn update_panels<T: Real, const N: usize>(
         // SAFETY: each part is packed once.
         unsafe { destination.pack(form, part, pieces) };
     });
-}
-
-/// Memory that threads write disjoint stretches of.
-struct Shared<'a, T> {
-    start: *mut T,
-    len: usize,
-    memory: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: it is an exclusive borrow, and whoever slices it promises that slices are disjoint.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T> Shared<'a, T> {
-    fn new(memory: &'a mut [T]) -> Self {
-        Self { start: memory.as_mut_ptr(), len: memory.len(), memory: PhantomData }
-    }
-
-    /// # Safety
-    /// No other slice of these elements is in use.
-    #[allow(clippy::mut_from_ref)]
-    #[inline(always)]
-    unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "stretch out of bounds");
-        // SAFETY: inside the memory that is borrowed for 'a; the caller promises that nobody else has it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
 }
 
 /// Panels whose parts threads write.

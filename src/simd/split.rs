@@ -1,5 +1,10 @@
-//! One product on several threads, for a puzzle that is alone and would leave them idle. Every row's and column's sums are the
-//! same, whoever computes them.
+//! One product on several threads, where others would be idle: a puzzle that is alone, or the last groups of a batch. Every
+//! row's and column's sums are the same, whoever computes them.
+//!
+//! What waits for another thread's part may be given any other part meanwhile, so nobody waits with a thread's scratch
+//! borrowed.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -7,7 +12,7 @@ use super::Real;
 use super::norm::{AddRmsNorm, add_rmsnorm_cols};
 
 /// Parts begin at a multiple of so many rows: whole tiles of every instruction set.
-const TILE: usize = 12;
+pub(super) const TILE: usize = 12;
 
 /// … or of so many columns: whole panels.
 const PANEL: usize = 32;
@@ -15,56 +20,147 @@ const PANEL: usize = 32;
 /// Multiplications below which a product is not worth another thread's attention: a tenth of a millisecond or so.
 const LEAST: usize = 4 << 20;
 
+/// What an element costs that is read, changed and written, in multiplications.
+pub(super) const ELEMENT: usize = 64;
+
+/// Elements of a part of an array, at least a multiple of: cache lines, and vectors of every instruction set.
+const ELEMENTS: usize = 64;
+
 /// Into how many of `parts` to cut `vectors` rows or columns, at whole `unit`s, of `weights` multiplications each.
-fn worthwhile(parts: usize, vectors: usize, unit: usize, weights: usize) -> usize {
+pub(super) fn worthwhile(parts: usize, vectors: usize, unit: usize, weights: usize) -> usize {
     if vectors * weights < LEAST { 1 } else { parts.min(vectors.div_ceil(unit)) }
+}
+
+/// Runs `work` for every part of `parts`, on this thread and on others of its pool.
+pub(super) fn each_part(parts: usize, work: &(impl Fn(usize) + Sync)) {
+    fn fork(parts: Range<usize>, work: &(impl Fn(usize) + Sync)) {
+        let middle = parts.start + parts.len() / 2;
+        match parts.len() {
+            0 => {}
+            1 => work(parts.start),
+            _ => {
+                rayon::join(|| fork(parts.start..middle, work), || fork(middle..parts.end, work));
+            }
+        }
+    }
+    fork(0..parts, work);
+}
+
+/// Runs `work` on every item, each worth so many multiplications, on this thread and up to `parts` of its pool in all.
+pub(crate) fn each_item<I: Send>(
+    items: &mut [I],
+    multiplications: usize,
+    parts: usize,
+    work: &(impl Fn(&mut I) + Sync),
+) {
+    fn fork<I: Send>(items: &mut [I], parts: usize, work: &(impl Fn(&mut I) + Sync)) {
+        if parts <= 1 || items.len() <= 1 {
+            return items.iter_mut().for_each(work);
+        }
+        let (few, (left, right)) = (parts / 2, items.split_at_mut(items.len() / 2));
+        rayon::join(|| fork(left, few, work), || fork(right, parts - few, work));
+    }
+    let parts = worthwhile(parts, items.len(), 1, multiplications);
+    fork(items, parts, work);
+}
+
+/// As [`stretches`], of `count` items worth so many multiplications each.
+pub(crate) fn share_items<T: Real, const R: usize, const W: usize>(
+    (count, multiplications): (usize, usize),
+    parts: usize,
+    reads: [&[T]; R],
+    writes: [&mut [T]; W],
+    work: impl Fn(Range<usize>, [&[T]; R], [&mut [T]; W]) + Sync,
+) {
+    let parts = worthwhile(parts, count, 1, multiplications);
+    stretches((0..count, 1), parts, reads, writes, &work);
+}
+
+/// Arrays that lie item by item, as many elements of each array to every item (or an array to none): hands all of them to
+/// `work`, or every one of up to `parts` parts, which begin at whole `unit`s of items. `work` is told which items it has.
+pub(super) fn stretches<T: Real, const R: usize, const W: usize>(
+    (items, unit): (Range<usize>, usize),
+    parts: usize,
+    reads: [&[T]; R],
+    writes: [&mut [T]; W],
+    work: &(impl Fn(Range<usize>, [&[T]; R], [&mut [T]; W]) + Sync),
+) {
+    let count = items.len();
+    if parts <= 1 || count <= unit {
+        return work(items, reads, writes);
+    }
+    let few = parts / 2;
+    let first = (count * few).div_ceil(parts * unit).max(1) * unit;
+    let first = if first >= count { unit } else { first };
+    let at = |len: usize| len / count * first;
+    let (left, right) = (reads.map(|array| &array[..at(array.len())]), reads.map(|array| &array[at(array.len())..]));
+    let mut lefts: [&mut [T]; W] = std::array::from_fn(|_| Default::default());
+    let mut place = lefts.iter_mut();
+    let rights = writes.map(|array| {
+        let (left, right) = array.split_at_mut(at(array.len()));
+        if let Some(place) = place.next() {
+            *place = left;
+        }
+        right
+    });
+    let middle = items.start + first;
+    rayon::join(
+        || stretches((items.start..middle, unit), few, left, lefts, work),
+        || stretches((middle..items.end, unit), parts - few, right, rights, work),
+    );
+}
+
+/// As [`stretches`], of arrays whose elements do not know each other.
+pub(super) fn elements<T: Real, const R: usize>(
+    parts: usize,
+    reads: [&[T]; R],
+    to: &mut [T],
+    work: impl Fn([&[T]; R], &mut [T]) + Sync,
+) {
+    let parts = worthwhile(parts, to.len(), ELEMENTS, ELEMENT);
+    stretches((0..to.len(), ELEMENTS), parts, reads, [to], &|_, reads, [to]| work(reads, to));
+}
+
+/// As [`stretches`], of `count` rows or sequences, each of which is swept over.
+pub(super) fn sweeps<T: Real, const R: usize, const W: usize>(
+    count: usize,
+    parts: usize,
+    reads: [&[T]; R],
+    writes: [&mut [T]; W],
+    work: impl Fn([&[T]; R], [&mut [T]; W]) + Sync,
+) {
+    let elements = writes.iter().map(|array| array.len()).max().unwrap_or(0);
+    let parts = worthwhile(parts, count, 1, elements / count.max(1) * ELEMENT);
+    stretches((0..count, 1), parts, reads, writes, &|_, reads, writes| work(reads, writes));
 }
 
 /// Rows on their way through a product: x `[m, width]` to y `[m, out]`, or the columns of x `[width, n]` to those of y
 /// `[out, n]`; residual and norm after it.
 pub(super) struct Vectors<'a, T> {
+    /// The first of these rows or columns among all.
+    pub first: usize,
     pub x: &'a [T],
     pub y: &'a mut [T],
     pub epilogue: Option<AddRmsNorm<'a, T>>,
 }
 
-/// Hands all rows to `product`, which makes `weights` multiplications for each, or every one of up to `parts` parts of them
-/// on its own thread.
+/// Hands all `m` rows to `product`, which makes `weights` multiplications for each, or every one of up to `parts` parts of
+/// them on its own thread.
 pub(super) fn by_rows<T: Real>(
     rows: Vectors<'_, T>,
-    (m, width, out): (usize, usize, usize),
+    m: usize,
     weights: usize,
     parts: usize,
     product: impl Fn(Vectors<'_, T>) + Sync,
 ) {
-    share(rows, (m, width, out), worthwhile(parts, m, TILE, weights), &product);
-}
-
-fn share<T: Real>(
-    rows: Vectors<'_, T>,
-    (m, width, out): (usize, usize, usize),
-    parts: usize,
-    product: &(impl Fn(Vectors<'_, T>) + Sync),
-) {
-    if parts <= 1 || m <= TILE {
-        return product(rows);
-    }
-    let few = parts / 2;
-    let first = (m * few).div_ceil(parts * TILE).max(1) * TILE;
-    let first = if first >= m { TILE } else { first };
-    let Vectors { x, y, epilogue } = rows;
-    let ((x0, x1), (y0, y1)) = (x.split_at(first * width), y.split_at_mut(first * out));
-    let (epilogue0, epilogue1) = match epilogue {
-        Some(AddRmsNorm { h, inv_rms }) => {
-            let ((h0, h1), (inv0, inv1)) = (h.split_at(first * out), inv_rms.split_at_mut(first));
-            (Some(AddRmsNorm { h: h0, inv_rms: inv0 }), Some(AddRmsNorm { h: h1, inv_rms: inv1 }))
-        }
-        None => (None, None),
-    };
-    rayon::join(
-        || share(Vectors { x: x0, y: y0, epilogue: epilogue0 }, (first, width, out), few, product),
-        || share(Vectors { x: x1, y: y1, epilogue: epilogue1 }, (m - first, width, out), parts - few, product),
-    );
+    let Vectors { first, x, y, epilogue } = rows;
+    let has_epilogue = epilogue.is_some();
+    let AddRmsNorm { h, inv_rms } = epilogue.unwrap_or(AddRmsNorm { h: &[], inv_rms: &mut [] });
+    let parts = worthwhile(parts, m, TILE, weights);
+    stretches((first..first + m, TILE), parts, [x, h], [y, inv_rms], &|rows, [x, h], [y, inv_rms]| {
+        let epilogue = has_epilogue.then_some(AddRmsNorm { h, inv_rms });
+        product(Vectors { first: rows.start, x, y, epilogue });
+    });
 }
 
 /// As [`by_rows`], of columns: every part copies those it takes, x and y, so that threads share no row.
@@ -79,7 +175,7 @@ pub(super) fn by_columns<T: Real>(
     if parts <= 1 {
         return product(columns);
     }
-    let Vectors { x, y, epilogue } = columns;
+    let Vectors { x, y, epilogue, .. } = columns;
     let step = n.div_ceil(parts).next_multiple_of(PANEL);
     let part = |at: usize| {
         let first = at * step;
@@ -87,7 +183,7 @@ pub(super) fn by_columns<T: Real>(
         let own: Vec<T> = x.chunks_exact(n).flat_map(|row| &row[first..first + count]).copied().collect();
         debug_assert_eq!(own.len(), width * count);
         let mut made = vec![T::ZERO; out * count];
-        product(Vectors { x: &own, y: &mut made, epilogue: None });
+        product(Vectors { first, x: &own, y: &mut made, epilogue: None });
         (first, count, made)
     };
     let made: Vec<_> = (0..n.div_ceil(step)).into_par_iter().with_max_len(1).map(part).collect();

@@ -10,11 +10,14 @@ use super::format::Format;
 use super::isa::Isa;
 use super::tile::Strip;
 
-/// Whether a buffer that the backward pass or the weight gradients will read is written with non-temporal stores: from 256 KiB
-/// up, a quarter of L2. Half a dozen such buffers would push out of L2 what the kernels work on; those of small models are
+/// Bytes from which on a buffer that the backward pass or the weight gradients will read is written with non-temporal stores: a
+/// quarter of L2. Half a dozen such buffers would push out of L2 what the kernels work on; those of small models are
 /// better off in it.
+pub const STREAMED: usize = 256 << 10;
+
+/// Whether a buffer has as many bytes as [`STREAMED`].
 pub fn is_streamed<T>(buffer: &[T]) -> bool {
-    size_of_val(buffer) >= 256 << 10
+    size_of_val(buffer) >= STREAMED
 }
 
 /// Token of an instruction set, and its operations on vectors of `T`.

@@ -97,21 +97,24 @@ impl<T: Real> PackedWeight<T> {
             epilogue.check(m, y.len());
         }
         self.check_rows();
-        by_rows(Vectors { x, y, epilogue }, (m, k, n), k * n, parts, |Vectors { x, y, epilogue }| {
+        by_rows(Vectors { first: 0, x, y, epilogue }, m, k * n, parts, |Vectors { x, y, epilogue, .. }| {
             self.product((rows_of(x.len(), k), k, n), self.forward_panels(), x, false, epilogue, y);
         });
     }
 
-    /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`.
+    /// `dx ← dx + dy W`, or without `accumulate` `dx ← dy W`: dy is `[m, out]`, dx `[m, in]`. Threads share the rows as in
+    /// [`PackedWeight::forward_rows`].
     ///
     /// # Panics
     /// As [`PackedWeight::forward_rows`].
-    pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
+    pub fn backward_rows(&self, dy: &[T], dx: &mut [T], accumulate: bool, parts: usize) {
         let (k, n) = self.shape();
         let m = rows_of(dy.len(), k);
         assert_eq!(dx.len(), m * n, "input gradient shape");
         self.check_rows();
-        self.product((m, k, n), self.backward_panels(), dy, accumulate, None, dx);
+        by_rows(Vectors { first: 0, x: dy, y: dx, epilogue: None }, m, k * n, parts, |Vectors { x, y, .. }| {
+            self.product((rows_of(x.len(), k), k, n), self.backward_panels(), x, accumulate, None, y);
+        });
     }
 
     fn check_rows(&self) {

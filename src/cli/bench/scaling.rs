@@ -15,10 +15,7 @@ use crate::report::Table;
 use crate::simd;
 
 /// Cores of the servers that are predicted.
-const SERVERS: [usize; 3] = [64, 128, 192];
-
-/// Updates in the profile that the machine's figures come from.
-const PROFILED: u64 = 2;
+const SERVERS: [usize; 4] = [64, 96, 128, 192];
 
 #[derive(Serialize)]
 struct Measured {
@@ -68,8 +65,8 @@ pub fn run(args: &Args, config: Config, whole: &Config) -> Result<()> {
         let mut workload = Workload::new(&lanes, config.clone())?;
         let timed = measure(&lanes, &mut workload, "train", Work::Train, args.seconds, precision, batch)?;
         if threads == most {
-            let profile = workload.profile(PROFILED)?;
-            machine = Some(MachineFigures::measure(&lanes, &profile, timed.limit_gflops)?);
+            drop(workload);
+            machine = Some(MachineFigures::measure(&lanes, &config, timed.limit_gflops)?);
         }
         measurements.push(timed);
     }
@@ -133,6 +130,7 @@ fn text(report: &Report) -> String {
         "cores",
         "seconds",
         "speed-up",
+        "of linear %",
         "MFU %",
         "GB moved",
         "compute",
@@ -150,6 +148,7 @@ fn text(report: &Report) -> String {
             parts.cores.to_string(),
             format!("{:.4}", p.seconds),
             format!("{:.1}", p.speed_up),
+            format!("{:.1}", 100.0 * p.speed_up / parts.cores as f64),
             format!("{:.1}", 100.0 * p.mfu),
             format!("{:.2}", p.bytes / 1e9),
             part(parts.compute),
@@ -164,7 +163,7 @@ fn text(report: &Report) -> String {
     format!(
         "{table}\nbatch {}, {}, {}; GB moved are counted: packed weights, gradient sums, optimizer\n\n{servers}\n\
          predicted for batch {} in {} gradient groups, from: {:.0} GFLOP/s and {:.1} GB/s a core, {:.4} s a sequence, \
-         {:.1} µs a hand-over, {:.2} µs of one thread a sequence\n",
+         {:.1} µs a hand-over, {:.2} µs of one thread a sequence, {:.1} % of a group's work not divided by a team\n",
         measured_step.batch,
         report.precision,
         simd::isa().name(),
@@ -175,5 +174,6 @@ fn text(report: &Report) -> String {
         machine.sequence_seconds,
         1e6 * machine.handover_seconds,
         1e6 * machine.serial_per_sequence,
+        100.0 * machine.team_serial,
     )
 }

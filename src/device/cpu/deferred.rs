@@ -76,7 +76,7 @@ impl<T: Real> Cpu<T> {
     /// Adds a weight's uses that wait to its gradient, in the order in which they came.
     pub(super) fn sum_uses(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId) {
         let (precision, shape) = (params.precision(), params.shape(weight));
-        let is_gated = self.weight(params, weight).is_gated();
+        let (is_gated, threads) = (self.weight(params, weight).is_gated(), self.team.size());
         let grad = grads.get_mut(weight);
         let count = self.deferred.of(weight).count();
         let mut transposed = std::mem::take(&mut self.deferred.transposed);
@@ -89,9 +89,9 @@ impl<T: Real> Cpu<T> {
             let half = shape.0 * shape.1 / 2;
             simd::reserve(&mut transposed, half);
             transposed.resize(half.max(transposed.len()), T::ZERO);
-            simd::add_deferred_gate_up(precision, shape, count, uses, &mut transposed[..half], grad);
+            simd::add_deferred_gate_up(precision, shape, count, uses, &mut transposed[..half], grad, threads);
         } else {
-            simd::add_deferred(precision, shape, count, uses, grad);
+            simd::add_deferred(precision, shape, count, uses, grad, threads);
         }
         self.deferred.transposed = transposed;
         let Self { memory, deferred, .. } = self;

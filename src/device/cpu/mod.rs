@@ -4,6 +4,7 @@
 //! Where a plain loop is as good as any other, it is the [reference](super::reference)'s own.
 
 mod deferred;
+mod swiglu;
 mod weight;
 
 pub use deferred::ROWS_ENOUGH;
@@ -16,7 +17,7 @@ use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, Measured,
-    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu,
+    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -28,8 +29,8 @@ pub struct Cpu<T> {
     rope: Option<RopeTable<T>>,
     deferred: Deferred<T>,
     node: usize,
-    /// Threads that share a forward product.
-    threads: usize,
+    /// Threads that share a product.
+    team: Team,
 }
 
 impl<T: Real> Cpu<T> {
@@ -83,15 +84,21 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn new() -> Self {
-        Self { memory: HostMemory::default(), rope: None, deferred: Deferred::default(), node: 0, threads: 1 }
+        Self {
+            memory: HostMemory::default(),
+            rope: None,
+            deferred: Deferred::default(),
+            node: 0,
+            team: Team::default(),
+        }
     }
 
     fn set_node(&mut self, node: usize) {
         self.node = node;
     }
 
-    fn set_threads(&mut self, threads: usize) {
-        self.threads = threads;
+    fn join_team(&mut self, team: &Team) {
+        self.team = team.clone();
     }
 
     fn replicate(params: &mut Params<Self>, node_of_thread: &[usize]) {
@@ -114,7 +121,7 @@ impl<T: Real> Device for Cpu<T> {
 
     fn axpy(&mut self, alpha: T, from: Block, to: Block) {
         let ([from], [to]) = self.memory.split([from], [to]);
-        simd::axpy(to, alpha, from);
+        simd::axpy_shared(to, alpha, from, self.team.size());
     }
 
     fn sum(&mut self, summands: &[Block], out: Block) {
@@ -123,7 +130,7 @@ impl<T: Real> Device for Cpu<T> {
             [a] => self.copy(a, out),
             [a, b, ref rest @ ..] => {
                 let ([a, b], [sum]) = self.memory.split([a, b], [out]);
-                simd::add(a, b, sum);
+                simd::add_shared(a, b, sum, self.team.size());
                 for &summand in rest {
                     self.axpy(T::ONE, summand, out);
                 }
@@ -174,13 +181,13 @@ impl<T: Real> Device for Cpu<T> {
         let weight = self.weight(params, weight);
         let (h, inv_rms) = epilogue.map_or_else(Default::default, |then| (then.h, then.inv_rms));
         let ([x, h], [y, inv_rms]) = self.memory.split([x, h], [y, inv_rms]);
-        weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms }), self.threads);
+        weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms }), self.team.size());
     }
 
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
         let weight = self.weight(params, weight);
         let ([dy], [dx]) = self.memory.split([dy], [dx]);
-        weight.backward_rows(dy, dx, accumulate);
+        weight.backward_rows(dy, dx, accumulate, self.team.size());
     }
 
     fn weight_grad(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId, dy: Block, x: Block) {
@@ -213,17 +220,7 @@ impl<T: Real> Device for Cpu<T> {
         y: Block,
         epilogue: Option<NormEpilogue>,
     ) {
-        let (gate_up, down) = (self.weight(params, swiglu.gate_up), self.weight(params, swiglu.down));
-        let (count, _) = swiglu.pieces(x.len());
-        for i in 0..count {
-            let part = |block: Block| block.nth(i, count);
-            let inv_rms = epilogue.map_or_else(Block::default, |then| then.inv_rms);
-            let (h, kept) = (epilogue.map_or(x, |then| then.h), saved.unwrap_or_default());
-            let writes = [kept, y, inv_rms].map(part);
-            let ([x, h], [kept, y, inv_rms]) = self.memory.split([part(x), part(h)], writes);
-            let epilogue = epilogue.map(|_| AddRmsNorm { h, inv_rms });
-            simd::swiglu(gate_up, down, x, saved.map(|_| kept), y, epilogue, self.threads);
-        }
+        self.swiglu_pieces(params, swiglu, x, saved, y, epilogue);
     }
 
     fn swiglu_backward(
@@ -236,27 +233,25 @@ impl<T: Real> Device for Cpu<T> {
         x: Block,
         dx: Option<Block>,
     ) {
-        let weights = (self.weight(params, swiglu.gate_up), self.weight(params, swiglu.down));
-        let (count, vectors) = swiglu.pieces(x.len());
-        for i in 0..count {
-            let part = |block: Block| block.nth(i, count);
-            let down = self.new_use(params, swiglu.down, vectors);
-            let gate_up = self.new_use(params, swiglu.gate_up, vectors);
-            let ([a, b], [c, d]) = (down.operands, gate_up.operands);
-            let writes = [a, b, c, d, dx.map(part).unwrap_or_default()];
-            let ([dy, saved, x], [a, b, c, d, to]) = self.memory.split([dy, saved, x].map(part), writes);
-            let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
-            let to = dx.map(|_| to);
-            simd::swiglu_backward(weights, (dy, saved, x), operands, to);
-            self.defer(params, grads, down);
-            self.defer(params, grads, gate_up);
-        }
         if swiglu.over != Over::Features {
+            self.swiglu_columns_backward(params, grads, swiglu, [dy, saved, x], dx);
             // The sequences of one call have two to four thousand columns together, and their operands are still in the
             // cache: deferring them further would gain nothing.
             self.sum_uses(params, grads, swiglu.down);
             self.sum_uses(params, grads, swiglu.gate_up);
+            return;
         }
+        let (_, vectors) = swiglu.pieces(x.len());
+        let down = self.new_use(params, swiglu.down, vectors);
+        let gate_up = self.new_use(params, swiglu.gate_up, vectors);
+        let weights = (self.weight(params, swiglu.gate_up), self.weight(params, swiglu.down));
+        let ([a, b], [c, d]) = (down.operands, gate_up.operands);
+        let writes = [a, b, c, d, dx.unwrap_or_default()];
+        let ([dy, saved, x], [a, b, c, d, to]) = self.memory.split([dy, saved, x], writes);
+        let operands = SwigluOperands { down: [a, b], gate_up: [c, d] };
+        simd::swiglu_backward(weights, (dy, saved, x), operands, dx.map(|_| to), self.team.size());
+        self.defer(params, grads, down);
+        self.defer(params, grads, gate_up);
     }
 
     fn attention(
@@ -272,7 +267,7 @@ impl<T: Real> Device for Cpu<T> {
             self.prepare_rope(shape);
         }
         let ([], [qkv, out, lse]) = self.memory.split([], [qkv, out, lse]);
-        simd::attention_forward(precision, shape, self.rope.as_ref().filter(|_| rope), qkv, out, lse);
+        simd::attention_forward(precision, shape, self.rope.as_ref().filter(|_| rope), qkv, out, lse, self.team.size());
     }
 
     fn attention_backward(
@@ -291,7 +286,7 @@ impl<T: Real> Device for Cpu<T> {
         }
         let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
         let table = self.rope.as_ref().filter(|_| rope);
-        simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv);
+        simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv, self.team.size());
     }
 
     fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {
@@ -303,11 +298,13 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn rmsnorm_backward(&mut self, over: Over, width: usize, y: Block, inv_rms: Block, d: Block) {
-        let mean = self.alloc(width, Store::Exact);
+        let sequences = inv_rms.len() / width;
+        let mean = self.alloc(if over == Over::Features { 0 } else { sequences * width }, Store::Exact);
+        let threads = self.team.size();
         let ([y, inv_rms], [d, mean_values]) = self.memory.split([y, inv_rms], [d, mean]);
         match over {
-            Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d),
-            Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values),
+            Over::Features => simd::rmsnorm_backward_rows(width, y, inv_rms, d, threads),
+            Over::Positions(len) => simd::rmsnorm_backward_cols(len, width, y, inv_rms, d, mean_values, threads),
         }
         self.release(mean);
     }

@@ -7,7 +7,9 @@ mod operands;
 
 use super::Real;
 use super::format::Precision;
-use super::vector::{Simd, dispatch, sweep};
+use super::isa::isa;
+use super::split::{stretches, worthwhile};
+use super::vector::{Simd, dispatch_on, sweep};
 use backward::AttentionBackward;
 use forward::AttentionForward;
 
@@ -28,6 +30,11 @@ impl AttentionShape {
     /// Feature width of the output: `heads · head_dim`.
     pub fn width(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// Of the scores and the mixture of a sequence.
+    fn multiplications(&self) -> usize {
+        2 * self.len * self.len * self.width()
     }
 
     /// Elements from one position of `qkv` to the next.
@@ -83,6 +90,8 @@ impl<T: Real> RopeTable<T> {
 /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal. `qkv` is rotated in place when `rope` is given.
 /// `lse` `[sequences, heads, len]` receives the logarithm, to the base 2, of each score row's sum of exponentials, for the
 /// backward pass. Operands of the products are rounded to the precision; the softmax is not.
+///
+/// So many threads of the pool that this runs in share the sequences (`parts` 1: the caller does all).
 pub fn attention_forward<T: Real>(
     precision: Precision,
     shape: &AttentionShape,
@@ -90,6 +99,7 @@ pub fn attention_forward<T: Real>(
     qkv: &mut [T],
     out: &mut [T],
     lse: &mut [T],
+    parts: usize,
 ) {
     let &AttentionShape { sequences, len, heads, .. } = shape;
     assert_eq!(qkv.len(), sequences * len * shape.row_stride(), "qkv shape");
@@ -98,11 +108,18 @@ pub fn attention_forward<T: Real>(
     if out.is_empty() {
         return;
     }
-    T::with_scratch(|scratch| dispatch(AttentionForward { precision, shape, rope, qkv, out, lse, scratch }));
+    let isa = isa();
+    let parts = worthwhile(parts, sequences, 1, shape.multiplications());
+    stretches((0..sequences, 1), parts, [], [qkv, out, lse], &|part, [], [qkv, out, lse]| {
+        let shape = &AttentionShape { sequences: part.len(), ..*shape };
+        T::with_scratch(|scratch| {
+            dispatch_on(isa, AttentionForward { precision, shape, rope, qkv, out, lse, scratch });
+        });
+    });
 }
 
 /// The backward pass of [`attention_forward`]: from the rotated `qkv`, `out`, `lse` and the output gradient `d_out`,
-/// overwrites `d_qkv` (with respect to the unrotated q and k).
+/// overwrites `d_qkv` (with respect to the unrotated q and k). Threads share the sequences as there.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
     precision: Precision,
@@ -113,6 +130,7 @@ pub fn attention_backward<T: Real>(
     lse: &[T],
     d_out: &[T],
     d_qkv: &mut [T],
+    parts: usize,
 ) {
     let &AttentionShape { sequences, len, heads, .. } = shape;
     assert!(qkv.len() == sequences * len * shape.row_stride() && d_qkv.len() == qkv.len(), "qkv shapes");
@@ -122,7 +140,14 @@ pub fn attention_backward<T: Real>(
     if out.is_empty() {
         return;
     }
-    T::with_scratch(|scratch| {
-        dispatch(AttentionBackward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch });
+    let isa = isa();
+    let parts = worthwhile(parts, sequences, 1, 2 * shape.multiplications());
+    let reads = [qkv, out, lse, d_out];
+    stretches((0..sequences, 1), parts, reads, [d_qkv], &|part, [qkv, out, lse, d_out], [d_qkv]| {
+        let shape = &AttentionShape { sequences: part.len(), ..*shape };
+        T::with_scratch(|scratch| {
+            let pass = AttentionBackward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch };
+            dispatch_on(isa, pass);
+        });
     });
 }

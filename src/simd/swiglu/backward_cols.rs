@@ -14,8 +14,10 @@ impl<T: Real> SwigluBackward<'_, T> {
     #[inline(always)]
     pub(super) fn cols<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
-        let [packed_dy, packed_a] = self.operands.down;
-        let [packed_x, packed_dh] = self.operands.gate_up;
+        // SAFETY: one part has all columns.
+        let [packed_dy, packed_a] = self.operands.down.each_ref().map(|to| unsafe { to.slice(0..to.len()) });
+        // SAFETY: as above.
+        let [packed_x, packed_dh] = self.operands.gate_up.each_ref().map(|to| unsafe { to.slice(0..to.len()) });
         let (x_tiles, a_tiles) = (Tiles::new(width, F::TILE_ROWS), Tiles::new(inner, F::TILE_ROWS));
         let dy_tiles = Tiles::new(out, F::TILE_ROWS);
         pack_tiles::<S, F>(s, Strided::rows(self.dy, n), (dy_tiles, 0, dy_tiles.count), (0, n), packed_dy);

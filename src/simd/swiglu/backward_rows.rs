@@ -8,7 +8,7 @@ use super::super::math::silu_mul_backward;
 use super::super::pack::{Strided, Tiles, pack_tiles, padded, panel_width};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, is_streamed};
+use super::super::vector::Simd;
 use super::{Shape, SwigluBackward, saved, saved_unit};
 
 /// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
@@ -19,23 +19,18 @@ const CHUNK: usize = 256;
 impl<T: Real> SwigluBackward<'_, T> {
     #[inline(always)]
     pub(super) fn rows<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
-        let (Shape { width, inner, out }, m) = (self.shape, self.vectors);
+        let (Shape { width, inner, out }, all, part) = (self.shape, self.vectors, self.part.clone());
+        let m = part.len();
         if m == 0 {
             return;
         }
         let per_unit = F::STEPS;
-        let rows_depth = m.div_ceil(per_unit);
-        let [packed_dy, packed_a] = self.operands.down;
-        let [packed_x, packed_dh] = self.operands.gate_up;
+        assert!(part.start.is_multiple_of(per_unit) && part.end <= all, "whole units");
+        let rows_depth = all.div_ceil(per_unit);
+        let ([_, packed_a], [_, packed_dh]) = (&self.operands.down, &self.operands.gate_up);
         let half = rows_depth * padded::<S>(inner);
         assert!(packed_a.len() == half && packed_dh.len() == 2 * half, "room for packed operands");
-        let streamed = is_streamed(packed_dh);
-        let (packed_dg, packed_du) = packed_dh.split_at_mut(half);
-        for (values, n, to) in [(self.dy, out, packed_dy), (self.x, width, packed_x)] {
-            let tiles = Tiles::new(n, F::TILE_ROWS);
-            pack_tiles::<S, F>(s, Strided::columns(values, n), (tiles, 0, tiles.count), (0, m), to);
-        }
-
+        let streamed = packed_dh.is_streamed();
         let (dy_depth, inner_depth) = (out.div_ceil(per_unit), 2 * inner.div_ceil(per_unit));
         let chunk = CHUNK * per_unit;
         const { assert!(CHUNK.is_multiple_of(GATED_STEPS) && GATED_STEPS.is_multiple_of(2 * S::LANES)) };
@@ -59,14 +54,17 @@ impl<T: Real> SwigluBackward<'_, T> {
                     let gates = panel.min(inner - gate);
                     let (dg, du) = (&mut dg[..rows * panel], &mut du[..rows * panel]);
                     let per_row = panel / S::LANES * saved_unit::<S>(F::STEPS);
-                    let saved = &self.saved[gate / S::LANES * m * saved_unit::<S>(F::STEPS)..][row * per_row..]
-                        [..rows * per_row];
+                    let saved = &self.saved[gate / S::LANES * all * saved_unit::<S>(F::STEPS)..]
+                        [(part.start + row) * per_row..][..rows * per_row];
                     let to = PanelOutput { prefetch: saved, ..PanelOutput::strip(&mut *dg, panel) };
                     let left = LeftTiles::some(block, dy_depth, dy);
                     multiply_panel::<S, F>(s, left, &self.down[dy_depth * gate..], to);
-                    let steps = rows_depth * gate + row / per_unit * panel..;
-                    let operands = [&mut *packed_dg, &mut *packed_du, &mut *packed_a];
-                    activate::<S, F>(s, saved, panel, streamed, [dg, du], operands.map(|to| &mut to[steps.clone()]));
+                    let steps = rows_depth * gate + (part.start + row) / per_unit * panel;
+                    let operands = [(packed_dh, steps), (packed_dh, half + steps), (packed_a, steps)];
+                    // SAFETY: of a panel, the steps that this part's rows are.
+                    let operands =
+                        operands.map(|(to, at)| unsafe { to.slice(at..at + rows.div_ceil(per_unit) * panel) });
+                    activate::<S, F>(s, saved, panel, streamed, [dg, du], operands);
                     let (before, within) = ((gate - start) / GATED_STEPS * GATED_STEPS, (gate - start) % GATED_STEPS);
                     let group = GATED_STEPS.min(inner - start - before);
                     for (half, strip) in [&*dg, &*du].into_iter().enumerate() {

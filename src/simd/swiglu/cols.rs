@@ -6,8 +6,8 @@ use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::super::math::silu;
 use super::super::pack::{Strided, Tiles, pack_panel, panel_width};
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, is_streamed};
-use super::{Shape, SwigluForward, save, saved_unit};
+use super::super::vector::Simd;
+use super::{Saved, Shape, SwigluForward, save, saved_unit};
 
 /// Tiles of a strip, at most, and rows: with 2 vectors 24 KiB.
 const STRIP_TILES: usize = 16;
@@ -44,11 +44,12 @@ impl<T: Real> SwigluForward<'_, T> {
                     let at = tiles.start(tile) - tiles.start(first);
                     let (gate, gates) = (tiles.start(tile) / 2, tiles.height(tile) / 2);
                     let (g, u) = strip[at * panel..][..2 * gates * panel].split_at(gates * panel);
-                    if let Some(saved) = self.saved.as_deref_mut() {
+                    if let Some(Saved { all, first, .. }) = self.saved {
                         let unit = saved_unit::<S>(F::STEPS);
-                        let (streamed, vectors) = (is_streamed(saved), panel / S::LANES);
-                        let at = (column / S::LANES * inner + gate * vectors) * unit;
-                        let saved = saved[at..][..gates * vectors * unit].chunks_exact_mut(unit);
+                        let (streamed, vectors) = (all.is_streamed(), panel / S::LANES);
+                        let at = ((first + column) / S::LANES * inner + gate * vectors) * unit;
+                        // SAFETY: the panels of this part's columns.
+                        let saved = unsafe { all.slice(at..at + gates * vectors * unit) }.chunks_exact_mut(unit);
                         let lanes = g.chunks_exact(S::LANES).zip(u.chunks_exact(S::LANES));
                         for ((g, u), saved) in lanes.zip(saved) {
                             save::<S, F>(s, (s.load(g), s.load(u)), streamed, saved);

@@ -14,12 +14,15 @@ mod backward_rows;
 mod cols;
 mod rows;
 
+use std::ops::Range;
+
 use super::Real;
 use super::format::{Format, Precision, in_format};
 use super::norm::AddRmsNorm;
-use super::pack::{Side, panel_width};
+use super::pack::{Side, Strided, Tiles, pack_tiles, panel_width};
 use super::scratch::Scratch;
-use super::split::{Vectors, by_columns, by_rows};
+use super::shared::Shared;
+use super::split::{TILE, Vectors, by_columns, by_rows, each_part, stretches, worthwhile};
 use super::vector::{Kernel, Simd, dispatch_on};
 use super::weight::PackedWeight;
 
@@ -27,8 +30,8 @@ use super::weight::PackedWeight;
 /// each row of x `[m, width]` to one of y `[m, out]`; weights packed for columns map each column of one sequence, x
 /// `[width, n]`, y `[out, n]`.
 ///
-/// `saved`, of [`swiglu_saved_len`] elements, receives g and u for the backward pass. Without it so many threads of the pool
-/// that this runs in share the rows or columns (`parts` 1: the caller does all); the result is the same for any number.
+/// `saved`, of [`swiglu_saved_len`] elements, receives g and u for the backward pass. So many threads of the pool that this
+/// runs in share the rows or columns (`parts` 1: the caller does all); the result is the same for any number.
 ///
 /// # Panics
 /// If shapes disagree, or the weights are not packed alike, W_gate_up as a gate and up projection.
@@ -52,7 +55,9 @@ pub fn swiglu<T: Real>(
     }
     let (isa, side, precision) = (gate_up.isa(), gate_up.side(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels());
-    let forward = |Vectors { x, y, epilogue }: Vectors<'_, T>, saved| {
+    let saved = saved.map(Shared::new);
+    let forward = |Vectors { first, x, y, epilogue }: Vectors<'_, T>| {
+        let saved = saved.as_ref().map(|all| Saved { all, first, vectors });
         let vectors = x.len() / shape.width;
         T::with_scratch(|scratch| {
             dispatch_on(
@@ -61,12 +66,11 @@ pub fn swiglu<T: Real>(
             );
         });
     };
-    let all = Vectors { x, y, epilogue };
-    let (sizes, weights) = ((vectors, shape.width, shape.out), shape.inner * (2 * shape.width + shape.out));
-    match (saved, side) {
-        (None, Side::Cols) => by_columns(all, sizes, weights, parts, |part| forward(part, None)),
-        (None, Side::Rows) => by_rows(all, sizes, weights, parts, |part| forward(part, None)),
-        (saved, _) => forward(all, saved),
+    let all = Vectors { first: 0, x, y, epilogue };
+    let weights = shape.multiplications();
+    match side {
+        Side::Cols => by_columns(all, (vectors, shape.width, shape.out), weights, parts, forward),
+        Side::Rows => by_rows(all, vectors, weights, parts, forward),
     }
 }
 
@@ -81,12 +85,14 @@ pub struct SwigluOperands<'a, T> {
 }
 
 /// The backward pass of [`swiglu`] from dy, of y's shape, for what the forward pass saved and its x: fills the operands of the
-/// weights' gradients, and adds the gradient of x to `dx`, if it is wanted.
+/// weights' gradients, and adds the gradient of x to `dx`, if it is wanted. Rows may be shared by threads, as in [`swiglu`]; the
+/// columns of a sequence are not.
 pub fn swiglu_backward<T: Real>(
     (gate_up, down): (&PackedWeight<T>, &PackedWeight<T>),
     (dy, saved, x): (&[T], &[T], &[T]),
     operands: SwigluOperands<'_, T>,
     dx: Option<&mut [T]>,
+    parts: usize,
 ) {
     let shape = Shape::of(gate_up, down);
     let vectors = dy.len() / shape.out;
@@ -95,11 +101,87 @@ pub fn swiglu_backward<T: Real>(
     assert_eq!(saved.len(), swiglu_saved_len(gate_up, vectors), "g and u");
     let (isa, side, precision) = (gate_up.isa(), gate_up.side(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.backward_panels());
-    T::with_scratch(|scratch| {
-        let pass =
-            SwigluBackward { side, shape, vectors, precision, gate_up, down, dy, saved, x, operands, dx, scratch };
-        dispatch_on(isa, pass);
+    let operands = SharedOperands { down: operands.down.map(Shared::new), gate_up: operands.gate_up.map(Shared::new) };
+    let (has_dx, dx) = (dx.is_some(), dx.unwrap_or_default());
+    let parts = match side {
+        Side::Rows => worthwhile(parts, vectors, TILE, shape.multiplications()),
+        Side::Cols => 1,
+    };
+    stretches((0..vectors, TILE), parts, [dy, x], [dx], &|part, [dy, x], [dx]| {
+        let (operands, dx) = (&operands, has_dx.then_some(dx));
+        T::with_scratch(|scratch| {
+            let pass = SwigluBackward {
+                side,
+                shape,
+                vectors,
+                part: part.clone(),
+                precision,
+                gate_up,
+                down,
+                dy,
+                saved,
+                x,
+                operands,
+                dx,
+                scratch,
+            };
+            dispatch_on(isa, pass);
+        });
     });
+    // A left tile holds all rows of some columns, so threads share these packings by their tiles and not by rows.
+    if side == Side::Rows {
+        let SharedOperands { down: [left_dy, _], gate_up: [left_x, _] } = &operands;
+        each_part(parts, &|part| {
+            for (values, n, to) in [(dy, shape.out, left_dy), (x, shape.width, left_x)] {
+                dispatch_on(isa, PackLeft { values, n, vectors, precision, part: (part, parts), to });
+            }
+        });
+    }
+}
+
+/// [`SwigluOperands`] that threads fill together.
+struct SharedOperands<'a, T> {
+    down: [Shared<'a, T>; 2],
+    gate_up: [Shared<'a, T>; 2],
+}
+
+/// Where a part of the rows or columns saves its g and u: those from `first` on, of all `vectors`.
+#[derive(Clone, Copy)]
+struct Saved<'a, T> {
+    all: &'a Shared<'a, T>,
+    first: usize,
+    vectors: usize,
+}
+
+/// Packs `values` `[vectors, n]` as left tiles, vector by vector the steps of the sum: one part of so many of the tiles.
+struct PackLeft<'a, T> {
+    values: &'a [T],
+    n: usize,
+    vectors: usize,
+    precision: Precision,
+    part: (usize, usize),
+    to: &'a Shared<'a, T>,
+}
+
+impl<T: Real> Kernel<T> for PackLeft<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        in_format!(self.precision, S, self.pack(s))
+    }
+}
+
+impl<T: Real> PackLeft<'_, T> {
+    #[inline(always)]
+    fn pack<S: Simd<T = T>, F: Format<S>>(self, s: S) {
+        let Self { values, n, vectors, part: (part, parts), to, .. } = self;
+        let (tiles, depth) = (Tiles::new(n, F::TILE_ROWS), vectors.div_ceil(F::STEPS));
+        let [first, last] = [part, part + 1].map(|part| tiles.count * part / parts);
+        // SAFETY: the tiles of this part alone.
+        let to = unsafe { to.slice(depth * tiles.start(first)..depth * tiles.start(last)) };
+        pack_tiles::<S, F>(s, Strided::columns(values, n), (tiles, first, last), (0, vectors), to);
+        s.fence();
+    }
 }
 
 /// Elements in which the forward pass saves g and u of `vectors` rows or columns.
@@ -127,6 +209,11 @@ impl Shape {
         );
         Self { width, inner, out }
     }
+
+    /// Of one row or column, in a forward pass.
+    fn multiplications(self) -> usize {
+        self.inner * (2 * self.width + self.out)
+    }
 }
 
 /// A forward pass over rows (`rows.rs`) or columns (`cols.rs`).
@@ -138,7 +225,7 @@ struct SwigluForward<'a, T> {
     gate_up: &'a [T],
     down: &'a [T],
     x: &'a [T],
-    saved: Option<&'a mut [T]>,
+    saved: Option<Saved<'a, T>>,
     y: &'a mut [T],
     epilogue: Option<AddRmsNorm<'a, T>>,
     scratch: &'a mut Scratch<T>,
@@ -159,14 +246,18 @@ impl<T: Real> Kernel<T> for SwigluForward<'_, T> {
 struct SwigluBackward<'a, T> {
     side: Side,
     shape: Shape,
+    /// Rows or columns in all.
     vectors: usize,
+    /// Those that dy, x and dx hold.
+    part: Range<usize>,
     precision: Precision,
     gate_up: &'a [T],
     down: &'a [T],
     dy: &'a [T],
+    /// Of all.
     saved: &'a [T],
     x: &'a [T],
-    operands: SwigluOperands<'a, T>,
+    operands: &'a SharedOperands<'a, T>,
     dx: Option<&'a mut [T]>,
     scratch: &'a mut Scratch<T>,
 }

@@ -7,8 +7,8 @@ use super::super::left::LeftTile;
 use super::super::math::silu;
 use super::super::pack::{Strided, Tiles, pack_tiles};
 use super::super::scratch::Scratch;
-use super::super::vector::{Simd, is_streamed};
-use super::{Shape, SwigluForward, save, saved_unit, vectors_in_panel};
+use super::super::vector::Simd;
+use super::{Saved, Shape, SwigluForward, save, saved_unit, vectors_in_panel};
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
 const ROW_BLOCK: usize = 256 << 10;
@@ -21,7 +21,7 @@ impl<T: Real> SwigluForward<'_, T> {
             return;
         }
         let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
-        let streamed = self.saved.as_deref().is_some_and(is_streamed);
+        let streamed = self.saved.is_some_and(|saved| saved.all.is_streamed());
         let tiles = Tiles::new(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * F::TILE_ROWS)).max(1));
         let Scratch { left, right, out: strip } = self.scratch;
@@ -38,9 +38,10 @@ impl<T: Real> SwigluForward<'_, T> {
                 // The strip: rows of a vector of g and one of u; what is saved in full precision is the strip itself.
                 let (unit, beside) = (saved_unit::<S>(F::STEPS), vectors_in_panel::<S>(inner, gate));
                 let at = gate / S::LANES % 2;
-                let saved = self.saved.as_deref_mut().map(|saved| {
-                    let from = ((gate / S::LANES - at) * m + row * beside + at) * unit;
-                    &mut saved[from..][..((rows - 1) * beside + 1) * unit]
+                let saved = self.saved.map(|Saved { all, first, vectors }| {
+                    let from = ((gate / S::LANES - at) * vectors + (first + row) * beside + at) * unit;
+                    // SAFETY: of a panel, the rows of this part.
+                    unsafe { all.slice(from..from + ((rows - 1) * beside + 1) * unit) }
                 });
                 let (strip, stride, saved) = match saved {
                     Some(saved) if F::AS_IS => (saved, beside * unit, None),

@@ -82,11 +82,11 @@ fn check<T: Real>(shape: AttentionShape, rope: bool, precision: Precision, toler
     let table = rope.then(|| RopeTable::new(shape.len, shape.head_dim));
     let (mut out, mut lse) = (vec![T::ONE; n], vec![T::ZERO; shape.sequences * shape.heads * shape.len]);
     poison_scratch::<T>();
-    attention_forward(precision, &shape, table.as_ref(), &mut qkv, &mut out, &mut lse);
+    attention_forward(precision, &shape, table.as_ref(), &mut qkv, &mut out, &mut lse, 1);
     assert_close(&out, &want, tolerance, "attention");
     let mut d_qkv = vec![T::from_f64(f64::NAN); 3 * n];
     poison_scratch::<T>();
-    attention_backward(precision, &shape, table.as_ref(), &qkv, &out, &lse, &d_out, &mut d_qkv);
+    attention_backward(precision, &shape, table.as_ref(), &qkv, &out, &lse, &d_out, &mut d_qkv, 1);
     assert_close(&d_qkv, &d_want, tolerance, "gradient of attention");
 }
 

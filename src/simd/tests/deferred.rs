@@ -22,7 +22,7 @@ fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
         let (rows, left, right): &(usize, Unset<T>, Unset<T>) = &packed[i];
         DeferredGrad { rows: *rows, left, right }
     };
-    add_deferred(precision, shape, packed.len(), uses, &mut got);
+    add_deferred(precision, shape, packed.len(), uses, &mut got, 1);
     let want: Vec<f64> = want.iter().map(|x| x.to_f64()).collect();
     assert_close(&got, &want, 1e-5, "deferred weight gradient");
 }

@@ -64,14 +64,14 @@ fn check_norm<T: Real>(sequences: usize, positions: usize, width: usize, over_ro
     if over_rows {
         let mut factors = vec![T::ZERO; sequences * positions];
         add_rmsnorm_rows(width, &h, &mut x, &mut factors);
-        rmsnorm_backward_rows(width, &x, &factors, &mut d);
+        rmsnorm_backward_rows(width, &x, &factors, &mut d, 1);
         groups = (0..sequences * positions).map(|r| (r * width..(r + 1) * width).collect()).collect();
         inv = factors;
     } else {
         let mut factors = vec![T::ZERO; sequences * width];
-        let mut mean = vec![T::ZERO; width];
+        let mut mean = vec![T::ZERO; sequences * width];
         add_rmsnorm_cols(positions, width, &h, &mut x, &mut factors);
-        rmsnorm_backward_cols(positions, width, &x, &factors, &mut d, &mut mean);
+        rmsnorm_backward_cols(positions, width, &x, &factors, &mut d, &mut mean, 1);
         let column = |s: usize, c: usize| (0..positions).map(move |p| (s * positions + p) * width + c).collect();
         groups = (0..sequences * width).map(|i| column(i / width, i % width)).collect();
         inv = factors;

@@ -51,7 +51,7 @@ fn check_products<T: Real>(precision: Precision, n_out: usize, n_in: usize, m: u
 
     let before: Vec<T> = values(m * n_in, 4);
     let mut dx = before.clone();
-    weight.backward_rows(&dy, &mut dx, true);
+    weight.backward_rows(&dy, &mut dx, true, 1);
     let want = naive((m, n_out, n_in), |i, p| f(&dy, i * n_out + p), |p, j| f(&w, p * n_in + j));
     close(&dx, &want, |i| before[i].to_f64(), "backward product");
 

@@ -103,12 +103,12 @@ impl<T: Real> Case<T> {
         }
         let dy = values::<T>(self.vectors * self.out, 4);
         let dy_rows = self.as_rows(&dy, self.out);
-        plain_down.backward_rows(&dy_rows, &mut a, false);
+        plain_down.backward_rows(&dy_rows, &mut a, false, 1);
         silu_mul_backward(&mut g, &mut u, &mut a);
         let dh: Vec<T> = g.chunks(self.inner).zip(u.chunks(self.inner)).flat_map(|(g, u)| [g, u].concat()).collect();
         let before: Vec<T> = values(self.vectors * self.width, 5);
         let mut dx = self.as_rows(&before, self.width);
-        plain_gate_up.backward_rows(&dh, &mut dx, true);
+        plain_gate_up.backward_rows(&dh, &mut dx, true, 1);
         let dx = self.out_of_rows(&dx, self.width);
 
         // Gradients of the weights, from operands packed by themselves.
@@ -119,7 +119,7 @@ impl<T: Real> Case<T> {
             pack_deferred(self.precision, shape, (dy, x), (&mut left, &mut right));
             let uses = |_| DeferredGrad { rows: self.vectors, left: &left, right: &right };
             let mut grad = values(shape.0 * shape.1, 6);
-            add_deferred(self.precision, shape, 1, uses, &mut grad);
+            add_deferred(self.precision, shape, 1, uses, &mut grad, 1);
             grad
         });
         let wants: Vec<Vec<T>> = wants.collect();
@@ -133,17 +133,17 @@ impl<T: Real> Case<T> {
             let [[a, b], [c, d]] = &mut operands;
             let (to, dx_to) = (SwigluOperands { down: [a, b], gate_up: [c, d] }, wanted.then_some(&mut got[..]));
             let weights = (&self.gate_up, &self.down);
-            swiglu_backward(weights, (&dy, &saved, &self.x), to, dx_to);
+            swiglu_backward(weights, (&dy, &saved, &self.x), to, dx_to, 1);
             for (i, (shape, want)) in shapes.into_iter().zip(&wants).enumerate() {
                 let [left, right] = &operands[i];
                 let uses = |_| DeferredGrad { rows: self.vectors, left, right };
                 let mut grad = values(shape.0 * shape.1, 6);
                 if i == 0 {
-                    add_deferred(self.precision, shape, 1, uses, &mut grad);
+                    add_deferred(self.precision, shape, 1, uses, &mut grad, 1);
                     self.assert_same(&grad, want, "gradient of W_down");
                 } else {
                     let mut transposed = vec![T::from_f64(f64::NAN); self.inner * self.width];
-                    add_deferred_gate_up(self.precision, shape, 1, uses, &mut transposed, &mut grad);
+                    add_deferred_gate_up(self.precision, shape, 1, uses, &mut transposed, &mut grad, 1);
                     self.assert_near(&grad, want, "gradient of W_gate_up");
                 }
             }
