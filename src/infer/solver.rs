@@ -63,7 +63,7 @@ impl<D: Device<T = f32>> StoredModel<D> {
     /// When the file cannot be read, or holds another model.
     pub fn read(config: Config, model: Model, weights: &Path) -> Result<Self> {
         let file = weights;
-        let mut weights = Weights::new(&model, &config);
+        let mut weights = Weights::zeros(&model, &config);
         weights.load(file)?;
         Ok(Self { config, model, weights })
     }

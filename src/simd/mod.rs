@@ -30,14 +30,17 @@ mod optimizer;
 mod pack;
 mod panels;
 mod real;
+#[cfg(target_arch = "x86_64")]
 mod registers;
 mod scratch;
+#[cfg(target_arch = "x86_64")]
 mod self_test;
 mod shared;
 mod split;
 mod swiglu;
 mod tile;
 mod transpose;
+#[cfg(target_arch = "x86_64")]
 mod twin;
 mod vector;
 mod weight;
