@@ -100,7 +100,7 @@ fn scaling_measures_powers_of_two_and_predicts_servers() {
         report[list].as_array().unwrap().iter().map(|row| row[key].as_f64().unwrap()).collect()
     };
     assert_eq!(numbers("measured", "threads"), [1.0, 2.0, 3.0]);
-    assert_eq!(numbers("predicted", "cores"), [64.0, 128.0, 192.0]);
+    assert_eq!(numbers("predicted", "cores"), [64.0, 96.0, 128.0, 192.0]);
     assert_eq!(numbers("measured", "speed_up")[0], 1.0);
     for key in ["core_limit", "sequence_seconds", "core_bandwidth", "handover_seconds", "serial_per_sequence"] {
         assert!(report["machine"][key].as_f64().unwrap() > 0.0, "{key}: {report}");
@@ -138,7 +138,7 @@ fn what_cannot_be_measured_together_is_refused_in_one_line() {
         (&["--scaling", "--device", "reference"], &["--scaling", "--device reference"]),
         (&["--devices", "cpu"], &["--devices cpu", "--device cpu"]),
         (&["--devices", "cpu,reference,cpu"], &["--devices", "cpu is there twice"]),
-        (&["--devices", "cpu,gpu"], &["--devices", "gpu", "reference"]),
+        (&["--devices", "cpu,tpu"], &["--devices", "tpu", "reference"]),
         (&["--devices", "cpu,reference", "--device", "cpu"], &["--devices", "--device"]),
         (&["--devices", "cpu,reference", "--profile"], &["--devices", "--profile"]),
         (&["--devices", "cpu,reference", "--scaling"], &["--devices", "--scaling"]),

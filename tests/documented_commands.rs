@@ -26,7 +26,12 @@ const DOCUMENTS: &[&str] = &[
 ];
 
 /// What cannot be run here, and why. A command is one of them when it contains the words.
-const NOT_RUN: &[(&str, &str)] = &[("--device cuda", "needs an NVIDIA GPU"), ("cpu,cuda", "needs an NVIDIA GPU")];
+const NOT_RUN: &[(&str, &str)] = &[
+    ("weights import maze.pt", "needs a file of PyTorch's: weights_command.rs has some"),
+    ("weights import mine.pth", "needs a file of PyTorch's: weights_command.rs has some"),
+    ("--device cuda", "needs an NVIDIA GPU"),
+    ("cpu,cuda", "needs an NVIDIA GPU"),
+];
 
 /// What makes a command small: the words, and what stands in their place. Settings that stand in front of an example's own do
 /// not hide those.
@@ -46,6 +51,7 @@ const SMALLER: &[(&str, &str)] = &[
         "trm bench --seconds 0 --set hidden_size=32 --set inner_multiple=32 --set n_heads=4 --set h_cycles=1 --set l_cycles=1 --set halt_max_steps=2",
     ),
     ("trm plan", "trm plan --gflops 100"),
+    ("trm plan --gflops 100 sudoku-extreme --amx", "trm plan sudoku-extreme --amx"),
     ("--limit 20 --submission", "--limit 20 --copies 1 --submission"),
     ("--copies 9", "--copies 1"),
     ("--seed 7 --rounds 50", "--seed 7"),
@@ -59,6 +65,13 @@ const SMALLER: &[(&str, &str)] = &[
     ("--test 500", "--test 5"),
     ("--test 100 ", "--test 5 "),
     ("--min-path 110", "--min-path 30"),
+    ("--valid 1000", "--valid 1"),
+    ("--valid 100 ", "--valid 1 "),
+    ("--tests 50", "--tests 1"),
+    ("--columns quiz,solution", "--columns question,answer"),
+    ("--max-steps 9000", "--max-steps 4"),
+    ("--init runs/tiny --data sets/mine", "--init runs/mine --data sets/mine"),
+    ("--init runs/arc --data sets/arc-new", "--init runs/arc-1 --data data/arc-1"),
     ("--demonstrations 60", "--demonstrations 4"),
     ("--test-set evaluation --out", "--test-set evaluation --aug 3 --out"),
     // Placeholders, by what they stand for.
@@ -277,6 +290,20 @@ fn stand_ins(home: &Path) {
         format!("{{\"question\": \"{}1.\\n1.{}\", \"answer\": \"{}11\\n1{}0\"}}\n", i % 2, i / 2 % 2, i % 2, i / 4 % 2)
     };
     write("puzzles.jsonl", &(0..4).map(small).collect::<String>());
+    let grids = ["01\\n10", "11\\n01", "10\\n11", "00\\n10"];
+    let object = |grid: &&str| format!("{{\"puzzle\": \"{grid}\", \"solution\": \"{grid}\"}}");
+    write("other.json", &format!("[{}]", grids.iter().map(object).collect::<Vec<_>>().join(",")));
+    write("harder.jsonl", &(0..4).map(small).collect::<String>());
+    let row =
+        |i: usize| format!("{0},{0}\n", "010110101001011010".chars().cycle().skip(i).take(36).collect::<String>());
+    write("puzzles.csv", &format!("quiz,solution\n{}", (0..6).map(row).collect::<String>()));
+    write("sudoku.csv", &csv(&sudokus, "train"));
+    let questions = csv(&sudokus, "train");
+    let questions = questions.lines().skip(1).filter_map(|line| line.split(',').nth(1));
+    write("17-clues.txt", &questions.map(|line| format!("{line}\n")).collect::<String>());
+    let pair = r#"{"input": [[1, 2], [0, 3]], "output": [[2, 1], [3, 0]]}"#;
+    write("MINI-ARC/data/MiniARC/one.json", &format!(r#"{{"train": [{pair}], "test": [{pair}]}}"#));
+    write("re_arc/tasks/007bbfb7.json", &format!(r#"[{pair}, {{"input": [[5]], "output": [[6]]}}]"#));
     write("maze.txt", "S.......\n.######.\n........\n.######.\n........\n.######.\n........\n######.G\n");
 
     for line in [
@@ -293,11 +320,12 @@ fn stand_ins(home: &Path) {
         "trm train --out runs/sudoku-6x6",
         "trm train --preset sudoku-4x4 --out runs/tiny",
         "trm train --preset sudoku-9x9 --out runs/nine",
-        "trm train --preset sudoku-9x9 --data sets/sudoku-extreme --out runs/extreme",
+        "trm train --preset sudoku-9x9 --set lr_min_ratio=1 --data sets/sudoku-extreme --out runs/extreme",
         "trm train --preset maze-8x8 --out runs/maze-8x8",
         "trm train --preset arc-small --set hidden_size=96 --set train_puzzles=84 --set test_puzzles=28 --out runs/arc-small",
         "trm train --preset arc-1 --out runs/arc-1",
         "trm train --data sets/mine --out runs/mine",
+        "trm weights export runs/extreme --torch step_26040",
         "trm train --data sets/takuzu --out runs/takuzu",
         "for run in a b seed-0 seed-1; do cp -r runs/sudoku-6x6 runs/$run; done",
         "cp runs/extreme/weights.safetensors runs/extreme/config.toml .",

@@ -63,7 +63,7 @@ fn checkpoints(run: &Path) -> Vec<PathBuf> {
     files
 }
 
-const SETTINGS: [&str; 3] = ["max_steps=12", "checkpoint_interval=2", "eval_interval=0"];
+const SETTINGS: [&str; 4] = ["max_steps=12", "lr_warmup_steps=1", "checkpoint_interval=2", "eval_interval=0"];
 
 #[test]
 fn a_run_without_space_ends_with_one_line_and_goes_on_from_its_last_checkpoint_when_there_is_space() {

@@ -36,9 +36,9 @@ Examples:
   trm train --config mine.toml --data sets/sudoku   an experiment file and a data set
   trm train --data sets/mine                        a puzzle of your own, with settings by its size
   trm train --resume --out runs/tiny                go on after Ctrl-C, a crash or a power cut
-  trm train --resume --max-steps 9000 --out runs/tiny      further than planned, where the learning rate is constant
-  trm train --init runs/tiny --data sets/mine       a new run that begins with the weights of another
-  trm train --init runs/arc --data sets/arc-new --train-only puzzle_table    only who the new puzzles are
+  trm train --resume --max-steps 9000 --out runs/extreme   further, at a constant learning rate
+  trm train --init runs/tiny --data sets/mine       a new run from the weights of another
+  trm train --init runs/arc --data sets/arc-new --train-only puzzle_table  who they are
 
 A run folder holds config.toml (every setting), metrics.jsonl, weights.safetensors and checkpoint/.
 Its weights depend on settings, data and seed alone: not on the number of threads, nor on interruptions.
@@ -97,6 +97,8 @@ struct Opened<D: Device> {
     store_config: bool,
     /// What there is to say when it starts.
     said: Vec<String>,
+    /// And to warn of: a run that is refused has one line to say.
+    warnings: Vec<String>,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -106,7 +108,7 @@ pub fn run(args: Args) -> Result<()> {
 fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     let lanes = args.threads.lanes_for::<D>(args.device)?;
     simd::choose_isa()?;
-    let Opened { folder, config, data, weights, store_config, said } = match args.resume {
+    let Opened { folder, config, data, weights, store_config, said, warnings } = match args.resume {
         true => reopen::<D>(args, lanes.threads())?,
         false => start::<D>(args, lanes.threads())?,
     };
@@ -124,6 +126,7 @@ fn run_on<D: TrainingDevice<T = f32>>(args: &Args) -> Result<()> {
     let error = match begin() {
         Ok(run) => {
             said.iter().for_each(|text| note(text));
+            warnings.iter().for_each(|text| complain(text));
             return train(run, requests, &folder, &data, &lanes);
         }
         Err(error) => error,
@@ -198,9 +201,9 @@ fn start<D: Device<T = f32>>(args: &Args, threads: usize) -> Result<Opened<D>> {
         return Err(error);
     }
     chosen.iter().for_each(|chosen| note(chosen));
-    without_effect(&config, shape(&config, &data)?, &chosen_keys).iter().for_each(|line| complain(line));
+    let warnings = without_effect(&config, shape(&config, &data)?, &chosen_keys);
     tell_augmentation(&config.data, args.experiment.preset.as_ref().map(|_| asked));
-    Ok(Opened { folder, config, data, weights, store_config, said })
+    Ok(Opened { folder, config, data, weights, store_config, said, warnings })
 }
 
 /// A folder's name from wherever the program is run; an empty one stays empty.

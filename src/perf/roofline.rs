@@ -4,7 +4,7 @@
 //! | part | cycles of a core |
 //! |---|---|
 //! | products | multiply-adds ÷ 512: a TDPBF16PS of 16 × 16 × 32 takes 16 cycles |
-//! | vectors | what AVX-512 does between products: activations, norms, softmax, rounding ([`ACTIVATION`], [`NORM`], [`SCORE`]: instructions for 16 elements, counted in the kernels), two a cycle |
+//! | vectors | what AVX-512 does between products: activations, norms, softmax, rounding (`ACTIVATION`, `NORM`, `SCORE`: instructions for 16 elements, counted in the kernels), two a cycle |
 //! | L2 | left tiles that a block of 2 × 2 registers of sums reads: 2 KiB for 32 × 32 × 32 multiply-adds |
 //! | L3 | packed weights, once for each shard and call |
 //! | memory | what the recorded calls keep for the backward pass and for the weight gradients, written once and read once |

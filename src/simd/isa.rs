@@ -1,4 +1,4 @@
-//! Which instruction set the kernels run on: chosen once ([`super::choice`]), forced by `TRM_SIMD`, overridden per thread in
+//! Which instruction set the kernels run on: chosen once (`choice.rs`), forced by `TRM_SIMD`, overridden per thread in
 //! tests.
 
 use std::cell::Cell;
@@ -74,7 +74,7 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The strongest path of this processor, by its instructions: which one is fastest, [`choice`] finds out.
+    /// The strongest path of this processor, by its instructions: which one is fastest, `simd::choice` finds out.
     pub fn best() -> Self {
         Self::available().filter(|&isa| isa != Self::AmxTwin).last().unwrap_or(Self::Portable)
     }

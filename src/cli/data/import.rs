@@ -23,7 +23,8 @@ pub enum Import {
     /// together. Lines that cannot be used are all reported, by number, and nothing is written.
     #[command(after_help = "Examples:
   trm data import jsonl puzzles.jsonl --out data/mine
-  trm data import jsonl other.json --keys question=puzzle,answer=solution --valid 100 --out data/other
+  trm data import jsonl other.json --keys question=puzzle,answer=solution --valid 100 \\
+      --out data/other
   trm data import jsonl harder.jsonl --like data/mine --test-share 0.9 --out data/harder
   trm train --data data/mine
 
@@ -72,7 +73,8 @@ docs/your-own-puzzle.md goes all the way from an empty file to a trained model."
     #[command(after_help = "Examples:
   trm data import sudoku --csv sudoku.csv --out data/kaggle
   trm data import sudoku --csv 17-clues.txt --test-share 0.2 --valid 1000 --out data/17-clues
-  trm data import sudoku --csv train.csv --test-csv test.csv --columns quiz,solution --skip-bad --out data/mine")]
+  trm data import sudoku --csv train.csv --test-csv test.csv --columns quiz,solution \\
+      --skip-bad --out data/mine")]
     Sudoku {
         /// Training puzzles
         #[arg(long, value_name = "FILE")]
@@ -110,7 +112,8 @@ docs/your-own-puzzle.md goes all the way from an empty file to a trained model."
     /// augment=online` draws a fresh symmetry for every example instead.
     #[command(after_help = "Examples:
   trm data import sudoku-extreme --csv train.csv --test-csv test.csv --out data/sudoku-extreme
-  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --aug 0 --out data/sudoku-extreme-small")]
+  trm data import sudoku-extreme --csv train.csv --test-csv test.csv --aug 0 \\
+      --out data/sudoku-extreme-small")]
     SudokuExtreme {
         /// CSV file of training rows: source,question,answer,rating
         #[arg(long, value_name = "FILE")]

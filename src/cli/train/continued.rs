@@ -127,5 +127,5 @@ pub(super) fn reopen<D: Device>(args: &Args, threads: usize) -> Result<Opened<D>
     claim_training::<D>(&stored, data.total_steps(&stored)?, threads)?;
     let said = further.iter().map(|change| format!("goes on with {change}")).collect();
     let store_config = !further.is_empty() || stored.data.dir != place;
-    Ok(Opened { folder, config: stored, data, weights: None, store_config, said })
+    Ok(Opened { folder, config: stored, data, weights: None, store_config, said, warnings: Vec::new() })
 }
