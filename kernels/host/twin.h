@@ -3,8 +3,8 @@
 // What it finds beside wrong results:
 //   - lanes that meet in different instructions, and barriers that not all lanes reach;
 //   - reads of dynamic shared memory that nobody wrote (it begins as NaN), with AddressSanitizer also accesses behind its end;
-//   - asynchronous copies that are not waited for (TWIN_COPIES=late, the default: done when waited for), and copies into
-//     buffers that are still in use (TWIN_COPIES=early: done at once);
+//   - asynchronous copies and products that are not waited for (TWIN_COPIES=late, the default: done when waited for), and copies
+//     into buffers that are still in use (TWIN_COPIES=early: done at once);
 //   - dependence on order (TWIN_SEED=n: blocks, warps and lanes run in another order);
 //   - launches that a device refuses, for instance with more shared memory than was asked for by TRM_ALLOW_SHARED;
 //   - host code that does not wait for its stream (TWIN_STREAMS=late: work is done when the stream is waited for).
@@ -124,6 +124,14 @@ inline void run_block(Block &b, const Launch &launch, uint64_t number) {
         b.warps[w].arrived = 0;
         b.order[w] = w;
     }
+    for (unsigned g = 0; g < 8; g++) {
+        Warpgroup &group = b.warpgroups[g];
+        group.size = n > g * 128 ? std::min(128u, n - g * 128) : 0;
+        group.arrived = 0;
+        group.products.clear();
+        group.ends.clear();
+    }
+    b.bulk_copies.clear();
     uint64_t random = mix(seed() + number);
     for (unsigned i = warps; seed() && i > 1; i--) {
         random = mix(random);
@@ -134,6 +142,7 @@ inline void run_block(Block &b, const Launch &launch, uint64_t number) {
         lane.thread = dim3(i % size.x, i / size.x % size.y, i / size.x / size.y);
         lane.stack = nullptr;
         lane.waits = nullptr;
+        lane.barrier = nullptr;
         lane.done = false;
     }
 #if defined(__SANITIZE_ADDRESS__)

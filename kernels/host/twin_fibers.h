@@ -50,6 +50,30 @@ struct Group {
 struct Warp : Group {
     void *argument[32]; // what each lane brings to that instruction
 };
+// What the 64 bits of an mbarrier hold here.
+struct Barrier {
+    uint16_t count, pending; // arrivals of a phase, and those that are still to come
+    int32_t bytes : 31;      // that were announced and have not come
+    uint32_t phase : 1;
+    static Barrier at(const uint64_t *p) {
+        Barrier b;
+        memcpy(&b, p, 8);
+        return b;
+    }
+};
+// A product of a warpgroup that was begun (dev::Wgmma).
+struct Product {
+    float *d[128];
+    uint32_t a_registers[128][4];
+    int n, keep;
+    bool a_in_registers, a_along_k, b_along_k;
+    uint64_t a, b;
+};
+struct Warpgroup : Group {
+    void *argument[128];
+    std::vector<Product> products; // that are not done yet
+    std::vector<size_t> ends;      // where each committed group of them ends
+};
 // A thread of the block.
 struct Lane {
     dim3 thread;
@@ -57,6 +81,8 @@ struct Lane {
     void *stack_pointer = nullptr; // while it waits
     Group *waits = nullptr;        // for this group's generation to pass
     unsigned generation = 0;
+    const uint64_t *barrier = nullptr; // or for the end of this mbarrier's phase
+    int phase = 0;
     bool done = false;
     struct Copy {
         void *to;
@@ -69,7 +95,10 @@ struct Lane {
     };
     std::vector<Copy> copies;   // asynchronous ones that are not done yet
     std::vector<size_t> groups; // where each committed group of them ends
-    bool runnable() const { return !done && (!waits || waits->generation != generation); }
+    bool runnable() const {
+        return !done && (!waits || waits->generation != generation) && (!barrier || (int)Barrier::at(barrier).phase != phase);
+    }
+    const char *waits_in() const { return waits ? waits->what : barrier ? "mbarrier.wait" : ""; }
 };
 constexpr size_t MOST_LANES = 1024, SHARED_WITHOUT_ASKING = 48 << 10;
 // Not a power of two, so that the stacks of a block's lanes do not compete for the same cache lines.
@@ -81,6 +110,8 @@ struct Block {
     unsigned char *shared = nullptr;
     Group all;
     Warp warps[32];
+    Warpgroup warpgroups[8];
+    std::vector<std::function<void()>> bulk_copies; // that are on their way
     std::vector<Lane> lanes;
     std::vector<unsigned> order; // of the warps
     unsigned lane = 0;           // who runs
@@ -229,7 +260,7 @@ __attribute__((noinline, no_sanitize("address"))) inline void go(void **save, La
 }
 
 // The next lane that can go on: of the same warp if possible, then of the warps after it. It becomes the one who runs.
-inline Lane *next_lane() {
+inline Lane *lane_that_can_go_on() {
     Block &b = *block;
     const unsigned n = b.all.size, warps = (unsigned)b.order.size();
     for (unsigned w = 0, place = b.place; w < warps; w++) {
@@ -240,6 +271,7 @@ inline Lane *next_lane() {
             Lane &lane = b.lanes[first + at];
             if (!lane.runnable()) continue;
             lane.waits = nullptr;
+            lane.barrier = nullptr;
             b.lane = first + at;
             b.place = place;
             return &lane;
@@ -249,14 +281,37 @@ inline Lane *next_lane() {
     return nullptr;
 }
 
+// The same; if nobody can, bulk copies arrive, one after the other, until somebody can.
+inline Lane *next_lane() {
+    auto &copies = block->bulk_copies;
+    for (;;) {
+        Lane *lane = lane_that_can_go_on();
+        if (lane || copies.empty()) return lane;
+        const size_t which = seed() ? mix(seed() + copies.size()) % copies.size() : 0;
+        const std::function<void()> copy = std::move(copies[which]);
+        copies.erase(copies.begin() + which);
+        copy();
+    }
+}
+
+// Lets others go on until what the lane waits for has come.
+inline void wait() {
+    Lane *me = self;
+    Lane *next = next_lane();
+    if (!next) fail("nobody can go on; waits in", me->waits_in());
+    go(&me->stack_pointer, next, false);
+}
 // Waits until the group's generation has passed.
 inline void wait_for(Group &group) {
-    Lane *me = self;
-    me->waits = &group;
-    me->generation = group.generation;
-    Lane *next = next_lane();
-    if (!next) fail("nobody can go on; waits in", group.what);
-    go(&me->stack_pointer, next, false);
+    self->waits = &group;
+    self->generation = group.generation;
+    wait();
+}
+// Waits until a phase of an mbarrier is over.
+inline void wait_for(const uint64_t *barrier, int phase) {
+    self->barrier = barrier;
+    self->phase = phase;
+    wait();
 }
 
 // All lanes of a group come here; the last one does the work, then all go on.
@@ -274,6 +329,22 @@ template <class Argument, class Work> inline void meet_warp(const char *what, Ar
     if (warp.size != 32) fail("a warp that is not full cannot take part in", what);
     warp.argument[block->lane % 32] = &mine;
     meet(warp, what, [&] { work([&](int lane) -> Argument & { return *(Argument *)warp.argument[lane]; }); });
+}
+// For a warpgroup: `work` is done by the last one. With an argument as for a warp, without one it receives the group.
+inline Warpgroup &warpgroup() { return block->warpgroups[block->lane / 128]; }
+template <class Work> inline void meet_warpgroup(const char *what, Work work) {
+    Warpgroup &group = warpgroup();
+    if (group.size != 128) fail("a warpgroup that is not full cannot take part in", what);
+    meet(group, what, [&] { work(group); });
+}
+inline void meet_warpgroup(const char *what) {
+    meet_warpgroup(what, [](Warpgroup &) {});
+}
+template <class Argument, class Work> inline void meet_warpgroup(const char *what, Argument &mine, Work work) {
+    warpgroup().argument[block->lane % 128] = &mine;
+    meet_warpgroup(what, [&](Warpgroup &group) {
+        work([&](int lane) -> Argument & { return *(Argument *)group.argument[lane]; });
+    });
 }
 
 // Where a fiber begins: it runs one lane, then lanes that have not begun yet as long as it is their turn.
@@ -295,7 +366,7 @@ extern "C" __attribute__((noinline, no_sanitize("address"))) inline void twin_fi
         }
         if (!next)
             for (unsigned i = 0; i < block->all.size; i++)
-                if (!block->lanes[i].done) fail("nobody can go on; waits in", block->lanes[i].waits->what);
+                if (!block->lanes[i].done) fail("nobody can go on; waits in", block->lanes[i].waits_in());
         block->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
         go(&me->stack_pointer, next, true);
     }

@@ -1,0 +1,118 @@
+// The instructions that compute capability 9.0 has beyond device.cuh's, each wrapped once: PTX for nvcc here, for the C++ compiler
+// in host/twin_hopper.h. They are in code for sm_90a alone: a kernel that uses them has a body only where TRM_SM90A is true, and
+// its launcher asks dev::has_wgmma().
+//
+// An mbarrier is 64 bits in shared memory. It counts down arrivals and, with barrier_expect, bytes that bulk copies have to bring.
+// At zero its phase changes, 0 to 1 or 1 to 0, and it begins again; barrier_wait(b, p) waits until phase p is over.
+#pragma once
+#include "device.cuh"
+
+#if defined(TRM_TWIN) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TRM_SM90A 1
+#else
+#define TRM_SM90A 0
+#endif
+
+namespace dev {
+// An operand of wgmma in shared memory: 16 of k from `p` on, which begins a kilobyte where it is swizzled. Distances in bytes; one that
+// is not named is not used. `leading` and `stride` are, for an operand
+//
+//                      neighbours along k                              neighbours along m or n
+//     swizzled         rows of 128 bytes, 64 of k; 8 rows make         rows of 128 bytes, 64 of m; 8 rows make a kilobyte;
+//                      a kilobyte; stride: to 8 more rows              stride: to 8 more of k, leading: to 64 more of m
+//     not swizzled     8 rows of 16 bytes, 8 of k, make 128 bytes;     8 rows of 16 bytes, 8 of m, make 128 bytes;
+//                      stride: to 8 more rows, leading: 8 more of k    stride: to 8 more of m, leading: to 8 more of k
+//
+// In a kilobyte, the 16-byte piece c of row r lies at place c ^ r where it is swizzled. The next 16 of k are `descriptor` of their
+// own first byte, without regard to that.
+__device__ __forceinline__ uint64_t descriptor(const void *p, int leading, int stride, bool swizzled);
+} // namespace dev
+
+#ifdef TRM_TWIN
+#include "host/twin_hopper.h"
+#else
+#include "wgmma.cuh"
+#include <cudaTypedefs.h>
+
+namespace dev {
+__device__ __forceinline__ uint64_t descriptor(const void *p, int leading, int stride, bool swizzled) {
+    return (uint64_t)((shared_address(p) & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
+           (uint64_t)swizzled << 62;
+}
+
+// ---- Barriers and bulk copies ------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void barrier_init(uint64_t *b, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory");
+}
+// After all barrier_init of a thread, before anybody else uses these barriers (and a __syncthreads between).
+__device__ __forceinline__ void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_arrive(uint64_t *b) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
+}
+// Arrives, and announces bytes.
+__device__ __forceinline__ void barrier_expect(uint64_t *b, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint64_t *b, int phase) {
+    asm volatile("{ .reg .pred p;\n"
+                 "AGAIN_%=: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+                 "@!p bra AGAIN_%=; }"
+                 ::"r"(shared_address(b)), "r"(phase) : "memory");
+}
+// `bytes` (a multiple of 16) from global to shared memory; both sides lie on multiples of 16. One thread does it for all.
+__device__ __forceinline__ void bulk_load(void *to, const void *from, int bytes, uint64_t *b) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(shared_address(to)), "l"(from), "r"(bytes), "r"(shared_address(b)) : "memory");
+}
+
+// Three dimensions of bf16, and the boxes that are copied out of them: 64 elements of the inner one, `box` of the middle one.
+typedef CUtensorMap TensorMap;
+// Copies the box whose first element is (x, y, z) to a kilobyte's beginning, in swizzled rows. What lies outside of the
+// dimensions arrives as zeros. One thread does it for all.
+__device__ __forceinline__ void tensor_load_3d(void *to, const TensorMap *map, int x, int y, int z, uint64_t *b) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+                 ::"r"(shared_address(to)), "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(b)) : "memory");
+}
+// `dims` from the inner one outwards; `strides` (bytes, multiples of 16) of the middle and the outer one.
+static inline int tensor_map_3d(TensorMap *map, const void *base, const int64_t (&dims)[3], const int64_t (&strides)[2], int box) {
+    static PFN_cuTensorMapEncodeTiled_v12000 encode = nullptr; // of the driver, which this library is not linked with
+    if (!encode) {
+        cudaDriverEntryPointQueryResult found;
+        const cudaError_t status =
+            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found);
+        if (status != cudaSuccess || !encode) return status != cudaSuccess ? (int)status : (int)cudaErrorNotSupported;
+    }
+    const cuuint64_t sizes[3] = {(cuuint64_t)dims[0], (cuuint64_t)dims[1], (cuuint64_t)dims[2]};
+    const cuuint64_t distances[2] = {(cuuint64_t)strides[0], (cuuint64_t)strides[1]};
+    const cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
+    return (int)encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(base), sizes, distances, boxes, steps,
+                       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+// ---- Warpgroups: four warps from a multiple of four on -----------------------------------------------------------------------
+
+// Registers of each thread, from here on; all warps of a warpgroup say it.
+template <int N> __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void registers_down() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+// Before the first product that uses registers which were written by other instructions.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Ends a group of products; waits until at most N groups are not done.
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+// Between a thread's ordinary stores to shared memory (or its arrived cp.async) and the barrier after which wgmma reads them.
+__device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Whether the device that the calling thread uses runs code for sm_90a.
+static inline bool has_wgmma() {
+    int device = 0, major = 0, minor = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    return major == 9 && minor == 0;
+}
+} // namespace dev
+#endif
