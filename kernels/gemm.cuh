@@ -115,7 +115,7 @@ template <Layout LAYOUT, bool FIRST, int SIZE, int BK> struct Operand {
 // What the calling lane holds of a tile of c after the loop: ROWS rows, 8 apart, and in each, RUNS runs of RUN neighbouring
 // columns. Runs are 4·RUN columns apart: between them lie those of the three other lanes that share a fragment's row.
 template <class S, Layout LAYOUT> struct Held {
-    static constexpr int RUN = LAYOUT == K_MAJOR ? 8 : 2, ROWS = S::WM / 8, RUNS = S::WN / (4 * RUN);
+    static constexpr int RUN = LAYOUT == K_MAJOR ? 8 : 2, ROWS = S::WM / 8, RUNS = S::WN / (4 * RUN), AHEAD = RUNS;
     float sum[S::WM / 16][S::WN / 8][4];
     int slice, first_row, first_column, m, n;
 
@@ -138,32 +138,29 @@ template <class S, Layout LAYOUT> struct Held {
 struct Elementwise {
     static constexpr bool WHOLE_ROWS = false;
     static constexpr int SCRATCH_BYTES = 0;
+    struct Carry {};
 };
 
-// Reads and writes all runs, reading one row ahead.
-template <class E, class S, Layout LAYOUT> __device__ __forceinline__ void finish_runs(const E &epilogue, Held<S, LAYOUT> &held) {
-    typedef Held<S, LAYOUT> H;
+// Reads and writes all runs, row by row, reading AHEAD of them ahead.
+template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {
+    constexpr int ALL = H::ROWS * H::RUNS;
     typename E::Row rows[2];
-    typename E::Beside beside[2][H::RUNS] = {};
-    auto read = [&](int r) {
-        if (held.row(r) >= held.m) return;
-        rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
-#pragma unroll
-        for (int run = 0; run < H::RUNS; run++)
-            if (held.column(run) < held.n) beside[r % 2][run] = epilogue.read(rows[r % 2], 4 * H::RUN * run);
+    typename E::Beside beside[H::AHEAD + 1] = {};
+    auto read = [&](int i) {
+        const int r = i / H::RUNS, run = i % H::RUNS;
+        if (run == 0 && held.row(r) < held.m) rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
+        if (held.inside(r, run)) beside[i % (H::AHEAD + 1)] = epilogue.read(rows[r % 2], 4 * H::RUN * run);
     };
-    read(0);
 #pragma unroll
-    for (int r = 0; r < H::ROWS; r++) {
-        if (r + 1 < H::ROWS) read(r + 1);
-        if (held.row(r) >= held.m) break;
+    for (int i = 0; i < H::AHEAD; i++) read(i);
 #pragma unroll
-        for (int run = 0; run < H::RUNS; run++) {
-            float v[H::RUN];
+    for (int i = 0; i < ALL; i++) {
+        if (i + H::AHEAD < ALL) read(i + H::AHEAD);
+        const int r = i / H::RUNS, run = i % H::RUNS;
+        float v[H::RUN];
 #pragma unroll
-            for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
-            if (held.column(run) < held.n) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside[r % 2][run]);
-        }
+        for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
+        if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside[i % (H::AHEAD + 1)]);
     }
 }
 
@@ -184,12 +181,14 @@ struct Tile {
     }
 };
 
-// Announces what the epilogue of a tile reads. Not unrolled: that would cost registers in the loop.
-template <class S, class E> __device__ __forceinline__ void prefetch_tile(const E &epilogue, const Problem &p, const Tile &tile) {
+// Announces what the epilogue of ROWS × COLUMNS elements reads, by THREADS threads. Not unrolled: that would cost registers in the
+// loop.
+template <int ROWS, int COLUMNS, int THREADS, class E>
+__device__ __forceinline__ void prefetch_tile(const E &epilogue, const Problem &p, int slice, int first_row, int first_column) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < S::BM * (S::BN / 32); i += S::THREADS) {
-        const int row = tile.row + i / (S::BN / 32), column = tile.column + i % (S::BN / 32) * 32;
-        if (row < p.m && column < p.n) epilogue.prefetch(tile.slice, row, column);
+    for (int i = threadIdx.x % THREADS; i < ROWS * (COLUMNS / 32); i += THREADS) {
+        const int row = first_row + i / (COLUMNS / 32), column = first_column + i % (COLUMNS / 32) * 32;
+        if (row < p.m && column < p.n) epilogue.prefetch(slice, row, column);
     }
 }
 
@@ -252,7 +251,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     int stage = 0, vacant = S::STAGES - 1; // the step that is multiplied; the one before it, whose place is free
     for (int number = blockIdx.x; number < p.tiles; number += gridDim.x) {
         const Tile tile(p, number, S::BM, S::BN);
-        prefetch_tile<S>(epilogue, p, tile);
+        prefetch_tile<S::BM, S::BN, S::THREADS>(epilogue, p, tile.slice, tile.row, tile.column);
         Held<S, LAYOUT> held;
 #pragma unroll
         for (int i = 0; i < S::WM / 16; i++)
@@ -306,40 +305,29 @@ template <class S, class E> int64_t time_of(int64_t m, int64_t n, int64_t slices
     return pieces(tiles_of<S>(m, n, slices), dev::processors()) * S::BM * S::BN * 100 / S::SPEED;
 }
 
+// The tiles that a problem makes of one shape; 1 where it is too large, or an operand does not lie on a multiple of 16 bytes.
+template <class S>
+int problem_of(Problem *problem, const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice) {
+    const int64_t tiles_of_slice = tiles_of<S>(m, n, 1), tiles = tiles_of_slice * pieces(k, slice);
+    const int64_t most = INT32_MAX - 65536; // sums of these with sizes of tiles and numbers of blocks are still an int
+    if (m > most || n > most || k > most || tiles > most || (uintptr_t)a % 16 || (uintptr_t)b % 16) return 1;
+    *problem = {(const bf16 *)a, (const bf16 *)b, (int)m, (int)n, (int)k, (int)(slice < k ? slice : k),
+                (int)pieces(n, S::BN), (int)tiles_of_slice, (int)tiles};
+    return 0;
+}
+
 // c = epilogue(a bᵀ), slice by slice of k, in tiles of one shape.
 template <class S, Layout LAYOUT, class E>
 int launch_shape(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
                  trm_stream stream) {
-    const int64_t tiles_of_slice = tiles_of<S>(m, n, 1), tiles = tiles_of_slice * pieces(k, slice);
-    const int64_t most = INT32_MAX - 65536; // sums of these with sizes of tiles and numbers of blocks are still an int
-    if (m > most || n > most || k > most || tiles > most || (uintptr_t)a % 16 || (uintptr_t)b % 16) return 1;
-    const Problem problem = {(const bf16 *)a, (const bf16 *)b, (int)m, (int)n, (int)k, (int)(slice < k ? slice : k),
-                             (int)pieces(n, S::BN), (int)tiles_of_slice, (int)tiles};
+    Problem problem;
+    if (int status = problem_of<S>(&problem, a, b, m, n, k, slice)) return status;
     const int64_t resident = (int64_t)dev::processors() * S::BLOCKS;
-    const dim3 blocks((unsigned)(tiles < resident ? tiles : resident));
+    const dim3 blocks((unsigned)(problem.tiles < resident ? problem.tiles : resident));
     constexpr int BYTES = shared_bytes<S, E>();
     auto kernel = gemm<S, LAYOUT, E>;
     if (int status = TRM_ALLOW_SHARED(kernel, BYTES)) return status;
     return TRM_LAUNCH(kernel, blocks, dim3(S::THREADS), BYTES, stream, problem, epilogue);
-}
-
-// The same in tiles of the shape that takes the least time. The speeds are estimates. Of all operands that are multiplied, Wide
-// reads the smallest share from the L2 cache; in Square, blocks that share a processor fill each other's pauses. Where a
-// processor does not have the shared memory of BLOCKS blocks, some begin when others have ended.
-typedef Shape<128, 256, 64, 64, 64, 3, 1, 100> Wide;
-typedef Shape<128, 128, 64, 64, 64, 3, 2, 85> Square;
-typedef Shape<64, 64, 64, 32, 32, 3, 4, 50> Small;
-template <Layout LAYOUT, class E>
-int launch_gemm(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
-                trm_stream stream) {
-    static_assert(shared_bytes<Square, E>() <= SHARED_EVERYWHERE, "this shape and Small fit on every device");
-    if (k < 1 || slice < 1) return 1;
-    const int64_t slices = pieces(k, slice);
-    const int64_t wide = time_of<Wide, E>(m, n, slices), square = time_of<Square, E>(m, n, slices);
-    const int64_t small = time_of<Small, E>(m, n, slices);
-    if (wide <= square && wide <= small) return launch_shape<Wide, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
-    if (square <= small) return launch_shape<Square, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
-    return launch_shape<Small, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
 }
 
 // What launchers ask of their arguments. An array that is null is not asked.

@@ -100,6 +100,11 @@ template <int N> __device__ __forceinline__ void registers_down() {
 }
 // Before the first product that uses registers which were written by other instructions.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Keeps the compiler from moving other uses of products' sums across this place: it takes a product for done where it begins.
+template <int N> __device__ __forceinline__ void wgmma_registers(float (&d)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
 // Ends a group of products; waits until at most N groups are not done.
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }

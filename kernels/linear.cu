@@ -5,7 +5,7 @@
 //     dw += dyᵀ x                          weight_grad_bf16, slice by slice of the rows
 //
 // The products are those of gemm.cuh; what is here are their epilogues.
-#include "gemm.cuh"
+#include "gemm_launch.cuh"
 
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
@@ -101,6 +101,64 @@ template <int BN, int STAGES> struct NormShapes {
     static constexpr int shared() { return shared_bytes<Tall, StoreNormed<Tall>>(); } // Flat has less
 };
 
+// The same where warpgroups multiply. A lane has its share of two rows, and a group all columns of its rows: the second half of
+// these is its next tile. What comes of the first half waits in the scratch memory, as bf16; each lane reads what it wrote itself.
+template <class S> struct StoreNormedByGroups {
+    static constexpr bool WHOLE_ROWS = true;
+    static constexpr int SCRATCH_BYTES = 2 * 64 * S::BN * 2;
+    struct Carry {
+        float squares[2]; // of the columns so far
+    };
+    const bf16 *h;
+    bf16 *y;
+    float *inv_rms;
+    int64_t n;
+
+    __device__ __forceinline__ void prefetch(int, int row, int column) const { dev::prefetch(h + row * n + column); }
+
+    template <class H> __device__ __forceinline__ void finish(H &held, Carry &carry, unsigned char *scratch) const {
+        const bool is_first = held.first_column < S::BN, is_last = n <= S::BN || !is_first;
+        auto waiting = [&](int r, int run) { return (bf16 *)scratch + ((r * H::RUNS + run) * GROUP + threadIdx.x % GROUP) * 8; };
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float total = 0;
+#pragma unroll
+            for (int run = 0; run < H::RUNS; run++) {
+                float beside[8] = {}; // beyond the last column the product is 0 as well
+                if (held.inside(r, run)) dev::load<8>(beside, h + held.row(r) * n + held.column(run));
+#pragma unroll
+                for (int e = 0; e < 8; e++) {
+                    float &v = held.at(r, run, e);
+                    v += beside[e];
+                    total += v * v;
+                }
+            }
+            total = dev::quad_sum(total);
+            carry.squares[r] = is_first ? total : carry.squares[r] + total;
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float inverse = is_last ? rsqrtf(carry.squares[r] / n + 1e-5f) : 1.0f;
+            if (is_last && threadIdx.x % 4 == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = inverse;
+#pragma unroll
+            for (int run = 0; run < H::RUNS; run++) {
+                float v[8];
+                bf16 *const to = y + held.row(r) * n + held.column(run);
+                if (!is_first && held.row(r) < held.m) {
+                    dev::load<8>(v, waiting(r, run));
+#pragma unroll
+                    for (int e = 0; e < 8; e++) v[e] *= inverse;
+                    dev::store<8>(to - S::BN, v);
+                }
+#pragma unroll
+                for (int e = 0; e < 8; e++) v[e] = held.at(r, run, e) * inverse;
+                if (!is_last) dev::store<8>(waiting(r, run), v);
+                else if (held.inside(r, run)) dev::store<8>(to, v);
+            }
+        }
+    }
+};
+
 // ---- dw += dyᵀ x -------------------------------------------------------------------------------------------------------------
 
 struct AddWeightGrad : Elementwise {
@@ -149,6 +207,11 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
                                                 int64_t n, int64_t k, trm_stream stream) {
     if (m == 0) return 0;
     if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h, y}) || inv_rms.format != TRM_F32) return 1;
+    if (takes_groups(n, k)) {
+        typedef GroupShape<256, 3, 100> S; // whose epilogue needs the memory of a fourth stage
+        const StoreNormedByGroups<S> epilogue = {(const bf16 *)h.data, (bf16 *)y.data, (float *)inv_rms.data, n};
+        return launch_by_groups<S, K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
+    }
     auto launch = [&](auto shape) {
         typedef decltype(shape) S;
         const StoreNormed<S> epilogue = {(const bf16 *)h.data, (bf16 *)y.data, (float *)inv_rms.data, n};

@@ -5,7 +5,7 @@
 //     backward   d = dy w_down,  dg = d·u·σ(g)(1 + g(1 − σ(g))),  du = d·g·σ(g),  and hidden again
 //
 // Both are products with an epilogue; g and u reach memory only where they are kept, d never does.
-#include "gemm.cuh"
+#include "gemm_launch.cuh"
 
 namespace {
 struct StoreHidden : Elementwise {

@@ -216,6 +216,12 @@ kernels! { Device:
         linear(lab, [m, 8 * n_in, 8 * n_out])
     }
 
+    // Weights of this size are what warpgroups multiply.
+    large_linear_layers(lab) {
+        let [m, n_in, n_out] = lab.sizes([300, 12, 12]);
+        linear(lab, [m, 512 + 8 * n_in, 416 + 8 * n_out])
+    }
+
     swiglu_over_features(lab) {
         let [m, width, inner] = lab.sizes([50, 70, 60]);
         let (params, grads, [gate_up, down]) =
@@ -227,6 +233,15 @@ kernels! { Device:
     swiglu_over_features_in_whole_tiles(lab) {
         let [m, width, inner] = lab.sizes([140, 9, 12]);
         let (width, inner) = (8 * width, 8 * inner);
+        let (params, grads, [gate_up, down]) =
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+        let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
+        both_ways(lab, params, grads, swiglu, m * width, m)
+    }
+
+    large_swiglu_over_features(lab) {
+        let [m, width, inner] = lab.sizes([200, 9, 12]);
+        let (width, inner) = (440 + 8 * width, 512 + 8 * inner);
         let (params, grads, [gate_up, down]) =
             lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
