@@ -67,6 +67,16 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 }
 // Asks for the cache line around an address of global memory, so that a later load finds it in the L2 cache.
 __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+// *p += x, done by the memory: the thread does not wait for it. And the same for two neighbours, on a multiple of 8 bytes.
+__device__ __forceinline__ void add_to(float *p, float x) { asm volatile("red.global.add.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory"); }
+__device__ __forceinline__ void add_to_pair(float *p, const float (&x)[2]) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(x[0]), "f"(x[1]) : "memory");
+#else
+    add_to(p, x[0]);
+    add_to(p + 1, x[1]);
+#endif
+}
 // Sum over the four lanes that hold a row of a fragment.
 __device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(~0u, x, 1);

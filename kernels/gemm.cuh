@@ -138,7 +138,7 @@ template <class S, Layout LAYOUT> struct Held {
 struct Elementwise {
     static constexpr bool WHOLE_ROWS = false;
     static constexpr int SCRATCH_BYTES = 0;
-    struct Carry {};
+    static constexpr int RUN = 8; // what warpgroups hand over in K_MAJOR
 };
 
 // Reads and writes all runs, row by row, reading AHEAD of them ahead.

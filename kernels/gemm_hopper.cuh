@@ -17,35 +17,40 @@ template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
 };
 constexpr int GROUP = 128; // threads of a warpgroup
 
-// What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. In K_MAJOR, `exchange` comes first: of 32
-// columns, a lane holds two in each of four fragments, and afterwards the eight of one.
-template <class S, Layout LAYOUT> struct GroupHeld {
-    static constexpr int RUN = LAYOUT == K_MAJOR ? 8 : 2, ROWS = 2, RUNS = S::BN / (4 * RUN), AHEAD = 4;
+// What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. Lane t of the four that share a row of a fragment
+// has its columns 2t and 2t + 1. That is how it is for RUN = 2. Else `exchange` comes first, and from then on it has 4 columns of
+// one of two fragments, or all 8 of one of four.
+template <class S, int RUN_> struct GroupHeld {
+    static constexpr int RUN = RUN_, ROWS = 2, RUNS = S::BN / (4 * RUN), AHEAD = 4;
     float sum[S::BN / 2];
     int slice, first_row, first_column, m, n;
 
+    // Of the calling lane's first run, in the first 4·RUN columns.
+    static __device__ __forceinline__ int place() {
+        const int t = threadIdx.x % 4;
+        return RUN == 4 ? t % 2 * 8 + t / 2 * 4 : t * RUN;
+    }
     __device__ __forceinline__ int row(int r) const { return first_row + 8 * r; }
     __device__ __forceinline__ int column(int run) const { return first_column + 4 * RUN * run; }
     __device__ __forceinline__ bool inside(int r, int run) const { return row(r) < m && column(run) < n; }
     __device__ __forceinline__ float &at(int r, int run, int e) { return sum[(run * (RUN / 2) + e / 2) * 4 + r * 2 + e % 2]; }
 
-    // Transposes, in each row, what lane t of four holds of fragment f.
+    // Fragment f has its sums at 4f. Of two fragments, a lane keeps one and gives the other to its neighbour; then, of two such
+    // pairs, one and the other to the neighbour's neighbour.
     __device__ __forceinline__ void exchange() {
         const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-        auto swap = [&](float &low, float &high, bool is_high, int by) {
-            const float received = __shfl_xor_sync(~0u, is_high ? low : high, by);
-            (is_high ? low : high) = received;
+        auto swap = [&](float &low, float &high, bool keeps_high, int by) {
+            const float received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
+            (keeps_high ? low : high) = received;
         };
 #pragma unroll
-        for (int run = 0; run < S::BN / 32; run++)
+        for (int i = 0; i < S::BN / 2; i += 8)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float *const of = sum + run * 16 + e; // of fragment f at 4f
-                swap(of[0], of[4], odd, 1);
-                swap(of[8], of[12], odd, 1);
-                swap(of[0], of[8], upper, 2);
-                swap(of[4], of[12], upper, 2);
-            }
+            for (int e = 0; e < 4 && RUN > 2; e++) swap(sum[i + e], sum[i + e + 4], odd, 1);
+#pragma unroll
+        for (int i = 0; i < S::BN / 2; i += 16)
+#pragma unroll
+            for (int e = 0; e < 8 && RUN > 4; e++) swap(sum[i + e], sum[i + e + 8], upper, 2);
     }
 };
 
@@ -55,24 +60,15 @@ struct Boxes {
     dev::TensorMap whole, last;
 };
 
-// The tiles of a block, in the order in which it makes them: `together` neighbours, then those of grid blocks further on.
-struct Order {
-    int made = 0;
-    __device__ __forceinline__ int number(int together) const {
-        return (blockIdx.x + made / together * gridDim.x) * together + made % together;
-    }
-};
-
 template <class S, Layout LAYOUT, class E>
 __global__ void __launch_bounds__(3 * GROUP, 1)
     gemm_by_groups(const __grid_constant__ Problem p, const __grid_constant__ Boxes boxes_a, const __grid_constant__ Boxes boxes_b,
                    const __grid_constant__ E epilogue) {
 #if TRM_SM90A
     constexpr int ALONG_MN = LAYOUT == MN_MAJOR;
-    TRM_SHARED(shared); // STAGES times A and B, the epilogue's scratch, barriers
-    unsigned char *const scratch = shared + S::STAGES * S::STAGE_BYTES;
-    uint64_t *const full = (uint64_t *)(scratch + E::SCRATCH_BYTES), *const vacant = full + S::STAGES;
-    const int group = threadIdx.x / GROUP - 1, together = E::WHOLE_ROWS ? p.tiles_n : 1;
+    TRM_SHARED(shared); // STAGES times A and B, then barriers
+    uint64_t *const full = (uint64_t *)(shared + S::STAGES * S::STAGE_BYTES), *const vacant = full + S::STAGES;
+    const int group = threadIdx.x / GROUP - 1;
     if (threadIdx.x == 0) {
         for (int s = 0; s < S::STAGES; s++) {
             dev::barrier_init(full + s, 1);
@@ -86,8 +82,8 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     if (group < 0) {
         dev::registers_down<24>();
         if (threadIdx.x != 0) return;
-        for (Order order; order.number(together) < p.tiles; order.made++) {
-            const Tile tile(p, order.number(together), S::BM, S::BN);
+        for (int number = blockIdx.x; number < p.tiles; number += gridDim.x) {
+            const Tile tile(p, number, S::BM, S::BN);
             const bool is_last = tile.slice > 0 && tile.slice == p.tiles / p.tiles_of_slice - 1;
             const dev::TensorMap *map_a = is_last ? &boxes_a.last : &boxes_a.whole, *map_b = is_last ? &boxes_b.last : &boxes_b.whole;
             const int z = is_last ? 0 : tile.slice;
@@ -111,11 +107,11 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     const int thread = threadIdx.x % GROUP;
     // 16 more of k, in the 16 bytes that descriptors count in.
     constexpr int NEXT = LAYOUT == K_MAJOR ? 32 / 16 : 16 * 128 / 16;
-    typename E::Carry carry;
-    for (Order order; order.number(together) < p.tiles; order.made++) {
-        const Tile tile(p, order.number(together), S::BM, S::BN);
+    typedef GroupHeld<S, LAYOUT == K_MAJOR ? E::RUN : 2> Held;
+    for (int number = blockIdx.x; number < p.tiles; number += gridDim.x) {
+        const Tile tile(p, number, S::BM, S::BN);
         prefetch_tile<64, S::BN, GROUP>(epilogue, p, tile.slice, tile.row + group * 64, tile.column);
-        GroupHeld<S, LAYOUT> held;
+        Held held;
         dev::wgmma_registers(held.sum);
         for (int k = tile.k; k < tile.k_end; k += S::BK, step++) {
             const int s = step % S::STAGES;
@@ -139,12 +135,11 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
         const int lane = threadIdx.x % 32;
         held.slice = tile.slice;
         held.first_row = tile.row + group * 64 + thread / 32 * 16 + lane / 4;
-        held.first_column = tile.column + lane % 4 * GroupHeld<S, LAYOUT>::RUN;
+        held.first_column = tile.column + Held::place();
         held.m = p.m;
         held.n = p.n;
-        if (LAYOUT == K_MAJOR) held.exchange();
-        if constexpr (E::WHOLE_ROWS) epilogue.finish(held, carry, scratch + group * (E::SCRATCH_BYTES / 2));
-        else finish_runs(epilogue, held);
+        held.exchange();
+        finish_runs(epilogue, held);
     }
 #endif
 }
@@ -164,7 +159,7 @@ static inline int boxes_of(Boxes *boxes, const void *matrix, int64_t inner, int6
 template <class S, Layout LAYOUT, class E>
 int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
                      trm_stream stream) {
-    constexpr int BYTES = shared_bytes<S, E>() + 2 * S::STAGES * 8;
+    constexpr int BYTES = S::STAGES * S::STAGE_BYTES + 2 * S::STAGES * 8;
     Problem problem;
     Boxes boxes_a, boxes_b;
     int status = problem_of<S>(&problem, a, b, m, n, k, slice);
@@ -178,8 +173,7 @@ int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t
     if (status) return status;
     auto kernel = gemm_by_groups<S, LAYOUT, E>;
     if (int status = TRM_ALLOW_SHARED(kernel, BYTES)) return status;
-    const int64_t pieces_of_work = E::WHOLE_ROWS ? problem.tiles / problem.tiles_n : problem.tiles, most = dev::processors();
-    const dim3 blocks((unsigned)(pieces_of_work < most ? pieces_of_work : most));
+    const dim3 blocks((unsigned)(problem.tiles < dev::processors() ? problem.tiles : dev::processors()));
     return TRM_LAUNCH(kernel, blocks, dim3(3 * GROUP), BYTES, stream, problem, boxes_a, boxes_b, epilogue);
 }
 } // namespace

@@ -10,30 +10,32 @@
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
 
+// y = h + x wᵀ. h may be y itself; it is null where there is none.
 template <class T> struct StoreLinear : Elementwise {
-    typedef T *Row;
+    typedef int64_t Row; // an element of y
     struct Beside {
-        float y[8];
+        float h[8];
     };
     T *y;
+    const T *h;
     int64_t n;
-    int accumulate;
 
-    __device__ __forceinline__ Row row(int, int row, int column) const { return y + row * n + column; }
-    __device__ __forceinline__ Beside read(Row y, int offset) const {
+    __device__ __forceinline__ Row row(int, int row, int column) const { return row * n + column; }
+    __device__ __forceinline__ Beside read(Row row, int offset) const {
         Beside beside = {};
-        if (accumulate) dev::load<8>(beside.y, y + offset);
+        if (h) dev::load<8>(beside.h, h + row + offset);
         return beside;
     }
-    __device__ __forceinline__ void write(Row y, int offset, float (&v)[8], const Beside &beside) const {
+    __device__ __forceinline__ void write(Row row, int offset, float (&v)[8], const Beside &beside) const {
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[e] += beside.y[e];
-        dev::store<8>(y + offset, v);
+        for (int e = 0; e < 8; e++) v[e] += beside.h[e];
+        dev::store<8>(y + row + offset, v);
     }
     __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
-        if (!accumulate) return;
-        dev::prefetch(this->row(slice, row, column));
-        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(this->row(slice, row, column + 16));
+        if (!h) return;
+        const T *const from = h + this->row(slice, row, column);
+        dev::prefetch(from);
+        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(from + 16);
     }
 };
 
@@ -101,71 +103,13 @@ template <int BN, int STAGES> struct NormShapes {
     static constexpr int shared() { return shared_bytes<Tall, StoreNormed<Tall>>(); } // Flat has less
 };
 
-// The same where warpgroups multiply. A lane has its share of two rows, and a group all columns of its rows: the second half of
-// these is its next tile. What comes of the first half waits in the scratch memory, as bf16; each lane reads what it wrote itself.
-template <class S> struct StoreNormedByGroups {
-    static constexpr bool WHOLE_ROWS = true;
-    static constexpr int SCRATCH_BYTES = 2 * 64 * S::BN * 2;
-    struct Carry {
-        float squares[2]; // of the columns so far
-    };
-    const bf16 *h;
-    bf16 *y;
-    float *inv_rms;
-    int64_t n;
-
-    __device__ __forceinline__ void prefetch(int, int row, int column) const { dev::prefetch(h + row * n + column); }
-
-    template <class H> __device__ __forceinline__ void finish(H &held, Carry &carry, unsigned char *scratch) const {
-        const bool is_first = held.first_column < S::BN, is_last = n <= S::BN || !is_first;
-        auto waiting = [&](int r, int run) { return (bf16 *)scratch + ((r * H::RUNS + run) * GROUP + threadIdx.x % GROUP) * 8; };
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float total = 0;
-#pragma unroll
-            for (int run = 0; run < H::RUNS; run++) {
-                float beside[8] = {}; // beyond the last column the product is 0 as well
-                if (held.inside(r, run)) dev::load<8>(beside, h + held.row(r) * n + held.column(run));
-#pragma unroll
-                for (int e = 0; e < 8; e++) {
-                    float &v = held.at(r, run, e);
-                    v += beside[e];
-                    total += v * v;
-                }
-            }
-            total = dev::quad_sum(total);
-            carry.squares[r] = is_first ? total : carry.squares[r] + total;
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const float inverse = is_last ? rsqrtf(carry.squares[r] / n + 1e-5f) : 1.0f;
-            if (is_last && threadIdx.x % 4 == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = inverse;
-#pragma unroll
-            for (int run = 0; run < H::RUNS; run++) {
-                float v[8];
-                bf16 *const to = y + held.row(r) * n + held.column(run);
-                if (!is_first && held.row(r) < held.m) {
-                    dev::load<8>(v, waiting(r, run));
-#pragma unroll
-                    for (int e = 0; e < 8; e++) v[e] *= inverse;
-                    dev::store<8>(to - S::BN, v);
-                }
-#pragma unroll
-                for (int e = 0; e < 8; e++) v[e] = held.at(r, run, e) * inverse;
-                if (!is_last) dev::store<8>(waiting(r, run), v);
-                else if (held.inside(r, run)) dev::store<8>(to, v);
-            }
-        }
-    }
-};
-
 // ---- dw += dyᵀ x -------------------------------------------------------------------------------------------------------------
 
-struct AddWeightGrad : Elementwise {
+// Each element has one thread that adds to it in a launch, so the order of its sums is that of the launches. The memory adds, and
+// nobody waits for it.
+template <int EACH> struct AddWeightGrad : Elementwise {
     typedef float *Row;
-    struct Beside {
-        float dw[2];
-    };
+    struct Beside {};
     float *dw;
     int64_t stride, n_out, n_in;
     int interleaved;
@@ -174,16 +118,13 @@ struct AddWeightGrad : Elementwise {
         const int64_t output = interleaved ? row / 2 + row % 2 * (n_out / 2) : row;
         return dw + slice * stride + output * n_in + column;
     }
-    // One by one: nothing says that slices lie on multiples of two elements.
-    __device__ __forceinline__ Beside read(Row dw, int offset) const { return {{dw[offset], dw[offset + 1]}}; }
-    __device__ __forceinline__ void write(Row dw, int offset, const float (&v)[2], const Beside &beside) const {
-        dw[offset] = beside.dw[0] + v[0];
-        dw[offset + 1] = beside.dw[1] + v[1];
+    __device__ __forceinline__ Beside read(Row, int) const { return {}; }
+    __device__ __forceinline__ void write(Row dw, int offset, const float (&v)[2], const Beside &) const {
+        if (EACH == 2) return dev::add_to_pair(dw + offset, v);
+        dev::add_to(dw + offset, v[0]);
+        dev::add_to(dw + offset + 1, v[1]);
     }
-    __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
-        dev::prefetch(this->row(slice, row, column));
-        if (column + 16 < n_in) dev::prefetch(this->row(slice, row, column + 16));
-    }
+    __device__ __forceinline__ void prefetch(int, int, int) const {}
 };
 } // namespace
 
@@ -195,7 +136,7 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array y, int64
     if (!are_widths(n, k) || !are_bf16({x, w}) || !aligned<8>(y)) return 1;
     auto launch = [&](auto *elements) {
         typedef std::remove_pointer_t<decltype(elements)> T;
-        const StoreLinear<T> epilogue = {{}, elements, n, accumulate != 0};
+        const StoreLinear<T> epilogue = {{}, elements, accumulate ? elements : nullptr, n};
         return launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
     };
     return y.format == TRM_BF16 ? launch((bf16 *)y.data) : y.format == TRM_F32 ? launch((float *)y.data) : 1;
@@ -208,9 +149,10 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     if (m == 0) return 0;
     if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h, y}) || inv_rms.format != TRM_F32) return 1;
     if (takes_groups(n, k)) {
-        typedef GroupShape<256, 3, 100> S; // whose epilogue needs the memory of a fourth stage
-        const StoreNormedByGroups<S> epilogue = {(const bf16 *)h.data, (bf16 *)y.data, (float *)inv_rms.data, n};
-        return launch_by_groups<S, K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
+        // Tiles of whole rows would be too flat for them; the norm passes over y once more.
+        const StoreLinear<bf16> epilogue = {{}, (bf16 *)y.data, (const bf16 *)h.data, n};
+        if (int status = launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream)) return status;
+        return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, {nullptr, TRM_BF16}, y, inv_rms, m, 1, n, stream);
     }
     auto launch = [&](auto shape) {
         typedef decltype(shape) S;
@@ -236,6 +178,9 @@ extern "C" int TRM_API(weight_grad_bf16)(trm_array dy, trm_array x, trm_sums dw,
                                          int64_t n_in, trm_stream stream) {
     if (m == 0 || n_out == 0 || n_in == 0) return 0;
     if (!are_widths(n_out, n_in) || !are_bf16({dy, x}) || dw.format != TRM_F32) return 1;
-    const AddWeightGrad epilogue = {{}, (float *)dw.data, dw.stride, n_out, n_in, interleaved != 0};
-    return launch_gemm<MN_MAJOR>(dy.data, x.data, n_out, n_in, m, dw.rows, epilogue, stream);
+    // Nothing says that slices lie on multiples of two elements.
+    return with_packs<2>(dw.stride % 2 == 0 && (uintptr_t)dw.data % 8 == 0, [&](auto each) {
+        const AddWeightGrad<decltype(each)::value> epilogue = {{}, (float *)dw.data, dw.stride, n_out, n_in, interleaved != 0};
+        return launch_gemm<MN_MAJOR>(dy.data, x.data, n_out, n_in, m, dw.rows, epilogue, stream);
+    });
 }

@@ -1,6 +1,6 @@
 // RMSNorm without weights, after a residual:
 //
-//   forward    v = h + x,  r = (mean v² + 1e-5)^(−1/2),  x = v·r
+//   forward    v = h + x,  r = (mean v² + 1e-5)^(−1/2),  x = v·r      (over features, h may be left out)
 //   backward   d = r (d − y·mean(d·y)),  y and r being what the forward pass has made
 //
 // Both are the same walk along an axis: the mean of a term over the axis, then a new value for each element. With a and b
@@ -54,12 +54,12 @@ __global__ void __launch_bounds__(WARPS * 32)
     constexpr int PACK = in_16_bytes<T>();
     const int64_t row = dev::thread_index() / 32, first = threadIdx.x % 32 * PACK;
     if (row >= rows) return;
-    a += row * width;
+    if (a) a += row * width;
     b += row * width;
-    S x[PACK], y[PACK], sum[PACK] = {};
+    S x[PACK] = {}, y[PACK], sum[PACK] = {};
 #pragma unroll 2
     for (int64_t i = first; i < width; i += 32 * PACK) {
-        load_part<ALIGNED>(x, a, i, width);
+        if (a) load_part<ALIGNED>(x, a, i, width);
         load_part<ALIGNED>(y, b, i, width);
         for (int e = 0; e < PACK; e++) sum[e] += term<BACKWARD>(x[e], y[e]);
     }
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(WARPS * 32)
     const S mean = dev::warp_sum(sum[0]) / (S)width;
     const S r = factor<BACKWARD>(mean, inv_rms + row, threadIdx.x % 32 == 0);
     for (int64_t i = first; i < width; i += 32 * PACK) {
-        load_part<ALIGNED>(x, a, i, width);
+        if (a) load_part<ALIGNED>(x, a, i, width);
         load_part<ALIGNED>(y, b, i, width);
         for (int e = 0; e < PACK; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean, r);
         store_part<ALIGNED>(b, y, i, width);

@@ -26,11 +26,13 @@ struct StoreHidden : Elementwise {
     __device__ __forceinline__ void prefetch(int, int, int) const {}
 };
 
-// Columns of the product are those of d and hidden; the other arrays have two for each.
-struct StoreGateUpGrad : Elementwise {
+// Columns of the product are those of d and hidden; the other arrays have two for each. RUN_ is 8 or 4: with 4, a lane moves 16
+// neighbouring bytes of those at once, and so do the lanes beside it.
+template <int RUN_> struct StoreGateUpGrad : Elementwise {
+    static constexpr int RUN = RUN_;
     typedef int64_t Row; // the element of hidden; that of kept and d_gu is twice as far
     struct Beside {
-        uint4 low, high; // g and u of four columns each, packed
+        uint4 gu[RUN / 4]; // g and u of four columns each, packed
     };
     const bf16 *kept;
     bf16 *d_gu, *hidden;
@@ -39,23 +41,26 @@ struct StoreGateUpGrad : Elementwise {
     __device__ __forceinline__ Row row(int, int row, int column) const { return row * inner + column; }
     __device__ __forceinline__ Beside read(Row row, int offset) const {
         const uint4 *from = (const uint4 *)(kept + 2 * (row + offset));
-        return {from[0], from[1]};
-    }
-    __device__ __forceinline__ void write(Row row, int offset, const float (&d)[8], const Beside &beside) const {
-        const uint4 &low = beside.low, &high = beside.high;
-        const uint32_t gu[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-        uint32_t gradient[8];
-        float activation[8];
+        Beside beside;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const float g = dev::lo(gu[i]), u = dev::hi(gu[i]), s = dev::sigmoid_approx(g), silu = g * s;
-            activation[i] = silu * u;
-            gradient[i] = dev::pack(d[i] * u * (s + silu * (1.0f - s)), d[i] * silu);
+        for (int i = 0; i < RUN / 4; i++) beside.gu[i] = from[i];
+        return beside;
+    }
+    __device__ __forceinline__ void write(Row row, int offset, const float (&d)[RUN], const Beside &beside) const {
+        float activation[RUN];
+#pragma unroll
+        for (int i = 0; i < RUN / 4; i++) {
+            const uint32_t gu[4] = {beside.gu[i].x, beside.gu[i].y, beside.gu[i].z, beside.gu[i].w};
+            uint32_t gradient[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float g = dev::lo(gu[e]), u = dev::hi(gu[e]), s = dev::sigmoid_approx(g), silu = g * s, of = d[i * 4 + e];
+                activation[i * 4 + e] = silu * u;
+                gradient[e] = dev::pack(of * u * (s + silu * (1.0f - s)), of * silu);
+            }
+            ((uint4 *)(d_gu + 2 * (row + offset)))[i] = {gradient[0], gradient[1], gradient[2], gradient[3]};
         }
-        uint4 *to = (uint4 *)(d_gu + 2 * (row + offset));
-        to[0] = {gradient[0], gradient[1], gradient[2], gradient[3]};
-        to[1] = {gradient[4], gradient[5], gradient[6], gradient[7]};
-        dev::store<8>(hidden + row + offset, activation);
+        dev::store<RUN>(hidden + row + offset, activation);
     }
     __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
         const bf16 *from = kept + 2 * this->row(slice, row, column);
@@ -77,6 +82,9 @@ extern "C" int TRM_API(swiglu_backward_bf16)(trm_array dy, trm_array w_down_t, t
                                              int64_t m, int64_t inner, int64_t n, trm_stream stream) {
     if (m == 0 || inner == 0) return 0;
     if (!are_widths(inner, n) || !are_bf16({dy, w_down_t, kept, d_gu, hidden})) return 1;
-    const StoreGateUpGrad epilogue = {{}, (const bf16 *)kept.data, (bf16 *)d_gu.data, (bf16 *)hidden.data, inner};
-    return launch_gemm<K_MAJOR>(dy.data, w_down_t.data, m, inner, n, n, epilogue, stream);
+    auto epilogue = [&](auto run) {
+        return StoreGateUpGrad<decltype(run)::value>{{}, (const bf16 *)kept.data, (bf16 *)d_gu.data, (bf16 *)hidden.data, inner};
+    };
+    return launch_gemm<K_MAJOR>(dy.data, w_down_t.data, m, inner, n, n, epilogue(std::integral_constant<int, 8>()),
+                                epilogue(std::integral_constant<int, 4>()), stream);
 }
