@@ -89,12 +89,13 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         let (groups, _) = groups_of_rank(config, peers.rank(), peers.size());
         let slots = |group: usize| first_slot(config, group + 1) - first_slot(config, group);
         let groups: Vec<_> = groups.map(|group| Box::new(Group::resident(model, slots(group)))).collect();
-        let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len, config.gradient_groups);
+        let batch = groups.iter().map(|group| group.len()).sum();
+        let cut = Cut::new(batch, model.len, layout.n_weights(), config.gradient_groups);
         let flat = || CudaBuffer::new(layout.len(), 1);
         let mut ema = flat();
         ema.write(weights.params.values());
         let precision = weights.params.precision();
-        let (batch, seq_len, ndim) = (cut.batch, model.embedding.seq_len, model.embedding.puzzle_ndim);
+        let (seq_len, ndim) = (model.embedding.seq_len, model.embedding.puzzle_ndim);
         let resident = lanes.install(|| {
             lanes.with_lane(|lane| {
                 let device = &mut lane.memory.device;
