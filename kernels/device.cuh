@@ -138,6 +138,17 @@ __device__ __forceinline__ float sigmoid_approx(float x) { return reciprocal_app
 // Index of the calling thread among all of a launch in one dimension.
 __device__ __forceinline__ int64_t thread_index() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
 
+// i / by and i % by, both of them not negative. Numbers of 64 bits take a GPU some ten times as long to divide as those of 32, which
+// nearly all of them fit into.
+struct Division {
+    int64_t quotient, rest;
+};
+__device__ __forceinline__ Division divide(int64_t i, int64_t by) {
+    if ((uint64_t)(i | by) >> 32) return {i / by, i % by};
+    const uint32_t quotient = (uint32_t)i / (uint32_t)by;
+    return {quotient, (uint32_t)i - quotient * (uint32_t)by};
+}
+
 // N neighbouring elements, moved at once: they lie on a multiple of their size in bytes (`aligned`).
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {
     T of[N];

@@ -25,18 +25,20 @@ template <class T> struct Summands {
     int count;
 };
 
-// The loop over summands has a fixed length, so that all loads are on their way before the first is needed.
-template <int EACH, class T> __global__ void __launch_bounds__(THREADS) sum_packs(Summands<T> summands, T *y, int64_t packs) {
+// The loop over summands has a fixed length, so that all loads are on their way before the first is needed. There are up to MOST
+// of them: where three are enough, as they mostly are, more threads fit on a processor.
+template <int MOST, int EACH, class T>
+__global__ void __launch_bounds__(THREADS) sum_packs(Summands<T> summands, T *y, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    dev::Pack<T, EACH> x[TRM_SUMMANDS] = {};
+    dev::Pack<T, EACH> x[MOST] = {};
 #pragma unroll
-    for (int s = 0; s < TRM_SUMMANDS; s++)
+    for (int s = 0; s < MOST; s++)
         if (s < summands.count) x[s] = *(const dev::Pack<T, EACH> *)(summands.x[s] + pack * EACH);
     sum_t<T> total[EACH];
     for (int e = 0; e < EACH; e++) total[e] = dev::get(&x[0].of[e]);
 #pragma unroll
-    for (int s = 1; s < TRM_SUMMANDS; s++)
+    for (int s = 1; s < MOST; s++)
         if (s < summands.count)
             for (int e = 0; e < EACH; e++) total[e] += dev::get(&x[s].of[e]);
     dev::store(y + pack * EACH, total);
@@ -48,9 +50,9 @@ __global__ void __launch_bounds__(THREADS)
     map_runs(S alpha, const X *x, int64_t x_stride, Y *y, int64_t y_stride, int64_t packs_of_run, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    const int64_t run = pack / packs_of_run, i = pack % packs_of_run * EACH;
-    x += run * x_stride + i;
-    y += run * y_stride + i;
+    const auto [run, rest] = dev::divide(pack, packs_of_run);
+    x += run * x_stride + rest * EACH;
+    y += run * y_stride + rest * EACH;
     sum_t<X> from[EACH];
     sum_t<Y> to[EACH] = {};
     dev::load(from, x);
@@ -112,7 +114,8 @@ int TRM_API(sum)(trm_summands x, trm_array y, int64_t n, trm_stream stream) {
         return with_packs<PACK>(whole, [&](auto each) {
             constexpr int EACH = decltype(each)::value;
             const int64_t packs = n / EACH;
-            return TRM_LAUNCH((sum_packs<EACH, T>), blocks_for(packs, THREADS), THREADS, 0, stream, summands, (T *)y.data, packs);
+            const auto kernel = summands.count <= 3 ? sum_packs<3, EACH, T> : sum_packs<TRM_SUMMANDS, EACH, T>;
+            return TRM_LAUNCH(kernel, blocks_for(packs, THREADS), THREADS, 0, stream, summands, (T *)y.data, packs);
         });
     });
 }

@@ -72,6 +72,13 @@ int TRM_API(allocate)(void **data, size_t bytes) {
 
 int TRM_API(release)(void *data) { return status_of(cudaFree(data)); }
 
+int TRM_API(host_allocate)(void **data, size_t bytes) {
+    *data = nullptr;
+    return status_of(cudaMallocHost(data, bytes));
+}
+
+int TRM_API(host_release)(void *data) { return status_of(cudaFreeHost(data)); }
+
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream) {
     return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream));
 }

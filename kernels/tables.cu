@@ -23,11 +23,11 @@ __global__ void __launch_bounds__(THREADS) look_up(const A *table, const int32_t
                                                    sum_t<A> scale, Y *y, int64_t width, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    const int64_t row = pack * EACH / width, column = pack * EACH % width;
-    const int64_t sequence = row / (prefix + seq_len), position = row % (prefix + seq_len) - prefix;
+    const auto [row, column] = dev::divide(pack * EACH, width);
+    const auto [sequence, place] = dev::divide(row, prefix + seq_len);
     sum_t<A> from[EACH] = {};
-    if (position >= 0) {
-        const int64_t token = tokens ? tokens[sequence * seq_len + position] : 0;
+    if (place >= prefix) {
+        const int64_t token = tokens ? tokens[sequence * seq_len + place - prefix] : 0;
         dev::load(from, table + token * width + column);
     }
     sum_t<Y> to[EACH];
@@ -40,11 +40,11 @@ __global__ void __launch_bounds__(THREADS) start_packs(const A *start, const Y *
                                                        const int32_t *anew, Y *y, int64_t size, int64_t width, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    const int64_t sequence = pack * EACH / size, i = pack * EACH % size;
+    const auto [sequence, i] = dev::divide(pack * EACH, size);
     sum_t<Y> to[EACH];
     if (anew[sequence]) {
         sum_t<A> from[EACH];
-        dev::load(from, start + i % width);
+        dev::load(from, start + dev::divide(i, width).rest);
         for (int e = 0; e < EACH; e++) to[e] = (sum_t<Y>)from[e];
     } else {
         dev::load(to, carried + place[sequence] * size + i);
@@ -56,7 +56,7 @@ template <int EACH, class Y>
 __global__ void __launch_bounds__(THREADS) keep_packs(const Y *y, const int32_t *place, Y *carried, int64_t size, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    const int64_t sequence = pack * EACH / size, i = pack * EACH % size;
+    const auto [sequence, i] = dev::divide(pack * EACH, size);
     sum_t<Y> states[EACH];
     dev::load(states, y + pack * EACH);
     dev::store(carried + place[sequence] * size + i, states);
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(THREADS)
     add_packs(const A *table, int64_t table_len, sum_t<A> scale, int64_t every, X *x, int64_t packs) {
     const int64_t pack = dev::thread_index();
     if (pack >= packs) return;
-    const int64_t stretch = pack * EACH / table_len, i = pack * EACH % table_len;
+    const auto [stretch, i] = dev::divide(pack * EACH, table_len);
     X *at = x + stretch * every + i;
     sum_t<A> from[EACH];
     sum_t<X> to[EACH];

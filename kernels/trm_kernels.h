@@ -64,6 +64,10 @@ int TRM_API(device_use)(int64_t device);
 int TRM_API(memory_free)(uint64_t *free, uint64_t *total);
 int TRM_API(allocate)(void **data, size_t bytes);
 int TRM_API(release)(void *data);
+// Memory of the host that stays where it is: the device copies from and to it by itself, and neither `upload` nor `download` waits
+// until it has.
+int TRM_API(host_allocate)(void **data, size_t bytes);
+int TRM_API(host_release)(void *data);
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream);
 int TRM_API(download)(void *to, const void *from, size_t bytes, trm_stream stream);
 int TRM_API(clear)(void *data, int byte, size_t bytes, trm_stream stream);

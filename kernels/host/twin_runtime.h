@@ -20,11 +20,20 @@ enum {
     CAPTURED_EVENT = 907,
 };
 
-// What was allocated, by its address.
+// What was allocated, by its address: of the device, and of the host.
 struct Memory {
     std::mutex mutex;
-    std::map<void *, size_t> allocated;
+    std::map<void *, size_t> allocated, of_host;
     uint64_t used = 0;
+
+    // Whether an address lies in memory of the host that stays where it is.
+    bool stays(const void *data) {
+        std::lock_guard lock(mutex);
+        auto after = of_host.upper_bound((void *)data);
+        if (after == of_host.begin()) return false;
+        --after;
+        return (const char *)data < (const char *)after->first + after->second;
+    }
 
     static uint64_t total() {
         return twin::setting("TWIN_MEMORY", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
@@ -155,9 +164,32 @@ int TRM_API(release)(void *data) {
     return fault;
 }
 
-// As on a device, memory of the host is read before the call returns, and `download` waits until it has written.
+int TRM_API(host_allocate)(void **data, size_t bytes) {
+    *data = nullptr;
+    if (fault) return fault;
+    if (recorder) return spoil();
+    if (bytes == 0) return 0;
+    *data = malloc(bytes);
+    if (!*data) return OUT_OF_MEMORY;
+    std::lock_guard lock(memory().mutex);
+    memory().of_host[*data] = bytes;
+    return 0;
+}
+
+int TRM_API(host_release)(void *data) {
+    if (recorder) return spoil();
+    if (!data) return fault;
+    finish_all();
+    std::lock_guard lock(memory().mutex);
+    if (memory().of_host.erase(data) == 0) return INVALID_VALUE;
+    free(data);
+    return fault;
+}
+
+// As on a device, memory of the host that may move is read before the call returns, and `download` waits until it has written
+// there.
 int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream) {
-    if (!twin::late_streams() || recorder == stream)
+    if (!twin::late_streams() || recorder == stream || memory().stays(from))
         return twin::queue(stream, [=] { return memcpy(to, from, bytes), 0; });
     return twin::queue(stream, [to, copy = std::vector<char>((const char *)from, (const char *)from + bytes)] {
         return memcpy(to, copy.data(), copy.size()), 0;
@@ -166,7 +198,7 @@ int TRM_API(upload)(void *to, const void *from, size_t bytes, trm_stream stream)
 
 int TRM_API(download)(void *to, const void *from, size_t bytes, trm_stream stream) {
     const int status = twin::queue(stream, [=] { return memcpy(to, from, bytes), 0; });
-    if (status != 0 || !stream || !twin::late_streams() || recorder == stream) return status;
+    if (status != 0 || !stream || !twin::late_streams() || recorder == stream || memory().stays(to)) return status;
     return finish(*(Stream *)stream);
 }
 

@@ -151,6 +151,8 @@ functions! {
     fn memory_free(free: *mut u64, total: *mut u64) -> c_int;
     fn allocate(data: *mut *mut c_void, bytes: usize) -> c_int;
     fn release(data: *mut c_void) -> c_int;
+    fn host_allocate(data: *mut *mut c_void, bytes: usize) -> c_int;
+    fn host_release(data: *mut c_void) -> c_int;
     fn upload(to: *mut c_void, from: *const c_void, bytes: usize, stream: Stream) -> c_int;
     fn download(to: *mut c_void, from: *const c_void, bytes: usize, stream: Stream) -> c_int;
     fn clear(data: *mut c_void, byte: c_int, bytes: usize, stream: Stream) -> c_int;

@@ -14,6 +14,7 @@
 mod elementwise;
 mod experts;
 mod ffi;
+mod host_memory;
 mod layers;
 mod limit;
 mod losses;
@@ -21,6 +22,7 @@ mod memory;
 mod optimizer;
 mod queue;
 
+pub use host_memory::HostMemory;
 pub use layers::{AttentionSizes, GradientSums, PackForm, PlainProduct, Rows};
 pub use memory::{DeviceMemory, ElementFormat, Integers, Number, View};
 pub use optimizer::AdamStep;

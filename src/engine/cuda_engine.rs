@@ -9,8 +9,8 @@
 //! bits however many slices a *micro-batch* takes at a time, which is a matter of memory.
 
 mod cut;
+mod exchange;
 mod micro_batch;
-mod numbers;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ use crate::tape::profile::Part;
 use crate::tape::{Memory, Tape};
 use cut::Cut;
 use micro_batch::{Resident, micro_batch, run_forward, spread_logits};
-use numbers::{NUMBERS, Numbers};
 
 /// The share of the device's memory that is left to others.
 const SPARE: f64 = 0.04;
@@ -89,30 +88,16 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         let (groups, _) = groups_of_rank(config, peers.rank(), peers.size());
         let slots = |group: usize| first_slot(config, group + 1) - first_slot(config, group);
         let groups: Vec<_> = groups.map(|group| Box::new(Group::resident(model, slots(group)))).collect();
-        let cut = Cut::new(groups.iter().map(|group| group.len()).sum(), model.len, config.gradient_groups);
+        let batch = groups.iter().map(|group| group.len()).sum();
+        let cut = Cut::new(batch, model.len, layout.n_weights(), config.gradient_groups);
         let flat = || CudaBuffer::new(layout.len(), 1);
         let mut ema = flat();
         ema.write(weights.params.values());
         let precision = weights.params.precision();
-        let (batch, seq_len, ndim) = (cut.batch, model.embedding.seq_len, model.embedding.puzzle_ndim);
         let resident = lanes.install(|| {
             lanes.with_lane(|lane| {
-                let device = &mut lane.memory.device;
-                device.reset(precision);
-                let [tokens, labels] = [0; 2].map(|_| device.keep_indices(batch * seq_len));
-                let [anew, places, is_last] = [0; 3].map(|_| device.keep_indices(batch));
-                device.set_indices(places, &(0..batch as i32).collect::<Vec<_>>());
-                let rows = || DeviceMemory::zeros(queue, batch * ndim * size_of::<T>());
-                Resident {
-                    tokens,
-                    labels,
-                    anew,
-                    places,
-                    is_last,
-                    puzzle_rows: [rows(), rows()],
-                    numbers: DeviceMemory::zeros(queue, batch * NUMBERS * size_of::<T>()),
-                    carried: device.carry(model.schedule.states.len(), batch * model.len * model.hidden),
-                }
+                lane.memory.device.reset(precision);
+                Resident::new(&mut lane.memory.device, model, batch)
             })
         });
         let mut engine = Self {
@@ -170,53 +155,20 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         });
     }
 
-    /// All slots of a field, one group after the other.
-    fn all<'b, F>(groups: &'b [BoxedGroup<T>], field: impl Fn(&'b Slots) -> &'b [F]) -> impl Iterator<Item = &'b F>
-    where
-        F: 'b,
-    {
-        groups.iter().flat_map(move |group| field(&group.slots))
-    }
-
-    /// Sends up the questions of all slots, and which of them start anew.
-    fn send_questions(&mut self, device: &mut Cuda<T, B>) {
+    /// Sends up what a step reads; where it is the `most_steps`-th of an example, it is the last.
+    fn send(&mut self, device: &mut Cuda<T, B>, most_steps: u32) {
         let Self { groups, resident, weights, .. } = self;
-        let tokens: Vec<i32> = Self::all(groups, |slots| &slots.inputs).map(|&token| token.into()).collect();
-        let anew: Vec<i32> = Self::all(groups, |slots| &slots.halted).map(|&halted| halted.into()).collect();
-        device.set_indices(resident.tokens, &tokens);
-        device.set_indices(resident.anew, &anew);
+        resident.exchange.send_examples(device, groups, most_steps);
         if let Some(table) = &weights.table {
-            let ids = Self::all(groups, |slots| &slots.puzzle_ids);
-            let rows: Vec<T> = ids.flat_map(|&id| table.row(id)).copied().collect();
-            resident.puzzle_rows[0].upload(0, &rows);
+            resident.exchange.send_rows(groups, table);
         }
-    }
-
-    /// Sends up what the losses ask for.
-    fn send_labels(&mut self, config: &TrainConfig, device: &mut Cuda<T, B>) {
-        let Self { groups, resident, .. } = self;
-        let labels: Vec<i32> = Self::all(groups, |slots| &slots.labels).copied().collect();
-        let is_last = |&steps: &u32| i32::from(steps + 1 >= config.halt_max_steps);
-        let is_last: Vec<i32> = Self::all(groups, |slots| &slots.steps).map(is_last).collect();
-        device.set_indices(resident.labels, &labels);
-        device.set_indices(resident.is_last, &is_last);
     }
 
     /// Reads what the step said about each slot.
     fn receive(&mut self, model: &Model) {
         let Self { groups, resident, calls, .. } = self;
-        let numbers = Numbers::read(&resident.numbers, resident.places.len(), model.recorded_routers());
-        let ndim = model.embedding.puzzle_ndim;
-        let mut grads = vec![T::ZERO; resident.places.len() * ndim];
-        resident.puzzle_rows[1].download(0, &mut grads);
-        let mut first = 0;
-        for group in groups {
-            let slots = first..first + group.len();
-            numbers.write(&slots, &mut group.outcome);
-            group.outcome.calls.fill(*calls);
-            group.outcome.puzzle_grads.copy_from_slice(&grads[slots.start * ndim..slots.end * ndim]);
-            first = slots.end;
-        }
+        resident.exchange.receive(groups, model.recorded_routers());
+        groups.iter_mut().for_each(|group| group.outcome.calls.fill(*calls));
     }
 
     /// All micro-batches, one after the other.
@@ -323,8 +275,7 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         lanes.install(|| {
             lanes.with_lane(|lane| {
                 lane.start_watch();
-                self.send_questions(&mut lane.memory.device);
-                self.send_labels(config, &mut lane.memory.device);
+                self.send(&mut lane.memory.device, config.halt_max_steps);
                 lane.lap(Part::Carry, 0.0);
                 self.work_or_replay(&mut lane.memory, model, config);
                 self.receive(model);
@@ -338,7 +289,7 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
         let (mut tokens, mut q) = (vec![0; self.cut.batch * seq_len], vec![[T::ZERO; 2]; self.cut.batch]);
         lanes.install(|| {
             lanes.with_lane(|lane| {
-                self.send_questions(&mut lane.memory.device);
+                self.send(&mut lane.memory.device, u32::MAX);
                 for slots in self.cut.parts() {
                     let mut tape = Tape::new(&mut lane.memory, &self.weights.params);
                     let forward = run_forward(&mut tape, model, &self.resident, &slots, Pass::Infer);

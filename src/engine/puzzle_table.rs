@@ -9,6 +9,9 @@ use crate::device::Real;
 /// The name under which the table is published.
 pub const NAME: &str = "inner.puzzle_emb.weights";
 
+/// Elements of a row that are summed together: where all slots have the same identifier, their gradients lie far apart.
+const PART: usize = 64;
+
 /// Rows `[num_puzzle_identifiers, ndim]`; zeros at first. Memory grows with the rows touched.
 #[derive(Clone, Debug)]
 pub struct PuzzleTable<T = f32> {
@@ -89,11 +92,17 @@ impl<T: Real> PuzzleTable<T> {
         order.sort_unstable();
         let (ndim, keep, lr) = (self.ndim, T::from_f64(1.0 - lr * decay), T::from_f64(lr));
         for equal in order.chunk_by(|a, b| a.0 == b.0) {
-            for (d, value) in self.row_mut(equal[0].0, update).iter_mut().enumerate() {
-                let sum: T = equal.iter().map(|&(_, slot)| grads[slot as usize * ndim + d]).sum();
-                // `signum` of zero is one; the sign meant here is zero.
-                let sign = if sum == T::ZERO { T::ZERO } else { T::ONE.copysign(sum) };
-                *value = *value * keep - lr * sign;
+            for (part, values) in self.row_mut(equal[0].0, update).chunks_mut(PART).enumerate() {
+                let mut sums = [T::ZERO; PART];
+                for &(_, slot) in equal {
+                    let own = &grads[slot as usize * ndim + part * PART..][..values.len()];
+                    sums.iter_mut().zip(own).for_each(|(sum, &own)| *sum += own);
+                }
+                for (value, sum) in values.iter_mut().zip(sums) {
+                    // `signum` of zero is one; the sign meant here is zero.
+                    let sign = if sum == T::ZERO { T::ZERO } else { T::ONE.copysign(sum) };
+                    *value = *value * keep - lr * sign;
+                }
             }
         }
     }

@@ -25,6 +25,10 @@ const HALVINGS: usize = 12;
 /// Coordinates of each tensor that are checked, drawn at random; smaller tensors are checked whole.
 const COORDINATES: usize = 24;
 
+/// The same of a tensor whose whole gradient is said to be zero, as that of a head is in a check of the recursion alone: one of
+/// them that is not is enough.
+const COORDINATES_OF_ZEROS: usize = 6;
+
 type Function<D> = dyn Fn(&mut Tape<'_, D>, Vec<Var>) -> Vec<Var>;
 
 /// A random small problem: inputs, weights, and the function of them whose gradient is checked.
@@ -99,11 +103,17 @@ impl<D: Device<T = f64>> Sample<D> {
         params
     }
 
-    /// Runs the function; `seed_of(output)` weights its outputs. Returns the scalar, and the gradients of inputs and
-    /// weights if wanted.
-    fn evaluate(&self, memory: &mut Memory<D>, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng, grad: bool) -> Evaluation {
-        let params = self.params();
-        let mut tape = Tape::new(memory, &params);
+    /// Runs the function with these weights; `seed_of(output)` weights its outputs. Returns the scalar, and the gradients of
+    /// inputs and weights if wanted.
+    fn evaluate(
+        &self,
+        params: &Params<D>,
+        memory: &mut Memory<D>,
+        seeds: &mut Vec<Vec<f64>>,
+        rng: &mut Rng,
+        grad: bool,
+    ) -> Evaluation {
+        let mut tape = Tape::new(memory, params);
         let leaves: Vec<Var> = self.inputs.iter().map(|(r, c, values)| tape.leaf(*r, *c, values)).collect();
         let slots: Vec<_> = leaves.iter().map(|leaf| leaf.0).collect();
         let outputs = (self.function)(&mut tape, leaves);
@@ -133,22 +143,29 @@ impl<D: Device<T = f64>> Sample<D> {
     /// The gradients of all inputs, then of all weights, where the outputs' gradients are `seeds`; without any yet, they
     /// are drawn at random.
     pub fn gradients(&self, seeds: &mut Vec<Vec<f64>>, rng: &mut Rng) -> Vec<Vec<f64>> {
-        let Evaluation { mut input_grads, weight_grads, .. } = self.evaluate(&mut Memory::default(), seeds, rng, true);
+        let Evaluation { mut input_grads, weight_grads, .. } =
+            self.evaluate(&self.params(), &mut Memory::default(), seeds, rng, true);
         input_grads.extend(weight_grads);
         input_grads
     }
 
-    /// All tensors: inputs first, then weights.
-    fn tensor_mut(&mut self, index: usize) -> &mut Vec<f64> {
-        let n_inputs = self.inputs.len();
-        if index < n_inputs { &mut self.inputs[index].2 } else { &mut self.weights[index - n_inputs] }
+    /// Sets an element of a tensor: inputs come first, then weights. These stay on the device between evaluations: to make
+    /// and give back its memory for each takes a GPU longer than everything else.
+    fn set(&mut self, params: &mut Params<D>, index: usize, element: usize, value: f64) {
+        match index.checked_sub(self.inputs.len()) {
+            None => self.inputs[index].2[element] = value,
+            Some(weight) => {
+                let at = self.layout.tensors()[weight].range().start + element;
+                params.update(|values| values[at] = value);
+            }
+        }
     }
 
     /// The worst relative error of any tensor's gradient.
     pub fn worst_error(mut self, rng: &mut Rng) -> f64 {
-        let mut memory = Memory::default();
+        let (mut params, mut memory) = (self.params(), Memory::default());
         let mut seeds = Vec::new();
-        let analytic = self.evaluate(&mut memory, &mut seeds, rng, true);
+        let analytic = self.evaluate(&params, &mut memory, &mut seeds, rng, true);
         let n_tensors = self.inputs.len() + self.weights.len();
         let mut worst = 0.0f64;
         for index in 0..n_tensors {
@@ -157,15 +174,21 @@ impl<D: Device<T = f64>> Sample<D> {
                 Some(weight) => analytic.weight_grads[weight].clone(),
             };
             let mut coordinates = rng.permutation(gradient.len());
-            coordinates.truncate(COORDINATES);
+            coordinates.truncate(match gradient.iter().all(|&g| g == 0.0) {
+                true => COORDINATES_OF_ZEROS,
+                false => COORDINATES,
+            });
             let (mut difference, mut size) = (0.0, 0.0);
             for i in coordinates {
-                let original = self.tensor_mut(index)[i];
+                let original = match index.checked_sub(self.inputs.len()) {
+                    None => self.inputs[index].2[i],
+                    Some(weight) => self.weights[weight][i],
+                };
                 let numeric = derivative(|offset| {
-                    self.tensor_mut(index)[i] = original + offset;
-                    self.evaluate(&mut memory, &mut seeds, rng, false).value
+                    self.set(&mut params, index, i, original + offset);
+                    self.evaluate(&params, &mut memory, &mut seeds, rng, false).value
                 });
-                self.tensor_mut(index)[i] = original;
+                self.set(&mut params, index, i, original);
                 difference += (gradient[i] - numeric).powi(2);
                 size += gradient[i].powi(2).max(numeric.powi(2));
             }

@@ -58,6 +58,11 @@ pub struct StepReport {
     pub steps: u64,
 }
 
+/// Whether all values are finite; some at a time, because a search for the first that is not would look at them one by one.
+fn are_finite<T: Real>(values: &[T]) -> bool {
+    values.chunks(64).all(|some| some.iter().fold(true, |all, value| all & value.is_finite()))
+}
+
 /// Everything a run changes as it goes, and the engine that changes it.
 pub struct Trainer<E: Engine> {
     /// All settings.
@@ -319,7 +324,7 @@ impl<E: Engine> Trainer<E> {
                 outcome.continue_loss.iter().sum(),
                 outcome.balance_loss.iter().sum(),
                 outcome.calls.iter().map(|&calls| f64::from(calls)).sum(),
-                f64::from(u8::from(outcome.puzzle_grads.iter().all(|g| g.is_finite()))),
+                f64::from(u8::from(are_finite(&outcome.puzzle_grads))),
             ]
         };
         self.figures.clear();

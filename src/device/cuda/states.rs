@@ -1,7 +1,7 @@
 //! What stays on the device between supervision steps: states that are carried on, and integers that outlive resets.
 
 use super::{Cuda, CudaScalar, master};
-use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue, View};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, HostMemory, Queue, View};
 use crate::device::{Block, Device as _, Indices, ParamId, Params, Store};
 
 /// The states of some sequences, one memory for each state of the model.
@@ -95,6 +95,12 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     pub(crate) fn set_indices(&mut self, indices: Indices, values: &[i32]) {
         assert_eq!(indices.len(), values.len());
         self.integers.upload(indices.start() * size_of::<i32>(), values);
+    }
+
+    /// The same from the first bytes of the host's memory.
+    pub(crate) fn send_indices(&mut self, indices: Indices, from: &mut HostMemory<B>) {
+        const SIZE: usize = size_of::<i32>();
+        self.integers.upload_from(indices.start() * SIZE, from, indices.len() * SIZE);
     }
 
     /// Copies a block of the device's scalars to `memory`, from element `start` on.

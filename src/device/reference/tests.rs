@@ -276,7 +276,7 @@ kernels! { Device:
     }
 
     norms(lab) {
-        let [sequences, len, width] = lab.sizes([4, 20, 70]);
+        let [sequences, len, width] = lab.sizes([3, 190, 70]);
         let mut outputs = Vec::new();
         for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
             let size = sequences * len * width;

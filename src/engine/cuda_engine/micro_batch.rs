@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::numbers;
+use super::exchange::Exchange;
 use crate::config::TrainConfig;
-use crate::cuda::{Backend, DeviceMemory};
+use crate::cuda::Backend;
 use crate::device::cuda::{CarriedStates, CudaScalar};
 use crate::device::{Cuda, Grads, Indices, Store};
 use crate::engine::step::{self, Forward, Given};
@@ -15,19 +15,21 @@ use crate::tape::{Memory, Tape};
 
 /// What a step reads and writes in device memory, for all slots.
 pub(super) struct Resident<B: Backend> {
-    pub(super) tokens: Indices,
-    pub(super) labels: Indices,
-    pub(super) anew: Indices,
+    pub(super) exchange: Exchange<B>,
     pub(super) places: Indices,
-    pub(super) is_last: Indices,
-    /// Rows of the puzzle table, and their gradients.
-    pub(super) puzzle_rows: [DeviceMemory<B>; 2],
-    /// What a step says about each slot; see [`numbers`].
-    pub(super) numbers: DeviceMemory<B>,
     pub(super) carried: CarriedStates<B>,
 }
 
 impl<B: Backend> Resident<B> {
+    /// For `batch` slots of a model on a device that has just been reset.
+    pub(super) fn new<T: CudaScalar>(device: &mut Cuda<T, B>, model: &Model, batch: usize) -> Self {
+        let exchange = Exchange::new(device, batch, model.embedding.seq_len, model.embedding.puzzle_ndim);
+        let places = device.keep_indices(batch);
+        device.set_indices(places, &(0..batch as i32).collect::<Vec<_>>());
+        let carried = device.carry(model.schedule.states.len(), batch * model.len * model.hidden);
+        Self { exchange, places, carried }
+    }
+
     /// States of the model.
     pub(super) fn states(&self) -> usize {
         self.carried.count()
@@ -68,16 +70,17 @@ pub(super) fn micro_batch<T: CudaScalar, B: Backend>(
     if let Some(logits) = logits {
         *logits = tape.read(&forward.logits);
     }
-    let labels = resident.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
-    let is_last = config.continue_loss.then(|| resident.is_last.part(slots.start, slots.len()));
+    let labels =
+        resident.exchange.labels.part(slots.start * model.embedding.seq_len, slots.len() * model.embedding.seq_len);
+    let is_last = config.continue_loss.then(|| resident.exchange.is_last.part(slots.start, slots.len()));
     let losses = step::losses(&mut tape, model, config, &forward, labels, is_last);
-    numbers::keep(&tape, &forward, &losses, &resident.numbers, (resident.places.len(), slots.start));
+    resident.exchange.keep_numbers(&tape, &forward, &losses, slots.start);
     tape.lap(Part::Carry);
     step::backward(&mut tape, model, config, &forward, &losses, slices);
     if let Some(rows) = &forward.puzzle_rows
         && let Some(grad) = tape.grad_block(rows)
     {
-        tape.device().copy_out(grad, &resident.puzzle_rows[1], slots.start * model.embedding.puzzle_ndim);
+        resident.exchange.keep_grads(tape.device(), grad, slots.start);
     }
     forward.recursion.calls
 }
@@ -91,11 +94,11 @@ pub(super) fn run_forward<T: CudaScalar, B: Backend>(
     pass: Pass,
 ) -> Forward {
     let (seq_len, ndim) = (model.embedding.seq_len, model.embedding.puzzle_ndim);
-    let [places, anew] = [resident.places, resident.anew].map(|all| all.part(slots.start, slots.len()));
+    let [places, anew] = [resident.places, resident.exchange.anew].map(|all| all.part(slots.start, slots.len()));
     let puzzle_rows = (ndim > 0).then(|| {
         let rows = tape.uninitialised(slots.len(), ndim, Store::Exact);
         let (device, _, block) = tape.rows_mut(&rows, 0..slots.len());
-        device.copy_in(&resident.puzzle_rows[0], slots.start * ndim, block);
+        resident.exchange.read_rows(device, slots.start, block);
         tape.differentiate(&rows);
         rows
     });
@@ -107,7 +110,7 @@ pub(super) fn run_forward<T: CudaScalar, B: Backend>(
     };
     let states: States = model.starts.iter().enumerate().map(start).collect();
     tape.lap(Part::Carry);
-    let tokens = resident.tokens.part(slots.start * seq_len, slots.len() * seq_len);
+    let tokens = resident.exchange.tokens.part(slots.start * seq_len, slots.len() * seq_len);
     let forward = step::forward(tape, model, Given { tokens, puzzle_rows, states }, pass);
     for (state, var) in forward.states.iter().enumerate() {
         tape.device().keep_states((&resident.carried, state), places, tape.block(var));
