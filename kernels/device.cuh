@@ -134,6 +134,13 @@ __device__ __forceinline__ void set(double *p, double x) { *p = x; }
 
 // σ(x) = 1 / (1 + e^(−x)) to a few units in the last place of an f32.
 __device__ __forceinline__ float sigmoid_approx(float x) { return reciprocal_approx(1.0f + exp2_approx(-1.44269504f * x)); }
+// Of two numbers, by one reciprocal: 1 / a = b · 1 / (ab). Below −41 it is 2^−60, so that ab is finite.
+__device__ __forceinline__ void sigmoids_approx(float &s, float &t, float x, float y) {
+    const float a = 1.0f + exp2_approx(fminf(-1.44269504f * x, 60.0f)), b = 1.0f + exp2_approx(fminf(-1.44269504f * y, 60.0f));
+    const float r = reciprocal_approx(a * b);
+    s = r * b;
+    t = r * a;
+}
 
 // Index of the calling thread among all of a launch in one dimension.
 __device__ __forceinline__ int64_t thread_index() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }

@@ -91,6 +91,28 @@ static inline int tensor_map_3d(TensorMap *map, const void *base, const int64_t 
                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
+// ---- A launch that begins before the one before it is over -------------------------------------------------------------------
+
+// With TRM_LAUNCH_EARLY, blocks begin when every block of the launch before has called launch_dependents, and the device has room.
+// All of them call wait_for_dependencies, after which that launch is over and what it wrote is there.
+__device__ __forceinline__ void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_dependencies() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+template <class... P, class... A>
+static int launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, trm_stream stream, A... arguments) {
+    cudaLaunchAttribute early;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = (cudaStream_t)stream;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    return (int)cudaLaunchKernelEx(&config, kernel, P(arguments)...);
+}
+#define TRM_LAUNCH_EARLY dev::launch_early
+
 // ---- Warpgroups: four warps from a multiple of four on -----------------------------------------------------------------------
 
 // Registers of each thread, from here on; all warps of a warpgroup say it.

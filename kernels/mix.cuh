@@ -142,17 +142,38 @@ __device__ __forceinline__ void multiply(float (&d)[TILES][4], int block, const 
     dev::mma_16816(d[block * 2], a, b[0], b[1]);
     if (block * 2 + 1 < TILES) dev::mma_16816(d[block * 2 + 1], a, b[2], b[3]);
 }
-// The same columns as a left operand, which is [16, 16].
+// The same columns as a left operand, which is [16, 16]. Results are an array of tiles, or of all their elements.
+template <int N> __device__ __forceinline__ void pack_left(uint32_t (&a)[4], const float (&d)[N], int block) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = dev::pack(d[block * 8 + i * 2], d[block * 8 + i * 2 + 1]);
+}
 template <int TILES> __device__ __forceinline__ void pack_left(uint32_t (&a)[4], const float (&d)[TILES][4], int block) {
-    const float(&t0)[4] = d[block * 2], (&t1)[4] = d[block * 2 + 1];
-    a[0] = dev::pack(t0[0], t0[1]);
-    a[1] = dev::pack(t0[2], t0[3]);
-    a[2] = dev::pack(t1[0], t1[1]);
-    a[3] = dev::pack(t1[2], t1[3]);
+    pack_left(a, (const float(&)[TILES * 4])d, block);
+}
+template <int TILES> __device__ __forceinline__ float (&elements(float (&d)[TILES][4]))[TILES * 4] {
+    return (float(&)[TILES * 4])d;
 }
 // Where a lane's element e of tile t lies in such a result.
 __device__ __forceinline__ int row_of(int e) { return threadIdx.x % 32 / 4 + e / 2 * 8; }
 __device__ __forceinline__ int column_of(int t, int e) { return t * 8 + threadIdx.x % 4 * 2 + e % 2; }
+
+// ---- Elements --------------------------------------------------------------------------------------------------------------
+
+// D becomes H = silu(G) ⊙ U, G becomes dG = D ⊙ U ⊙ σ(G)(1 + G(1 − σ(G))), U becomes dU = D ⊙ silu(G).
+template <int N> __device__ __forceinline__ void differentiate(float (&g)[N], float (&u)[N], float (&d)[N]) {
+#pragma unroll
+    for (int e = 0; e < N; e += 2) {
+        float sigmoids[2];
+        dev::sigmoids_approx(sigmoids[0], sigmoids[1], g[e], g[e + 1]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float s = sigmoids[i], silu = g[e + i] * s, dh = d[e + i];
+            d[e + i] = silu * u[e + i];
+            g[e + i] = dh * u[e + i] * (s + silu * (1.0f - s));
+            u[e + i] = dh * silu;
+        }
+    }
+}
 
 // ---- Launches --------------------------------------------------------------------------------------------------------------
 

@@ -6,24 +6,9 @@
 //
 // Two kernels, each of which makes G, U and D again: one for dx, which sums over hidden units, and one for the weights,
 // which sums over features and sequences.
-#include "mix.cuh"
+#include "mix_weights_hopper.cuh"
 
 namespace {
-// Of one element: dg takes the place of g, du that of u, and h that of d.
-__device__ __forceinline__ void differentiate(float &g, float &u, float &d) {
-    const float s = dev::sigmoid_approx(g), silu = g * s, dh = d;
-    d = silu * u;
-    g = dh * u * (s + silu * (1.0f - s));
-    u = dh * silu;
-}
-template <int TILES>
-__device__ __forceinline__ void differentiate(float (&g)[TILES][4], float (&u)[TILES][4], float (&d)[TILES][4]) {
-#pragma unroll
-    for (int t = 0; t < TILES; t++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) differentiate(g[t][e], u[t][e], d[t][e]);
-}
-
 // ---- Gradient of the input -------------------------------------------------------------------------------------------------
 // Like the forward kernel: a block takes up to 256 features of one sequence, each of its warps 32 of them, as two row tiles
 // of 16, and the hidden units pass by in steps of 32. But xᵀ and dyᵀ are loaded again for each step: the registers are full
@@ -130,7 +115,7 @@ __global__ void __launch_bounds__(I::FEATURES, 1)
             uint32_t dg[2][P][4], du[2][P][4];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                differentiate(g[i], u[i], d[i]);
+                differentiate(elements(g[i]), elements(u[i]), elements(d[i]));
 #pragma unroll
                 for (int p = 0; p < P; p++) {
                     pack_left(dg[i][p], g[i], p);
@@ -279,7 +264,7 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
                     multiply(d, p, down, right);
                 }
             }
-            differentiate(g, u, d);
+            differentiate(elements(g), elements(u), elements(d));
             uint32_t dg[P][4], du[P][4], h[P][4];
 #pragma unroll
             for (int p = 0; p < P; p++) {
@@ -355,11 +340,17 @@ extern "C" int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packe
                                                   trm_stream stream) {
     if (x.format != TRM_BF16 || dy.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
     if (d_gate_up.format != TRM_F32 || d_down.format != TRM_F32 || d_gate_up.rows != d_down.rows || d_down.rows <= 0) return 1;
+    if (sequences == 0) return 0;
+    if (dev::has_wgmma())
+        return with_sizes(len, [&](auto sizes) {
+            typedef decltype(sizes) S;
+            const void *const cores = (const unsigned char *)packed + inner * S::UNIT_BYTES;
+            return launch_weight_grad_by_groups<S::TILES * 8>(x, cores, dy, d_gate_up, d_down, sequences, len, width, inner, stream);
+        });
     return with_plan<WeightGrad>(len, [&](auto plan) {
         typedef decltype(plan) W;
         constexpr int SHARED = W::SHARED;
         auto kernel = mix_weight_grad<W>;
-        if (sequences == 0) return 0;
         const int64_t rows = d_down.rows < sequences ? d_down.rows : sequences, slices = (sequences + rows - 1) / rows;
         if (sequences > INT32_MAX || slices > 65535 || rows * blocks_for(width, W::CHUNK) > INT32_MAX) return 1;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;

@@ -21,7 +21,7 @@
 //     y [l, 32 f] ◀── norm ────── Y [32 f, l]  +=  H · downᵀ                      (summed over j)
 //
 // xᵀ and Y stay in registers from the first step to the last: of 97 positions, they take 56 and 104 registers of a lane.
-#include "mix.cuh"
+#include "mix_forward_hopper.cuh"
 
 namespace {
 constexpr int FEATURES = 256; // of a block, at most
@@ -142,11 +142,13 @@ __global__ void __launch_bounds__(FEATURES, 1)
 }
 
 // One thread for each element of the packed weights.
-__global__ void mix_pack(const float *gate_up, const float *down, bf16 *packed, int len, int64_t inner, int pitch) {
-    const int64_t i = dev::thread_index();
+__global__ void mix_pack(const float *gate_up, const float *down, bf16 *packed, int len, int64_t inner, int pitch, bool in_cores) {
+    const int64_t i = dev::thread_index(), core = i / 64;
     if (i >= 3 * inner * pitch) return;
-    const int l = i % pitch, row = i / pitch % (3 * STEP), weight = row / STEP;
-    const int64_t j = i / pitch / (3 * STEP) * STEP + row % STEP;
+    const int l = in_cores ? core % (pitch / 8) * 8 + i % 8 : i % pitch;
+    const int64_t row = in_cores ? core / (pitch / 8) * 8 + i / 8 % 8 : i / pitch;
+    const int weight = row / STEP % 3;
+    const int64_t j = row / (3 * STEP) * STEP + row % STEP;
     float w = 0;
     if (l < len) w = weight == DOWN ? down[l * inner + j] : gate_up[(weight * inner + j) * len + l];
     dev::set(packed + i, w);
@@ -156,7 +158,7 @@ __global__ void mix_pack(const float *gate_up, const float *down, bf16 *packed, 
 extern "C" int64_t TRM_API(mix_packed_bytes)(int64_t len, int64_t width, int64_t inner) {
     int64_t bytes = 0;
     with_sizes(len, [&](auto sizes) {
-        if (mix_takes(width, inner)) bytes = inner * decltype(sizes)::UNIT_BYTES;
+        if (mix_takes(width, inner)) bytes = inner * decltype(sizes)::UNIT_BYTES * 2;
         return 0;
     });
     return bytes;
@@ -165,9 +167,14 @@ extern "C" int64_t TRM_API(mix_packed_bytes)(int64_t len, int64_t width, int64_t
 extern "C" int TRM_API(mix_pack)(trm_array gate_up, trm_array down, void *packed, int64_t len, int64_t inner, trm_stream stream) {
     if (gate_up.format != TRM_F32 || down.format != TRM_F32 || inner <= 0 || inner % STEP) return 1;
     return with_sizes(len, [&](auto sizes) {
-        const int pitch = decltype(sizes)::PITCH;
-        return TRM_LAUNCH(mix_pack, dim3(blocks_for(3 * inner * pitch, 256)), dim3(256), 0, stream, (const float *)gate_up.data,
-                          (const float *)down.data, (bf16 *)packed, (int)len, inner, pitch);
+        const int pitch = decltype(sizes)::PITCH, rows = decltype(sizes)::ROWS;
+        auto pack = [&](void *to, int pitch, bool in_cores) {
+            return TRM_LAUNCH(mix_pack, dim3(blocks_for(3 * inner * pitch, 256)), dim3(256), 0, stream, (const float *)gate_up.data,
+                              (const float *)down.data, (bf16 *)to, (int)len, inner, pitch, in_cores);
+        };
+        if (dev::has_wgmma())
+            if (int status = pack((unsigned char *)packed + inner * decltype(sizes)::UNIT_BYTES, rows, true)) return status;
+        return pack(packed, pitch, false);
     });
 }
 
@@ -176,11 +183,17 @@ extern "C" int TRM_API(mix_bf16)(trm_array x, const void *packed, trm_array y, t
     if (x.format != TRM_BF16 || y.format != TRM_BF16 || (inv_rms.data && inv_rms.format != TRM_F32)) return 1;
     const Parts parts(width, FEATURES);
     if (!mix_takes(width, inner) || sequences > INT32_MAX || parts.count > 65535) return 1;
+    if (sequences == 0) return 0;
+    if (dev::has_wgmma())
+        return with_sizes(len, [&](auto sizes) {
+            typedef decltype(sizes) S;
+            const void *const cores = (const unsigned char *)packed + inner * S::UNIT_BYTES;
+            return launch_forward_by_groups<S::TILES * 8>(x, cores, y, inv_rms, sequences, len, width, inner, stream);
+        });
     return with_plan<Forward>(len, [&](auto plan) {
         typedef decltype(plan) F;
         constexpr int SHARED = F::SHARED;
         auto kernel = mix_forward<F>;
-        if (sequences == 0) return 0;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)sequences, (unsigned)parts.count), block((unsigned)parts.features);
         return TRM_LAUNCH(kernel, grid, block, SHARED, stream, (const bf16 *)x.data, (const unsigned char *)packed,
