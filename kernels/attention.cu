@@ -47,29 +47,29 @@ template <class S> __device__ __forceinline__ S warp_max(S x) {
 
 // ---- Rotary positions ------------------------------------------------------------------------------------------------------
 
-// (a, b) = (a cos − b sin, b cos + a sin) for the pairs (i, i + half) of q and k. A block takes one position of one sequence,
-// a thread EACH neighbouring pairs of one of its 2·heads heads at a time.
+// (a, b) = (a cos − b sin, b cos + a sin) for the pairs (i, i + half) of q and k. A thread takes EACH neighbouring pairs of one of the
+// 2·heads heads of a position.
 template <class T, int EACH>
 __global__ void __launch_bounds__(THREADS)
     rotate(T *__restrict__ qkv, const sum_t<T> *__restrict__ cos_sin, sum_t<T> sign, trm_attention shape) {
     typedef sum_t<T> S;
-    const int heads = (int)shape.heads, head_dim = (int)shape.head_dim, half = head_dim / 2, packs = half / EACH;
-    T *row = qkv + (int64_t)blockIdx.x * 3 * heads * head_dim;
-    cos_sin += blockIdx.x % (unsigned)shape.len * (int64_t)half * 2;
-    for (int i = threadIdx.x; i < 2 * heads * packs; i += THREADS) {
-        const int first = i % packs * EACH;
-        T *low = row + i / packs * head_dim + first, *high = low + half;
-        S a[EACH], b[EACH], x[EACH], y[EACH];
-        dev::load<EACH>(a, low);
-        dev::load<EACH>(b, high);
-        for (int e = 0; e < EACH; e++) {
-            const S cos = cos_sin[(first + e) * 2], sin = sign * cos_sin[(first + e) * 2 + 1];
-            x[e] = a[e] * cos - b[e] * sin;
-            y[e] = b[e] * cos + a[e] * sin;
-        }
-        dev::store<EACH>(low, x);
-        dev::store<EACH>(high, y);
+    const unsigned heads = (unsigned)shape.heads, head_dim = (unsigned)shape.head_dim, half = head_dim / 2, packs = half / EACH;
+    const int64_t i = dev::thread_index();
+    const int64_t position = i / (2 * heads * packs);
+    if (position >= shape.sequences * shape.len) return;
+    const unsigned pack = (unsigned)(i - position * (2 * heads * packs)), first = pack % packs * EACH;
+    T *low = qkv + position * (3 * heads * head_dim) + pack / packs * head_dim + first, *high = low + half;
+    cos_sin += ((unsigned)position % (unsigned)shape.len * half + first) * 2;
+    S a[EACH], b[EACH], x[EACH], y[EACH];
+    dev::load<EACH>(a, low);
+    dev::load<EACH>(b, high);
+    for (int e = 0; e < EACH; e++) {
+        const S cos = cos_sin[e * 2], sin = sign * cos_sin[e * 2 + 1];
+        x[e] = a[e] * cos - b[e] * sin;
+        y[e] = b[e] * cos + a[e] * sin;
     }
+    dev::store<EACH>(low, x);
+    dev::store<EACH>(high, y);
 }
 
 // ---- Attention -------------------------------------------------------------------------------------------------------------
@@ -228,10 +228,12 @@ extern "C" int TRM_API(rope)(trm_array qkv, trm_array cos_sin, int64_t inverse, 
         using T = decltype(element);
         constexpr int EACH = in_16_bytes<T>();
         return with_packs<EACH>(half % EACH == 0 && aligned<EACH>(qkv), [&](auto each) {
-            auto kernel = rotate<T, decltype(each)::value>;
+            constexpr int WIDE = decltype(each)::value;
+            auto kernel = rotate<T, WIDE>;
             const sum_t<T> sign = inverse ? -1 : 1;
-            return TRM_LAUNCH(kernel, dim3((unsigned)(shape.sequences * shape.len)), dim3(THREADS), 0, stream, (T *)qkv.data,
-                              (const sum_t<T> *)cos_sin.data, sign, shape);
+            const unsigned blocks = blocks_for(shape.sequences * shape.len * 2 * shape.heads * (half / WIDE), THREADS);
+            return TRM_LAUNCH(kernel, dim3(blocks), dim3(THREADS), 0, stream, (T *)qkv.data, (const sum_t<T> *)cos_sin.data, sign,
+                              shape);
         });
     });
 }
