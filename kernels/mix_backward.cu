@@ -6,6 +6,7 @@
 //
 // Two kernels, each of which makes G, U and D again: one for dx, which sums over hidden units, and one for the weights,
 // which sums over features and sequences.
+#include "mix_input_hopper.cuh"
 #include "mix_weights_hopper.cuh"
 
 namespace {
@@ -321,13 +322,19 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
 extern "C" int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array dx, int64_t sequences,
                                                 int64_t len, int64_t width, int64_t inner, trm_stream stream) {
     if (x.format != TRM_BF16 || dy.format != TRM_BF16 || dx.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
+    if (sequences == 0) return 0;
+    if (dev::has_wgmma())
+        return with_sizes(len, [&](auto sizes) {
+            typedef decltype(sizes) S;
+            const void *const cores = (const unsigned char *)packed + inner * S::UNIT_BYTES;
+            return launch_input_grad_by_groups<S::TILES * 8>(x, cores, dy, dx, sequences, len, width, inner, stream);
+        });
     return with_plan<InputGrad>(len, [&](auto plan) {
         typedef decltype(plan) I;
         constexpr int SHARED = I::SHARED;
         const Parts parts(width, I::FEATURES);
         if (sequences > INT32_MAX || parts.count > 65535) return 1;
         auto kernel = mix_input_grad<I>;
-        if (sequences == 0) return 0;
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)sequences, (unsigned)parts.count), block((unsigned)parts.features);
         return TRM_LAUNCH(kernel, grid, block, SHARED, stream, (const bf16 *)x.data, (const unsigned char *)packed,

@@ -25,75 +25,54 @@ template <int LEN_> struct GroupForward {
 template <class F>
 __global__ void __launch_bounds__((F::GROUPS + 1) * GROUP, 1)
     mix_forward_by_groups(const __grid_constant__ dev::TensorMap x, const unsigned char *packed, bf16 *y, float *inv_rms,
-                          Items items, int len, int width, int inner) {
+                          Items<F::GROUPS> items, int len, int width, int inner) {
 #if TRM_SM90A
     using S = GroupSizes<F::LEN>;
     constexpr int STAGES = F::STAGES, GROUPS = F::GROUPS;
-    TRM_SHARED(shared); // boxes of x, steps of weights, y, barriers
-    unsigned char *const stages = shared + GROUPS * F::BOX_BYTES, *const outs = stages + STAGES * F::STEP_BYTES;
-    uint64_t *const full = (uint64_t *)(outs + GROUPS * F::OUT_BYTES), *const vacant = full + STAGES;
-    uint64_t *const x_full = vacant + STAGES, *const x_vacant = x_full + GROUPS;
+    TRM_SHARED(shared); // boxes of x, steps of weights, strips of y, barriers
+    unsigned char *const places = shared + GROUPS * F::BOX_BYTES, *const strips = places + STAGES * F::STEP_BYTES;
+    uint64_t *const barriers = (uint64_t *)(strips + GROUPS * F::OUT_BYTES), *const of_x = barriers + 2 * STAGES;
+    const Steps<F::LEN, STAGES, GROUPS> weights{places, barriers, barriers + STAGES};
+    const BoxOfGroup<F::LEN, GROUPS> x_box{shared, of_x, of_x + GROUPS};
     if (threadIdx.x == 0) {
-        for (int s = 0; s < STAGES; s++) {
-            dev::barrier_init(full + s, 1);
-            dev::barrier_init(vacant + s, GROUPS);
-        }
-        for (int g = 0; g < GROUPS; g++) {
-            dev::barrier_init(x_full + g, 1);
-            dev::barrier_init(x_vacant + g, GROUP / 32);
-        }
+        weights.begin();
+        x_box.begin(GROUP / 32);
         dev::fence_barrier_init();
     }
     __syncthreads();
 
-    const int steps = inner / STEP, rounds = items.rounds(GROUPS), group = threadIdx.x / GROUP - 1;
+    const int steps = inner / STEP, turns = items.rounds() * steps, group = threadIdx.x / GROUP - 1;
     if (group < 0) {
-        dev::registers_down<24>();
-        if (threadIdx.x == 0)
-            for (int turn = 0; turn < rounds * steps; turn++) {
-                const int s = turn % STAGES;
-                if (turn >= STAGES) dev::barrier_wait(vacant + s, (turn / STAGES - 1) & 1);
-                dev::barrier_expect(full + s, F::STEP_BYTES);
-                dev::bulk_load(stages + s * F::STEP_BYTES, packed + (size_t)(turn % steps) * F::STEP_BYTES, F::STEP_BYTES, full + s);
-            }
-        if (threadIdx.x == 32)
-            for (int round = 0; round < rounds; round++)
-                for (int g = 0; g < GROUPS; g++) {
-                    const int item = items.number(round, GROUPS, g);
-                    if (item >= items.count) break;
-                    if (round > 0) dev::barrier_wait(x_vacant + g, (round - 1) & 1);
-                    dev::barrier_expect(x_full + g, F::BOX_BYTES);
-                    dev::tensor_load_3d(shared + g * F::BOX_BYTES, &x, item % items.parts * 64, 0, item / items.parts, x_full + g);
-                }
+        dev::registers_down<32>();
+        if (threadIdx.x == 0) weights.fetch(packed, steps, turns);
+        if (threadIdx.x == 32) x_box.fetch(&x, items);
         return;
     }
-    dev::registers_up<F::GROUPS == 3 ? 160 : 240>();
-    const int thread = threadIdx.x % GROUP, lane = threadIdx.x % 32, warp = thread / 32;
-    unsigned char *const out_rows = outs + group * F::OUT_BYTES + warp * (F::OUT_BYTES / 4); // of the warp's 16 features, 32 bytes
+    dev::registers_up<GROUPS == 3 ? 160 : 240>();
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 - GROUP / 32;
+    const Strip strip{strips + warp * (F::OUT_BYTES / 4)};
     int turn = 0;
-    for (int round = 0, item; (item = items.number(round, GROUPS, group)) < items.count; round++) {
+    for (int round = 0, item; (item = items.number(round, group)) < items.count; round++) {
         uint32_t x_t[S::BLOCKS][4];
-        dev::barrier_wait(x_full + group, round & 1);
-        load_box(x_t, shared + group * F::BOX_BYTES);
+        load_box(x_t, x_box.arrived(group, round));
         __syncwarp();
-        if (lane == 0) dev::barrier_arrive(x_vacant + group);
+        if (lane == 0) dev::barrier_arrive(x_box.vacant + group);
 
         float out[F::LEN / 2];
         dev::wgmma_registers(out);
         for (int step = 0; step < steps; step++, turn++) {
-            const unsigned char *const weights = stages + turn % STAGES * F::STEP_BYTES;
+            const unsigned char *const of_step = weights.arrived(turn);
             float gu[2][STEP / 2]; // G, U
-            dev::barrier_wait(full + turn % STAGES, turn / STAGES & 1);
             dev::wgmma_registers((float(&)[STEP])gu);
             dev::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < S::BLOCKS; k++)
                 dev::Wgmma<2 * STEP>::template multiply<0>((float(&)[STEP])gu, x_t[k],
-                                                           S::over_positions(weights, GATE) + k * S::NEXT_16, k > 0);
+                                                           S::over_positions(of_step, GATE) + k * S::NEXT_16, k > 0);
             dev::wgmma_commit();
             dev::wgmma_wait<0>();
             dev::wgmma_registers((float(&)[STEP])gu);
-            if (thread == 0 && step > 0) dev::barrier_arrive(vacant + (turn - 1) % STAGES);
+            if (step > 0) weights.release(turn - 1);
             uint32_t h[STEP / 16][4];
 #pragma unroll
             for (int e = 0; e < STEP / 2; e += 2) {
@@ -104,18 +83,17 @@ __global__ void __launch_bounds__((F::GROUPS + 1) * GROUP, 1)
             dev::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < STEP / 16; k++)
-                dev::Wgmma<F::LEN>::template multiply<1>(out, h[k], S::over_units(weights, DOWN) + k * S::NEXT_UNITS,
+                dev::Wgmma<F::LEN>::template multiply<1>(out, h[k], S::over_units(of_step, DOWN) + k * S::NEXT_UNITS,
                                                          step > 0 || k > 0);
             dev::wgmma_commit();
         }
         dev::wgmma_wait<0>();
         dev::wgmma_registers(out);
-        if (thread == 0) dev::barrier_arrive(vacant + (turn - 1) % STAGES);
+        weights.release(turn - 1);
 
         // A left operand and two results side by side have their elements in the same lanes: x need not be read again. Where
         // there is no position, x and the sums are zeros.
-        const int sequence = item / items.parts, f0 = item % items.parts * 64 + warp * 16;
-        __syncwarp();
+        const int sequence = item / items.parts, f0 = item % items.parts * 64 + warp % 4 * 16;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float scale = 1;
@@ -133,27 +111,13 @@ __global__ void __launch_bounds__((F::GROUPS + 1) * GROUP, 1)
                 scale = rsqrtf(dev::quad_sum(squares) / len + 1e-5f);
                 if (lane % 4 == 0) inv_rms[(size_t)sequence * width + f0 + half * 8 + lane / 4] = scale;
             }
-            // The two pieces of a row change places in every other four rows, for the banks' sake.
 #pragma unroll
             for (int t = 0; t < F::LEN / 8; t++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    const int l = t * 8 + lane % 4 * 2 + e, piece = half ^ l / 4 % 2;
-                    dev::set((bf16 *)(out_rows + l * 32 + piece * 16) + lane / 4, out[t * 4 + half * 2 + e] * scale);
-                }
+                strip.store(column_of(t, 0), half, out[t * 4 + half * 2] * scale, out[t * 4 + half * 2 + 1] * scale);
         }
-        __syncwarp();
-        bf16 *const to = y + (size_t)sequence * len * width + f0;
-        for (int l = lane / 2; l < len; l += 16) {
-            const int piece = lane % 2;
-            *(uint4 *)(to + (size_t)l * width + piece * 8) = *(const uint4 *)(out_rows + l * 32 + (piece ^ l / 4 % 2) * 16);
-        }
+        strip.write(y + (size_t)sequence * len * width + f0, len, width);
     }
-    // Others have a round that this group has not.
-    for (; turn < rounds * steps; turn++) {
-        dev::barrier_wait(full + turn % STAGES, turn / STAGES & 1);
-        if (thread == 0) dev::barrier_arrive(vacant + turn % STAGES);
-    }
+    weights.pass(turn, turns);
 #endif
 }
 
@@ -168,7 +132,7 @@ int launch_forward_by_groups(trm_array x, const void *packed, trm_array y, trm_a
     if (int status = boxes_of(&map, x, sequences, len, width, GroupSizes<LEN>::ROWS)) return status;
     if (int status = TRM_ALLOW_SHARED(kernel, F::SHARED)) return status;
     return TRM_LAUNCH(kernel, dim3((unsigned)(count < most ? count : most)), dim3((F::GROUPS + 1) * GROUP), F::SHARED, stream, map,
-                      (const unsigned char *)packed, (bf16 *)y.data, (float *)inv_rms.data, Items{(int)count, (int)parts}, (int)len,
+                      (const unsigned char *)packed, (bf16 *)y.data, (float *)inv_rms.data, Items<F::GROUPS>{(int)count, (int)parts}, (int)len,
                       (int)width, (int)inner);
 }
 } // namespace
