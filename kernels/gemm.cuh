@@ -138,7 +138,8 @@ template <class S, Layout LAYOUT> struct Held {
 struct Elementwise {
     static constexpr bool WHOLE_ROWS = false;
     static constexpr int SCRATCH_BYTES = 0;
-    static constexpr int RUN = 8; // what warpgroups hand over in K_MAJOR
+    static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR
+    static constexpr bool NARROW = false; // whether it reads so much that a wide tile has no registers for it
 };
 
 // Reads and writes all runs, row by row, reading AHEAD of them ahead.

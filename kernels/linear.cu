@@ -10,32 +10,26 @@
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
 
-// y = h + x wᵀ. h may be y itself; it is null where there is none.
 template <class T> struct StoreLinear : Elementwise {
-    typedef int64_t Row; // an element of y
-    struct Beside {
-        float h[8];
-    };
+    typedef T *Row;
+    typedef dev::Pack<T, 8> Beside;
     T *y;
-    const T *h;
     int64_t n;
+    int accumulate;
 
-    __device__ __forceinline__ Row row(int, int row, int column) const { return row * n + column; }
-    __device__ __forceinline__ Beside read(Row row, int offset) const {
-        Beside beside = {};
-        if (h) dev::load<8>(beside.h, h + row + offset);
-        return beside;
+    __device__ __forceinline__ Row row(int, int row, int column) const { return y + row * n + column; }
+    __device__ __forceinline__ Beside read(Row y, int offset) const {
+        return accumulate ? *(const Beside *)(y + offset) : Beside{};
     }
-    __device__ __forceinline__ void write(Row row, int offset, float (&v)[8], const Beside &beside) const {
+    __device__ __forceinline__ void write(Row y, int offset, float (&v)[8], const Beside &beside) const {
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[e] += beside.h[e];
-        dev::store<8>(y + row + offset, v);
+        for (int e = 0; e < 8; e++) v[e] += dev::get(&beside.of[e]);
+        dev::store<8>(y + offset, v);
     }
     __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
-        if (!h) return;
-        const T *const from = h + this->row(slice, row, column);
-        dev::prefetch(from);
-        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(from + 16);
+        if (!accumulate) return;
+        dev::prefetch(this->row(slice, row, column));
+        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(this->row(slice, row, column + 16));
     }
 };
 
@@ -136,7 +130,7 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array y, int64
     if (!are_widths(n, k) || !are_bf16({x, w}) || !aligned<8>(y)) return 1;
     auto launch = [&](auto *elements) {
         typedef std::remove_pointer_t<decltype(elements)> T;
-        const StoreLinear<T> epilogue = {{}, elements, accumulate ? elements : nullptr, n};
+        const StoreLinear<T> epilogue = {{}, elements, n, accumulate != 0};
         return launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
     };
     return y.format == TRM_BF16 ? launch((bf16 *)y.data) : y.format == TRM_F32 ? launch((float *)y.data) : 1;
@@ -150,9 +144,8 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h, y}) || inv_rms.format != TRM_F32) return 1;
     if (takes_groups(n, k)) {
         // Tiles of whole rows would be too flat for them; the norm passes over y once more.
-        const StoreLinear<bf16> epilogue = {{}, (bf16 *)y.data, (const bf16 *)h.data, n};
-        if (int status = launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream)) return status;
-        return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, {nullptr, TRM_BF16}, y, inv_rms, m, 1, n, stream);
+        if (int status = TRM_API(linear_bf16)(x, w, y, 0, m, n, k, stream)) return status;
+        return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, h, y, inv_rms, m, 1, n, stream);
     }
     auto launch = [&](auto shape) {
         typedef decltype(shape) S;

@@ -1,6 +1,6 @@
 // RMSNorm without weights, after a residual:
 //
-//   forward    v = h + x,  r = (mean v² + 1e-5)^(−1/2),  x = v·r      (over features, h may be left out)
+//   forward    v = h + x,  r = (mean v² + 1e-5)^(−1/2),  x = v·r
 //   backward   d = r (d − y·mean(d·y)),  y and r being what the forward pass has made
 //
 // Both are the same walk along an axis: the mean of a term over the axis, then a new value for each element. With a and b
@@ -54,12 +54,12 @@ __global__ void __launch_bounds__(WARPS * 32)
     constexpr int PACK = in_16_bytes<T>();
     const int64_t row = dev::thread_index() / 32, first = threadIdx.x % 32 * PACK;
     if (row >= rows) return;
-    if (a) a += row * width;
+    a += row * width;
     b += row * width;
-    S x[PACK] = {}, y[PACK], sum[PACK] = {};
+    S x[PACK], y[PACK], sum[PACK] = {};
 #pragma unroll 2
     for (int64_t i = first; i < width; i += 32 * PACK) {
-        if (a) load_part<ALIGNED>(x, a, i, width);
+        load_part<ALIGNED>(x, a, i, width);
         load_part<ALIGNED>(y, b, i, width);
         for (int e = 0; e < PACK; e++) sum[e] += term<BACKWARD>(x[e], y[e]);
     }
@@ -69,15 +69,15 @@ __global__ void __launch_bounds__(WARPS * 32)
     const S mean = dev::warp_sum(sum[0]) / (S)width;
     const S r = factor<BACKWARD>(mean, inv_rms + row, threadIdx.x % 32 == 0);
     for (int64_t i = first; i < width; i += 32 * PACK) {
-        if (a) load_part<ALIGNED>(x, a, i, width);
+        load_part<ALIGNED>(x, a, i, width);
         load_part<ALIGNED>(y, b, i, width);
         for (int e = 0; e < PACK; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean, r);
         store_part<ALIGNED>(b, y, i, width);
     }
 }
 
-// A lane has EACH neighbouring columns. Its first HELD positions, which are all of them up to a length of 128, stay in registers:
-// they are read once, all at a time. It goes through the others BATCH at a time.
+// A lane has EACH neighbouring columns. Its first HELD positions, which are all of them up to a length of 128, stay in registers as
+// they are in memory: they are read once, all at a time. It goes through the others BATCH at a time.
 template <bool BACKWARD, int EACH, class T>
 __global__ void __launch_bounds__(TALL * 32, sizeof(T) < 8 ? 2 : 1)
     over_positions(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int64_t len, int64_t width, int64_t blocks) {
@@ -90,19 +90,25 @@ __global__ void __launch_bounds__(TALL * 32, sizeof(T) < 8 ? 2 : 1)
     b += sequence * len * width + column;
     inv_rms += sequence * width + column;
     const int64_t end = column < width ? len : 0;
-    S held_x[HELD][EACH], held_y[HELD][EACH];
+    typedef dev::Pack<T, EACH> Pack;
+    // A number, because the compiler would keep the halves of a pack in registers of their own.
+    typedef std::conditional_t<sizeof(Pack) == 8, uint64_t, std::conditional_t<sizeof(Pack) == 4, uint32_t, uint16_t>> Bits;
+    Bits held_x[HELD] = {}, held_y[HELD] = {};
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
         const int64_t l = warp + k * TALL;
         if (l >= end) continue;
-        dev::load(held_x[k], a + l * width);
-        dev::load(held_y[k], b + l * width);
+        held_x[k] = *(const Bits *)(a + l * width);
+        held_y[k] = *(const Bits *)(b + l * width);
     }
     auto each_position = [&](auto work) {
 #pragma unroll
         for (int k = 0; k < HELD; k++) {
             const int64_t l = warp + k * TALL;
-            if (l < end) work(held_x[k], held_y[k], b + l * width);
+            S x[EACH], y[EACH];
+            dev::load(x, (const T *)&held_x[k]);
+            dev::load(y, (const T *)&held_y[k]);
+            if (l < end) work(x, y, b + l * width);
         }
         for (int64_t start = warp + HELD * TALL; start < end; start += TALL * BATCH) {
             S x[BATCH][EACH], y[BATCH][EACH];
@@ -125,6 +131,11 @@ __global__ void __launch_bounds__(TALL * 32, sizeof(T) < 8 ? 2 : 1)
     for (int e = 0; e < EACH; e++) {
         mean[e] = dev::sum_over_warps<TALL>(mean[e], partial) / (S)len;
         if (column < width) r[e] = factor<BACKWARD>(mean[e], inv_rms + e, warp == 0);
+    }
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        dev::keep_only(held_x[k]);
+        dev::keep_only(held_y[k]);
     }
     each_position([&](const S(&x)[EACH], S(&y)[EACH], T *to) {
         for (int e = 0; e < EACH; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean[e], r[e]);

@@ -142,8 +142,7 @@ int TRM_API(product)(const trm_product *product, trm_stream stream);
 
 enum { TRM_OVER_FEATURES = 0, TRM_OVER_POSITIONS = 1 };
 // x = rmsnorm(h + x), rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2), over the features of each row (inv_rms [sequences·len]) or the
-// positions of each sequence (inv_rms [sequences, width]); x, h [sequences, len, width]. Over features h.data may be
-// null: x = rmsnorm(x)
+// positions of each sequence (inv_rms [sequences, width]); x, h [sequences, len, width]
 int TRM_API(add_rmsnorm)(int64_t over, trm_array h, trm_array x, trm_array inv_rms, int64_t sequences, int64_t len, int64_t width, trm_stream stream);
 // d = r (d − y · mean(d·y)), in place
 int TRM_API(rmsnorm_backward)(int64_t over, trm_array y, trm_array inv_rms, trm_array d, int64_t sequences, int64_t len, int64_t width, trm_stream stream);
