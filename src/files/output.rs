@@ -82,13 +82,13 @@ pub fn check_output(path: &Path, kind: Output, force: bool) -> Result<()> {
     atomic::check_target(path)
 }
 
-/// Whether it lies in a run folder, or in a folder of one.
+/// Whether it lies in a run folder, or in a folder of one. Settings alone make no run.
 fn is_in_a_run_folder(path: &Path) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
-    path.ancestors()
-        .skip(1)
-        .take(2)
-        .any(|folder| folder.join(LOCK_FILE).exists() || folder.join("config.toml").exists())
+    let holds = |folder: &Path, name: &str| folder.join(name).exists();
+    let is_run =
+        |folder: &Path| holds(folder, LOCK_FILE) || holds(folder, "config.toml") && holds(folder, "metrics.jsonl");
+    path.ancestors().skip(1).take(2).any(is_run)
 }
 
 fn is_picture(path: &Path) -> bool {
@@ -142,6 +142,8 @@ mod tests {
         let answers = r#"{"007bbfb7": [{"attempt_1": [[0]], "attempt_2": [[0]]}]}"#;
         write("run/run.lock", "1");
         write("old-run/config.toml", "");
+        write("old-run/metrics.jsonl", "");
+        write("settings/config.toml", "");
         // What may be done without and with --force.
         for (path, kind, plain, forced) in [
             (dir.path().join("new.svg"), PICTURE, "", ""),
@@ -171,6 +173,7 @@ mod tests {
             (write("w.safetensors", ""), WEIGHTS, "is there already; give", ""),
             (dir.path().join("w.pt"), WEIGHTS, "is written as .safetensors", "is written as .safetensors"),
             (write("run/weights.safetensors", ""), WEIGHTS, "file of a run folder;", "file of a run folder;"),
+            (dir.path().join("settings/config.toml"), SETTINGS, "is there already; give", ""),
             (write("run/config.toml", ""), SETTINGS, "file of a run folder;", "file of a run folder;"),
         ] {
             for (force, words) in [(false, plain), (true, forced)] {

@@ -39,7 +39,10 @@ pub struct Footprint {
     /// Of the total, what is allocated in any case; the rest is estimated.
     #[serde(skip)]
     pub certain: u64,
-    /// Of the total, what each thread brings along.
+    /// Of the threads, those that have something to do.
+    #[serde(skip)]
+    pub busy: usize,
+    /// Of the total, what each of these brings along at least.
     #[serde(skip)]
     pub per_thread: u64,
 }
@@ -74,6 +77,7 @@ impl Footprint {
             puzzle_table: puzzle_table as u64,
             total: (PROCESS + held + saving + gradients + activations + carry + puzzle_table) as u64,
             certain: (held + 2.0 * n * F32 + carry + puzzle_table) as u64,
+            busy: threads.min(groups),
             per_thread: (lane + sum_of_thread) as u64,
         }
     }
@@ -95,6 +99,7 @@ impl Footprint {
             puzzle_table: 0,
             total: (PROCESS + weights + activations + carry) as u64,
             certain: weights as u64,
+            busy: threads,
             per_thread: (activations + carry) as u64 / threads.max(1) as u64,
         }
     }
@@ -114,7 +119,7 @@ impl Footprint {
         let over = self.total - free;
         let threads_less = over.div_ceil(self.per_thread.max(1));
         let (part, smaller) = self.most();
-        let advice = match (self.threads as u64).checked_sub(threads_less) {
+        let advice = match (self.busy as u64).checked_sub(threads_less) {
             Some(fewer @ 1..) => format!("--threads {fewer} would fit"),
             _ => format!("make {smaller} smaller"),
         };
