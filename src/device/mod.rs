@@ -34,7 +34,7 @@ pub use measure::{Mark, Measured};
 pub use operands::{Choice, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
-pub use team::Team;
+pub use team::{Leader, Team};
 pub use topology::{Place, Topology, available};
 
 use crate::simd::preferred_precision;
