@@ -13,6 +13,7 @@
 //! lanes: [`Params`] holds the flat vector and, for each tensor, the form in which the device's kernels read it.
 
 mod block;
+pub(crate) mod control_group;
 pub mod cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 pub mod cuda;

@@ -32,11 +32,12 @@ impl Lanes {
         Self::start(threads)
     }
 
-    /// Lanes when their number is left to the engine: one for each physical core this process may use, but no more than the
-    /// processors that SLURM gave its task, where a cluster leaves it to the job to keep to them.
+    /// Lanes when their number is left to the engine: one for each physical core this process may use and that is fast enough
+    /// ([`Topology::lanes`]), within its quota of processor time ([`available`]), but no more than the processors that SLURM
+    /// gave its task, where a cluster leaves it to the job to keep to them.
     pub fn default_threads() -> usize {
         let of_task = std::env::var("SLURM_CPUS_PER_TASK").ok();
-        allowed(Topology::detect().cores().min(available()), of_task.as_deref())
+        allowed(Topology::detect().lanes().min(available()), of_task.as_deref())
     }
 }
 
