@@ -220,16 +220,16 @@ fn lanes_that_help_with_the_last_groups_change_nothing() {
             let left = |threads: usize, (batch_size, groups): (usize, usize)| {
                 let mut config = config(mixing, batch_size);
                 // Large enough for every product to be cut.
-                (config.model.hidden_size, config.model.inner_multiple, config.model.l_cycles) = (192, 256, 1);
+                (config.model.hidden_size, config.model.inner_multiple, config.model.l_cycles) = (128, 256, 1);
                 (config.train.gradient_groups, config.train.precision) = (groups, precision);
                 config.validate().unwrap();
                 let mut examples = RandomExamples::new(&config);
                 left_by(&Lanes::new(threads).unwrap(), config, &mut examples)
             };
-            for batch in [(4, 1), (11, 3), (20, 0)] {
+            for batch in [(4, 1), (11, 3)] {
                 let one = left(1, batch);
                 assert!(one.reports.iter().all(|r| r.loss.is_finite()));
-                for threads in [2, 4, 7] {
+                for threads in [2, 7] {
                     assert!(one == left(threads, batch), "{mixing:?}, {precision:?}, {batch:?}, {threads} threads");
                 }
             }
