@@ -330,6 +330,10 @@ mod tests {
         // One thread less is enough where little is missing; it changes no result.
         let warning = run.check(&group_of(run.total - 1)).expect("may fit").expect("a warning");
         assert!(warning.ends_with("; --threads 1 would fit"), "{warning}");
+        // Of 64 threads, 62 have nothing to do and hold nothing.
+        let idle = RunCost::new(&config(&["precision=f32", "gradient_groups=2"]), 64).memory;
+        let warning = idle.check(&group_of(idle.total - 1)).expect("may fit").expect("a warning");
+        assert!(warning.ends_with("; --threads 1 would fit"), "{warning}");
         // What is free now is no reason to refuse.
         let busy = MemoryLimits { total: Some(1 << 36), available: Some(200_000_000), ..MemoryLimits::default() };
         let warning = run.check(&busy).expect("not refused").expect("a warning");
