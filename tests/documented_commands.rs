@@ -26,12 +26,7 @@ const DOCUMENTS: &[&str] = &[
 ];
 
 /// What cannot be run here, and why. A command is one of them when it contains the words.
-const NOT_RUN: &[(&str, &str)] = &[
-    ("weights import maze.pt", "needs a file of PyTorch's: weights_command.rs has some"),
-    ("weights import mine.pth", "needs a file of PyTorch's: weights_command.rs has some"),
-    ("--device cuda", "needs an NVIDIA GPU"),
-    ("cpu,cuda", "needs an NVIDIA GPU"),
-];
+const NOT_RUN: &[(&str, &str)] = &[("--device cuda", "needs an NVIDIA GPU"), ("cpu,cuda", "needs an NVIDIA GPU")];
 
 /// What makes a command small: the words, and what stands in their place. Settings that stand in front of an example's own do
 /// not hide those.
@@ -138,12 +133,14 @@ fn every_command_that_is_shown_runs() {
     assert!(unused.is_empty(), "no example has these words, strike them from the tables: {unused:?}");
 }
 
-/// Runs a line of a shell in `home`; what it said where it failed. The folder that it makes is not there before, and an example
+/// Runs a line of a shell in `home`; what it said where it failed. What it makes must not be there before, and another example
 /// may have made it.
 fn run(home: &Path, line: &str) -> Result<(), String> {
-    let out = line.split("--out ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    if let Some(out) = out.filter(|_| !line.contains("--resume")) {
-        let _ = fs::remove_dir_all(home.join(out));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    for pair in words.windows(2).filter(|_| !line.contains("--resume")) {
+        if let ["--out" | "--config-out" | "--torch", made] = pair {
+            let _ = fs::remove_dir_all(home.join(made)).or_else(|_| fs::remove_file(home.join(made)));
+        }
     }
     let path = format!("{}:{}", home.join("bin").display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("bash");
@@ -324,8 +321,12 @@ fn stand_ins(home: &Path) {
         "trm train --preset maze-8x8 --out runs/maze-8x8",
         "trm train --preset arc-small --set hidden_size=96 --set train_puzzles=84 --set test_puzzles=28 --out runs/arc-small",
         "trm train --preset arc-1 --out runs/arc-1",
+        "trm train --preset maze-30x30-hard --data sets/maze-30x30 --out runs/maze-30x30",
+        "trm train --config mine.toml --set hidden_size=96 --out runs/of-mine",
         "trm train --data sets/mine --out runs/mine",
         "trm weights export runs/extreme --torch step_26040",
+        "trm weights export runs/maze-30x30 --torch maze.pt",
+        "trm weights export runs/of-mine --torch mine.pth",
         "trm train --data sets/takuzu --out runs/takuzu",
         "for run in a b seed-0 seed-1; do cp -r runs/sudoku-6x6 runs/$run; done",
         "cp runs/extreme/weights.safetensors runs/extreme/config.toml .",

@@ -94,7 +94,7 @@ fn the_parts_are_the_whole_and_what_is_outside_of_the_tape_is_named() {
         "metrics",
         "gradient buffer",
         "gradient tree",
-        "waiting for other lanes",
+        "helping, waiting",
         "gradient sum",
         "optimizer, average, packing",
         "deal examples",
@@ -172,7 +172,7 @@ mod on_the_twin {
         let whole = profile.seconds() * UPDATES as f64;
         assert!(0.0 < whole && whole <= on_the_host + rounding, "{whole} of {on_the_host}");
         // Everything that was queued is somebody's: between two operations no time is lost.
-        let waiting = profile.lines.iter().find(|line| line.name == "waiting for other lanes").expect("listed");
+        let waiting = profile.lines.iter().find(|line| line.name == "helping, waiting").expect("listed");
         assert!(waiting.seconds < 0.5 * whole, "{profile:?}");
     }
 

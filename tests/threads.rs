@@ -199,4 +199,40 @@ fn several_pools_of_a_process_do_not_disturb_each_other() {
     let (outer, inner) = (Lanes::new(3).unwrap(), Lanes::<Cpu<f32>>::on(&two_nodes(), 4).unwrap());
     let (mixing, batch_size) = jobs[0];
     assert!(alone[0] == outer.install(|| train_on(&inner, mixing, batch_size, 0)), "one inside the other");
+    // Both on the threads of one pool.
+    let lanes = Lanes::new(3).unwrap();
+    let on_the_same = std::thread::scope(|scope| {
+        let threads = jobs.map(|(mixing, batch_size)| {
+            scope.spawn({
+                let lanes = &lanes;
+                move || train_on(lanes, mixing, batch_size, 0)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert!(alone == on_the_same, "on the same threads");
+}
+
+#[test]
+fn lanes_that_help_with_the_last_groups_change_nothing() {
+    for mixing in [Mixing::MlpT, Mixing::Attention] {
+        for precision in [PrecisionSetting::F32, PrecisionSetting::Bf16] {
+            let left = |threads: usize, (batch_size, groups): (usize, usize)| {
+                let mut config = config(mixing, batch_size);
+                // Large enough for every product to be cut.
+                (config.model.hidden_size, config.model.inner_multiple, config.model.l_cycles) = (128, 256, 1);
+                (config.train.gradient_groups, config.train.precision) = (groups, precision);
+                config.validate().unwrap();
+                let mut examples = RandomExamples::new(&config);
+                left_by(&Lanes::new(threads).unwrap(), config, &mut examples)
+            };
+            for batch in [(4, 1), (11, 3)] {
+                let one = left(1, batch);
+                assert!(one.reports.iter().all(|r| r.loss.is_finite()));
+                for threads in [2, 7] {
+                    assert!(one == left(threads, batch), "{mixing:?}, {precision:?}, {batch:?}, {threads} threads");
+                }
+            }
+        }
+    }
 }

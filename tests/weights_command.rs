@@ -82,6 +82,34 @@ fn weights_of_any_model_are_imported_where_no_settings_are_asked_for() {
 }
 
 #[test]
+fn weights_that_are_there_are_replaced_with_force_only() {
+    let home = tempfile::tempdir().unwrap();
+    let (out, torch) = (home.path().join("w.safetensors"), home.path().join("w.pt"));
+    let import = || {
+        let mut import = weights("import");
+        import.arg(fixture("state.pt")).arg("--out").arg(&out);
+        import
+    };
+    let export = || {
+        let mut export = weights("export");
+        export.arg(&out).arg("--torch").arg(&torch);
+        export
+    };
+    for (command, written) in [(&import as &dyn Fn() -> Command, &out), (&export, &torch)] {
+        succeed(command());
+        let first = fs::read(written).unwrap();
+        fs::write(written, "kept").unwrap();
+        let said = fail(command(), 2);
+        assert!(said.contains("is there already; give another name, or --force"), "{said}");
+        assert_eq!(fs::read(written).unwrap(), b"kept");
+        let mut command = command();
+        command.arg("--force");
+        succeed(command);
+        assert!(fs::read(written).unwrap() == first);
+    }
+}
+
+#[test]
 fn what_cannot_be_imported_is_refused_in_one_line_and_writes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let (out, toml) = (home.path().join("w.safetensors"), home.path().join("w.toml"));

@@ -218,13 +218,11 @@ fn absolute(dir: &str) -> Result<String> {
 /// What the data make of a run.
 fn shape(config: &Config, data: &TaskData) -> Result<RunShape> {
     let train = &data.split("train")?.meta;
+    let evaluated = data.evaluation_split(&config.train.eval_split)?;
     Ok(RunShape {
         updates: data.total_steps(config)?,
         epoch_examples: (train.total_groups as f64 * train.mean_puzzle_examples) as usize,
-        test_puzzles: match data.evaluation_split(&config.train.eval_split)? {
-            Some(split) => data.rows(split, 0)?.len(),
-            None => 0,
-        },
+        eval_puzzles: evaluated.map_or(Ok(0), |split| data.rows(split, 0).map(|rows| rows.len()))?,
     })
 }
 

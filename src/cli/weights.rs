@@ -10,7 +10,8 @@ use crate::config::Config;
 use crate::device::Cpu;
 use crate::engine::{Weights, puzzle_table};
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::output::{SETTINGS, TORCH, WEIGHTS};
+use crate::files::{atomic, check_output};
 use crate::infer::{Shapes, check_against, settings_of};
 use crate::report::Table;
 use crate::train::checkpoint_weights;
@@ -62,6 +63,9 @@ struct Import {
     /// Change one setting, e.g. --set n_heads=4; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Replace files that are there already
+    #[arg(long)]
+    force: bool,
 }
 
 /// Write weights as a PyTorch checkpoint, which torch.load reads with weights_only=True
@@ -81,6 +85,9 @@ struct Export {
     /// Put this before all names, e.g. _orig_mod.model. as the published code has it
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
+    /// Replace the file there
+    #[arg(long)]
+    force: bool,
 }
 
 /// Show names, shapes and types of stored weights, and the settings that they suggest
@@ -151,8 +158,8 @@ impl Stored {
 }
 
 fn import(args: &Import) -> Result<()> {
-    atomic::check_target(&args.out)?;
-    args.config_out.iter().try_for_each(|file| atomic::check_target(file))?;
+    check_output(&args.out, WEIGHTS, args.force)?;
+    args.config_out.iter().try_for_each(|file| check_output(file, SETTINGS, args.force))?;
     let stored = Stored::open(&args.file)?;
     let (at, shapes) = (args.file.display().to_string(), stored.shapes()?);
     let settings = match &args.config {
@@ -188,7 +195,7 @@ fn import(args: &Import) -> Result<()> {
 }
 
 fn export(args: &Export) -> Result<()> {
-    atomic::check_target(&args.torch)?;
+    check_output(&args.torch, TORCH, args.force)?;
     let tensors = if args.run.is_dir() {
         let run = RunPaths::existing(&args.run)?;
         match args.weights.place(&run)? {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, FixedPoint, Gradient, ModelConfig};
+use super::{Config, FixedPoint, Gradient, ModelConfig, TrainOnly};
 use crate::puzzle::game;
 
 /// What the data make of a run.
@@ -12,15 +12,15 @@ pub struct RunShape {
     pub updates: u64,
     /// Examples that an epoch gives.
     pub epoch_examples: usize,
-    /// Puzzles that an evaluation in training can take; 0: there is no test split.
-    pub test_puzzles: usize,
+    /// Puzzles that an evaluation in training can take; 0: there is no split for that.
+    pub eval_puzzles: usize,
 }
 
 /// One line for each setting without the effect that its name promises: what it is, why, what to do. Of most settings only those
 /// in `said` (`section.key`), which somebody has given for this run: what a preset leaves as it was is no news.
 pub fn without_effect(config: &Config, run: RunShape, said: &BTreeSet<String>) -> Vec<String> {
     let (m, t, d) = (&config.model, &config.train, &config.data);
-    let RunShape { updates, epoch_examples, test_puzzles } = run;
+    let RunShape { updates, epoch_examples, eval_puzzles } = run;
     let mut lines = Vec::new();
     if t.lr_warmup_steps >= updates {
         lines.push(format!(
@@ -53,15 +53,15 @@ pub fn without_effect(config: &Config, run: RunShape, said: &BTreeSet<String>) -
             ));
         }
     }
-    if test_puzzles == 0 && t.eval_interval > 0 && said.contains("train.eval_interval") {
+    if eval_puzzles == 0 && t.eval_interval > 0 && said.contains("train.eval_interval") {
         lines.push(format!(
-            "train.eval_interval = {}: the data set has no test split, so nothing is evaluated; leave it out",
+            "train.eval_interval = {}: the data set has no split to evaluate on; leave it out",
             t.eval_interval
         ));
     }
-    if t.eval_puzzles > test_puzzles && test_puzzles > 0 && said.contains("train.eval_puzzles") {
+    if t.eval_puzzles > eval_puzzles && eval_puzzles > 0 && said.contains("train.eval_puzzles") {
         lines.push(format!(
-            "train.eval_puzzles = {}: the test split has {test_puzzles}; give at most that, or 0 for all",
+            "train.eval_puzzles = {}: the split that is evaluated has {eval_puzzles}; give at most that, or 0 for all",
             t.eval_puzzles
         ));
     }
@@ -72,6 +72,11 @@ pub fn without_effect(config: &Config, run: RunShape, said: &BTreeSet<String>) -
         ("train.halt_exploration_prob", !t.act, "train.act = false lets nothing halt early"),
         ("train.halt_exploration_prob", t.act && t.halt_max_steps == 1, "train.halt_max_steps is 1"),
         ("train.ema_rate", !t.ema, "train.ema is false"),
+        (
+            "train.lr",
+            t.train_only == TrainOnly::PuzzleTable,
+            "train.train_only = \"puzzle_table\" leaves the weights as they are",
+        ),
         ("train.puzzle_emb_lr", m.puzzle_emb_ndim == 0, "there is no puzzle table (model.puzzle_emb_ndim = 0)"),
         (
             "train.puzzle_emb_weight_decay",
@@ -129,7 +134,7 @@ mod tests {
         let examples = config.data.train_puzzles;
         let of_epochs = config.train.epochs * examples as u64 / config.train.batch_size as u64;
         let updates = if config.train.max_steps > 0 { config.train.max_steps } else { of_epochs };
-        RunShape { updates, epoch_examples: examples, test_puzzles: config.data.test_puzzles }
+        RunShape { updates, epoch_examples: examples, eval_puzzles: config.data.test_puzzles }
     }
 
     fn lines(preset: &str, sets: &[&str]) -> Vec<String> {
@@ -151,6 +156,10 @@ mod tests {
             (&["act=false", "halt_exploration_prob=0.2"], "train.halt_exploration_prob has no effect"),
             (&["halt_max_steps=1", "halt_exploration_prob=0.2"], "train.halt_exploration_prob has no effect"),
             (&["ema=false", "ema_rate=0.9"], "train.ema_rate has no effect"),
+            (
+                &["train_only=puzzle_table", "learned_prefix=0", "puzzle_emb_ndim=96", "lr=0.5"],
+                "train.lr has no effect",
+            ),
             (&["puzzle_emb_lr=0.5"], "train.puzzle_emb_lr has no effect"),
             (&["puzzle_emb_weight_decay=0.5"], "train.puzzle_emb_weight_decay has no effect"),
             (&["balance_loss_weight=0.5"], "train.balance_loss_weight has no effect"),
@@ -170,7 +179,7 @@ mod tests {
             assert!(lines[0].contains("; "), "{sets:?}: what to do: {lines:?}");
         }
         let config = Config::default();
-        let untested = RunShape { test_puzzles: 0, ..shape(&config) };
+        let untested = RunShape { eval_puzzles: 0, ..shape(&config) };
         let said = BTreeSet::from(["train.eval_interval".to_owned()]);
         assert_eq!(without_effect(&config, untested, &said).len(), 1);
     }
@@ -192,15 +201,21 @@ mod tests {
     }
 
     #[test]
-    fn no_preset_has_anything_to_say_on_its_own_data_nor_has_a_stored_run_of_it() {
+    fn no_preset_has_anything_to_say_on_its_own_data_nor_has_a_stored_run_of_it_old_or_new() {
         for preset in presets() {
             assert_eq!(lines(preset.name, &[]), [""; 0], "{}", preset.name);
             let config = Config::preset(preset.name).expect("valid");
             let dir = tempfile::tempdir().expect("temporary folder");
             let file = dir.path().join("config.toml");
-            std::fs::write(&file, config.to_toml()).expect("write");
-            let said = Config::said(None, Some(&file), &[]).expect("settings");
-            assert_eq!(without_effect(&config, shape(&config), &said), [""; 0], "{}", preset.name);
+            let stored = config.to_toml();
+            let is_newer = |line: &&str| line.starts_with("eval_split") || line.starts_with("keep_best");
+            let older = stored.lines().filter(|line| !is_newer(line)).collect::<Vec<_>>().join("\n");
+            for text in [stored.as_str(), &older] {
+                std::fs::write(&file, text).expect("write");
+                let said = Config::said(None, Some(&file), &[]).expect("settings");
+                assert_eq!(said, BTreeSet::new(), "{}", preset.name);
+                assert_eq!(without_effect(&config, shape(&config), &said), [""; 0], "{}", preset.name);
+            }
         }
     }
 }

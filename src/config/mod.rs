@@ -275,7 +275,7 @@ pub struct TrainConfig {
     /// one of the others when a run starts, and stays that.
     pub precision: PrecisionSetting,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
-    /// Part of the experiment, not of the machine: it fixes the order of summation.
+    /// Part of the experiment, not of the machine: it fixes the order of summation. More cores than groups share them.
     pub gradient_groups: usize,
     /// Updates between evaluations; 0 = only at the end.
     pub eval_interval: u64,

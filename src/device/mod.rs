@@ -13,6 +13,7 @@
 //! lanes: [`Params`] holds the flat vector and, for each tensor, the form in which the device's kernels read it.
 
 mod block;
+pub(crate) mod control_group;
 pub mod cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 pub mod cuda;
@@ -34,7 +35,7 @@ pub use measure::{Mark, Measured};
 pub use operands::{Choice, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
-pub use team::Team;
+pub use team::{Leader, Team};
 pub use topology::{Place, Topology, available};
 
 use crate::simd::preferred_precision;

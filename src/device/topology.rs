@@ -1,13 +1,56 @@
-//! Physical cores and NUMA nodes, as the system's files under `/sys` describe them.
+//! Physical cores, their speeds and NUMA nodes, as the system's files under `/sys` describe them, and what of them a process may
+//! use.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The processors this process may use: affinity and cgroup limits respected.
+use super::control_group;
+
+/// The processors this process may use: affinity and control groups respected.
 pub fn available() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    // Where the system has no affinity masks, the library knows another way.
+    let otherwise = std::thread::available_parallelism().map_or(1, usize::from);
+    match core_affinity::get_core_ids() {
+        Some(allowed) if !allowed.is_empty() => within_quota(Path::new("/"), allowed.len()),
+        _ => otherwise,
+    }
 }
+
+/// Of so many processors, as many as the control groups of this process give it time for, by the files below `root`. A quota of
+/// one and a half is two: threads that are stopped for a quarter of the time do half as much again as one that never is. Less
+/// than a half is not worth being stopped for. One at least.
+fn within_quota(root: &Path, processors: usize) -> usize {
+    let text = |file: &Path| fs::read_to_string(root.join(file)).ok();
+    let groups = text(Path::new("proc/self/cgroup")).unwrap_or_default();
+    let quota = |file: &std::path::PathBuf| {
+        let limit = text(file)?;
+        let mut fields = limit.split_whitespace();
+        let quota = fields.next()?.parse::<f64>().ok()?;
+        // Version 2 has both in one file.
+        let period = match fields.next() {
+            Some(period) => period.to_owned(),
+            None => text(&file.with_file_name("cpu.cfs_period_us"))?,
+        };
+        let cores = quota / period.trim().parse::<f64>().ok()?;
+        (cores > 0.0 && cores.is_finite()).then_some(cores)
+    };
+    let files = control_group::limit_files(&groups, "cpu", ["cpu.cfs_quota_us", "cpu.max"]);
+    let quota = files.iter().filter_map(quota).fold(f64::INFINITY, f64::min);
+    processors.min((quota + 0.5) as usize).max(1)
+}
+
+/// Speed of a core that is as fast as any of its kind, in the units of the system's `cpu_capacity`.
+const FULL_CAPACITY: u32 = 1024;
+
+/// What an efficiency core of a processor is taken for whose system does not say: half as fast.
+const EFFICIENT_CAPACITY: u32 = FULL_CAPACITY / 2;
+
+/// The slowest cores that get a lane are this many times slower than the fastest. A slow core takes fewer groups, and the
+/// others help with its last one; but the part of a group that a team does not divide (a tenth) goes at its pace. By the model
+/// of `perf::scaling`, of 24 cores 16 that are half as fast add eight cores' worth and delay the end of an update by a fifth of a
+/// group; a fifth as fast, they would add three and delay it by half a group.
+const SLOWEST: u32 = 3;
 
 /// The cores this process may use, ordered by node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +65,8 @@ struct Core {
     node: usize,
     /// Its hardware threads, by the system's numbers, least first.
     cpus: Vec<usize>,
+    /// How fast it is beside the others.
+    capacity: u32,
 }
 
 /// Where a lane belongs.
@@ -58,6 +103,12 @@ impl Topology {
                 node_of.extend(list(&entry.path().join("cpulist")).into_iter().map(|cpu| (cpu, number)));
             }
         }
+        let efficient = list(&root.join("sys/devices/cpu_atom/cpus"));
+        let capacity = |cpu: usize| {
+            let told = fs::read_to_string(system.join(format!("cpu/cpu{cpu}/cpu_capacity"))).ok();
+            let told = told.and_then(|text| text.trim().parse::<u32>().ok()).filter(|&capacity| capacity > 0);
+            told.unwrap_or(if efficient.contains(&cpu) { EFFICIENT_CAPACITY } else { FULL_CAPACITY })
+        };
         let mut cores = Vec::new();
         let mut seen = Vec::new();
         let mut cpus: Vec<usize> = allowed.iter().copied().filter(usable).collect();
@@ -72,11 +123,17 @@ impl Topology {
             let mut siblings: Vec<usize> = siblings.into_iter().find(|l| l.contains(&cpu)).unwrap_or_else(|| vec![cpu]);
             siblings.retain(usable);
             seen.extend_from_slice(&siblings);
-            cores.push(Core { node: node_of.get(&cpu).copied().unwrap_or(0), cpus: siblings });
+            let node = node_of.get(&cpu).copied().unwrap_or(0);
+            cores.push(Core { node, cpus: siblings, capacity: capacity(cpu) });
         }
         if cores.is_empty() {
-            cores.push(Core { node: 0, cpus: vec![0] });
+            cores.push(Core { node: 0, cpus: vec![0], capacity: FULL_CAPACITY });
         }
+        Self::of(cores)
+    }
+
+    /// In order, the nodes numbered without holes.
+    fn of(mut cores: Vec<Core>) -> Self {
         cores.sort_by_key(|core| (core.node, core.cpus[0]));
         let mut numbers: Vec<usize> = cores.iter().map(|core| core.node).collect();
         numbers.dedup();
@@ -91,18 +148,63 @@ impl Topology {
         self.cores.len()
     }
 
+    /// Number of physical cores that are fast enough for a lane to be worth its while: all but those that are
+    /// more than three times slower than the fastest.
+    pub fn lanes(&self) -> usize {
+        self.fast_enough().count()
+    }
+
+    fn fast_enough(&self) -> impl Iterator<Item = &Core> {
+        let fastest = self.cores.iter().map(|core| core.capacity).max().unwrap_or(FULL_CAPACITY);
+        self.cores.iter().filter(move |core| SLOWEST * core.capacity >= fastest)
+    }
+
+    /// The cores that are fast enough ([`Topology::lanes`]) in `parts` of nearly equal size, each of neighbours: as many as
+    /// there are such cores, at most.
+    pub fn split(&self, parts: usize) -> Vec<Self> {
+        let cores: Vec<&Core> = self.fast_enough().collect();
+        let parts = parts.clamp(1, cores.len());
+        let first = |part: usize| part * cores.len() / parts;
+        let part =
+            |part: usize| Self::of(cores[first(part)..first(part + 1)].iter().map(|&core| core.clone()).collect());
+        (0..parts).map(part).collect()
+    }
+
     /// Number of NUMA nodes with a usable core.
     pub fn nodes(&self) -> usize {
         self.cores.last().map_or(1, |core| core.node + 1)
     }
 
     /// Where lane `lane` of `lanes` belongs: lanes are spread evenly over the cores in their order, and lanes that share
-    /// a core take its hardware threads in turn.
+    /// a core take its hardware threads in turn. Fewer lanes than cores are spread over the faster ones.
     pub fn place(&self, lane: usize, lanes: usize) -> Place {
-        let core_of = |lane: usize| lane * self.cores.len() / lanes.max(1);
-        let core = &self.cores[core_of(lane)];
+        let chosen = self.fastest(lanes);
+        let core_of = |lane: usize| lane * chosen.len() / lanes.max(1);
+        let core = chosen[core_of(lane)];
         let before = (0..lane).rev().take_while(|&other| core_of(other) == core_of(lane)).count();
         Place { node: core.node, cpu: core.cpus[before % core.cpus.len()] }
+    }
+
+    /// The cores that so many lanes are spread over, in order: those as fast as any, and slower ones as long as they do not
+    /// suffice.
+    fn fastest(&self, lanes: usize) -> Vec<&Core> {
+        let mut speeds: Vec<u32> = self.cores.iter().map(|core| core.capacity).collect();
+        speeds.sort_unstable_by(|a, b| b.cmp(a));
+        let slowest = speeds[lanes.clamp(1, speeds.len()) - 1];
+        let faster = self.cores.iter().filter(|core| core.capacity > slowest).count();
+        if faster == 0 {
+            return self.cores.iter().filter(|core| core.capacity == slowest).collect();
+        }
+        // All that are faster, and of the slower ones as many as it takes, spread evenly.
+        let (missing, slower) =
+            (lanes.min(self.cores.len()) - faster, speeds.iter().filter(|&&s| s == slowest).count());
+        let mut nth = 0;
+        let is_chosen = |core: &&Core| {
+            let of_the_slower = core.capacity == slowest;
+            nth += usize::from(of_the_slower);
+            core.capacity > slowest || of_the_slower && nth * missing / slower > (nth - 1) * missing / slower
+        };
+        self.cores.iter().filter(is_chosen).collect()
     }
 }
 
@@ -120,92 +222,4 @@ fn parse_list(text: &str) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A machine: for each core its node and hardware threads.
-    fn machine(cores: &[(usize, &[usize])]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        let system = root.path().join("sys/devices/system");
-        let text = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",") + "\n";
-        let write = |path: String, cpus: &[usize]| {
-            let path = system.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text(cpus)).unwrap();
-        };
-        let all: Vec<usize> = cores.iter().flat_map(|(_, cpus)| cpus.iter().copied()).collect();
-        write("cpu/online".into(), &all);
-        for (node, cpus) in cores {
-            for cpu in *cpus {
-                write(format!("cpu/cpu{cpu}/topology/thread_siblings_list"), cpus);
-            }
-            let of_node: Vec<usize> =
-                cores.iter().filter(|(n, _)| n == node).flat_map(|(_, cpus)| cpus.iter().copied()).collect();
-            write(format!("node/node{node}/cpulist"), &of_node);
-        }
-        root
-    }
-
-    fn two_nodes() -> tempfile::TempDir {
-        machine(&[(0, &[0, 4]), (0, &[1, 5]), (1, &[2, 6]), (1, &[3, 7])])
-    }
-
-    fn places(topology: &Topology, lanes: usize) -> Vec<(usize, usize)> {
-        (0..lanes).map(|lane| topology.place(lane, lanes)).map(|place| (place.node, place.cpu)).collect()
-    }
-
-    #[test]
-    fn hardware_threads_of_a_core_count_once() {
-        let root = two_nodes();
-        let topology = Topology::read(root.path(), &[0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!((topology.cores(), topology.nodes()), (4, 2));
-        assert_eq!(places(&topology, 4), [(0, 0), (0, 1), (1, 2), (1, 3)]);
-    }
-
-    #[test]
-    fn few_lanes_are_spread_over_the_nodes_and_many_take_hardware_threads_in_turn() {
-        let root = two_nodes();
-        let topology = Topology::read(root.path(), &[0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(places(&topology, 2), [(0, 0), (1, 2)]);
-        assert_eq!(places(&topology, 1), [(0, 0)]);
-        let expected = [(0, 0), (0, 4), (0, 1), (0, 5), (1, 2), (1, 6), (1, 3), (1, 7)];
-        assert_eq!(places(&topology, 8), expected);
-        assert_eq!(places(&topology, 12)[..3], [(0, 0), (0, 4), (0, 0)]);
-    }
-
-    #[test]
-    fn what_the_process_may_not_use_is_not_there() {
-        let root = two_nodes();
-        let one_node = Topology::read(root.path(), &[2, 6, 3]);
-        assert_eq!((one_node.cores(), one_node.nodes()), (2, 1));
-        assert_eq!(places(&one_node, 2), [(0, 2), (0, 3)]);
-        // Only the second hardware thread of a core is allowed.
-        assert_eq!(places(&Topology::read(root.path(), &[5, 7]), 2), [(0, 5), (1, 7)]);
-        // Allowed, but switched off.
-        assert_eq!(Topology::read(root.path(), &[0, 4, 9]).cores(), 1);
-    }
-
-    #[test]
-    fn numbers_may_have_holes() {
-        let root = machine(&[(1, &[8]), (1, &[10]), (6, &[3, 64])]);
-        let topology = Topology::read(root.path(), &[3, 8, 10, 64]);
-        assert_eq!((topology.cores(), topology.nodes()), (3, 2));
-        assert_eq!(places(&topology, 3), [(0, 8), (0, 10), (1, 3)]);
-    }
-
-    #[test]
-    fn without_files_each_thread_is_a_core_of_one_node() {
-        let empty = tempfile::tempdir().unwrap();
-        let topology = Topology::read(empty.path(), &[4, 2]);
-        assert_eq!((topology.cores(), topology.nodes()), (2, 1));
-        assert_eq!(places(&topology, 2), [(0, 2), (0, 4)]);
-        assert_eq!(Topology::read(empty.path(), &[]).cores(), 1);
-    }
-
-    #[test]
-    fn lists_are_read_as_the_system_writes_them() {
-        assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_list(" \n"), [0; 0]);
-        assert_eq!(parse_list("x,3-1,7"), [7]);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use crate::model::Model;
 /// Slots of a gradient group, when their number is left to the engine.
 const GROUP_SLOTS: usize = 4;
 
-/// Gradient groups at most, when their number is left to the engine: enough for 192 cores at the published batch.
+/// Gradient groups at most, when their number is left to the engine.
 const MAX_GROUPS: usize = 192;
 
 /// Gradient groups of an experiment: the setting, or as many as let every shard be one of its own, up to 192.

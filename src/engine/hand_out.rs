@@ -6,7 +6,8 @@
 //! round.
 //!
 //! Products are cut only when every lane has begun. Until then a waiting thread might be given the beginning of another lane's
-//! loop instead of a part, and that lane would be missing until the end of the step.
+//! loop instead of a part, and that lane would be missing until the end of the step. Where two work on the same lanes at the
+//! same time, only the first has a team: lanes of both that waited for each other would wait for ever.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrayvec::ArrayVec;
 use crossbeam_utils::CachePadded;
 
-use crate::device::Team;
+use crate::device::{Leader, Team};
 
 /// NUMA nodes at most; lanes of further ones share a counter.
 const MAX_NODES: usize = 16;
@@ -39,7 +40,7 @@ impl Counter {
 }
 
 /// The groups of one step, and the lanes that share them.
-pub(super) struct HandOut<'a> {
+pub(super) struct HandOut {
     /// One for each NUMA node.
     counters: ArrayVec<Counter, MAX_NODES>,
     lanes: usize,
@@ -47,12 +48,13 @@ pub(super) struct HandOut<'a> {
     begun: AtomicUsize,
     /// Of these, those that have not yet found all groups taken.
     busy: AtomicUsize,
-    team: &'a Team,
+    /// `None` where the lanes do not help each other.
+    leader: Option<Leader>,
 }
 
-impl<'a> HandOut<'a> {
+impl HandOut {
     /// `groups`, for so many lanes on each NUMA node.
-    pub(super) fn new(groups: usize, lanes_of_node: &[usize], team: &'a Team) -> Self {
+    pub(super) fn new(groups: usize, lanes_of_node: &[usize], team: &Team) -> Self {
         let lanes = lanes_of_node.iter().sum();
         let nodes = lanes_of_node.len().min(MAX_NODES);
         let (mut first, mut before) = (0, 0);
@@ -62,7 +64,7 @@ impl<'a> HandOut<'a> {
             Counter::new(std::mem::replace(&mut first, end)..end)
         };
         let counters = lanes_of_node.iter().take(nodes).enumerate().map(share).collect();
-        Self { counters, lanes, begun: AtomicUsize::new(0), busy: AtomicUsize::new(0), team }
+        Self { counters, lanes, begun: AtomicUsize::new(0), busy: AtomicUsize::new(0), leader: team.lead() }
     }
 
     /// A lane begins; it is busy as long as it keeps the result.
@@ -82,6 +84,9 @@ impl<'a> HandOut<'a> {
     /// Takes parts of the others' products until all groups are done. To be called on a thread of the pool, by a lane that
     /// is not busy.
     pub(super) fn help(&self) {
+        if self.leader.is_none() {
+            return;
+        }
         let mut spins = 0;
         while self.busy.load(Ordering::Acquire) > 0 {
             if self.all_have_begun() && rayon::yield_now() == Some(rayon::Yield::Executed) {
@@ -102,20 +107,14 @@ impl<'a> HandOut<'a> {
     /// All lanes share the products of those that are busy.
     fn size_team(&self) {
         let busy = self.busy.load(Ordering::Acquire);
-        if self.all_have_begun() && busy > 0 {
-            self.team.set(self.lanes.div_ceil(busy));
+        if let Some(leader) = self.leader.as_ref().filter(|_| busy > 0 && self.all_have_begun()) {
+            leader.set_size(self.lanes.div_ceil(busy));
         }
     }
 }
 
-impl Drop for HandOut<'_> {
-    fn drop(&mut self) {
-        self.team.set(1);
-    }
-}
-
 /// A lane that works on groups, or looks for one.
-pub(super) struct Busy<'a>(&'a HandOut<'a>);
+pub(super) struct Busy<'a>(&'a HandOut);
 
 impl Drop for Busy<'_> {
     /// Also when its work panics: nobody waits for it then.
@@ -164,9 +163,15 @@ mod tests {
         assert_eq!(team.size(), 3);
         lanes.truncate(1);
         assert_eq!(team.size(), 5);
+        // Others on the same lanes have no team meanwhile, and wait for nobody.
+        let other = HandOut::new(2, &[5], &team);
+        let at_work = other.begin();
+        other.help();
+        drop(at_work);
         drop(lanes);
         hand_out.help();
         drop(hand_out);
         assert_eq!(team.size(), 1);
+        assert!(team.lead().is_some());
     }
 }

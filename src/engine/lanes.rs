@@ -32,11 +32,12 @@ impl Lanes {
         Self::start(threads)
     }
 
-    /// Lanes when their number is left to the engine: one for each physical core this process may use, but no more than the
-    /// processors that SLURM gave its task, where a cluster leaves it to the job to keep to them.
+    /// Lanes when their number is left to the engine: one for each physical core this process may use and that is fast enough
+    /// ([`Topology::lanes`]), within its quota of processor time ([`available`]), but no more than the processors that SLURM
+    /// gave its task, where a cluster leaves it to the job to keep to them.
     pub fn default_threads() -> usize {
         let of_task = std::env::var("SLURM_CPUS_PER_TASK").ok();
-        allowed(Topology::detect().cores().min(available()), of_task.as_deref())
+        allowed(Topology::detect().lanes().min(available()), of_task.as_deref())
     }
 }
 
@@ -161,21 +162,25 @@ impl<D: Device> Lanes<D> {
 
     /// Runs `work` with the calling thread's own lane.
     ///
+    /// A thread that waits for a part of its lane's product may be given work that others brought to the pool meanwhile; that
+    /// gets a lane of its own, which is dropped with it.
+    ///
     /// # Panics
-    /// Outside of [`Lanes::install`], and when `work` splits and the other half takes the same lane.
+    /// Outside of [`Lanes::install`].
     pub fn with_lane<R>(&self, work: impl FnOnce(&mut Lane<D>) -> R) -> R {
         let index = rayon::current_thread_index().expect("called on a thread of the pool");
         match self.lanes[index].try_lock() {
             Ok(mut lane) => work(&mut lane),
             // A panic leaves a lane with an unfinished tape, which the next one clears.
             Err(TryLockError::Poisoned(lane)) => work(&mut lane.into_inner()),
-            Err(TryLockError::WouldBlock) => panic!("a lane is taken while it works"),
+            Err(TryLockError::WouldBlock) => work(&mut Lane::new(index, self.node_of_thread[index], &self.team)),
         }
     }
 
     /// As [`Lanes::with_lane`], in single-sequence mode: the work is one sequence's, so the other threads help with its
     /// products. They wait for those awake, since products follow each other faster than a thread wakes up.
     pub fn alone<R: Send>(&self, work: impl FnOnce(&mut Lane<D>) -> R + Send) -> R {
+        let Some(leader) = self.team.lead() else { return self.with_lane(work) };
         let own = rayon::current_thread_index();
         let done = AtomicBool::new(false);
         rayon::scope(|scope| {
@@ -187,19 +192,18 @@ impl<D: Device> Lanes<D> {
                     }
                 }
             });
-            let _release = Release(&done, &self.team);
-            self.team.set(self.threads());
+            let _release = Release(&done);
+            leader.set_size(self.threads());
             self.with_lane(work)
         })
     }
 }
 
 /// Ends a wait, even when what was waited for panics.
-struct Release<'a>(&'a AtomicBool, &'a Team);
+struct Release<'a>(&'a AtomicBool);
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        self.1.set(1);
         self.0.store(true, Ordering::Release);
     }
 }
@@ -233,5 +237,17 @@ mod tests {
             a.with_lane(|own| b.install(|| b.with_lane(|other| assert_ne!(own.sums.len(), other.sums.len()))))
         });
         assert_eq!(a.each(|_| a.with_lane(|lane| lane.sums.len())), [10, 11]);
+    }
+
+    #[test]
+    fn work_that_a_thread_is_given_while_its_lane_works_has_a_lane_of_its_own() {
+        let lanes = Lanes::new(1).expect("threads");
+        lanes.install(|| {
+            lanes.with_lane(|own| {
+                own.sums.resize(3, 0.0);
+                lanes.with_lane(|other| assert!(other.sums.is_empty()));
+                assert_eq!(lanes.alone(|other| other.sums.len()), 0);
+            });
+        });
     }
 }

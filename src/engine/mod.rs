@@ -3,8 +3,8 @@
 //! A [`Lane`] is a core, or a GPU: below it everything is sequential and owns its memory. An [`Engine`] is what a
 //! [`Trainer`](crate::train::Trainer) sees: all slots of a batch, worked on somehow, whose gradients come to one sum in a fixed
 //! order. [`LaneEngine`] is the one for devices whose memory the host sees: as many [`Lanes`] as there are cores take
-//! gradient groups in turn, and a binary tree of fixed shape adds them up, so that no number of threads changes a bit of the
-//! result. The same tree goes on above a process: see [`Peers`].
+//! gradient groups in turn and help each other with the last ones, and a binary tree of fixed shape adds them up, so that no number
+//! of threads changes a bit of the result. The same tree goes on above a process: see [`Peers`].
 
 #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 mod cuda_engine;

@@ -200,7 +200,7 @@ fn sum_slice<D: HostDevice>(parts: &[BoxedSum<D>], start: usize, out: &mut [D::T
 struct Walk<'a, D: HostDevice, F> {
     lanes: &'a Lanes<D>,
     sums: &'a Sums<D>,
-    hand_out: &'a HandOut<'a>,
+    hand_out: &'a HandOut,
     work: F,
 }
 

@@ -22,21 +22,30 @@ pub const PICTURE_MARK: &str = "<!-- drawn by trm -->";
 pub struct Output {
     /// What it is, with its article.
     pub what: &'static str,
-    /// How its name may end; an ending means a format.
+    /// How its name may end, since an ending means a format; empty: as it likes.
     pub endings: &'static [&'static str],
-    /// Whether the file there is one of them: only such a one is replaced without being told to.
-    pub is_ours: fn(&Path) -> bool,
+    /// Whether the file there is one of them, which is replaced without being told to; `None`: none is.
+    pub is_ours: Option<fn(&Path) -> bool>,
 }
 
 /// `trm plot --out`, `trm bench --plot`.
-pub const PICTURE: Output = Output { what: "a picture", endings: &["svg"], is_ours: is_picture };
+pub const PICTURE: Output = Output { what: "a picture", endings: &["svg"], is_ours: Some(is_picture) };
 
 /// `trm eval --submission`.
-pub const SUBMISSION: Output = Output { what: "a submission", endings: &["json"], is_ours: is_submission };
+pub const SUBMISSION: Output = Output { what: "a submission", endings: &["json"], is_ours: Some(is_submission) };
 
 /// `trm eval --predictions`.
 pub const PREDICTIONS: Output =
-    Output { what: "a file of predictions", endings: &["jsonl", "npy"], is_ours: is_predictions };
+    Output { what: "a file of predictions", endings: &["jsonl", "npy"], is_ours: Some(is_predictions) };
+
+/// `trm weights import --out`: trained for hours, whoever wrote them.
+pub const WEIGHTS: Output = Output { what: "a file of weights", endings: &["safetensors"], is_ours: None };
+
+/// `trm weights import --config-out`: edited by hand, perhaps.
+pub const SETTINGS: Output = Output { what: "a file of settings", endings: &["toml"], is_ours: None };
+
+/// `trm weights export --torch`: the published code's have no ending.
+pub const TORCH: Output = Output { what: "a PyTorch checkpoint", endings: &[], is_ours: None };
 
 /// Finds out whether a file of that kind may be written to `path`, before the work whose result it is to hold. With `force`, other
 /// files are replaced too, but none in a run folder.
@@ -50,7 +59,7 @@ pub fn check_output(path: &Path, kind: Output, force: bool) -> Result<()> {
     }
     let Output { what, endings, is_ours } = kind;
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    if !endings.contains(&&*ending) {
+    if !endings.is_empty() && !endings.contains(&&*ending) {
         let known: Vec<String> = endings.iter().map(|ending| format!(".{ending}")).collect();
         return fault(format!("{what} is written as {}; give a name that ends so", known.join(" or ")));
     }
@@ -58,29 +67,28 @@ pub fn check_output(path: &Path, kind: Output, force: bool) -> Result<()> {
     if !folder.is_dir() {
         return fault(format!("there is no folder {}", folder.display()));
     }
+    let not_ours = is_ours.map_or_else(String::new, |_| format!(", and not {what} of trm's"));
     match fs::metadata(path) {
         Ok(there) if !there.is_file() => return fault("is no plain file; give another name".into()),
-        Ok(_) if is_ours(path) => {}
+        Ok(_) if is_ours.is_some_and(|is_ours| is_ours(path)) => {}
         Ok(_) if is_in_a_run_folder(path) => {
-            return fault(format!("is a file of a run folder, and not {what} of trm's; give another name"));
+            return fault(format!("is a file of a run folder{not_ours}; give another name"));
         }
         Ok(_) if !force => {
-            return fault(format!(
-                "is there already, and not {what} of trm's; give another name, or --force to replace it"
-            ));
+            return fault(format!("is there already{not_ours}; give another name, or --force to replace it"));
         }
         _ => {}
     }
     atomic::check_target(path)
 }
 
-/// Whether it lies in a run folder, or in a folder of one.
+/// Whether it lies in a run folder, or in a folder of one. Settings alone make no run.
 fn is_in_a_run_folder(path: &Path) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
-    path.ancestors()
-        .skip(1)
-        .take(2)
-        .any(|folder| folder.join(LOCK_FILE).exists() || folder.join("config.toml").exists())
+    let holds = |folder: &Path, name: &str| folder.join(name).exists();
+    let is_run =
+        |folder: &Path| holds(folder, LOCK_FILE) || holds(folder, "config.toml") && holds(folder, "metrics.jsonl");
+    path.ancestors().skip(1).take(2).any(is_run)
 }
 
 fn is_picture(path: &Path) -> bool {
@@ -134,6 +142,8 @@ mod tests {
         let answers = r#"{"007bbfb7": [{"attempt_1": [[0]], "attempt_2": [[0]]}]}"#;
         write("run/run.lock", "1");
         write("old-run/config.toml", "");
+        write("old-run/metrics.jsonl", "");
+        write("settings/config.toml", "");
         // What may be done without and with --force.
         for (path, kind, plain, forced) in [
             (dir.path().join("new.svg"), PICTURE, "", ""),
@@ -158,6 +168,13 @@ mod tests {
             (write("metrics.jsonl", r#"{"step":1,"loss":2.0}"#), PREDICTIONS, "is there already", ""),
             (write("run/metrics.jsonl", r#"{"step":1}"#), PREDICTIONS, "file of a run folder", "file of a run folder"),
             (write("x.npy", ""), PREDICTIONS, "is there already", ""),
+            (dir.path().join("step_1"), TORCH, "", ""),
+            (write("step_2", ""), TORCH, "is there already; give", ""),
+            (write("w.safetensors", ""), WEIGHTS, "is there already; give", ""),
+            (dir.path().join("w.pt"), WEIGHTS, "is written as .safetensors", "is written as .safetensors"),
+            (write("run/weights.safetensors", ""), WEIGHTS, "file of a run folder;", "file of a run folder;"),
+            (dir.path().join("settings/config.toml"), SETTINGS, "is there already; give", ""),
+            (write("run/config.toml", ""), SETTINGS, "file of a run folder;", "file of a run folder;"),
         ] {
             for (force, words) in [(false, plain), (true, forced)] {
                 match check_output(&path, kind, force) {

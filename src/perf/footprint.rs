@@ -39,7 +39,10 @@ pub struct Footprint {
     /// Of the total, what is allocated in any case; the rest is estimated.
     #[serde(skip)]
     pub certain: u64,
-    /// Of the total, what each thread brings along.
+    /// Of the threads, those that have something to do.
+    #[serde(skip)]
+    pub busy: usize,
+    /// Of the total, what each of these brings along at least.
     #[serde(skip)]
     pub per_thread: u64,
 }
@@ -74,6 +77,7 @@ impl Footprint {
             puzzle_table: puzzle_table as u64,
             total: (PROCESS + held + saving + gradients + activations + carry + puzzle_table) as u64,
             certain: (held + 2.0 * n * F32 + carry + puzzle_table) as u64,
+            busy: threads.min(groups),
             per_thread: (lane + sum_of_thread) as u64,
         }
     }
@@ -95,6 +99,7 @@ impl Footprint {
             puzzle_table: 0,
             total: (PROCESS + weights + activations + carry) as u64,
             certain: weights as u64,
+            busy: threads,
             per_thread: (activations + carry) as u64 / threads.max(1) as u64,
         }
     }
@@ -114,7 +119,7 @@ impl Footprint {
         let over = self.total - free;
         let threads_less = over.div_ceil(self.per_thread.max(1));
         let (part, smaller) = self.most();
-        let advice = match (self.threads as u64).checked_sub(threads_less) {
+        let advice = match (self.busy as u64).checked_sub(threads_less) {
             Some(fewer @ 1..) => format!("--threads {fewer} would fit"),
             _ => format!("make {smaller} smaller"),
         };
@@ -324,6 +329,10 @@ mod tests {
         );
         // One thread less is enough where little is missing; it changes no result.
         let warning = run.check(&group_of(run.total - 1)).expect("may fit").expect("a warning");
+        assert!(warning.ends_with("; --threads 1 would fit"), "{warning}");
+        // Of 64 threads, 62 have nothing to do and hold nothing.
+        let idle = RunCost::new(&config(&["precision=f32", "gradient_groups=2"]), 64).memory;
+        let warning = idle.check(&group_of(idle.total - 1)).expect("may fit").expect("a warning");
         assert!(warning.ends_with("; --threads 1 would fit"), "{warning}");
         // What is free now is no reason to refuse.
         let busy = MemoryLimits { total: Some(1 << 36), available: Some(200_000_000), ..MemoryLimits::default() };

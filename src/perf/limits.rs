@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::device::control_group;
+
 /// Memory in bytes, as far as the system tells; `None` is unknown, or for the limit that there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MemoryLimits {
@@ -74,23 +76,9 @@ fn tightest(limits: impl Iterator<Item = u64>) -> Option<u64> {
     limits.filter(|&limit| limit < 1 << 60).min()
 }
 
-/// The files that may limit a process with this `/proc/self/cgroup`: its groups of either version, up to the root. (In
-/// a container the path may be the host's; the root is then the container's own group.)
+/// The files that may limit the memory of a process with this `/proc/self/cgroup`.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
-        let (root, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        files.extend(Path::new(group.trim_start_matches('/')).ancestors().map(|g| Path::new(root).join(g).join(file)));
-    }
-    files
+    control_group::limit_files(groups, "memory", ["memory.limit_in_bytes", "memory.max"])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Measures what the scaling model needs to know of a machine.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::Workload;
@@ -19,8 +20,12 @@ const ROUNDS: usize = 2;
 /// Updates by which a team is judged.
 const TURNS: usize = 5;
 
-/// Fork-joins that are timed together.
+/// Fork-joins that are timed, at most, and the seconds in which to do it.
 const JOINS: u32 = 2000;
+const JOIN_SECONDS: f64 = 0.5;
+
+/// How often a thread looks for the others before it lets one of them have its core.
+const SPINS: usize = 1000;
 
 impl MachineFigures {
     /// Measures the bandwidth of all lanes at once, and hand-overs and a team of at least two. `limit_gflops` is the FMA limit of
@@ -75,20 +80,34 @@ fn shard(config: &Config) -> usize {
     Cpu::<f32>::shard(Model::new(&config.model, &config.task).len)
 }
 
-/// Seconds of a fork-join over so many threads that has nothing to do, for each level of its tree.
+/// Seconds of a fork-join over so many threads, on each of which something small happens, for each level of its tree: the median. (Where
+/// nothing has to happen elsewhere, one thread does all before another has noticed.)
 fn handover(threads: usize) -> Result<f64> {
-    fn fork(walkers: usize) {
+    fn fork(walkers: usize, begun: &AtomicUsize, all: usize) {
         if walkers > 1 {
-            rayon::join(|| fork(walkers.div_ceil(2)), || fork(walkers / 2));
+            rayon::join(|| fork(walkers.div_ceil(2), begun, all), || fork(walkers / 2, begun, all));
+            return;
+        }
+        begun.fetch_add(1, Ordering::AcqRel);
+        for spins in 0usize.. {
+            if begun.load(Ordering::Acquire) >= all {
+                return;
+            }
+            // With fewer cores than threads, the others wait for this one.
+            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
     }
     let levels = f64::from(threads.next_power_of_two().ilog2());
-    let per_join = Lanes::new(threads)?.install(|| {
-        let start = Instant::now();
-        for _ in 0..JOINS {
-            fork(threads);
-        }
-        start.elapsed().as_secs_f64() / f64::from(JOINS)
+    let mut seconds = Lanes::new(threads)?.install(|| {
+        let started = Instant::now();
+        let join = |_| {
+            let (begun, start) = (AtomicUsize::new(0), Instant::now());
+            fork(threads, &begun, threads);
+            start.elapsed().as_secs_f64()
+        };
+        let in_time = |_: &f64| started.elapsed().as_secs_f64() < JOIN_SECONDS;
+        (0..JOINS).map(join).take_while(in_time).collect::<Vec<f64>>()
     });
-    Ok(per_join / levels)
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds.get(seconds.len() / 2).copied().unwrap_or(JOIN_SECONDS) / levels)
 }

@@ -43,7 +43,7 @@ impl Profile {
         lines.iter_mut().for_each(|line| line.seconds /= n as f64);
         let busy: f64 = lines.iter().map(|line| line.seconds).sum();
         lines.extend(whole.iter().map(|line| match line.phase {
-            // What the lanes did meanwhile is in their own lines; the rest of the time some of them waited.
+            // What the lanes did meanwhile is in their own lines; the rest of the time some of them had no group left.
             Phase::Outside(Part::Groups) => Timing {
                 name: Part::Waiting.name(),
                 phase: Phase::Outside(Part::Waiting),
@@ -67,7 +67,8 @@ impl Profile {
         self.lines.iter().map(|line| line.seconds).sum::<f64>() / self.updates as f64
     }
 
-    /// Lane seconds per sequence: everything that a lane does for it, without the reduction of the gradients.
+    /// Lane seconds per sequence: everything that a lane does for it, without the reduction of the gradients. (Of whole rounds of
+    /// groups: what lanes do that help others is not counted.)
     pub fn sequence_seconds(&self) -> f64 {
         let seconds = self.seconds_where(|phase| match phase {
             Phase::Detached | Phase::Recorded | Phase::Backward => true,

@@ -90,8 +90,9 @@ pub(super) fn stretches<T: Real, const R: usize, const W: usize>(
         return work(items, reads, writes);
     }
     let few = parts / 2;
-    let first = (count * few).div_ceil(parts * unit).max(1) * unit;
-    let first = if first >= count { unit } else { first };
+    // Its share, to the nearest unit: of 97 rows in whole tiles 48, not 60.
+    let first = (2 * count * few + parts * unit) / (2 * parts * unit) * unit;
+    let first = if first == 0 || first >= count { unit } else { first };
     let at = |len: usize| len / count * first;
     let (left, right) = (reads.map(|array| &array[..at(array.len())]), reads.map(|array| &array[at(array.len())..]));
     let mut lefts: [&mut [T]; W] = std::array::from_fn(|_| Default::default());

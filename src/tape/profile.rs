@@ -52,7 +52,7 @@ pub enum Part {
     Examples,
     /// All lanes work on groups.
     Groups,
-    /// A lane has nothing to do while others work on the last groups.
+    /// A lane has no group left: it helps others with theirs, or waits for them.
     Waiting,
     /// All lanes add the partial sums that are left of the tree.
     GradientSum,
@@ -74,7 +74,7 @@ impl Part {
             Self::GradientTree => "gradient tree",
             Self::Examples => "deal examples",
             Self::Groups => "groups",
-            Self::Waiting => "waiting for other lanes",
+            Self::Waiting => "helping, waiting",
             Self::GradientSum => "gradient sum",
             Self::Losses => "losses, norm",
             Self::Optimizer => "optimizer, average, packing",

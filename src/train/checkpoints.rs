@@ -234,7 +234,7 @@ pub fn checkpoint_weights<D: Device<T = f32>>(run: &RunPaths, config: &Config, a
         return Err(Error::input(format!("{}: no checkpoint yet; wait for the first", at.display())));
     };
     let wanted = if averaged { EMA } else { WEIGHTS };
-    let mut weights = Weights::new(&Model::new(&config.model, &config.task), config);
+    let mut weights = Weights::zeros(&Model::new(&config.model, &config.task), config);
     let dense = loaded.value.trainer.buffers.iter().find(|(name, _)| name == wanted);
     match dense.filter(|(_, values)| values.len() == weights.params.values().len()) {
         Some((_, values)) => weights.params.update(|own| own.copy_from_slice(values)),

@@ -63,7 +63,7 @@ pub struct Args {
     /// norm behind a product are done by its kernel in the forward pass, so that their own line has next to no time.
     #[arg(long, conflicts_with = "scaling")]
     profile: bool,
-    /// Measure 1, 2, 4 … threads, and predict servers of 64, 128 and 192 cores
+    /// Measure 1, 2, 4 … threads, and predict servers of 64, 96, 128 and 192 cores
     #[arg(long)]
     scaling: bool,
     /// Measure on each of these devices in turn, e.g. cpu,cuda, and show how far their results come apart
