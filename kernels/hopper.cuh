@@ -115,7 +115,8 @@ static int launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shar
 
 // ---- Warpgroups: four warps from a multiple of four on -----------------------------------------------------------------------
 
-// Registers of each thread, from here on; all warps of a warpgroup say it.
+// Registers of each thread, from here on; all warps of a warpgroup say it. All warpgroups together have those that the block was
+// launched with: three of them 168 each, which are 24 + 2·240, four of them 128 each. To ask for more is to wait for ever.
 template <int N> __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ __forceinline__ void registers_down() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));

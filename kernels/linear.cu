@@ -10,24 +10,25 @@
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
 
-template <class T> struct StoreLinear : Elementwise {
+// y = …, or y += …
+template <class T, bool ACCUMULATE> struct StoreLinear : Elementwise {
     typedef T *Row;
     typedef dev::Pack<T, 8> Beside;
     T *y;
     int64_t n;
-    int accumulate;
 
     __device__ __forceinline__ Row row(int, int row, int column) const { return y + row * n + column; }
     __device__ __forceinline__ Beside read(Row y, int offset) const {
-        return accumulate ? *(const Beside *)(y + offset) : Beside{};
+        if constexpr (ACCUMULATE) return *(const Beside *)(y + offset);
+        else return {};
     }
     __device__ __forceinline__ void write(Row y, int offset, float (&v)[8], const Beside &beside) const {
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[e] += dev::get(&beside.of[e]);
+        for (int e = 0; e < 8 && ACCUMULATE; e++) v[e] += dev::get(&beside.of[e]);
         dev::store<8>(y + offset, v);
     }
     __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
-        if (!accumulate) return;
+        if (!ACCUMULATE) return;
         dev::prefetch(this->row(slice, row, column));
         if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(this->row(slice, row, column + 16));
     }
@@ -128,12 +129,15 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array y, int64
                                     trm_stream stream) {
     if (m == 0 || n == 0) return 0;
     if (!are_widths(n, k) || !are_bf16({x, w}) || !aligned<8>(y)) return 1;
-    auto launch = [&](auto *elements) {
+    auto launch = [&](auto *elements, auto accumulates) {
         typedef std::remove_pointer_t<decltype(elements)> T;
-        const StoreLinear<T> epilogue = {{}, elements, n, accumulate != 0};
+        const StoreLinear<T, decltype(accumulates)::value> epilogue = {{}, elements, n};
         return launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
     };
-    return y.format == TRM_BF16 ? launch((bf16 *)y.data) : y.format == TRM_F32 ? launch((float *)y.data) : 1;
+    auto with_elements = [&](auto *elements) {
+        return accumulate ? launch(elements, std::true_type()) : launch(elements, std::false_type());
+    };
+    return y.format == TRM_BF16 ? with_elements((bf16 *)y.data) : y.format == TRM_F32 ? with_elements((float *)y.data) : 1;
 }
 
 extern "C" int TRM_API(linear_norm_fits)(int64_t n) { return n > 0 && n <= 512 && n % 8 == 0; }

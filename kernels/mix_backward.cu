@@ -348,11 +348,13 @@ extern "C" int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packe
     if (x.format != TRM_BF16 || dy.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
     if (d_gate_up.format != TRM_F32 || d_down.format != TRM_F32 || d_gate_up.rows != d_down.rows || d_down.rows <= 0) return 1;
     if (sequences == 0) return 0;
-    if (dev::has_wgmma())
+    // Beyond 112 positions warpgroups lack the registers.
+    if (dev::has_wgmma() && len <= 112)
         return with_sizes(len, [&](auto sizes) {
             typedef decltype(sizes) S;
             const void *const cores = (const unsigned char *)packed + inner * S::UNIT_BYTES;
-            return launch_weight_grad_by_groups<S::TILES * 8>(x, cores, dy, d_gate_up, d_down, sequences, len, width, inner, stream);
+            constexpr int LEN = S::TILES * 8 <= 112 ? S::TILES * 8 : 112;
+            return launch_weight_grad_by_groups<LEN>(x, cores, dy, d_gate_up, d_down, sequences, len, width, inner, stream);
         });
     return with_plan<WeightGrad>(len, [&](auto plan) {
         typedef decltype(plan) W;

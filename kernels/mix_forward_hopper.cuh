@@ -43,7 +43,7 @@ __global__ void __launch_bounds__((F::GROUPS + 1) * GROUP, 1)
 
     const int steps = inner / STEP, turns = items.rounds() * steps, group = threadIdx.x / GROUP - 1;
     if (group < 0) {
-        dev::registers_down<32>();
+        dev::registers_down<24>();
         if (threadIdx.x == 0) weights.fetch(packed, steps, turns);
         if (threadIdx.x == 32) x_box.fetch(&x, items);
         return;

@@ -72,11 +72,13 @@ template <int LEN, int STAGES, int GROUPS> struct Steps {
         }
     }
     __device__ __forceinline__ void fetch(const unsigned char *packed, int steps, int turns) const {
-        for (int turn = 0; turn < turns; turn++) {
+#pragma unroll 1
+        for (int turn = 0, step = 0; turn < turns; turn++) {
             const int s = turn % STAGES;
             if (turn >= STAGES) dev::barrier_wait(vacant + s, (turn / STAGES - 1) & 1);
             dev::barrier_expect(full + s, BYTES);
-            dev::bulk_load(places + s * BYTES, packed + (size_t)(turn % steps) * BYTES, BYTES, full + s);
+            dev::bulk_load(places + s * BYTES, packed + (size_t)step * BYTES, BYTES, full + s);
+            step = step + 1 < steps ? step + 1 : 0;
         }
     }
     __device__ __forceinline__ const unsigned char *arrived(int turn) const {
@@ -86,9 +88,10 @@ template <int LEN, int STAGES, int GROUPS> struct Steps {
     __device__ __forceinline__ void release(int turn) const {
         if (threadIdx.x % GROUP == 0) dev::barrier_arrive(vacant + turn % STAGES);
     }
-    // For a group that has no item in the last round.
+    // For a group that has no item in the last round. One thread does it: others, with no product to keep them together, could miss
+    // a phase and wait for one that never comes.
     __device__ __forceinline__ void pass(int turn, int turns) const {
-        for (; turn < turns; turn++) {
+        for (; turn < turns && threadIdx.x % GROUP == 0; turn++) {
             arrived(turn);
             release(turn);
         }
@@ -108,7 +111,9 @@ template <int LEN, int GROUPS> struct BoxOfGroup {
         }
     }
     __device__ __forceinline__ void fetch(const dev::TensorMap *map, Items<GROUPS> items) const {
+#pragma unroll 1
         for (int round = 0; round < items.rounds(); round++)
+#pragma unroll 1
             for (int g = 0; g < GROUPS; g++) {
                 const int item = items.number(round, g);
                 if (item >= items.count) break;

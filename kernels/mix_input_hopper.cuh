@@ -40,7 +40,7 @@ __global__ void __launch_bounds__((I::GROUPS + 1) * GROUP, 1)
 
     const int steps = inner / STEP, turns = items.rounds() * steps, group = threadIdx.x / GROUP - 1;
     if (group < 0) {
-        dev::registers_down<32>();
+        dev::registers_down<24>();
         if (threadIdx.x == 0) weights.fetch(packed, steps, turns);
         if (threadIdx.x == 32) x_box.fetch(&x, items);
         if (threadIdx.x == 64) dy_box.fetch(&dy, items);

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__((W::GROUPS + 1) * GROUP, 1)
     const int parts = width / 64, boxes = (int)((last < sequences ? last : sequences) - first) * parts;
     const int group = threadIdx.x / GROUP - 1, thread = threadIdx.x % GROUP, lane = threadIdx.x % 32;
     if (group < 0) {
-        dev::registers_down<32>();
+        dev::registers_down<24>();
         if (threadIdx.x == 0) {
             // Weights of the j-th step of the block lie behind those of the one before, in each matrix.
             constexpr int PIECE = STEP / 8 * S::UNITS_8;
