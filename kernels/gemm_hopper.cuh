@@ -22,7 +22,7 @@ constexpr int GROUP = 128; // threads of a warpgroup
 // one of two fragments, or all 8 of one of four.
 template <class S, int RUN_> struct GroupHeld {
     static constexpr int RUN = RUN_, ROWS = 2, RUNS = S::BN / (4 * RUN), ALL = ROWS * RUNS;
-    static constexpr int MOST = S::BN <= 128 ? 16 : 8, AHEAD = ALL < MOST ? ALL : MOST; // as there are registers for
+    static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = ALL < MOST ? ALL : MOST; // as there are registers for
     float sum[S::BN / 2];
     int slice, first_row, first_column, m, n;
 

@@ -24,8 +24,9 @@ int launch_gemm(const void *a, const void *b, int64_t m, int64_t n, int64_t k, i
     if (k < 1 || slice < 1) return 1;
     const int64_t slices = pieces(k, slice);
     if (takes_groups(n, LAYOUT == K_MAJOR ? k : m)) {
-        const int64_t wide = time_of<WideGroups, G>(m, n, slices), narrow = time_of<NarrowGroups, G>(m, n, slices);
-        if (!G::NARROW && wide <= narrow) return launch_by_groups<WideGroups, LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
+        if constexpr (!G::NARROW)
+            if (time_of<WideGroups, G>(m, n, slices) <= time_of<NarrowGroups, G>(m, n, slices))
+                return launch_by_groups<WideGroups, LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
         return launch_by_groups<NarrowGroups, LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
     }
     const int64_t wide = time_of<Wide, E>(m, n, slices), square = time_of<Square, E>(m, n, slices);

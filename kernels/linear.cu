@@ -12,6 +12,7 @@ namespace {
 
 // y = …, or y += …
 template <class T, bool ACCUMULATE> struct StoreLinear : Elementwise {
+    static constexpr bool NARROW = ACCUMULATE && sizeof(T) == 4;
     typedef T *Row;
     typedef dev::Pack<T, 8> Beside;
     T *y;

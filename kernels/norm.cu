@@ -5,15 +5,15 @@
 //
 // Both are the same walk along an axis: the mean of a term over the axis, then a new value for each element. With a and b
 // standing for h and x, or for y and d, the term is (a + b)² or a·b, and b is what changes. Elements are read again for the
-// second half, where they are not in registers: they are in a cache, and sums in the precision of sum_t come out the same.
+// second half: they are in a cache, and sums in the precision of sum_t come out the same.
 //
 // Over features the axis is a row, and a warp has a row. Over positions it is a column of a sequence, and a block has as many
-// columns as its lanes have, every 16th position a warp. Neither order of summation depends on how many rows or sequences
+// columns as its lanes hold, every eighth position a warp. Neither order of summation depends on how many rows or sequences
 // there are, or on whether elements can be loaded side by side.
 #include "device.cuh"
 
 namespace {
-constexpr int WARPS = 8, TALL = 16; // warps of a block over features, and over positions
+constexpr int WARPS = 8;
 
 __device__ __forceinline__ float inverse_root(float x) { return 1.0f / sqrtf(x); }
 __device__ __forceinline__ double inverse_root(double x) { return 1.0 / sqrt(x); }
@@ -76,52 +76,33 @@ __global__ void __launch_bounds__(WARPS * 32)
     }
 }
 
-// A lane has EACH neighbouring columns. Its first HELD positions, which are all of them up to a length of 128, stay in registers as
-// they are in memory: they are read once, all at a time. It goes through the others BATCH at a time.
+// A lane has EACH neighbouring columns. It goes through its positions BATCH at a time, so that their loads are on their way
+// together.
 template <bool BACKWARD, int EACH, class T>
-__global__ void __launch_bounds__(TALL * 32, sizeof(T) < 8 ? 2 : 1)
+__global__ void __launch_bounds__(WARPS * 32)
     over_positions(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int64_t len, int64_t width, int64_t blocks) {
     typedef sum_t<T> S;
-    constexpr int HELD = 8, BATCH = 2;
-    __shared__ S partial[TALL][32];
+    constexpr int BATCH = 4;
+    __shared__ S partial[WARPS][32];
     const int warp = threadIdx.x / 32;
     const int64_t sequence = blockIdx.x / blocks, column = (blockIdx.x % blocks * 32 + threadIdx.x % 32) * EACH;
     a += sequence * len * width + column;
     b += sequence * len * width + column;
     inv_rms += sequence * width + column;
     const int64_t end = column < width ? len : 0;
-    typedef dev::Pack<T, EACH> Pack;
-    // A number, because the compiler would keep the halves of a pack in registers of their own.
-    typedef std::conditional_t<sizeof(Pack) == 8, uint64_t, std::conditional_t<sizeof(Pack) == 4, uint32_t, uint16_t>> Bits;
-    Bits held_x[HELD] = {}, held_y[HELD] = {};
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        const int64_t l = warp + k * TALL;
-        if (l >= end) continue;
-        held_x[k] = *(const Bits *)(a + l * width);
-        held_y[k] = *(const Bits *)(b + l * width);
-    }
     auto each_position = [&](auto work) {
-#pragma unroll
-        for (int k = 0; k < HELD; k++) {
-            const int64_t l = warp + k * TALL;
-            S x[EACH], y[EACH];
-            dev::load(x, (const T *)&held_x[k]);
-            dev::load(y, (const T *)&held_y[k]);
-            if (l < end) work(x, y, b + l * width);
-        }
-        for (int64_t start = warp + HELD * TALL; start < end; start += TALL * BATCH) {
+        for (int64_t start = warp; start < end; start += WARPS * BATCH) {
             S x[BATCH][EACH], y[BATCH][EACH];
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
-                const int64_t l = start + k * TALL;
+                const int64_t l = start + k * WARPS;
                 if (l >= end) continue;
                 dev::load(x[k], a + l * width);
                 dev::load(y[k], b + l * width);
             }
 #pragma unroll
             for (int k = 0; k < BATCH; k++)
-                if (start + k * TALL < end) work(x[k], y[k], b + (start + k * TALL) * width);
+                if (start + k * WARPS < end) work(x[k], y[k], b + (start + k * WARPS) * width);
         }
     };
     S mean[EACH] = {}, r[EACH] = {};
@@ -129,13 +110,8 @@ __global__ void __launch_bounds__(TALL * 32, sizeof(T) < 8 ? 2 : 1)
         for (int e = 0; e < EACH; e++) mean[e] += term<BACKWARD>(x[e], y[e]);
     });
     for (int e = 0; e < EACH; e++) {
-        mean[e] = dev::sum_over_warps<TALL>(mean[e], partial) / (S)len;
+        mean[e] = dev::sum_over_warps<WARPS>(mean[e], partial) / (S)len;
         if (column < width) r[e] = factor<BACKWARD>(mean[e], inv_rms + e, warp == 0);
-    }
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        dev::keep_only(held_x[k]);
-        dev::keep_only(held_y[k]);
     }
     each_position([&](const S(&x)[EACH], S(&y)[EACH], T *to) {
         for (int e = 0; e < EACH; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean[e], r[e]);
@@ -165,7 +141,7 @@ int launch(int64_t over, trm_array a, trm_array b, trm_array inv_rms, int64_t se
         return with_packs<PACK>(width % PACK == 0 && aligned<PACK>(a) && aligned<PACK>(b), [&](auto each) {
             constexpr int EACH = decltype(each)::value;
             const int64_t blocks = blocks_for(width, 32 * EACH);
-            return TRM_LAUNCH((over_positions<BACKWARD, EACH, T>), (unsigned)(sequences * blocks), TALL * 32, 0, stream,
+            return TRM_LAUNCH((over_positions<BACKWARD, EACH, T>), (unsigned)(sequences * blocks), WARPS * 32, 0, stream,
                               (const T *)a.data, (T *)b.data, (S *)inv_rms.data, len, width, blocks);
         });
     });

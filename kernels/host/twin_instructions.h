@@ -87,7 +87,6 @@ inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32
 // ---- The device ------------------------------------------------------------------------------------------------------------
 
 // A byte is read, so that AddressSanitizer sees addresses that are out of bounds.
-template <class T> inline void keep_only(T &) {}
 inline void add_to(float *p, float x) { *p += x; }
 inline void add_to_pair(float *p, const float (&x)[2]) {
     if ((uintptr_t)p % 8) twin::fail("red.v2 is not aligned");
