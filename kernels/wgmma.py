@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
-"""Writes wgmma.cuh: dev::Wgmma<N> for each width that kernels use. An instruction of inline assembly has to name all its registers."""
+"""Writes wgmma.cuh: dev::Wgmma<N> for each width that kernels use. An instruction of inline assembly has to name all its registers.
 
+    kernels/wgmma.py [FILE]
+"""
+
+import sys
 from pathlib import Path
 
 WIDTHS = (16, 32, 48, 64, 80, 96, 104, 112, 128, 256)
@@ -60,7 +64,8 @@ def main():
     for n in WIDTHS:
         parts.append(f"template <> struct Wgmma<{n}> {{\n{function(n, False)}{function(n, True)}}};\n")
     parts.append("} // namespace dev\n")
-    Path(__file__).with_name("wgmma.cuh").write_text("".join(parts), encoding="utf-8")
+    to = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("wgmma.cuh")
+    to.write_text("".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
