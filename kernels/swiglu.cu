@@ -30,7 +30,7 @@ struct StoreHidden : Elementwise {
 // neighbouring bytes of those at once, and so do the lanes beside it.
 template <int RUN_> struct StoreGateUpGrad : Elementwise {
     static constexpr int RUN = RUN_;
-    static constexpr bool NARROW = true;
+    [[maybe_unused]] static constexpr bool NARROW = true;
     typedef int64_t Row; // the element of hidden; that of kept and d_gu is twice as far
     struct Beside {
         uint4 gu[RUN / 4]; // g and u of four columns each, packed
