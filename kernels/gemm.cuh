@@ -141,6 +141,9 @@ struct Elementwise {
     static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR
     static constexpr bool NARROW = false; // whether it reads so much that a wide tile has no registers for it
 };
+struct ReadsMuch : Elementwise {
+    static constexpr bool NARROW = true;
+};
 
 // Reads and writes all runs, row by row, reading AHEAD of them ahead.
 template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {

@@ -28,9 +28,8 @@ struct StoreHidden : Elementwise {
 
 // Columns of the product are those of d and hidden; the other arrays have two for each. RUN_ is 8 or 4: with 4, a lane moves 16
 // neighbouring bytes of those at once, and so do the lanes beside it.
-template <int RUN_> struct StoreGateUpGrad : Elementwise {
+template <int RUN_> struct StoreGateUpGrad : ReadsMuch {
     static constexpr int RUN = RUN_;
-    [[maybe_unused]] static constexpr bool NARROW = true;
     typedef int64_t Row; // the element of hidden; that of kept and d_gu is twice as far
     struct Beside {
         uint4 gu[RUN / 4]; // g and u of four columns each, packed
