@@ -42,7 +42,7 @@ Examples:
   trm eval weights.safetensors --config config.toml --data sets/sudoku-extreme
 
 What --halt costs on the quick start's own model: 95.4 % exact in all 8 steps without it, 95.0 % in 2.5 steps on average with
---halt 0.95, 94.2 % in 2.0 with --halt 0.9, 89.0 % in 1.7 with --halt alone.")]
+--halt 0.95, 94.2 % in 2.0 with --halt 0.9, 89.2 % in 1.7 with --halt alone.")]
 pub struct Args {
     /// A run folder, or a safetensors file (with --config)
     run: PathBuf,
