@@ -131,8 +131,6 @@ template <int N> __device__ __forceinline__ void wgmma_registers(float (&d)[N]) 
 // Ends a group of products; waits until at most N groups are not done.
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-// Between a thread's ordinary stores to shared memory (or its arrived cp.async) and the barrier after which wgmma reads them.
-__device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Whether the device that the calling thread uses runs code for sm_90a.
 static inline bool has_wgmma() {

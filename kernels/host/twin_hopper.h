@@ -90,7 +90,6 @@ inline void wait_for_dependencies() {}
 template <int N> inline void registers_up() { twin::meet_warpgroup("setmaxnreg"); }
 template <int N> inline void registers_down() { twin::meet_warpgroup("setmaxnreg"); }
 inline void wgmma_fence() { twin::meet_warpgroup("wgmma.fence"); }
-inline void fence_async_shared() {}
 template <int N> inline void wgmma_registers(float (&)[N]) {}
 inline bool has_wgmma() { return twin::most_shared() == twin::MOST_SHARED; }
 
