@@ -41,10 +41,14 @@ fn train_on(lanes: &Lanes, mixing: Mixing, batch_size: usize, groups: usize) -> 
 }
 
 fn left_by(lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
+    left_after(UPDATES, lanes, config, examples)
+}
+
+fn left_after(updates: usize, lanes: &Lanes, config: Config, examples: &mut dyn Examples) -> Left {
     let model = Model::new(&config.model, &config.task);
     let weights = Weights::new(&model, &config);
     let mut trainer = Trainer::on(lanes, config, weights, 100).expect("room for it");
-    let reports = (0..UPDATES).map(|_| trainer.step(examples).unwrap()).collect();
+    let reports = (0..updates).map(|_| trainer.step(examples).unwrap()).collect();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
     Left {
         weights: bits(trainer.engine.weights.params.values()),
@@ -224,7 +228,8 @@ fn lanes_that_help_with_the_last_groups_change_nothing() {
                 (config.train.gradient_groups, config.train.precision) = (groups, precision);
                 config.validate().unwrap();
                 let mut examples = RandomExamples::new(&config);
-                left_by(&Lanes::new(threads).unwrap(), config, &mut examples)
+                // The second update begins where the first has left weights and states.
+                left_after(2, &Lanes::new(threads).unwrap(), config, &mut examples)
             };
             for batch in [(4, 1), (11, 3)] {
                 let one = left(1, batch);
