@@ -114,7 +114,7 @@ fn text(report: &Report) -> String {
         ]);
     };
     let sums = |line: &Timing| [line.calls as f64, line.seconds, line.flops, line.bytes];
-    let mut all = [0.0; 4];
+    let (mut all, mut products) = ([0.0; 4], [0.0; 4]);
     for line in &profile.lines {
         let phase = match line.phase {
             Phase::Detached => "forward",
@@ -123,18 +123,26 @@ fn text(report: &Report) -> String {
             Phase::Outside(_) => "",
         };
         row(line.name, phase, sums(line));
-        all.iter_mut().zip(sums(line)).for_each(|(all, sum)| *all += sum);
+        let add = |to: &mut [f64; 4]| to.iter_mut().zip(sums(line)).for_each(|(to, sum)| *to += sum);
+        add(&mut all);
+        if line.flops > 0.0 {
+            add(&mut products);
+        }
     }
+    let [_, seconds_of_products, flops_of_products, _] = products;
     row("all", "", all);
     let seconds = if profile.lanes > 1 { format!("means over {} lanes", profile.lanes) } else { "of one lane".into() };
     format!(
-        "{table}\nper update, batch {}; seconds are {seconds}; limit {} {}, {}, {}; bandwidth {copy_limit_gbs:.0} GB/s\n\
+        "{table}\nper update, batch {}; seconds are {seconds}; limit {} {}; bandwidth {copy_limit_gbs:.0} GB/s\n\
+         operations with products, in {} on {}: {:.1} % of the step, at {:.1} % of the limit\n\
          the stopwatches cost {:.2} % ({:.4} s with, {:.4} s without them)\n",
         profile.batch,
         rate.show(*limit_gflops),
         rate.unit,
         report.precision,
         report.hardware,
+        100.0 * seconds_of_products / updates / whole,
+        flops_of_products / 1e9 / seconds_of_products.max(f64::MIN_POSITIVE) / limit_gflops * 100.0,
         100.0 * report.overhead,
         report.seconds,
         report.seconds_without,
