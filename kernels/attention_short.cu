@@ -21,7 +21,7 @@
 //
 // All that a block reads is on its way from its beginning, and meanwhile other blocks compute. 32 positions for a warp would halve
 // what it loads from shared memory, but with dk and dv of so many there would be room for 8 warps and not for 14. By count, the
-// backward pass moves 770 KB through shared memory for a head, 6,000 clocks at 128 bytes each. Global memory has 99 KB to move,
+// backward pass moves 820 KB through shared memory for a head, 6,400 clocks at 128 bytes each. Global memory has 99 KB to move,
 // which at 3 TB/s for 132 multiprocessors of 1.7 GHz are 7,600 clocks. The forward pass: 330 KB and 2,550, 50 KB and 3,800.
 #include "attention_tiles.cuh"
 
@@ -33,23 +33,26 @@ constexpr int MOST_LEN = 128, MOST_DIM = 64;
 // Starts to copy rows first … first + 15 of a head into a tile; what is not there becomes 0.
 template <int D>
 __device__ __forceinline__ void fetch(bf16 *tile, const Rows<const bf16> &rows, int first, int len, int head_dim) {
-    each_eight<D, 1>(first, len, head_dim, [&](int, int row, int feature, bool is_there) {
+    each_eight<D>(first, len, head_dim, [&](int, int row, int feature, bool is_there) {
         dev::copy16_async(tile + row * PITCH<D> + feature, rows[first + row] + feature, is_there ? 16 : 0);
     });
 }
 // Turns the warp's rows of q and k, after waiting for all of its copies but the newest group.
 template <int D>
 __device__ __forceinline__ void turn_rows(bf16 *q, bf16 *k, const float *cos_sin, int first, int len, int half) {
-    Angles angles[PIECES<D, 1>];
-    each_piece<D, 1>(half, [&](int n, int row, int i) {
-        dev::load(angles[n], cos_sin + ((first + row < len ? first + row : len - 1) * half + i) * 2);
-    });
+    const Angles<D> angles(cos_sin, first, len, half);
+    Piece of_q[D / 16], of_k[D / 16];
     dev::copies_wait<1>();
     __syncwarp();
-    each_piece<D, 1>(half, [&](int n, int row, int i) {
-        bf16 *const low_q = q + row * PITCH<D> + i, *const low_k = k + row * PITCH<D> + i;
-        turn(low_q, low_q, half, angles[n], 1.0f);
-        turn(low_k, low_k, half, angles[n], 1.0f);
+    each_piece<D>(half, [&](int n, int row, int i) {
+        of_q[n].load(q + row * PITCH<D> + i, half);
+        of_k[n].load(k + row * PITCH<D> + i, half);
+    });
+    each_piece<D>(half, [&](int n, int row, int i) {
+        of_q[n].turn(angles.cos_sin[n], 1.0f);
+        of_k[n].turn(angles.cos_sin[n], 1.0f);
+        of_q[n].store(q + row * PITCH<D> + i, half);
+        of_k[n].store(k + row * PITCH<D> + i, half);
     });
 }
 
@@ -163,7 +166,7 @@ __global__ void __launch_bounds__(2 * MOST_LEN, 2)
     fetch<D>(gradients + own, head.output(d_out), first, len, head_dim);
     dev::copies_commit();
     dev::Pack<bf16, 8> own_out[D / 16] = {};
-    each_eight<D, 1>(first, len, head_dim, [&](int i, int row, int feature, bool is_there) {
+    each_eight<D>(first, len, head_dim, [&](int i, int row, int feature, bool is_there) {
         if (is_there) own_out[i] = *(const dev::Pack<bf16, 8> *)(head.output(out)[first + row] + feature);
     });
     // A query that is not there has no weight for any key.
@@ -171,7 +174,7 @@ __global__ void __launch_bounds__(2 * MOST_LEN, 2)
         statistics[(first + lane) * 2] = first + lane < len ? LOG2_E * head.statistics(lse)[first + lane] : INFINITY;
     if (cos_sin) turn_rows<D>(queries + own, keys + own, cos_sin, first, len, head_dim / 2);
     dev::copies_wait<0>();
-    each_eight<D, 1>(first, len, head_dim, [&](int i, int row, int feature, bool) { // the lane's own copies
+    each_eight<D>(first, len, head_dim, [&](int i, int row, int feature, bool) { // the lane's own copies
         float d[8], mean = 0.0f;
         dev::load(d, gradients + own + row * PITCH<D> + feature);
 #pragma unroll
@@ -181,7 +184,8 @@ __global__ void __launch_bounds__(2 * MOST_LEN, 2)
         if (feature == 0) statistics[(first + row) * 2 + 1] = mean;
     });
     __syncwarp();
-    const Operand<D, 1> v(values + own), k(keys + own);
+    const Operand<D, 1> v(values + own);
+    const Operand<D, 1, 2> k(keys + own); // there are no registers for all of 64 features
     __syncthreads(); // v is not needed any more
 
     Sums<1, D> dk = {}, dv = {};

@@ -35,11 +35,16 @@ template <int D, int F, int KEPT = D / 16> struct Operand {
     }
 };
 
+// Where a lane begins with right operands that are 16 rows and 16 features of a tile: loaded as they lie, or turned over.
+template <int D> __device__ __forceinline__ const bf16 *of_lane(const bf16 *u) {
+    const int lane = threadIdx.x % 32;
+    return u + (lane / 16 * 8 + lane % 8) * PITCH<D> + lane / 8 % 2 * 8;
+}
+
 // s = x uᵀ for N columns, which are rows u of a tile
 template <int D, int N, int F, int KEPT>
 __device__ __forceinline__ void make_products(Sums<F, N> &s, const Operand<D, F, KEPT> &x, const bf16 *u) {
-    const int lane = threadIdx.x % 32;
-    u += (lane / 16 * 8 + lane % 8) * PITCH<D> + lane / 8 % 2 * 8;
+    u = of_lane<D>(u);
 #pragma unroll
     for (int m = 0; m < F; m++)
 #pragma unroll
@@ -77,67 +82,79 @@ template <int F, int PAIRS> __device__ __forceinline__ void to_left(Left<F> &a, 
 
 // sums += p u, where p are weights of 16 columns, and these are rows u of a tile
 template <int D, int F> __device__ __forceinline__ void add_product(Sums<F, D> &sums, const Left<F> &p, const bf16 *u) {
-    u += threadIdx.x % 16 * PITCH<D> + threadIdx.x % 32 / 16 * 8;
+    u = of_lane<D>(u);
 #pragma unroll
     for (int j = 0; j < D / 16; j++) {
         uint32_t b[4];
         dev::load_matrix_x4_trans(b, u + j * 16);
 #pragma unroll
         for (int m = 0; m < F; m++) {
-            dev::mma_16816(sums[m][2 * j], p[m], b[0], b[1]);
-            dev::mma_16816(sums[m][2 * j + 1], p[m], b[2], b[3]);
+            dev::mma_16816(sums[m][2 * j], p[m], b[0], b[2]);
+            dev::mma_16816(sums[m][2 * j + 1], p[m], b[1], b[3]);
         }
     }
 }
 
 // ---- A warp's rows, element by element ---------------------------------------------------------------------------------------
 
-// A lane has 8 features of some of the 16·F rows: f(i, row, feature, is_there) is called for each, where rows begin at `first`.
-template <int D, int F, class Work> __device__ __forceinline__ void each_eight(int first, int len, int head_dim, Work f) {
+// A lane has 8 features of D / 16 of 16 rows, which begin at `first`: f(i, row, feature, is_there) is called for each.
+template <int D, class F> __device__ __forceinline__ void each_eight(int first, int len, int head_dim, F f) {
     constexpr int LANES = D / 8, AT_ONCE = 32 / LANES;
     const int lane = threadIdx.x % 32, feature = lane % LANES * 8;
 #pragma unroll
-    for (int i = 0; i < 16 * F / AT_ONCE; i++) {
+    for (int i = 0; i < 16 / AT_ONCE; i++) {
         const int row = lane / LANES + i * AT_ONCE;
         f(i, row, feature, feature < head_dim && first + row < len);
     }
 }
 
-// Rotary positions turn pairs (i, i + half) of a row. A lane has EACH neighbouring ones of PIECES rows: f(n, row, i) is called
-// for each. Rows that neighbouring lanes have are 4 apart, where the banks are others. Kernels with more than one fragment of
-// rows have no registers to do several pieces at once.
-constexpr int EACH = 4; // which divides half
-typedef float Angles[2 * EACH];
-template <int D, int F> constexpr int PIECES = F * D / 16;
-template <int D, int F, class Work> __device__ __forceinline__ void each_piece(int half, Work f) {
-    constexpr int OF_ROW = D / 2 / EACH;
-#pragma unroll(F == 1 ? PIECES<D, F> : 1)
-    for (int n = 0; n < PIECES<D, F>; n++) {
-        const int piece = threadIdx.x % 32 + n * 32, u = piece / OF_ROW, i = piece % OF_ROW * EACH;
+// Rotary positions turn pairs (i, i + half) of a row, four neighbouring ones at a time, which half is a multiple of. A lane has D / 16
+// such pieces of 16 rows: f(n, row, i) is called for each. Rows that neighbouring lanes have are 4 apart, where the banks are others.
+template <int D, class F> __device__ __forceinline__ void each_piece(int half, F f) {
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        const int piece = threadIdx.x % 32 + n * 32, u = piece / (D / 8), i = piece % (D / 8) * 4;
         if (i < half) f(n, u / 8 * 8 + u % 2 * 4 + u % 8 / 2, i);
     }
 }
-// (a, b) = (a cos − b sin, b cos + a sin) of the pairs from `low` on, to the same of another row
-__device__ __forceinline__ void turn(bf16 *to, const bf16 *low, int half, const Angles &cos_sin, float sign) {
-    float a[EACH], b[EACH], x[EACH], y[EACH];
-    dev::load(a, low);
-    dev::load(b, low + half);
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        const float cos = cos_sin[2 * e], sin = sign * cos_sin[2 * e + 1];
-        x[e] = a[e] * cos - b[e] * sin;
-        y[e] = b[e] * cos + a[e] * sin;
+// Cosines and sines of a lane's pieces, asked for together; rows begin at position `first`.
+template <int D> struct Angles {
+    float cos_sin[D / 16][8];
+    __device__ __forceinline__ Angles(const float *all, int first, int len, int half) {
+        each_piece<D>(half, [&](int n, int row, int i) {
+            dev::load(cos_sin[n], all + ((first + row < len ? first + row : len - 1) * half + i) * 2);
+        });
     }
-    dev::store(to, x);
-    dev::store(to + half, y);
-}
+};
+// Four pairs.
+struct Piece {
+    uint32_t a[2], b[2];
+    __device__ __forceinline__ void load(const bf16 *low, int half) {
+        const uint2 x = *(const uint2 *)low, y = *(const uint2 *)(low + half);
+        a[0] = x.x, a[1] = x.y, b[0] = y.x, b[1] = y.y;
+    }
+    __device__ __forceinline__ void store(bf16 *low, int half) const {
+        *(uint64_t *)low = a[0] | (uint64_t)a[1] << 32;
+        *(uint64_t *)(low + half) = b[0] | (uint64_t)b[1] << 32;
+    }
+    // (a, b) = (a cos − b sin, b cos + a sin), sines times `sign`
+    __device__ __forceinline__ void turn(const float (&cos_sin)[8], float sign) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const float c0 = cos_sin[e * 4], s0 = sign * cos_sin[e * 4 + 1], c1 = cos_sin[e * 4 + 2], s1 = sign * cos_sin[e * 4 + 3];
+            const float a0 = dev::lo(a[e]), a1 = dev::hi(a[e]), b0 = dev::lo(b[e]), b1 = dev::hi(b[e]);
+            a[e] = dev::pack(a0 * c0 - b0 * s0, a1 * c1 - b1 * s1);
+            b[e] = dev::pack(b0 * c0 + a0 * s0, b1 * c1 + a1 * s1);
+        }
+    }
+};
 
 // Rows first … of a head = factor·sums, turned back unless cos_sin is null; by way of the warp's own rows of a tile, so that a
 // lane writes neighbouring elements.
 template <int D, int F>
 __device__ __forceinline__ void write_rows(const Rows<bf16> &to, const Sums<F, D> &sums, float factor, bf16 *tile, int first,
                                            int len, int head_dim, const float *cos_sin) {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, half_dim = head_dim / 2;
     bf16 *pairs = tile + lane / 4 * PITCH<D> + lane % 4 * 2;
     __syncwarp();
 #pragma unroll
@@ -150,17 +167,22 @@ __device__ __forceinline__ void write_rows(const Rows<bf16> &to, const Sums<F, D
                 *(uint32_t *)(pairs + (m * 16 + half * 8) * PITCH<D> + j * 8) = dev::pack(factor * pair[0], factor * pair[1]);
             }
     __syncwarp();
-    if (!cos_sin)
-        return each_eight<D, F>(first, len, head_dim, [&](int, int row, int feature, bool is_there) {
-            if (is_there) *(uint4 *)(to[first + row] + feature) = *(const uint4 *)(tile + row * PITCH<D> + feature);
+#pragma unroll 1
+    for (int m = 0; m < F; m++, first += 16, tile += 16 * PITCH<D>) {
+        if (!cos_sin) {
+            each_eight<D>(first, len, head_dim, [&](int, int row, int feature, bool is_there) {
+                if (is_there) *(uint4 *)(to[first + row] + feature) = *(const uint4 *)(tile + row * PITCH<D> + feature);
+            });
+            continue;
+        }
+        const Angles<D> angles(cos_sin, first, len, half_dim);
+        each_piece<D>(half_dim, [&](int n, int row, int i) {
+            Piece piece;
+            piece.load(tile + row * PITCH<D> + i, half_dim);
+            piece.turn(angles.cos_sin[n], -1.0f);
+            if (first + row < len) piece.store(to[first + row] + i, half_dim);
         });
-    const int half = head_dim / 2;
-    each_piece<D, F>(half, [&](int, int row, int i) {
-        if (first + row >= len) return;
-        Angles angles;
-        dev::load(angles, cos_sin + ((first + row) * half + i) * 2);
-        turn(to[first + row] + i, tile + row * PITCH<D> + i, half, angles, -1.0f);
-    });
+    }
 }
 
 // ---- For launchers -----------------------------------------------------------------------------------------------------------
