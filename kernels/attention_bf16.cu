@@ -6,125 +6,49 @@
 // way they are needed. Whatever is summed belongs to a row, and its sum runs over the columns in their order: there are no
 // atomics, and nothing depends on what else is in the batch.
 //
-// A warp owns 32 rows, or 16 where heads have more than 64 features, in fragments of 16 rows by 8 columns. Of each fragment of
-// sums, lane l holds columns t and t + 1 of rows g and g + 8, where g = l / 4 and t = 2 (l % 4). So a row's scores lie in four
-// neighbouring lanes of one warp; and two neighbouring fragments of weights, rounded to bf16, are just the left operand of the
-// tensor cores' next product, which sums over these 16 columns.
-//
-// Shared memory holds the block's rows and two tiles of columns: while one is in use, the next is on its way. Rows of a tile lie
-// D + 8 elements apart, an odd multiple of 16 bytes, so that the eight rows that ldmatrix reads at once lie in different banks.
-// Heads of fewer than D features (any multiple of 8) have zeros behind them.
-#include "attention.cuh"
+// A warp owns 32 rows, or 16 where heads have more than 64 features (attention_tiles.cuh). Shared memory holds the block's rows
+// and two tiles of columns: while one is in use, the next is on its way. Short sequences are attention_short.cu's.
+#include "attention_tiles.cuh"
 
 namespace {
 constexpr int ROWS = 128, COLUMNS = 64;
-constexpr float LOG2_E = 1.44269504f, LN_2 = 0.69314718f;
 
 // Of kernels for heads of D features.
 template <int D> struct Sizes {
     static constexpr int FRAGMENTS = D <= 64 ? 2 : 1; // of a warp's rows
     static constexpr int WARP_ROWS = 16 * FRAGMENTS, THREADS = ROWS / WARP_ROWS * 32;
-    static constexpr int PITCH = D + 8, TILE = COLUMNS * PITCH; // in elements
+    static constexpr int TILE = COLUMNS * PITCH<D>; // in elements
 };
-// A warp's sums for N columns.
-template <int D, int N> using Sums = float[Sizes<D>::FRAGMENTS][N / 8][4];
 
 // Starts to copy rows first … first + COUNT − 1 of a head into a tile; what is not there becomes 0. A thread copies the same 8
 // features of every STEP-th row. Addresses behind the last row are made, but not read.
 template <int D, int COUNT>
 __device__ __forceinline__ void fetch(bf16 *tile, const Rows<const bf16> &rows, int first, int len, int head_dim) {
-    constexpr int PITCH = Sizes<D>::PITCH, STEP = Sizes<D>::THREADS / (D / 8);
+    constexpr int STEP = Sizes<D>::THREADS / (D / 8);
     const int row = threadIdx.x / (D / 8), feature = threadIdx.x % (D / 8) * 8;
     const int left = feature < head_dim ? len - first - row : 0;
     const bf16 *from = rows[first + row] + feature;
-    bf16 *to = tile + row * PITCH + feature;
+    bf16 *to = tile + row * PITCH<D> + feature;
 #pragma unroll
     for (int i = 0; i < COUNT; i += STEP) {
-        dev::copy16_async(to + i * PITCH, from, i < left ? 16 : 0);
+        dev::copy16_async(to + i * PITCH<D>, from, i < left ? 16 : 0);
         from += STEP * rows.pitch;
     }
 }
 
-// The warp's rows of a tile as left operand: 16 features at a time, of which the first KEPT times stay in registers.
-template <int D, int KEPT = D / 16> struct Operand {
-    static constexpr int PITCH = Sizes<D>::PITCH, FRAGMENTS = Sizes<D>::FRAGMENTS;
-    const bf16 *row;
-    uint32_t kept[FRAGMENTS][KEPT][4];
-    __device__ __forceinline__ explicit Operand(const bf16 *tile)
-        : row(tile + threadIdx.x % 16 * PITCH + threadIdx.x % 32 / 16 * 8) {
-#pragma unroll
-        for (int m = 0; m < FRAGMENTS; m++)
-#pragma unroll
-            for (int k = 0; k < KEPT; k++) dev::load_matrix_x4(kept[m][k], row + m * 16 * PITCH + k * 16);
-    }
-    __device__ __forceinline__ void get(uint32_t (&a)[4], int m, int k) const {
-        if (k >= KEPT) return dev::load_matrix_x4(a, row + m * 16 * PITCH + k * 16);
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[i] = kept[m][k < KEPT ? k : 0][i];
-    }
-};
-
-// s = x uᵀ for N columns, which are rows u of a tile
-template <int D, int N, int KEPT>
-__device__ __forceinline__ void make_products(Sums<D, N> &s, const Operand<D, KEPT> &x, const bf16 *u) {
-    constexpr int PITCH = Sizes<D>::PITCH, FRAGMENTS = Sizes<D>::FRAGMENTS;
-    const int lane = threadIdx.x % 32;
-    u += (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 8;
-#pragma unroll
-    for (int m = 0; m < FRAGMENTS; m++)
-#pragma unroll
-        for (int j = 0; j < N / 8; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) s[m][j][e] = 0.0f;
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) {
-        uint32_t a[FRAGMENTS][4];
-#pragma unroll
-        for (int m = 0; m < FRAGMENTS; m++) x.get(a[m], m, k);
-#pragma unroll
-        for (int j = 0; j < N / 16; j++) {
-            uint32_t b[4];
-            dev::load_matrix_x4(b, u + j * 16 * PITCH + k * 16);
-#pragma unroll
-            for (int m = 0; m < FRAGMENTS; m++) {
-                dev::mma_16816(s[m][2 * j], a[m], b[0], b[1]);
-                dev::mma_16816(s[m][2 * j + 1], a[m], b[2], b[3]);
-            }
-        }
-    }
-}
-
 // sums += p u, where p are weights of N columns, and these are rows u of a tile
-template <int D, int N>
-__device__ __forceinline__ void add_products(Sums<D, D> &sums, const Sums<D, N> &p, const bf16 *u) {
-    constexpr int PITCH = Sizes<D>::PITCH, FRAGMENTS = Sizes<D>::FRAGMENTS;
-    const int lane = threadIdx.x % 32;
-    u += lane % 16 * PITCH + lane / 16 * 8;
+template <int D, int N, int F>
+__device__ __forceinline__ void add_products(Sums<F, D> &sums, const Sums<F, N> &p, const bf16 *u) {
 #pragma unroll
     for (int k = 0; k < N / 16; k++) {
-        uint32_t a[FRAGMENTS][4];
-#pragma unroll
-        for (int m = 0; m < FRAGMENTS; m++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float *pair = &p[m][2 * k + i / 2][i % 2 * 2];
-                a[m][i] = dev::pack(pair[0], pair[1]);
-            }
-#pragma unroll
-        for (int j = 0; j < D / 16; j++) {
-            uint32_t b[4];
-            dev::load_matrix_x4_trans(b, u + k * 16 * PITCH + j * 16);
-#pragma unroll
-            for (int m = 0; m < FRAGMENTS; m++) {
-                dev::mma_16816(sums[m][2 * j], a[m], b[0], b[1]);
-                dev::mma_16816(sums[m][2 * j + 1], a[m], b[2], b[3]);
-            }
-        }
+        Left<F> a;
+        to_left(a, p, k);
+        add_product<D>(sums, a, u + k * 16 * PITCH<D>);
     }
 }
 
 // Takes all weight from columns that are not there: only the first `left` of the N are.
-template <int D, int N> __device__ __forceinline__ void mask(Sums<D, N> &s, int left) {
+template <int N, int F> __device__ __forceinline__ void mask(Sums<F, N> &s, int left) {
     if (left >= N) return;
     __syncwarp(); // keeps the compiler from testing every column of every tile instead
 #pragma unroll
@@ -133,38 +57,13 @@ template <int D, int N> __device__ __forceinline__ void mask(Sums<D, N> &s, int 
         for (int e = 0; e < 4; e++)
             if (j * 8 + (int)threadIdx.x % 4 * 2 + e % 2 >= left) {
 #pragma unroll
-                for (int m = 0; m < Sizes<D>::FRAGMENTS; m++) s[m][j][e] = -INFINITY;
+                for (int m = 0; m < F; m++) s[m][j][e] = -INFINITY;
             }
-}
-
-// Rows first … of a head = factor·sums, by way of the warp's own rows of a tile, so that a lane writes 16 bytes at a time.
-template <int D>
-__device__ __forceinline__ void store_rows(const Rows<bf16> &to, const Sums<D, D> &sums, float factor, bf16 *tile, int first,
-                                           int len, int head_dim) {
-    constexpr int PITCH = Sizes<D>::PITCH;
-    const int lane = threadIdx.x % 32;
-    bf16 *pairs = tile + lane / 4 * PITCH + lane % 4 * 2;
-    __syncwarp();
-#pragma unroll
-    for (int m = 0; m < Sizes<D>::FRAGMENTS; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-#pragma unroll
-            for (int j = 0; j < D / 8; j++) {
-                const float *pair = &sums[m][j][half * 2];
-                *(uint32_t *)(pairs + (m * 16 + half * 8) * PITCH + j * 8) = dev::pack(factor * pair[0], factor * pair[1]);
-            }
-    __syncwarp();
-    for (int i = lane; i < Sizes<D>::WARP_ROWS * (D / 8); i += 32) {
-        const int row = i / (D / 8), feature = i % (D / 8) * 8;
-        if (first + row < len && feature < head_dim)
-            *(uint4 *)(to[first + row] + feature) = *(const uint4 *)(tile + row * PITCH + feature);
-    }
 }
 
 // ---- Forward ---------------------------------------------------------------------------------------------------------------
 
-template <int D> constexpr int forward_bytes() { return (ROWS * Sizes<D>::PITCH + 4 * Sizes<D>::TILE) * 2; }
+template <int D> constexpr int forward_bytes() { return (ROWS * PITCH<D> + 4 * Sizes<D>::TILE) * 2; }
 
 // The softmax is made online: `total` and `sums` are relative to 2^(scale·max) of the scores so far, and shrink when a larger one
 // appears. Here s = q kᵀ, and scale is log2(e)/√head_dim, which turns exponentials into powers of two.
@@ -172,13 +71,13 @@ template <int D>
 __global__ void __launch_bounds__(Sizes<D>::THREADS)
     forward(const bf16 *__restrict__ qkv, bf16 *__restrict__ out, float *__restrict__ lse, trm_attention shape,
             int blocks_per_head, float scale) {
-    constexpr int PITCH = Sizes<D>::PITCH, TILE = Sizes<D>::TILE, FRAGMENTS = Sizes<D>::FRAGMENTS;
+    constexpr int TILE = Sizes<D>::TILE, FRAGMENTS = Sizes<D>::FRAGMENTS;
     TRM_SHARED(shared);
-    bf16 *query_tile = (bf16 *)shared, *key_tiles = query_tile + ROWS * PITCH, *value_tiles = key_tiles + 2 * TILE;
+    bf16 *query_tile = (bf16 *)shared, *key_tiles = query_tile + ROWS * PITCH<D>, *value_tiles = key_tiles + 2 * TILE;
     const Head head(shape, (int)blockIdx.x / blocks_per_head);
     const int len = head.len, head_dim = (int)shape.head_dim, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int block_row = (int)blockIdx.x % blocks_per_head * ROWS, first_row = block_row + warp * Sizes<D>::WARP_ROWS;
-    bf16 *own_tile = query_tile + warp * Sizes<D>::WARP_ROWS * PITCH;
+    bf16 *own_tile = query_tile + warp * Sizes<D>::WARP_ROWS * PITCH<D>;
 
     auto fetch_columns = [&](int tile) {
         fetch<D, COLUMNS>(key_tiles + tile % 2 * TILE, head.part(qkv, KEY), tile * COLUMNS, len, head_dim);
@@ -189,9 +88,9 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
     fetch_columns(0);
     dev::copies_wait<0>();
     __syncthreads();
-    const Operand<D> queries(own_tile);
+    const Operand<D, FRAGMENTS> queries(own_tile);
 
-    Sums<D, D> sums = {};
+    Sums<FRAGMENTS, D> sums = {};
     float max[FRAGMENTS][2], total[FRAGMENTS][2] = {};
     for (int m = 0; m < FRAGMENTS; m++) max[m][0] = max[m][1] = -INFINITY;
     const int tiles = (len + COLUMNS - 1) / COLUMNS;
@@ -200,9 +99,9 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
         __syncthreads();
         if (tile + 1 < tiles) fetch_columns(tile + 1);
         if (first_row >= len) continue; // this warp has no rows
-        Sums<D, COLUMNS> s;
+        Sums<FRAGMENTS, COLUMNS> s;
         make_products<D, COLUMNS>(s, queries, key_tiles + tile % 2 * TILE);
-        mask<D, COLUMNS>(s, len - tile * COLUMNS);
+        mask<COLUMNS>(s, len - tile * COLUMNS);
 #pragma unroll
         for (int m = 0; m < FRAGMENTS; m++)
 #pragma unroll
@@ -243,13 +142,13 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
                 sums[m][j][half * 2 + 1] *= factor;
             }
         }
-    store_rows<D>(head.output(out), sums, 1.0f, own_tile, first_row, len, head_dim);
+    write_rows<D>(head.output(out), sums, 1.0f, own_tile, first_row, len, head_dim, nullptr);
 }
 
 // ---- Backward --------------------------------------------------------------------------------------------------------------
 
 template <int D> constexpr int backward_bytes() {
-    return (2 * ROWS * Sizes<D>::PITCH + 4 * Sizes<D>::TILE) * 2 + 2 * 2 * COLUMNS * (int)sizeof(float);
+    return (2 * ROWS * PITCH<D> + 4 * Sizes<D>::TILE) * 2 + 2 * 2 * COLUMNS * (int)sizeof(float);
 }
 
 // Rows (x, y) meet columns (u, v): with s = x·u, p = 2^(scale·s − log2(e)·lse) and ds = p (y·v − mean), dx = Σ ds u/√head_dim and
@@ -260,18 +159,20 @@ template <int D> constexpr int backward_bytes() {
 // dv of 64 features they do not suffice, and half of y is read from shared memory again and again.
 template <int D, bool KEYS>
 __global__ void __launch_bounds__(Sizes<D>::THREADS)
-    backward(const bf16 *__restrict__ qkv, const bf16 *__restrict__ d_out, const float *__restrict__ lse,
-             const float *__restrict__ means, bf16 *__restrict__ d_qkv, trm_attention shape, int blocks_per_head, float scale) {
-    constexpr int PITCH = Sizes<D>::PITCH, TILE = Sizes<D>::TILE, FRAGMENTS = Sizes<D>::FRAGMENTS;
+    backward(const bf16 *__restrict__ qkv, const float *__restrict__ cos_sin, const bf16 *__restrict__ d_out,
+             const float *__restrict__ lse, const float *__restrict__ means, bf16 *__restrict__ d_qkv, trm_attention shape,
+             int blocks_per_head, float scale) {
+    constexpr int TILE = Sizes<D>::TILE, FRAGMENTS = Sizes<D>::FRAGMENTS;
     constexpr int STEP = 16, KEPT_OF_Y = KEYS && D == 64 ? D / 32 : D / 16;
     TRM_SHARED(shared);
-    bf16 *x_tile = (bf16 *)shared, *y_tile = x_tile + ROWS * PITCH;
-    bf16 *u_tiles = y_tile + ROWS * PITCH, *v_tiles = u_tiles + 2 * TILE;
+    bf16 *x_tile = (bf16 *)shared, *y_tile = x_tile + ROWS * PITCH<D>;
+    bf16 *u_tiles = y_tile + ROWS * PITCH<D>, *v_tiles = u_tiles + 2 * TILE;
     float *statistics = (float *)(v_tiles + 2 * TILE); // lse, then means of a tile's columns
-    const Head head(shape, (int)blockIdx.x / blocks_per_head);
+    Head head(shape, (int)blockIdx.x / blocks_per_head);
     const int len = head.len, head_dim = (int)shape.head_dim, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int block_row = (int)blockIdx.x % blocks_per_head * ROWS, first_row = block_row + warp * Sizes<D>::WARP_ROWS;
-    bf16 *own_x = x_tile + warp * Sizes<D>::WARP_ROWS * PITCH, *own_y = y_tile + warp * Sizes<D>::WARP_ROWS * PITCH;
+    const int block_row = (int)blockIdx.x % blocks_per_head * ROWS;
+    int first_row = block_row + warp * Sizes<D>::WARP_ROWS;
+    bf16 *own_x = x_tile + warp * Sizes<D>::WARP_ROWS * PITCH<D>, *own_y = y_tile + warp * Sizes<D>::WARP_ROWS * PITCH<D>;
     const Rows<const bf16> queries = head.part(qkv, QUERY), keys = head.part(qkv, KEY), values = head.part(qkv, VALUE);
     const Rows<const bf16> d = head.output(d_out);
 
@@ -290,8 +191,8 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
     fetch_columns(0);
     dev::copies_wait<0>();
     __syncthreads();
-    const Operand<D> x(own_x);
-    const Operand<D, KEPT_OF_Y> y(own_y);
+    const Operand<D, FRAGMENTS> x(own_x);
+    const Operand<D, FRAGMENTS, KEPT_OF_Y> y(own_y);
     float row_lse[FRAGMENTS][2], row_mean[FRAGMENTS][2];
 #pragma unroll
     for (int m = 0; m < FRAGMENTS; m++)
@@ -302,7 +203,7 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
             row_mean[m][half] = !KEYS && row < len ? head.statistics(means)[row] : 0.0f;
         }
 
-    Sums<D, D> dx = {}, dy = {};
+    Sums<FRAGMENTS, D> dx = {}, dy = {};
     const int tiles = (len + COLUMNS - 1) / COLUMNS;
     for (int tile = 0; tile < tiles; tile++) {
         dev::copies_wait<0>();
@@ -312,12 +213,12 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
         const int left = len - tile * COLUMNS, columns = left < COLUMNS ? left : COLUMNS;
 #pragma unroll 1
         for (int first = 0; first < columns; first += STEP) {
-            const bf16 *u = u_tiles + tile % 2 * TILE + first * PITCH, *v = v_tiles + tile % 2 * TILE + first * PITCH;
-            Sums<D, STEP> p, ds;
+            const bf16 *u = u_tiles + tile % 2 * TILE + first * PITCH<D>, *v = v_tiles + tile % 2 * TILE + first * PITCH<D>;
+            Sums<FRAGMENTS, STEP> p, ds;
             make_products<D, STEP>(p, x, u);
             make_products<D, STEP>(ds, y, v);
             // Queries that are not there need no mask: all that is known of them is 0, so they add p·0 to dy and 0 to dx.
-            if (!KEYS) mask<D, STEP>(p, columns - first);
+            if (!KEYS) mask<STEP>(p, columns - first);
 #pragma unroll
             for (int j = 0; j < STEP / 8; j++) {
                 float2 column_lse = {}, column_mean = {}; // of columns t and t + 1
@@ -341,8 +242,10 @@ __global__ void __launch_bounds__(Sizes<D>::THREADS)
         }
     }
     if (first_row >= len) return;
-    store_rows<D>(head.part(d_qkv, KEYS ? KEY : QUERY), dx, scale * LN_2, own_x, first_row, len, head_dim);
-    if (KEYS) store_rows<D>(head.part(d_qkv, VALUE), dy, 1.0f, own_y, first_row, len, head_dim);
+    dev::forget(first_row);
+    dev::forget(head.column);
+    write_rows<D>(head.part(d_qkv, KEYS ? KEY : QUERY), dx, scale * LN_2, own_x, first_row, len, head_dim, cos_sin);
+    if (KEYS) write_rows<D>(head.part(d_qkv, VALUE), dy, 1.0f, own_y, first_row, len, head_dim, nullptr);
 }
 
 // ---- Launches --------------------------------------------------------------------------------------------------------------
@@ -353,10 +256,8 @@ template <class F> int with_head_dim(int64_t head_dim, F f) {
     if (head_dim <= 64) return f(std::integral_constant<int, 64>());
     return f(std::integral_constant<int, 128>());
 }
-float scale_of(const trm_attention &shape) { return (float)(1.4426950408889634 / sqrt((double)shape.head_dim)); }
 int64_t blocks_per_head(const trm_attention &shape) { return (shape.len + ROWS - 1) / ROWS; }
 bool takes(const trm_attention &shape) { return TRM_API(attention_fits)(shape.head_dim) && counts_in_32_bits(shape); }
-bool is_operand(trm_array x) { return x.format == TRM_BF16 && aligned<8>(x); }
 } // namespace
 
 // The backward kernels have the most in shared memory. Up to 64 features that fits everywhere; 128 need more than 99 KB.
@@ -380,11 +281,11 @@ extern "C" int TRM_API(attention_bf16)(trm_array qkv, trm_array out, trm_array l
     });
 }
 
-extern "C" int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv,
-                                                trm_array means, trm_attention shape, trm_stream stream) {
+extern "C" int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out,
+                                                trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream) {
     if (is_empty(shape)) return 0;
     if (!takes(shape) || !is_operand(qkv) || !is_operand(out) || !is_operand(d_out) || !is_operand(d_qkv)) return 1;
-    if (lse.format != TRM_F32 || means.format != TRM_F32) return 1;
+    if (lse.format != TRM_F32 || means.format != TRM_F32 || !is_angles(cos_sin)) return 1;
     return with_head_dim(shape.head_dim, [&](auto size) {
         constexpr int D = decltype(size)::value, BYTES = backward_bytes<D>();
         const int64_t per_head = blocks_per_head(shape);
@@ -394,8 +295,8 @@ extern "C" int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array out, tr
             if (status == 0) status = TRM_ALLOW_SHARED(kernel, BYTES);
             if (status == 0)
                 status = TRM_LAUNCH(kernel, blocks, dim3(Sizes<D>::THREADS), BYTES, stream, (const bf16 *)qkv.data,
-                                    (const bf16 *)d_out.data, (const float *)lse.data, (const float *)means.data,
-                                    (bf16 *)d_qkv.data, shape, (int)per_head, scale_of(shape));
+                                    (const float *)cos_sin.data, (const bf16 *)d_out.data, (const float *)lse.data,
+                                    (const float *)means.data, (bf16 *)d_qkv.data, shape, (int)per_head, scale_of(shape));
         }
         return status;
     });

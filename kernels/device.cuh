@@ -67,6 +67,8 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 }
 // Asks for the cache line around an address of global memory, so that a later load finds it in the L2 cache.
 __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+// Keeps the compiler from holding on to what it has made from x, where making it again is cheaper than registers for it.
+__device__ __forceinline__ void forget(int &x) { asm volatile("" : "+r"(x)); }
 // *p += x, done by the memory: the thread does not wait for it. And the same for two neighbours, on a multiple of 8 bytes.
 __device__ __forceinline__ void add_to(float *p, float x) { asm volatile("red.global.add.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory"); }
 __device__ __forceinline__ void add_to_pair(float *p, const float (&x)[2]) {

@@ -193,7 +193,7 @@ int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array 
 // gradients of both weights, in the plain layout, += ; rows of the sums count sequences
 int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packed, trm_array dy, trm_sums d_gate_up, trm_sums d_down, int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream);
 
-// ---- attention.cu ----------------------------------------------------------------------------------------------------------
+// ---- attention.cu, attention_bf16.cu, attention_short.cu ---------------------------------------------------------------------
 // qkv [sequences·len, 3·heads·head_dim]: q of all heads, then k, then v.
 
 typedef struct {
@@ -206,10 +206,15 @@ int TRM_API(rope)(trm_array qkv, trm_array cos_sin, int64_t inverse, trm_attenti
 int TRM_API(attention)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
 // d_qkv is overwritten (not yet turned back); `means` [sequences·heads, len] is scratch of lse's format
 int TRM_API(attention_backward)(trm_array qkv, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream);
-// The same on tensor cores; lse and means f32, the rest bf16. Only where attention_fits(head_dim).
+// The same on tensor cores; lse and means f32, the rest bf16. Only where attention_fits(head_dim). The gradients of q and k are
+// turned back by cos_sin, f32, unless its data is null.
 int TRM_API(attention_fits)(int64_t head_dim);
 int TRM_API(attention_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
-int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream);
+int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream);
+// The same for short sequences. Only where attention_short_fits: len ≤ 128, head_dim ≤ 64. q and k turn inside, qkv stays as it was.
+int TRM_API(attention_short_fits)(int64_t len, int64_t head_dim);
+int TRM_API(attention_short)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
+int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_attention shape, trm_stream stream);
 
 // ---- losses.cu: losses and metrics, one element a sequence; labels below 0 are not counted ---------------------------------
 

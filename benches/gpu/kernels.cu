@@ -1,7 +1,7 @@
 // How long the kernels of a training step take, one by one, at the published Sudoku-Extreme sizes (batch 768), on a GPU:
 //
 //     nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -Ikernels -o kernel-times benches/gpu/kernels.cu \
-//         kernels/{linear,swiglu,norm,mix_forward,mix_backward,attention,attention_bf16}.cu && ./kernel-times
+//         kernels/{linear,swiglu,norm,mix_forward,mix_backward,attention,attention_bf16,attention_short}.cu && ./kernel-times
 //
 // A median of ten groups of three launches each. TFLOP/s are those that the kernel executes, GB/s what it has to read and write.
 #include "trm_kernels.h"
@@ -85,12 +85,14 @@ int main() {
     measure("mixing, dw", 6 * mixed, 2 * state, [&] { return TRM_API(mix_backward_weights_bf16)(x, packed, dy, of_mixing, of_down, B, L, D, J, nullptr); });
 
     const trm_attention sudoku = {B, L, 8, 64}, maze = {48, 916, 8, 64};
-    trm_array lse = floats(M * 8, 0), means = floats(M * 8, 0), angles = floats(L * 64, 1);
+    trm_array lse = floats(M * 8, 0), means = floats(M * 8, 0), angles = floats(L * 64, 1), long_angles = floats(916 * 64, 1);
     auto scores = [](const trm_attention &a) { return 4.0 * a.sequences * a.heads * a.len * a.len * a.head_dim; };
     measure("qkv", product, 0, [&] { return TRM_API(linear_bf16)(x, w_gu, gu, 0, M, 3 * D, D, nullptr); });
     measure("rotary positions", 0, 4 * state, [&] { return TRM_API(rope)(gu, angles, 0, sudoku, nullptr); });
-    measure("attention", scores(sudoku), 4 * state, [&] { return TRM_API(attention_bf16)(gu, y, lse, sudoku, nullptr); });
-    measure("attention backward", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_backward_bf16)(gu, y, lse, dy, d_gu, means, sudoku, nullptr); });
+    measure("attention", scores(sudoku), 4 * state, [&] { return TRM_API(attention_short)(gu, angles, y, lse, sudoku, nullptr); });
+    measure("attention backward", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, y, lse, dy, d_gu, sudoku, nullptr); });
+    measure("attention in tiles", scores(sudoku), 4 * state, [&] { return TRM_API(attention_bf16)(gu, y, lse, sudoku, nullptr); });
+    measure("attention backward in tiles", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_backward_bf16)(gu, angles, y, lse, dy, d_gu, means, sudoku, nullptr); });
     measure("attention, L 916, 48", scores(maze), 0, [&] { return TRM_API(attention_bf16)(gu, y, lse, maze, nullptr); });
-    measure("attention backward, L 916", 2.5 * scores(maze), 0, [&] { return TRM_API(attention_backward_bf16)(gu, y, lse, dy, d_gu, means, maze, nullptr); });
+    measure("attention backward, L 916", 2.5 * scores(maze), 0, [&] { return TRM_API(attention_backward_bf16)(gu, long_angles, y, lse, dy, d_gu, means, maze, nullptr); });
 }

@@ -92,6 +92,7 @@ inline void add_to_pair(float *p, const float (&x)[2]) {
     if ((uintptr_t)p % 8) twin::fail("red.v2 is not aligned");
     for (int i = 0; i < 2; i++) p[i] += x[i];
 }
+inline void forget(int &) {}
 inline void prefetch(const void *p) { (void)*(const volatile char *)p; }
 inline int processors() { return 2; }
 inline int most_shared() { return (int)twin::most_shared(); }

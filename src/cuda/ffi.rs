@@ -251,7 +251,16 @@ functions! {
     fn attention_fits(head_dim: i64) -> c_int;
     fn attention_bf16(qkv: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream) -> c_int;
     fn attention_backward_bf16(
-        qkv: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, means: RawArray, shape: Attention, stream: Stream,
+        qkv: RawArray, cos_sin: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, means: RawArray,
+        shape: Attention, stream: Stream,
+    ) -> c_int;
+    fn attention_short_fits(len: i64, head_dim: i64) -> c_int;
+    fn attention_short(
+        qkv: RawArray, cos_sin: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream,
+    ) -> c_int;
+    fn attention_short_backward(
+        qkv: RawArray, cos_sin: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, shape: Attention,
+        stream: Stream,
     ) -> c_int;
 
     fn cross_entropy(

@@ -138,12 +138,24 @@ impl AttentionSizes {
         ffi::Attention { sequences, len, heads, head_dim }
     }
 
-    fn check(self, qkv: View<'_>, outs: &[View<'_>], statistics: &[View<'_>]) {
+    fn check(self, qkv: View<'_>, cos_sin: Option<View<'_>>, outs: &[View<'_>], statistics: &[View<'_>]) {
+        assert!(cos_sin.is_none_or(|view| view.len() == self.len * self.head_dim && self.head_dim.is_multiple_of(2)));
         let rows = self.sequences * self.len;
         assert_eq!(qkv.len(), 3 * rows * self.heads * self.head_dim);
         assert!(outs.iter().all(|out| out.len() == rows * self.heads * self.head_dim));
         assert!(statistics.iter().all(|lse| lse.len() == rows * self.heads));
     }
+}
+
+/// The kernels of attention; its shape chooses them, whatever the number of sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKernels {
+    /// Of any format and size.
+    Plain,
+    /// On tensor cores.
+    TensorCores,
+    /// On tensor cores, a head at once.
+    Short,
 }
 
 /// The last element that distances and counts reach, and so the elements that an operand has to have.
@@ -402,45 +414,76 @@ impl<B: Backend> Queue<B> {
         assert!(bytes.is_some_and(|bytes| bytes <= packed.bytes()), "weights packed for these sizes");
     }
 
-    /// Turns q and k in place by the angles whose cosines and sines are `cos_sin` `[len, head_dim/2, 2]`, or back.
-    pub fn rope(self, qkv: View<'_>, cos_sin: View<'_>, inverse: bool, shape: AttentionSizes) {
-        shape.check(qkv, &[], &[]);
-        assert!(cos_sin.len() == shape.len * shape.head_dim && shape.head_dim.is_multiple_of(2));
-        enqueue!(self, rope(qkv.array, cos_sin.array, inverse.into(), shape.raw()));
-    }
-
-    /// Attention; on tensor cores where `on_tensor_cores`.
-    pub fn attention(self, on_tensor_cores: bool, shape: AttentionSizes, qkv: View<'_>, out: View<'_>, lse: View<'_>) {
-        shape.check(qkv, &[out], &[lse]);
-        match on_tensor_cores {
-            true => enqueue!(self, attention_bf16(qkv.array, out.array, lse.array, shape.raw())),
-            false => enqueue!(self, attention(qkv.array, out.array, lse.array, shape.raw())),
+    /// Which kernels attend where operands are as tensor cores want them.
+    pub fn attention_on_tensor_cores(self, len: usize, head_dim: usize) -> AttentionKernels {
+        let [len, head_dim] = [len, head_dim].map(|size| size as i64);
+        // SAFETY: they only look at the numbers.
+        let (short, any) = unsafe {
+            ((B::functions().attention_short_fits)(len, head_dim), (B::functions().attention_fits)(head_dim))
+        };
+        match (short != 0, any != 0) {
+            (true, _) => AttentionKernels::Short,
+            (false, true) => AttentionKernels::TensorCores,
+            (false, false) => AttentionKernels::Plain,
         }
     }
 
-    /// The gradient of q, k and v, from what [`Queue::attention`] left; `means` is scratch of lse's shape.
-    pub fn attention_backward(
+    /// Turns q and k in place by the angles whose cosines and sines are `cos_sin` `[len, head_dim/2, 2]`, or back.
+    fn rope(self, qkv: View<'_>, cos_sin: Option<View<'_>>, inverse: bool, shape: AttentionSizes) {
+        if let Some(cos_sin) = cos_sin {
+            enqueue!(self, rope(qkv.array, cos_sin.array, inverse.into(), shape.raw()));
+        }
+    }
+
+    /// Attention, q and k being turned by `cos_sin` first; qkv is used up.
+    pub fn attention(
         self,
-        on_tensor_cores: bool,
+        kernels: AttentionKernels,
         shape: AttentionSizes,
         qkv: View<'_>,
+        cos_sin: Option<View<'_>>,
         (out, lse): (View<'_>, View<'_>),
-        (d_out, d_qkv): (View<'_>, View<'_>),
-        means: View<'_>,
     ) {
-        shape.check(qkv, &[out, d_out], &[lse, means]);
-        assert_eq!(d_qkv.len(), qkv.len());
-        let [qkv, out, lse, d_out, d_qkv, means] = [qkv, out, lse, d_out, d_qkv, means].map(|view| view.array);
-        match on_tensor_cores {
-            true => enqueue!(self, attention_backward_bf16(qkv, out, lse, d_out, d_qkv, means, shape.raw())),
-            false => enqueue!(self, attention_backward(qkv, out, lse, d_out, d_qkv, means, shape.raw())),
+        shape.check(qkv, cos_sin, &[out], &[lse]);
+        if kernels == AttentionKernels::Short {
+            let cos_sin = cos_sin.map_or(ffi::RawArray::NONE, |view| view.array);
+            return enqueue!(self, attention_short(qkv.array, cos_sin, out.array, lse.array, shape.raw()));
+        }
+        self.rope(qkv, cos_sin, false, shape);
+        match kernels {
+            AttentionKernels::Plain => enqueue!(self, attention(qkv.array, out.array, lse.array, shape.raw())),
+            _ => enqueue!(self, attention_bf16(qkv.array, out.array, lse.array, shape.raw())),
         }
     }
 
-    /// Whether attention on tensor cores takes heads of this width.
-    pub fn attention_fits(self, head_dim: usize) -> bool {
-        // SAFETY: it only looks at the number.
-        unsafe { (B::functions().attention_fits)(head_dim as i64) != 0 }
+    /// The gradient of q, k and v as [`Queue::attention`] was given them, from what it left; `means` is scratch of lse's
+    /// shape, without which only [`AttentionKernels::Short`] can do.
+    pub fn attention_backward(
+        self,
+        kernels: AttentionKernels,
+        shape: AttentionSizes,
+        (qkv, cos_sin): (View<'_>, Option<View<'_>>),
+        (out, lse): (View<'_>, View<'_>),
+        (d_out, d_qkv): (View<'_>, View<'_>),
+        means: Option<View<'_>>,
+    ) {
+        shape.check(qkv, cos_sin, &[out, d_out], &[lse, means.unwrap_or(lse)]);
+        assert!(d_qkv.len() == qkv.len() && (means.is_some() || kernels == AttentionKernels::Short));
+        let (turned, angles, sizes) = (d_qkv, cos_sin, shape.raw());
+        let [qkv, out, lse, d_out, d_qkv] = [qkv, out, lse, d_out, d_qkv].map(|view| view.array);
+        let [cos_sin, means] = [cos_sin, means].map(|view| view.map_or(ffi::RawArray::NONE, |view| view.array));
+        match kernels {
+            AttentionKernels::Short => {
+                enqueue!(self, attention_short_backward(qkv, cos_sin, out, lse, d_out, d_qkv, sizes));
+            }
+            AttentionKernels::TensorCores => {
+                enqueue!(self, attention_backward_bf16(qkv, cos_sin, out, lse, d_out, d_qkv, means, sizes));
+            }
+            AttentionKernels::Plain => {
+                enqueue!(self, attention_backward(qkv, out, lse, d_out, d_qkv, means, sizes));
+                self.rope(turned, angles, true, shape);
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ mod optimizer;
 mod queue;
 
 pub use host_memory::HostMemory;
-pub use layers::{AttentionSizes, GradientSums, PackForm, PlainProduct, Rows};
+pub use layers::{AttentionKernels, AttentionSizes, GradientSums, PackForm, PlainProduct, Rows};
 pub use memory::{DeviceMemory, ElementFormat, Integers, Number, View};
 pub use optimizer::AdamStep;
 pub use queue::{DeviceDescription, Event, Graph, Queue};

@@ -298,8 +298,8 @@ pub trait Device: Measured + Sized + Send {
     );
 
     /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal; qkv `[sequences·len, 3·width]` holds q of all heads, then k,
-    /// then v. With `rope`, q and k are rotated in place first. `lse` `[sequences·heads, len]` receives a statistic of each
-    /// score row, for the backward pass.
+    /// then v. With `rope`, q and k are rotated first; qkv may be overwritten. `lse` `[sequences·heads, len]` receives a
+    /// statistic of each score row, for the backward pass.
     fn attention(
         &mut self,
         precision: Precision,

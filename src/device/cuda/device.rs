@@ -2,7 +2,7 @@
 
 use super::swiglu::Sizes;
 use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master, sizes};
-use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue};
+use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
     ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, KeptState, Likelihood, NormEpilogue, Over,
     ParamId, Params, Precision, Runs, Space, Store, SwiGlu,
@@ -321,11 +321,10 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
     }
 
     fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: bool, qkv: Block, out: Block, lse: Block) {
-        if rope {
-            self.rotate(shape, qkv, false);
-        }
-        let on_tensor_cores = self.attends_on_tensor_cores(shape, &[qkv, out]);
-        self.queue.attention(on_tensor_cores, sizes(shape), self.view(qkv), self.view(out), self.view(lse));
+        self.prepare_rope(shape, rope);
+        let (kernels, cos_sin) = (self.attention_kernels(shape, &[qkv, out]), self.cos_sin(rope));
+        let made = (self.view(out), self.view(lse));
+        self.queue.attention(kernels, sizes(shape), self.view(qkv), cos_sin, made);
     }
 
     fn attention_backward(
@@ -339,13 +338,14 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         d_out: Block,
         d_qkv: Block,
     ) {
-        let means = self.alloc(lse.len(), Store::Exact);
-        let on_tensor_cores = self.attends_on_tensor_cores(shape, &[qkv, out, d_out, d_qkv]);
-        let (given, made) = ((self.view(out), self.view(lse)), (self.view(d_out), self.view(d_qkv)));
-        self.queue.attention_backward(on_tensor_cores, sizes(shape), self.view(qkv), given, made, self.view(means));
-        self.release(means);
-        if rope {
-            self.rotate(shape, d_qkv, true);
+        self.prepare_rope(shape, rope);
+        let kernels = self.attention_kernels(shape, &[qkv, out, d_out, d_qkv]);
+        let means = (kernels != AttentionKernels::Short).then(|| self.alloc(lse.len(), Store::Exact));
+        let (given, of_out) = ((self.view(qkv), self.cos_sin(rope)), (self.view(out), self.view(lse)));
+        let (gradients, scratch) = ((self.view(d_out), self.view(d_qkv)), means.map(|means| self.view(means)));
+        self.queue.attention_backward(kernels, sizes(shape), given, of_out, gradients, scratch);
+        if let Some(means) = means {
+            self.release(means);
         }
     }
 

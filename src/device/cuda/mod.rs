@@ -3,7 +3,7 @@
 //!
 //! In f32 and f64 every kernel is the plain one. With weights of bf16 precision activations are kept in bf16, and products,
 //! SwiGLUs and attention run on tensor cores wherever their sizes allow it (widths in multiples of 8); elsewhere the plain
-//! kernels do, on the same bf16 values.
+//! kernels do, on the same bf16 values. Attention of short sequences has kernels of its own there.
 //!
 //! CudaBuffer of weights are summed in *slices*: each slice of the batch has an array of its own, so that how many sequences
 //! are worked on at a time changes no bit of the sum (see [`CudaBuffer`]).
@@ -106,10 +106,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
             && widths.iter().all(|width| width.is_multiple_of(8))
     }
 
-    /// The angles of rotary positions, made when the shape is another one than last time.
-    fn prepare_rope(&mut self, shape: &AttentionShape) {
+    /// Makes the angles of rotary positions, if there are any, when the shape is another one than last time.
+    fn prepare_rope(&mut self, shape: &AttentionShape, rope: bool) {
         let (len, half) = (shape.len, shape.head_dim / 2);
-        if self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
+        if !rope || self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
             return;
         }
         let turn = |(l, i): (usize, usize)| {
@@ -122,12 +122,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         self.rope = Some((len, half, memory));
     }
 
-    /// Turns q and k, or their gradients back.
-    fn rotate(&mut self, shape: &AttentionShape, qkv: Block, inverse: bool) {
-        self.prepare_rope(shape);
-        let (len, half, memory) = self.rope.as_ref().expect("made above");
-        let rope = memory.view(0, 2 * len * half, T::FORMAT);
-        self.queue.rope(self.view(qkv), rope, inverse, sizes(shape));
+    /// The angles that [`Self::prepare_rope`] made.
+    fn cos_sin(&self, rope: bool) -> Option<View<'_>> {
+        let (len, half, memory) = self.rope.as_ref().filter(|_| rope)?;
+        Some(memory.view(0, 2 * len * half, T::FORMAT))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Between host and device memory, and what several kernels need alike.
 
 use super::{Cuda, CudaScalar, from_bf16, to_bf16};
-use crate::cuda::{Backend, DeviceMemory, ElementFormat, Rows};
+use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Rows};
 use crate::device::{AttentionShape, Block, Device as _, Indices, NormEpilogue, Over, Runs};
 
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {
@@ -61,7 +61,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         }
     }
 
-    pub(super) fn attends_on_tensor_cores(&self, shape: &AttentionShape, blocks: &[Block]) -> bool {
-        self.on_tensor_cores(blocks, &[shape.head_dim]) && self.queue.attention_fits(shape.head_dim)
+    pub(super) fn attention_kernels(&self, shape: &AttentionShape, blocks: &[Block]) -> AttentionKernels {
+        match self.on_tensor_cores(blocks, &[shape.head_dim]) {
+            true => self.queue.attention_on_tensor_cores(shape.len, shape.head_dim),
+            false => AttentionKernels::Plain,
+        }
     }
 }

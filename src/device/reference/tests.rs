@@ -270,12 +270,28 @@ kernels! { Device:
 
     attention(lab) {
         let [sequences, len, heads, half] = lab.sizes([3, 140, 3, 12]);
-        attend(lab, AttentionShape { sequences, len, heads, head_dim: 2 * half })
+        let rope = lab.rng.below(2) == 0;
+        attend(lab, AttentionShape { sequences, len, heads, head_dim: 2 * half }, rope)
     }
 
     attention_in_whole_tiles(lab) {
         let [sequences, len, heads, eighth] = lab.sizes([3, 140, 3, 8]);
-        attend(lab, AttentionShape { sequences, len, heads, head_dim: 8 * eighth })
+        let rope = lab.rng.below(2) == 0;
+        attend(lab, AttentionShape { sequences, len, heads, head_dim: 8 * eighth }, rope)
+    }
+
+    // Up to 128 positions and 64 features, tensor cores take a head at once; beyond them they take it piece by piece.
+    large_and_small_attention(lab) {
+        let shapes =
+            [(1, 8), (2, 32), (37, 64), (97, 64), (97, 128), (128, 24), (128, 64), (129, 8), (129, 64), (200, 32), (200, 128)];
+        let mut outputs = Vec::new();
+        for (len, head_dim) in shapes {
+            for rope in [false, true] {
+                let [sequences, heads] = lab.sizes([2, 2]);
+                outputs.extend(attend(lab, AttentionShape { sequences, len, heads, head_dim }, rope));
+            }
+        }
+        outputs
     }
 
     norms(lab) {
@@ -376,8 +392,8 @@ fn linear<D: Device>(lab: &mut Lab<D>, [m, n_in, n_out]: [usize; 3]) -> Outputs 
 }
 
 /// Attention forward and backward, with or without rotary positions.
-fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape) -> Outputs {
-    let (AttentionShape { sequences, len, heads, .. }, rope) = (shape, lab.rng.below(2) == 0);
+fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, rope: bool) -> Outputs {
+    let AttentionShape { sequences, len, heads, .. } = shape;
     let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
     let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
     let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));

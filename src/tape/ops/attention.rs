@@ -1,6 +1,6 @@
 //! Multi-head self-attention with optional rotary positions: `softmax(q kᵀ/√head_dim) v` per head, not causal.
 //!
-//! The input is `[sequences·len, 3·width]`, q of all heads first, then k, then v; it is used up (rotated in place).
+//! The input is `[sequences·len, 3·width]`, q of all heads first, then k, then v; it is used up.
 //! The backward pass recomputes the probabilities block by block from the saved log-sum-exp of each row.
 
 use super::Operation;
