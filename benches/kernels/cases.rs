@@ -8,8 +8,8 @@ use trm::simd::{
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20: two lanes' worth),
-/// a 30×30 maze or ARC grid; and a square of 1024.
-const ROWS: [(&str, usize, usize, usize); 13] = [
+/// a 30×30 maze or ARC grid; the products over positions that have few rows; and a square of 1024.
+const ROWS: [(&str, usize, usize, usize); 16] = [
     ("gate_up D512", 388, 512, 3072),
     ("down D512", 388, 1536, 512),
     ("qkv D512", 388, 512, 1536),
@@ -19,6 +19,9 @@ const ROWS: [(&str, usize, usize, usize); 13] = [
     ("down D96", 148, 256, 96),
     ("gate_up D128", 160, 128, 1024),
     ("down D128", 160, 512, 128),
+    ("down over positions, L 20", 20, 256, 128),
+    ("down over positions, L 37", 37, 256, 96),
+    ("down over positions, L 97", 97, 512, 512),
     ("lm_head D512", 388, 512, 11),
     ("gate_up L916", 916, 512, 3072),
     ("down L916", 916, 1536, 512),
@@ -210,7 +213,7 @@ impl Lines {
     }
 }
 
-/// SwiGLU of D 512, L 97, four sequences: as the detached calls run it, as the recorded ones do, and backwards up to the
+/// SwiGLU of four sequences, of D 512, L 97 and of small models: as the detached calls run it, as the recorded ones do, and backwards up to the
 /// packed operands of the weights' gradients. What is saved and packed belongs to one of 14 uses (seven calls of two
 /// blocks), so that it comes from memory and goes there, as in a step.
 pub struct Swiglu {
@@ -300,9 +303,16 @@ impl Swiglu {
 }
 
 pub fn swiglus(precision: Precision) -> impl Iterator<Item = (&'static str, Swiglu)> {
-    [("swiglu over features", Side::Rows, 512, 1536, 388, 1), ("swiglu over positions", Side::Cols, 97, 512, 512, 4)]
-        .into_iter()
-        .map(move |(name, side, width, inner, vectors, times)| {
-            (name, Swiglu::new(precision, side, width, inner, vectors, times))
-        })
+    [
+        ("swiglu over features", Side::Rows, 512, 1536, 388, 1),
+        ("swiglu over positions", Side::Cols, 97, 512, 512, 4),
+        ("swiglu over features D96", Side::Rows, 96, 256, 148, 1),
+        ("swiglu over positions D96 L37", Side::Cols, 37, 128, 96, 4),
+        ("swiglu over features D128", Side::Rows, 128, 512, 328, 1),
+        ("swiglu over positions D128 L82", Side::Cols, 82, 256, 128, 4),
+    ]
+    .into_iter()
+    .map(move |(name, side, width, inner, vectors, times)| {
+        (name, Swiglu::new(precision, side, width, inner, vectors, times))
+    })
 }

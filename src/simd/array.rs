@@ -120,8 +120,8 @@ impl<T: Real> Simd for Array<T> {
         a[0].maximum(a[1]).maximum(a[2].maximum(a[3]))
     }
     #[inline(always)]
-    fn exp(self, x: Self::V) -> Self::V {
-        if size_of::<T>() == 4 { math::exp(self, x) } else { lanes!(|x| x.exp()) }
+    fn exp<const N: usize>(self, x: [Self::V; N]) -> [Self::V; N] {
+        if size_of::<T>() == 4 { math::exp(self, x) } else { x.map(|x| lanes!(|x| x.exp())) }
     }
     #[inline(always)]
     fn exp2(self, x: Self::V) -> Self::V {

@@ -106,13 +106,20 @@ impl<T: Real> Gemm<'_, T> {
         let steps = (d0 * per_unit, (depth * per_unit).min(self.k - d0 * per_unit));
         let tiles = Tiles::new(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * F::TILE_ROWS)).max(1));
+        // One panel, as a head's tokens: every row is read once, where it lies.
+        let is_read_once = n <= 2 * S::LANES && F::STEPS == 1 && F::ROW_UNITS == 1 && self.left.along == 1;
         for block in 0..blocks.count {
             let first = blocks.start(block);
             let last = first + blocks.height(block);
             let (row, end) = (tiles.start(first), tiles.start(last));
-            let packed = self.scratch.left.at_least(depth * (end - row));
-            pack_tiles::<S, F>(s, self.left, (tiles, first, last), steps, packed);
-            let left = LeftTiles::some((tiles, first, last), depth, packed);
+            let some = (tiles, first, last);
+            let left = if is_read_once {
+                LeftTiles::rows(some, depth, &self.left.data[row * self.left.across + d0..], self.left.across)
+            } else {
+                let packed = self.scratch.left.at_least(depth * (end - row));
+                pack_tiles::<S, F>(s, self.left, some, steps, packed);
+                LeftTiles::some(some, depth, packed)
+            };
             let out = &mut self.out[row * n..end * n];
             let right = (self.right, whole_depth, d0);
             multiply_panels::<S, F>(s, left, right, n, T::ONE, self.accumulate, (&mut *out, n));
@@ -160,15 +167,17 @@ pub struct PanelOutput<'a, T> {
     pub columns: usize,
     pub alpha: T,
     pub accumulate: bool,
+    /// Whether it is in L1 anyway, so that it need not be prefetched.
+    pub is_near: bool,
     /// What is read after this product, to be prefetched meanwhile.
     pub prefetch: &'a [T],
 }
 
 impl<'a, T: Real> PanelOutput<'a, T> {
-    /// Overwrites a strip `[rows, panel]`.
+    /// Overwrites a strip `[rows, panel]` in L1.
     #[inline(always)]
     pub fn strip(out: &'a mut [T], panel: usize) -> Self {
-        Self { out, stride: panel, columns: panel, alpha: T::ONE, accumulate: false, prefetch: &[] }
+        Self { out, stride: panel, columns: panel, alpha: T::ONE, accumulate: false, is_near: true, prefetch: &[] }
     }
 }
 
@@ -230,6 +239,7 @@ pub fn multiply_panels<S: Simd, F: Format<S>>(
             columns: panel.min(columns - column),
             alpha,
             accumulate,
+            is_near: false,
             prefetch: &[],
         };
         multiply_panel::<S, F>(s, left, &right[whole * column + from * panel..], to);
@@ -291,6 +301,7 @@ pub fn multiply_panel<S: Simd, F: Format<S>>(
                     columns: to.columns,
                     alpha: to.alpha,
                     accumulate: to.accumulate || d > 0,
+                    is_near: to.is_near,
                     ends,
                     prefetch: [to.prefetch.as_ptr().wrapping_add(prefetched), to.prefetch.as_ptr_range().end],
                 };

@@ -1,4 +1,7 @@
 //! Elementary functions of f32 by polynomial, over any vectors.
+//!
+//! Functions of several vectors at once go through them step by step: a chain of twenty operations that wait for each other takes
+//! eighty cycles, and a processor sees only half a dozen of them ahead.
 
 use super::Real;
 use super::vector::Simd;
@@ -11,28 +14,35 @@ fn c<S: Simd>(s: S, x: f64) -> S::V {
 
 /// `((p0·x + p1)·x + p2)…`
 #[inline(always)]
-fn horner<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f64; N]) -> S::V {
-    let mut sum = c(s, coefficients[0]);
+pub fn horner<S: Simd, const N: usize, const K: usize>(s: S, x: [S::V; N], coefficients: [f64; K]) -> [S::V; N] {
+    let mut sums = [c(s, coefficients[0]); N];
     for &coefficient in &coefficients[1..] {
-        sum = s.fma(sum, x, c(s, coefficient));
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = s.fma(*sum, x, c(s, coefficient));
+        }
     }
-    sum
+    sums
 }
 
 /// `eˣ` within 2 ulp over all of f32: 0 and infinity where they are the nearest, denormal results rounded once.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; n·(upper part of ln 2) is exact, so r is accurate.
 #[inline(always)]
-pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
-    // Beyond these bounds the result is 0 or infinity anyway; NaN passes through both.
-    let x = s.max(c(s, -105.0), x);
-    let x = s.min(c(s, 90.0), x);
-    let n = s.round(s.mul(x, c(s, std::f64::consts::LOG2_E)));
-    let r = s.fma(n, c(s, -0.693_145_751_953_125), x);
-    let r = s.fma(n, c(s, -1.428_606_765_330_187e-6), r);
+pub fn exp<S: Simd, const N: usize>(s: S, mut x: [S::V; N]) -> [S::V; N] {
+    let mut n = x;
+    for (n, x) in n.iter_mut().zip(&mut x) {
+        // Beyond these bounds the result is 0 or infinity anyway; NaN passes through both.
+        *x = s.max(c(s, -105.0), *x);
+        *x = s.min(c(s, 90.0), *x);
+        *n = s.round(s.mul(*x, c(s, std::f64::consts::LOG2_E)));
+    }
+    for (n, x) in n.iter().zip(&mut x) {
+        *x = s.fma(*n, c(s, -0.693_145_751_953_125), *x);
+        *x = s.fma(*n, c(s, -1.428_606_765_330_187e-6), *x);
+    }
     let p = horner(
         s,
-        r,
+        x,
         [
             1.985_276_176_128_536_5e-4,
             1.393_043_552_525_345_2e-3,
@@ -42,8 +52,11 @@ pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
             0.5,
         ],
     );
-    let y = s.fma(s.mul(r, r), p, r);
-    s.scale_by_power(s.add(y, c(s, 1.0)), n)
+    for ((x, p), n) in x.iter_mut().zip(p).zip(n) {
+        let y = s.fma(s.mul(*x, *x), p, *x);
+        *x = s.scale_by_power(s.add(y, c(s, 1.0)), n);
+    }
+    x
 }
 
 /// `2ˣ` within 2 ulp over all of f32, as [`exp`] in a dozen instructions: x = n + r exactly, |r| ≤ 1/2.
@@ -52,9 +65,9 @@ pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.max(c(s, -151.0), x);
     let x = s.min(c(s, 129.0), x);
     let n = s.round(x);
-    let p = horner(
+    let [p] = horner(
         s,
-        s.sub(x, n),
+        [s.sub(x, n)],
         [
             1.535_336_188_319_5e-4,
             1.339_887_440_266_574e-3,
@@ -68,27 +81,55 @@ pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     s.scale_by_power(p, n)
 }
 
+/// `numerator / (1 + e⁻ˣ)`.
+#[inline(always)]
+fn over_one_and_power<S: Simd, const N: usize>(s: S, mut numerator: [S::V; N], mut x: [S::V; N]) -> [S::V; N] {
+    for x in &mut x {
+        *x = s.sub(s.zero(), *x);
+    }
+    for (numerator, power) in numerator.iter_mut().zip(s.exp(x)) {
+        *numerator = s.div(*numerator, s.add(c(s, 1.0), power));
+    }
+    numerator
+}
+
 /// `1 / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where e⁻ˣ overflows f32 and the exact value less than 3e-39.
 #[inline(always)]
-pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
-    let one = c(s, 1.0);
-    s.div(one, s.add(one, s.exp(s.sub(s.zero(), x))))
+pub fn sigmoid<S: Simd, const N: usize>(s: S, x: [S::V; N]) -> [S::V; N] {
+    over_one_and_power(s, [c(s, 1.0); N], x)
 }
 
 /// `x / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where the exact value is no more than 2.7e-37.
 #[inline(always)]
-pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
-    s.div(x, s.add(c(s, 1.0), s.exp(s.sub(s.zero(), x))))
+pub fn silu<S: Simd, const N: usize>(s: S, x: [S::V; N]) -> [S::V; N] {
+    over_one_and_power(s, x, x)
 }
 
-/// `(dg, du, a)` of `a = silu(g)·u` from da.
+/// `silu(g)·u`.
 #[inline(always)]
-pub fn silu_mul_backward<S: Simd>(s: S, (g, u): (S::V, S::V), d: S::V) -> (S::V, S::V, S::V) {
+pub fn silu_mul<S: Simd, const N: usize>(s: S, g: [S::V; N], u: [S::V; N]) -> [S::V; N] {
+    let mut a = silu(s, g);
+    for (a, u) in a.iter_mut().zip(u) {
+        *a = s.mul(*a, u);
+    }
+    a
+}
+
+/// dg, du and a of `a = silu(g)·u` from da.
+#[inline(always)]
+pub fn silu_mul_backward<S: Simd, const N: usize>(
+    s: S,
+    [mut g, mut u]: [[S::V; N]; 2],
+    mut d: [S::V; N],
+) -> [[S::V; N]; 3] {
     let sigma = sigmoid(s, g);
-    let silu = s.mul(g, sigma);
-    // silu' = σ + silu·(1 − σ)
-    let slope = s.fma(silu, s.sub(c(s, 1.0), sigma), sigma);
-    (s.mul(d, s.mul(u, slope)), s.mul(d, silu), s.mul(silu, u))
+    for (((g, u), d), sigma) in g.iter_mut().zip(&mut u).zip(&mut d).zip(sigma) {
+        let silu = s.mul(*g, sigma);
+        // silu' = σ + silu·(1 − σ)
+        let slope = s.fma(silu, s.sub(c(s, 1.0), sigma), sigma);
+        (*g, *u, *d) = (s.mul(*d, s.mul(*u, slope)), s.mul(*d, silu), s.mul(silu, *u));
+    }
+    [g, u, d]
 }
 
 /// The angle of the point (x, y), x ≥ 0, within 4 ulp; 0 at the origin, and never beyond ±π/2.
@@ -112,7 +153,7 @@ pub fn atan2<S: Simd>(s: S, y: S::V, x: S::V) -> S::V {
     let lost = s.mul(turn, c(s, -2.782_753_e-8));
     let q = s.div(numerator, denominator);
     let q2 = s.mul(q, q);
-    let p = horner(s, q2, [8.053_744_495_38e-2, -1.387_768_560_32e-1, 1.997_771_064_78e-1, -3.333_294_915_39e-1]);
+    let [p] = horner(s, [q2], [8.053_744_495_38e-2, -1.387_768_560_32e-1, 1.997_771_064_78e-1, -3.333_294_915_39e-1]);
     let angle = s.add(turn, s.add(s.fma(s.mul(p, q2), q, q), lost));
     s.with_sign(angle, y)
 }
@@ -150,10 +191,10 @@ mod tests {
                 unsafe {
                     let (yv, xv) = (s.load_first_ptr(y.as_ptr(), y.len()), s.load_first_ptr(x.as_ptr(), x.len()));
                     let value = match self.function {
-                        Function::Exp => s.exp(xv),
+                        Function::Exp => s.exp([xv])[0],
                         Function::Exp2 => s.exp2(xv),
-                        Function::Sigmoid => sigmoid(s, xv),
-                        Function::Silu => silu(s, xv),
+                        Function::Sigmoid => sigmoid(s, [xv])[0],
+                        Function::Silu => silu(s, [xv])[0],
                         Function::Atan2 => s.atan2(yv, xv),
                     };
                     s.store_first_ptr(out.as_mut_ptr(), value, out.len());

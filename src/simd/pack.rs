@@ -55,7 +55,7 @@ pub struct Tiles {
     rows: usize,
     low: usize,
     higher: usize,
-    /// Rows of a tile for each row counted in `low`: 2 where rows stay together by twos.
+    /// Rows of a tile for each row counted in `low`: 2 where rows stay together by twos, 4 where by fours.
     per_row: usize,
 }
 
@@ -70,10 +70,12 @@ impl Tiles {
     pub fn even(rows: usize, limit: usize) -> Self {
         Self { rows, per_row: 2, ..Self::new(rows.div_ceil(2), limit / 2) }
     }
-    /// Tiles of `inner` gates and their ups, at most `limit` rows high: each holds some gates, then the ups of the same.
+    /// Tiles of `inner` gates and their ups in turn, at most `limit` rows high, whose activations are whole units of so many
+    /// steps.
     #[inline(always)]
-    pub fn gated(inner: usize, limit: usize) -> Self {
-        Self::even(2 * inner, limit)
+    pub fn gated(inner: usize, limit: usize, steps: usize) -> Self {
+        let (rows, per_row) = (2 * inner, 2 * steps);
+        Self { rows, per_row, ..Self::new(rows.div_ceil(per_row), limit / per_row) }
     }
     #[inline(always)]
     pub fn height(&self, tile: usize) -> usize {

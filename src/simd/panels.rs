@@ -94,7 +94,7 @@ impl<T: Real> Kernel<T> for Lens {
         let columns = if gated { 2 * padded::<S>(half) } else { padded::<S>(n_out) };
         match side {
             Side::Rows => [depth * columns, back * padded::<S>(n_in)],
-            Side::Cols => [depth * n_out, n_out.div_ceil(per_unit) * n_in],
+            Side::Cols => [depth * n_out, back * n_in],
         }
     }
 }
@@ -231,26 +231,37 @@ impl<T: Real> PackPart<'_, T> {
     #[inline(always)]
     fn cols<S: Simd<T = T>, F: Format<S>>(&self, s: S) {
         let &Form { n_out, n_in, gated, .. } = self.form;
-        let (depth, back) = (n_in.div_ceil(F::STEPS), n_out.div_ceil(F::STEPS));
+        let depth = n_in.div_ceil(F::STEPS);
+        // The steps of gates and of ups are whole units each.
+        let (halves, half) = if gated { (2, n_out / 2) } else { (1, n_out) };
+        let (half_units, back) = (half.div_ceil(F::STEPS), halves * half.div_ceil(F::STEPS));
         let [forward, backward] = &self.to.0;
         // SAFETY: the part is all of the weight.
         let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
         if gated {
-            let tiles = Tiles::gated(n_out / 2, F::TILE_ROWS);
-            for tile in 0..tiles.count {
-                let (start, height) = (tiles.start(tile), tiles.height(tile));
-                for (half, piece) in self.halves().into_iter().enumerate() {
-                    let (from, vectors) = (Strided::rows(piece, n_in), (start / 2, height / 2));
-                    let mut to = LeftTile::new(&mut forward[depth * start..], (height, depth));
-                    to.pack::<S, F>(s, from, vectors, (0, n_in), (half * height / 2, 0));
+            let [gates, ups] = self.halves();
+            let tiles = Tiles::gated(n_out / 2, F::TILE_ROWS, F::STEPS);
+            T::with_scratch(|scratch| {
+                let in_turn = &mut scratch.left.at_least(n_out * n_in)[..n_out * n_in];
+                let pairs = in_turn.chunks_exact_mut(2 * n_in);
+                for ((gate, up), pair) in gates.chunks_exact(n_in).zip(ups.chunks_exact(n_in)).zip(pairs) {
+                    pair[..n_in].copy_from_slice(gate);
+                    pair[n_in..].copy_from_slice(up);
                 }
-            }
+                pack_tiles::<S, F>(s, Strided::rows(in_turn, n_in), (tiles, 0, tiles.count), (0, n_in), forward);
+            });
         } else {
             let tiles = Tiles::new(n_out, F::TILE_ROWS);
             let from = Strided::rows(self.pieces[0], n_in);
             pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
         }
-        let (from, tiles) = (Strided::columns(self.pieces[0], n_in), Tiles::new(n_in, F::TILE_ROWS));
-        pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_out), backward);
+        let tiles = Tiles::new(n_in, F::TILE_ROWS);
+        for tile in 0..tiles.count {
+            let (start, height) = (tiles.start(tile), tiles.height(tile));
+            let mut to = LeftTile::new(&mut backward[back * start..], (height, back));
+            for (i, piece) in self.halves().into_iter().enumerate().take(halves) {
+                to.pack::<S, F>(s, Strided::columns(piece, n_in), (start, height), (0, half), (0, i * half_units));
+            }
+        }
     }
 }

@@ -111,7 +111,7 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
         for tile in 0..strip.tiles {
             let left = strip.left.add(tile * strip.left_stride);
             let out = strip.out.add(tile * rows * strip.out_stride);
-            for (i, j) in (0..rows).flat_map(|i| (0..vectors).map(move |j| (i, j))) {
+            for (i, j) in (0..rows).flat_map(|i| (0..vectors).map(move |j| (i, j))).filter(|_| !strip.is_near) {
                 s.prefetch(out.wrapping_add(i * strip.out_stride + j * REGISTER_ROWS));
             }
             let mut ahead = Ahead::of(&strip, tile, strip.depth * width);

@@ -43,6 +43,8 @@ pub struct Strip<T> {
     pub alpha: T,
     /// Whether the output is added to or written.
     pub accumulate: bool,
+    /// Whether the output is in L1 anyway, so that it need not be prefetched.
+    pub is_near: bool,
     /// Ends of the left operand, the right one and the output, for debug builds to check.
     pub ends: [*const T; 3],
     /// Range to prefetch, start and end; each tile takes its part, as far as it goes.
@@ -141,9 +143,11 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                 }
                 let mut right = strip.right;
                 let out = strip.out.add(tile * ROWS * strip.out_stride);
-                for i in 0..ROWS {
-                    for j in 0..VECTORS {
-                        s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
+                if !strip.is_near {
+                    for i in 0..ROWS {
+                        for j in 0..VECTORS {
+                            s.prefetch(out.wrapping_add(i * strip.out_stride + j * S::LANES));
+                        }
                     }
                 }
                 let mut ahead = Ahead::of(&strip, tile, strip.depth * VECTORS * S::LANES);
@@ -179,23 +183,37 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                 }
                 steps!(strip.depth % PREFETCH_STEPS);
                 let whole = strip.columns == VECTORS * S::LANES;
-                for (i, sums) in sums.iter().enumerate() {
-                    for (j, &sum) in sums.iter().enumerate() {
-                        let to = out.add(i * strip.out_stride + j * S::LANES);
-                        if whole {
-                            let sum =
-                                if strip.accumulate { s.fma(alpha, sum, s.load_ptr(to)) } else { s.mul(alpha, sum) };
-                            s.store_ptr(to, sum);
-                        } else {
-                            let n = strip.columns.saturating_sub(j * S::LANES).min(S::LANES);
-                            let sum = if strip.accumulate {
-                                s.fma(alpha, sum, s.load_first_ptr(to, n))
-                            } else {
-                                s.mul(alpha, sum)
-                            };
-                            s.store_first_ptr(to, sum, n);
+                // Without a factor the multipliers are free for the next tile.
+                let plain = strip.alpha == T::ONE;
+                // Each `$sum` is what becomes of a `$value`, and of what lies there.
+                macro_rules! leave {
+                    (whole, |$value:ident $(, $old:ident)?| $sum:expr) => {
+                        for (i, sums) in sums.iter().enumerate() {
+                            for (j, &$value) in sums.iter().enumerate() {
+                                let to = out.add(i * strip.out_stride + j * S::LANES);
+                                $(let $old = s.load_ptr(to);)?
+                                s.store_ptr(to, $sum);
+                            }
                         }
-                    }
+                    };
+                    (edge, |$value:ident $(, $old:ident)?| $sum:expr) => {
+                        for (i, sums) in sums.iter().enumerate() {
+                            for (j, &$value) in sums.iter().enumerate() {
+                                let to = out.add(i * strip.out_stride + j * S::LANES);
+                                let n = strip.columns.saturating_sub(j * S::LANES).min(S::LANES);
+                                $(let $old = s.load_first_ptr(to, n);)?
+                                s.store_first_ptr(to, $sum, n);
+                            }
+                        }
+                    };
+                }
+                match (whole, strip.accumulate) {
+                    (true, false) if plain => leave!(whole, |sum| sum),
+                    (true, true) if plain => leave!(whole, |sum, old| s.add(sum, old)),
+                    (true, false) => leave!(whole, |sum| s.mul(alpha, sum)),
+                    (true, true) => leave!(whole, |sum, old| s.fma(alpha, sum, old)),
+                    (false, false) => leave!(edge, |sum| s.mul(alpha, sum)),
+                    (false, true) => leave!(edge, |sum, old| s.fma(alpha, sum, old)),
                 }
             }
         }

@@ -60,8 +60,8 @@ pub trait Simd: Copy {
     /// Sum of the lanes, in a fixed order.
     fn sum(self, a: Self::V) -> Self::T;
     fn maximum(self, a: Self::V) -> Self::T;
-    /// `eˣ`: at most 2 ulp in f32, exact libm in f64.
-    fn exp(self, x: Self::V) -> Self::V;
+    /// `eˣ` of each: at most 2 ulp in f32, exact libm in f64.
+    fn exp<const N: usize>(self, x: [Self::V; N]) -> [Self::V; N];
     /// `2ˣ`: at most 2 ulp in f32, exact libm in f64; two thirds of the work of `exp`.
     fn exp2(self, x: Self::V) -> Self::V;
     /// The angle of the point `(x, y)` for `x ≥ 0`: at most 4 ulp in f32, exact libm in f64.

@@ -4,11 +4,12 @@
 use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use super::super::math::silu_mul_backward;
 use super::super::pack::{Strided, Tiles, pack_panel, pack_part, pack_tiles, padded, panel_width};
 use super::super::scratch::Scratch;
 use super::super::vector::{Simd, is_streamed};
-use super::{Shape, SwigluBackward, saved, saved_unit, vectors_in_panel};
+use super::{
+    ABREAST, Shape, SwigluBackward, backward_abreast, saved_unit, store_abreast, store_units, vectors_in_panel,
+};
 
 impl<T: Real> SwigluBackward<'_, T> {
     #[inline(always)]
@@ -24,7 +25,7 @@ impl<T: Real> SwigluBackward<'_, T> {
         pack_tiles::<S, F>(s, Strided::rows(self.x, n), (x_tiles, 0, x_tiles.count), (0, n), packed_x);
 
         let per_unit = F::STEPS;
-        let (dy_depth, dh_depth) = (out.div_ceil(per_unit), (2 * inner).div_ceil(per_unit));
+        let (dy_depth, dh_depth) = (out.div_ceil(per_unit), 2 * inner.div_ceil(per_unit));
         let Scratch { left: dy, right: steps, out: between } = self.scratch;
         let dy = dy.at_least(dy_depth * 2 * S::LANES);
         let steps = steps.at_least(dh_depth * 2 * S::LANES);
@@ -38,7 +39,11 @@ impl<T: Real> SwigluBackward<'_, T> {
             let to = PanelOutput::strip(&mut *a, panel);
             multiply_panel::<S, F>(s, LeftTiles::all(a_tiles, dy_depth, self.down), dy, to);
             let from = &self.saved[column / S::LANES * inner * saved_unit::<S>(F::STEPS)..];
-            activate::<S, F>(s, from, a, dh);
+            if panel == S::LANES {
+                activate::<S, F, 1>(s, from, a, dh, steps);
+            } else {
+                activate::<S, F, 2>(s, from, a, dh, steps);
+            }
             let (packed_dg, packed_du) = packed_dh.split_at_mut(packed_dh.len() / 2);
             let (dg, du) = dh.split_at(a.len());
             for (strip, to) in [(&*a, &mut *packed_a), (dg, packed_dg), (du, packed_du)] {
@@ -49,13 +54,7 @@ impl<T: Real> SwigluBackward<'_, T> {
                 }
             }
             if let Some(dx) = self.dx.as_deref_mut() {
-                let right = if F::AS_IS {
-                    &*dh
-                } else {
-                    let strip = Strided::columns(dh, panel);
-                    pack_panel::<S, F>(s, strip, (0, columns, panel), (0, 2 * inner), steps);
-                    &*steps
-                };
+                let right = if F::AS_IS { &*dh } else { &*steps };
                 let next = (column + panel) / S::LANES * inner * saved_unit::<S>(F::STEPS);
                 let prefetch = &self.saved[next.min(self.saved.len())..];
                 let prefetch = &prefetch
@@ -66,6 +65,7 @@ impl<T: Real> SwigluBackward<'_, T> {
                     columns,
                     alpha: T::ONE,
                     accumulate: true,
+                    is_near: false,
                     prefetch,
                 };
                 multiply_panel::<S, F>(s, LeftTiles::all(x_tiles, dh_depth, self.gate_up), right, to);
@@ -76,16 +76,51 @@ impl<T: Real> SwigluBackward<'_, T> {
     }
 }
 
-/// The gradient of the activation `[inner, panel]` in `a` becomes the activation, and `dh` the gradients of g and u.
+/// The gradient of the activation `[inner, panel]` in `a` becomes the activation, and `dh` the gradients of g and u, in bf16
+/// also `steps`, as those of a right panel.
 #[inline(always)]
-fn activate<S: Simd, F: Format<S>>(s: S, from: &[S::T], a: &mut [S::T], dh: &mut [S::T]) {
+fn activate<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    from: &[S::T],
+    a: &mut [S::T],
+    dh: &mut [S::T],
+    steps: &mut [S::T],
+) {
     let (dg, du) = dh.split_at_mut(a.len());
-    let lanes = a.chunks_exact_mut(S::LANES).zip(dg.chunks_exact_mut(S::LANES)).zip(du.chunks_exact_mut(S::LANES));
-    for (((a, dg), du), from) in lanes.zip(from.chunks_exact(saved_unit::<S>(F::STEPS))) {
-        let (g, u, activation) = silu_mul_backward(s, saved::<S, F>(s, from), s.load(a));
-        s.store(dg, g);
-        s.store(du, u);
-        s.store(a, activation);
+    let size = ABREAST * S::LANES;
+    let (saved_size, unit_size) = (ABREAST * saved_unit::<S>(F::STEPS), size / F::STEPS);
+    let count = a.len() / S::LANES;
+    let whole = count / ABREAST;
+    let half = (count / VECTORS).div_ceil(F::STEPS) * VECTORS * S::LANES;
+    let (dg_steps, du_steps) = steps.split_at_mut(half);
+    for i in 0..whole {
+        let strips = [&mut *a, &mut *dg, &mut *du].map(|strip| &mut strip[i * size..][..size]);
+        let steps = [&mut *dg_steps, &mut *du_steps].map(|steps| &mut steps[i * unit_size..][..unit_size]);
+        abreast::<S, F, VECTORS>(s, &from[i * saved_size..][..saved_size], ABREAST, strips, steps);
+    }
+    if count % ABREAST > 0 {
+        let strips = [a, dg, du].map(|strip| &mut strip[whole * size..]);
+        let steps = [dg_steps, du_steps].map(|steps| &mut steps[whole * unit_size..]);
+        abreast::<S, F, VECTORS>(s, &from[whole * saved_size..], count % ABREAST, strips, steps);
+    }
+}
+
+/// As [`activate`], the first `valid` vectors.
+#[inline(always)]
+fn abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    from: &[S::T],
+    valid: usize,
+    [a, dg, du]: [&mut [S::T]; 3],
+    [dg_steps, du_steps]: [&mut [S::T]; 2],
+) {
+    let [g, u, activation] = backward_abreast::<S, F, VECTORS>(s, (a, from), VECTORS * S::LANES, valid);
+    for (strip, of) in [(a, activation), (dg, g), (du, u)] {
+        store_abreast(s, of, valid, strip);
+    }
+    if !F::AS_IS {
+        store_units::<S, F, VECTORS>(s, g, valid, false, dg_steps);
+        store_units::<S, F, VECTORS>(s, u, valid, false, du_steps);
     }
 }
 

@@ -4,12 +4,11 @@ use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::left::LeftTile;
-use super::super::math::silu_mul_backward;
 use super::super::pack::{Strided, Tiles, pack_tiles, padded, panel_width};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{Shape, SwigluBackward, saved, saved_unit};
+use super::{ABREAST, Shape, SwigluBackward, backward_abreast, saved_unit, store_abreast, store_units};
 
 /// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
 const ROW_BLOCK: usize = 128 << 10;
@@ -64,7 +63,11 @@ impl<T: Real> SwigluBackward<'_, T> {
                     // SAFETY: of a panel, the steps that this part's rows are.
                     let operands =
                         operands.map(|(to, at)| unsafe { to.slice(at..at + rows.div_ceil(per_unit) * panel) });
-                    activate::<S, F>(s, saved, panel, streamed, [dg, du], operands);
+                    if panel == S::LANES {
+                        activate::<S, F, 1>(s, saved, streamed, [&mut *dg, &mut *du], operands);
+                    } else {
+                        activate::<S, F, 2>(s, saved, streamed, [&mut *dg, &mut *du], operands);
+                    }
                     let (before, within) = ((gate - start) / GATED_STEPS * GATED_STEPS, (gate - start) % GATED_STEPS);
                     let group = GATED_STEPS.min(inner - start - before);
                     for (half, strip) in [&*dg, &*du].into_iter().enumerate() {
@@ -90,35 +93,44 @@ impl<T: Real> SwigluBackward<'_, T> {
 /// The gradient of the activation `[rows, panel]` in `dg` becomes those of g and of u; these and the activation itself also
 /// become steps of right panels. `from` holds g and u as the forward pass saved them.
 #[inline(always)]
-fn activate<S: Simd, F: Format<S>>(
+fn activate<S: Simd, F: Format<S>, const VECTORS: usize>(
     s: S,
     from: &[S::T],
-    panel: usize,
     streamed: bool,
+    [dg, du]: [&mut [S::T]; 2],
+    operands: [&mut [S::T]; 3],
+) {
+    let (size, saved_size) = (ABREAST * S::LANES, ABREAST * saved_unit::<S>(F::STEPS));
+    let (count, unit_size) = (dg.len() / S::LANES, size / F::STEPS);
+    let whole = count / ABREAST;
+    let [to_dg, to_du, to_a] = operands;
+    for i in 0..whole {
+        let strips = [&mut *dg, &mut *du].map(|strip| &mut strip[i * size..][..size]);
+        let operands = [&mut *to_dg, &mut *to_du, &mut *to_a].map(|to| &mut to[i * unit_size..][..unit_size]);
+        let from = &from[i * saved_size..][..saved_size];
+        abreast::<S, F, VECTORS>(s, from, streamed, ABREAST, strips, operands);
+    }
+    if count % ABREAST > 0 {
+        let strips = [dg, du].map(|strip| &mut strip[whole * size..]);
+        let operands = [to_dg, to_du, to_a].map(|to| &mut to[whole * unit_size..]);
+        abreast::<S, F, VECTORS>(s, &from[whole * saved_size..], streamed, count % ABREAST, strips, operands);
+    }
+}
+
+/// As [`activate`], the first `valid` vectors.
+#[inline(always)]
+fn abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    from: &[S::T],
+    streamed: bool,
+    valid: usize,
     [dg, du]: [&mut [S::T]; 2],
     [to_dg, to_du, to_a]: [&mut [S::T]; 3],
 ) {
-    let (unit, steps) = (saved_unit::<S>(F::STEPS), F::STEPS);
-    let vectors = panel / S::LANES;
-    let strips = dg.chunks_mut(steps * panel).zip(du.chunks_mut(steps * panel));
-    let operands = to_dg.chunks_exact_mut(panel).zip(to_du.chunks_exact_mut(panel)).zip(to_a.chunks_exact_mut(panel));
-    let saved_steps = from.chunks(steps * vectors * unit);
-    for (((dg, du), ((to_dg, to_du), to_a)), from) in strips.zip(operands).zip(saved_steps) {
-        for j in 0..vectors {
-            // The steps of a unit: rows of this vector; where the last one is missing, zeros.
-            let mut step = [[s.zero(); 2]; 3];
-            for i in 0..dg.len() / panel {
-                let at = i * panel + j * S::LANES;
-                let gu = saved::<S, F>(s, &from[(i * vectors + j) * unit..]);
-                let (g, u, a) = silu_mul_backward(s, gu, s.load(&dg[at..]));
-                s.store(&mut dg[at..], g);
-                s.store(&mut du[at..], u);
-                (step[0][i], step[1][i], step[2][i]) = (g, u, a);
-            }
-            for (to, step) in [&mut *to_dg, &mut *to_du, &mut *to_a].into_iter().zip(step) {
-                let v = F::pack(s, step[0], step[1]);
-                s.store_streamed(streamed, &mut to[j * S::LANES..], v);
-            }
-        }
-    }
+    let [g, u, a] = backward_abreast::<S, F, VECTORS>(s, (dg, from), S::LANES, valid);
+    store_abreast(s, g, valid, dg);
+    store_abreast(s, u, valid, du);
+    store_units::<S, F, VECTORS>(s, g, valid, streamed, to_dg);
+    store_units::<S, F, VECTORS>(s, u, valid, streamed, to_du);
+    store_units::<S, F, VECTORS>(s, a, valid, streamed, to_a);
 }

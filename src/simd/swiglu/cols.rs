@@ -3,11 +3,11 @@
 use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use super::super::math::silu;
+use super::super::math::silu_mul;
 use super::super::pack::{Strided, Tiles, pack_panel, panel_width};
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{Saved, Shape, SwigluForward, save, saved_unit};
+use super::{ABREAST, Saved, Shape, SwigluForward, save, saved_unit, store_units, unit_at};
 
 /// Tiles of a strip, at most, and rows: with 2 vectors 24 KiB.
 const STRIP_TILES: usize = 16;
@@ -18,13 +18,15 @@ impl<T: Real> SwigluForward<'_, T> {
     pub(super) fn cols<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let (Shape { width, inner, out }, n) = (self.shape, self.vectors);
         let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
-        let tiles = Tiles::gated(inner, F::TILE_ROWS);
+        let tiles = Tiles::gated(inner, F::TILE_ROWS, F::STEPS);
         let out_tiles = Tiles::new(out, F::TILE_ROWS);
         let strip_tiles = STRIP_TILES.min(STRIP_ROWS / F::TILE_ROWS);
         let strips = Tiles::new(tiles.count, strip_tiles);
         let Scratch { left, right, out: strip } = self.scratch;
         let x = left.at_least(x_depth * 2 * S::LANES);
         let a = right.at_least(a_depth * 2 * S::LANES);
+        let keeps = self.saved.is_some();
+        let streamed = self.saved.is_some_and(|saved| saved.all.is_streamed());
         let strip = strip.at_least(strip_tiles * F::TILE_ROWS * 2 * S::LANES);
         let mut column = 0;
         while column < n {
@@ -32,30 +34,29 @@ impl<T: Real> SwigluForward<'_, T> {
             let columns = panel.min(n - column);
             let from = Strided::columns(self.x, n);
             pack_panel::<S, F>(s, from, (column, columns, panel), (0, width), x);
-            // In bf16 two activations share a unit: the one that waits for its odd neighbour.
-            let mut even = [s.zero(); 2];
             for block in 0..strips.count {
                 let (first, last) = (strips.start(block), strips.start(block) + strips.height(block));
                 let left =
                     LeftTiles::some((tiles, first, last), x_depth, &self.gate_up[x_depth * tiles.start(first)..]);
-                let to = PanelOutput::strip(&mut *strip, panel);
-                multiply_panel::<S, F>(s, left, x, to);
-                for tile in first..last {
-                    let at = tiles.start(tile) - tiles.start(first);
-                    let (gate, gates) = (tiles.start(tile) / 2, tiles.height(tile) / 2);
-                    let (g, u) = strip[at * panel..][..2 * gates * panel].split_at(gates * panel);
-                    if let Some(Saved { all, first, .. }) = self.saved {
-                        let unit = saved_unit::<S>(F::STEPS);
-                        let (streamed, vectors) = (all.is_streamed(), panel / S::LANES);
-                        let at = ((first + column) / S::LANES * inner + gate * vectors) * unit;
-                        // SAFETY: the panels of this part's columns.
-                        let saved = unsafe { all.slice(at..at + gates * vectors * unit) }.chunks_exact_mut(unit);
-                        let lanes = g.chunks_exact(S::LANES).zip(u.chunks_exact(S::LANES));
-                        for ((g, u), saved) in lanes.zip(saved) {
-                            save::<S, F>(s, (s.load(g), s.load(u)), streamed, saved);
-                        }
-                    }
-                    activate::<S, F>(s, (gate, inner), (g, u), panel, &mut even, a);
+                let (gate, gates) = (tiles.start(first) / 2, (tiles.start(last) - tiles.start(first)) / 2);
+                // The strip: rows of g and of u in turn; what is saved in full precision is the strip itself.
+                let saved = self.saved.map(|Saved { all, first, .. }| {
+                    let (unit, vectors) = (saved_unit::<S>(F::STEPS), panel / S::LANES);
+                    let at = ((first + column) / S::LANES * inner + gate * vectors) * unit;
+                    // SAFETY: the panels of this part's columns.
+                    unsafe { all.slice(at..at + gates * vectors * unit) }
+                });
+                let (strip, saved) = match saved {
+                    Some(saved) if F::AS_IS => (saved, &mut [][..]),
+                    saved => (&mut strip[..2 * gates * panel], saved.unwrap_or_default()),
+                };
+                let is_near = !(F::AS_IS && keeps);
+                multiply_panel::<S, F>(s, left, x, PanelOutput { is_near, ..PanelOutput::strip(&mut *strip, panel) });
+                let a = &mut a[gate / F::STEPS * panel..];
+                if panel == S::LANES {
+                    activate::<S, F, 1>(s, strip, (saved, streamed), a);
+                } else {
+                    activate::<S, F, 2>(s, strip, (saved, streamed), a);
                 }
             }
             let to = PanelOutput {
@@ -64,6 +65,7 @@ impl<T: Real> SwigluForward<'_, T> {
                 columns,
                 alpha: T::ONE,
                 accumulate: false,
+                is_near: false,
                 prefetch: &[],
             };
             multiply_panel::<S, F>(s, LeftTiles::all(out_tiles, a_depth, self.down), a, to);
@@ -76,29 +78,51 @@ impl<T: Real> SwigluForward<'_, T> {
     }
 }
 
-/// Rows `gate..` of a right panel: `silu(g)·u` of g and u `[rows, panel]`; `inner` rows in all.
+/// Rows of g and of u in turn, `VECTORS` vectors wide, become `silu(g)·u` as units of a right panel, and are saved unless `saved`
+/// is empty.
 #[inline(always)]
-fn activate<S: Simd, F: Format<S>>(
+fn activate<S: Simd, F: Format<S>, const VECTORS: usize>(
     s: S,
-    (gate, inner): (usize, usize),
-    (g, u): (&[S::T], &[S::T]),
-    panel: usize,
-    even: &mut [S::V; 2],
+    strip: &[S::T],
+    (saved, streamed): (&mut [S::T], bool),
     to: &mut [S::T],
 ) {
-    for (row, (g, u)) in g.chunks_exact(panel).zip(u.chunks_exact(panel)).enumerate() {
-        let step = gate + row;
-        let to = &mut to[step / F::STEPS * panel..][..panel];
-        for (j, even) in even.iter_mut().enumerate().take(panel / S::LANES) {
-            let at = j * S::LANES;
-            let a = s.mul(silu(s, s.load(&g[at..])), s.load(&u[at..]));
-            if F::STEPS == 1 || step % 2 == 1 || step + 1 == inner {
-                // A unit of two steps holds an even one and the odd one after it, or zero after the last.
-                let (low, high) = if F::STEPS == 2 && step % 2 == 1 { (*even, a) } else { (a, s.zero()) };
-                s.store(&mut to[at..], F::pack(s, low, high));
-            } else {
-                *even = a;
-            }
+    let count = strip.len() / (2 * S::LANES);
+    let saved_size = if saved.is_empty() { 0 } else { ABREAST * saved_unit::<S>(F::STEPS) };
+    let size = ABREAST / F::STEPS * S::LANES;
+    let whole = count / ABREAST;
+    for i in 0..whole {
+        let strip = &strip[i * 2 * ABREAST * S::LANES..][..2 * ABREAST * S::LANES];
+        let (saved, to) = (&mut saved[i * saved_size..][..saved_size], &mut to[i * size..][..size]);
+        abreast::<S, F, VECTORS>(s, strip, ABREAST, (saved, streamed), to);
+    }
+    if count % ABREAST > 0 {
+        let (strip, saved) = (&strip[whole * 2 * ABREAST * S::LANES..], &mut saved[whole * saved_size..]);
+        abreast::<S, F, VECTORS>(s, strip, count % ABREAST, (saved, streamed), &mut to[whole * size..]);
+    }
+}
+
+/// As [`activate`], the first `valid` vectors of g and of u.
+#[inline(always)]
+fn abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    strip: &[S::T],
+    valid: usize,
+    (saved, streamed): (&mut [S::T], bool),
+    to: &mut [S::T],
+) {
+    let panel = VECTORS * S::LANES;
+    let (mut g, mut u) = ([s.zero(); ABREAST], [s.zero(); ABREAST]);
+    for i in 0..valid {
+        let at = i / VECTORS * 2 * panel + i % VECTORS * S::LANES;
+        (g[i], u[i]) = (s.load(&strip[at..]), s.load(&strip[at + panel..]));
+    }
+    if !saved.is_empty() {
+        for i in 0..valid {
+            let at = unit_at::<S, F>(i, VECTORS, panel);
+            save::<S, F>(s, (g[i], u[i]), panel, streamed, &mut saved[at..]);
         }
     }
+    let a = silu_mul(s, g, u);
+    store_units::<S, F, VECTORS>(s, a, valid, false, to);
 }

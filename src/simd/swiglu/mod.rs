@@ -7,7 +7,10 @@
 //!
 //! g and u are saved only where a backward pass will want them, in the order in which it does: units of a vector of g and
 //! the vector of their u, in bf16 both in one vector. Units of the vectors that a panel of W_down's backward product holds
-//! lie side by side: rows are `[inner panels, m, vectors of the panel]`, columns `[column panels, inner, vectors]`.
+//! lie side by side: rows are `[inner panels, m, vectors of the panel]`, columns `[column panels, inner, vectors]`; in f32
+//! the vectors of g of a panel's columns are followed by those of u.
+//!
+//! The activation goes through [`ABREAST`] vectors at a time, whose operations do not wait for each other.
 
 mod backward_cols;
 mod backward_rows;
@@ -18,6 +21,7 @@ use std::ops::Range;
 
 use super::Real;
 use super::format::{Format, Precision, in_format};
+use super::math::silu_mul_backward;
 use super::norm::AddRmsNorm;
 use super::pack::{Side, Strided, Tiles, pack_tiles, panel_width};
 use super::scratch::Scratch;
@@ -304,20 +308,87 @@ fn vectors_in_panel<S: Simd>(n: usize, at: usize) -> usize {
     panel_width::<S>(n, at - at % (2 * S::LANES)) / S::LANES
 }
 
-/// Saves a vector of g and its u, by non-temporal stores where `streamed`: a fence must follow.
+/// Vectors that go through the activation together.
+const ABREAST: usize = 4;
+
+/// [`ABREAST`] vectors.
+type Abreast<S> = [<S as Simd>::V; ABREAST];
+
+/// Saves a vector of g and its u, in f32 u `apart` from g, by non-temporal stores where `streamed`: a fence must follow.
 #[inline(always)]
-fn save<S: Simd, F: Format<S>>(s: S, (g, u): (S::V, S::V), streamed: bool, to: &mut [S::T]) {
-    if F::STEPS == 2 {
-        s.store_streamed(streamed, to, F::pack(s, g, u));
-    } else {
-        let (first, second) = to.split_at_mut(S::LANES);
-        s.store_streamed(streamed, first, F::pack(s, g, u));
-        s.store_streamed(streamed, second, F::pack(s, u, u));
+fn save<S: Simd, F: Format<S>>(s: S, (g, u): (S::V, S::V), apart: usize, streamed: bool, to: &mut [S::T]) {
+    s.store_streamed(streamed, to, F::pack(s, g, u));
+    if F::STEPS == 1 {
+        s.store_streamed(streamed, &mut to[apart..], F::pack(s, u, u));
     }
 }
 
 /// What [`save`] saved.
 #[inline(always)]
-fn saved<S: Simd, F: Format<S>>(s: S, from: &[S::T]) -> (S::V, S::V) {
-    if F::STEPS == 2 { F::unpack(s, s.load(from)) } else { (s.load(from), s.load(&from[S::LANES..])) }
+fn saved<S: Simd, F: Format<S>>(s: S, from: &[S::T], apart: usize) -> (S::V, S::V) {
+    if F::STEPS == 2 { F::unpack(s, s.load(from)) } else { (s.load(from), s.load(&from[apart..])) }
+}
+
+/// Where the unit of vector `i` of rows of `vectors` vectors begins among those saved, in an order in which u lies `apart`
+/// from g.
+#[inline(always)]
+fn unit_at<S: Simd, F: Format<S>>(i: usize, vectors: usize, apart: usize) -> usize {
+    if F::STEPS == 2 {
+        i * S::LANES
+    } else if apart == S::LANES {
+        2 * i * S::LANES
+    } else {
+        (i + i / vectors * vectors) * S::LANES
+    }
+}
+
+/// The backward pass of the activation for `valid` vectors, zeros for those that do not exist: dg, du and the activation, from
+/// the gradient of the activation, side by side, and what was saved.
+#[inline(always)]
+fn backward_abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    (d, from): (&[S::T], &[S::T]),
+    apart: usize,
+    valid: usize,
+) -> [Abreast<S>; 3] {
+    let (mut da, mut gu) = ([s.zero(); ABREAST], [[s.zero(); ABREAST]; 2]);
+    for i in 0..valid {
+        da[i] = s.load(&d[i * S::LANES..]);
+        (gu[0][i], gu[1][i]) = saved::<S, F>(s, &from[unit_at::<S, F>(i, VECTORS, apart)..], apart);
+    }
+    silu_mul_backward(s, gu, da)
+}
+
+/// Stores `valid` vectors side by side.
+#[inline(always)]
+fn store_abreast<S: Simd>(s: S, of: Abreast<S>, valid: usize, to: &mut [S::T]) {
+    for (i, v) in of.into_iter().enumerate().take(valid) {
+        s.store(&mut to[i * S::LANES..], v);
+    }
+}
+
+/// Stores `valid` vectors, of rows of `VECTORS`, as units, which hold [`Format::STEPS`] rows: where the last is missing, zeros.
+#[inline(always)]
+fn store_units<S: Simd, F: Format<S>, const VECTORS: usize>(
+    s: S,
+    of: Abreast<S>,
+    valid: usize,
+    streamed: bool,
+    to: &mut [S::T],
+) {
+    let mut units = [s.zero(); ABREAST];
+    let mut count = 0;
+    for i in 0..valid {
+        if (i / VECTORS).is_multiple_of(F::STEPS) {
+            units[count] = F::pack(s, of[i], if F::STEPS == 2 { of[i + VECTORS] } else { of[i] });
+            count += 1;
+        }
+    }
+    if streamed {
+        for (i, &unit) in units.iter().enumerate().take(count) {
+            s.store_streamed(true, &mut to[i * S::LANES..], unit);
+        }
+    } else {
+        store_abreast(s, units, count, to);
+    }
 }

@@ -4,11 +4,11 @@ use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::left::LeftTile;
-use super::super::math::silu;
+use super::super::math::silu_mul;
 use super::super::pack::{Strided, Tiles, pack_tiles};
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{Saved, Shape, SwigluForward, save, saved_unit, vectors_in_panel};
+use super::{ABREAST, Saved, Shape, SwigluForward, save, saved_unit, vectors_in_panel};
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
 const ROW_BLOCK: usize = 256 << 10;
@@ -21,6 +21,7 @@ impl<T: Real> SwigluForward<'_, T> {
             return;
         }
         let (x_depth, a_depth) = (width.div_ceil(F::STEPS), inner.div_ceil(F::STEPS));
+        let keeps = self.saved.is_some();
         let streamed = self.saved.is_some_and(|saved| saved.all.is_streamed());
         let tiles = Tiles::new(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * F::TILE_ROWS)).max(1));
@@ -53,6 +54,7 @@ impl<T: Real> SwigluForward<'_, T> {
                     columns: 2 * S::LANES,
                     alpha: T::ONE,
                     accumulate: false,
+                    is_near: !(F::AS_IS && keeps),
                     prefetch: &[],
                 };
                 let panel = &self.gate_up[x_depth * 2 * gate..];
@@ -65,7 +67,7 @@ impl<T: Real> SwigluForward<'_, T> {
                 }
                 if let Some(saved) = saved {
                     for (pair, saved) in strip.chunks_exact(2 * S::LANES).zip(saved.chunks_mut(beside * unit)) {
-                        save::<S, F>(s, (s.load(pair), s.load(&pair[S::LANES..])), streamed, saved);
+                        save::<S, F>(s, (s.load(pair), s.load(&pair[S::LANES..])), S::LANES, streamed, saved);
                     }
                 }
             }
@@ -94,9 +96,18 @@ fn activate<S: Simd, F: Format<S>>(
     for row in (0..height).step_by(S::LANES) {
         let rows = S::LANES.min(height - row);
         let mut block = s.block();
-        for (r, v) in block.as_mut().iter_mut().enumerate().take(rows) {
-            let pair = &strip[(row + r) * stride..];
-            *v = s.mul(silu(s, s.load(pair)), s.load(&pair[S::LANES..]));
+        for (i, block) in block.as_mut().chunks_exact_mut(ABREAST).enumerate() {
+            let r = i * ABREAST;
+            if r >= rows {
+                break;
+            }
+            let (mut g, mut u) = ([s.zero(); ABREAST], [s.zero(); ABREAST]);
+            for j in 0..ABREAST {
+                // Rows beyond the last are that one again.
+                let pair = &strip[(row + (r + j).min(rows - 1)) * stride..][..2 * S::LANES];
+                (g[j], u[j]) = (s.load(pair), s.load(&pair[S::LANES..]));
+            }
+            block.copy_from_slice(&silu_mul(s, g, u));
         }
         to.put_rows::<S, F>(s, block, (rows, gates), (row, unit));
     }

@@ -27,9 +27,8 @@ impl<T: Real> Kernel<T> for SiluMul<'_, T> {
     fn run<S: Simd<T = T>>(self, s: S) {
         let Self { g, u, out } = self;
         sweep!(S, out.len(), at => {
-            let g = at.load(s, g);
-            let silu = math::silu(s, g);
-            at.store(s, out, s.mul(silu, at.load(s, u)));
+            let [a] = math::silu_mul(s, [at.load(s, g)], [at.load(s, u)]);
+            at.store(s, out, a);
         });
     }
 }
@@ -46,7 +45,8 @@ impl<T: Real> Kernel<T> for SiluMulBackward<'_, T> {
     fn run<S: Simd<T = T>>(self, s: S) {
         let Self { g, u, d } = self;
         sweep!(S, d.len(), at => {
-            let (dg, du, a) = math::silu_mul_backward(s, (at.load(s, g), at.load(s, u)), at.load(s, d));
+            let (gu, da) = ([[at.load(s, g)], [at.load(s, u)]], [at.load(s, d)]);
+            let [[dg], [du], [a]] = math::silu_mul_backward(s, gu, da);
             at.store(s, g, dg);
             at.store(s, u, du);
             at.store(s, d, a);

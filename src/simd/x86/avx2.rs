@@ -129,7 +129,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn exp(self, x: __m256) -> __m256 {
+    fn exp<const N: usize>(self, x: [__m256; N]) -> [__m256; N] {
         math::exp(self, x)
     }
     #[inline(always)]

@@ -114,7 +114,7 @@ macro_rules! token {
                 intrinsics!(_mm512_reduce_max_ps(a))
             }
             #[inline(always)]
-            fn exp(self, x: __m512) -> __m512 {
+            fn exp<const N: usize>(self, x: [__m512; N]) -> [__m512; N] {
                 math::exp(self, x)
             }
             #[inline(always)]
