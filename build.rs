@@ -15,7 +15,7 @@ const TARGETS: [&str; 3] =
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=kernels");
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CXX", "TRM_TWIN_FLAGS"] {
+    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CXX"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     // A linter links nothing.
@@ -73,10 +73,10 @@ fn nvcc() -> Option<PathBuf> {
     given.into_iter().chain(of_homes).chain(on_path).find(|nvcc| nvcc.is_file())
 }
 
+/// The twin is a shared library: `.ci/asan-twin` puts another build of it in its place without compiling the program again.
 fn twin(out: &Path) {
     const NO_COMPILER: &str = "the feature `cuda-twin` needs a C++20 compiler: install g++ or clang++, or set CXX";
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let flags = env::var("TRM_TWIN_FLAGS").unwrap_or_default();
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let mut objects = Vec::new();
     let mut running = std::collections::VecDeque::new();
@@ -91,24 +91,17 @@ fn twin(out: &Path) {
         }
         let object = out.join(source.file_stem().expect("a file")).with_extension("twin.o");
         let mut command = Command::new(&compiler);
-        command
-            .args(["-std=c++20", "-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-DTRM_TWIN", "-x", "c++", "-c"])
-            .args(flags.split_whitespace());
+        command.args(["-std=c++20", "-O2", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-DTRM_TWIN", "-x", "c++", "-c"]);
         command.arg(&source).arg("-o").arg(&object);
         running.push_back(command.spawn().unwrap_or_else(|e| stop(&format!("{compiler}: {e}; {NO_COMPILER}"))));
         objects.push(object);
     }
     running.into_iter().for_each(wait);
-    let library = out.join("libtrm_twin.a");
-    let _ = std::fs::remove_file(&library);
-    run(Command::new("ar").arg("crs").arg(&library).args(&objects), "the feature `cuda-twin` needs ar (binutils)");
+    let mut link = Command::new(&compiler);
+    run(link.arg("-shared").arg("-o").arg(out.join("libtrm_twin.so")).args(&objects).arg("-pthread"), NO_COMPILER);
     println!("cargo:rustc-link-search=native={}", out.display());
-    println!("cargo:rustc-link-lib=static=trm_twin");
-    if flags.split_whitespace().any(|flag| flag == "-fsanitize=address") {
-        println!("cargo:rustc-link-lib=asan");
-    }
-    println!("cargo:rustc-link-lib=stdc++");
-    println!("cargo:rustc-link-lib=pthread");
+    println!("cargo:rustc-link-lib=dylib=trm_twin");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", out.display());
 }
 
 fn run(command: &mut Command, advice: &str) {
