@@ -45,6 +45,12 @@ fn advice(error: &std::io::Error) -> &'static str {
     }
 }
 
+impl From<crate::simd::NoSuchPath> for Error {
+    fn from(error: crate::simd::NoSuchPath) -> Self {
+        Self::Input(error.to_string())
+    }
+}
+
 impl Error {
     /// Shorthand for [`Error::Input`].
     pub fn input(message: impl Into<String>) -> Self {

@@ -81,7 +81,6 @@ pub mod perf;
 pub mod puzzle;
 pub mod report;
 pub mod rng;
-pub mod simd;
 pub mod tape;
 pub mod train;
 
@@ -91,3 +90,4 @@ pub use error::{Error, Result};
 pub use infer::Solver;
 pub use model::Model;
 pub use train::Trainer;
+pub use trm_simd as simd;

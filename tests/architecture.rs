@@ -23,13 +23,13 @@ const ROOMS: &[(&str, &str)] = &[
     ("tape", "device simd rng"),
     ("device", "cuda simd config rng error"),
     ("cuda", "error"),
-    ("simd", "error"),
     ("dataset", "config puzzle files rng error"),
     ("config", "puzzle error"),
     ("puzzle", "rng error"),
     ("files", "error"),
     ("rng", ""),
-    ("error", ""),
+    ("error", "simd"),
+    ("simd", ""),
 ];
 
 /// Names that the crate's root re-exports, and the room they come from.

@@ -83,9 +83,9 @@ fn shard(config: &Config) -> usize {
 /// Seconds of a fork-join over so many threads, on each of which something small happens, for each level of its tree: the median. (Where
 /// nothing has to happen elsewhere, one thread does all before another has noticed.)
 fn handover(threads: usize) -> Result<f64> {
-    fn fork(walkers: usize, begun: &AtomicUsize, all: usize) {
+    fn fork(walkers: usize, begun: &AtomicUsize, all: usize, start: Instant) {
         if walkers > 1 {
-            rayon::join(|| fork(walkers.div_ceil(2), begun, all), || fork(walkers / 2, begun, all));
+            rayon::join(|| fork(walkers.div_ceil(2), begun, all, start), || fork(walkers / 2, begun, all, start));
             return;
         }
         begun.fetch_add(1, Ordering::AcqRel);
@@ -93,8 +93,16 @@ fn handover(threads: usize) -> Result<f64> {
             if begun.load(Ordering::Acquire) >= all {
                 return;
             }
+            if spins < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            // The pool promises that the other half is done, not that another thread does it: it may wait for this one.
+            if start.elapsed().as_secs_f64() > JOIN_SECONDS {
+                return;
+            }
             // With fewer cores than threads, the others wait for this one.
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            std::thread::yield_now();
         }
     }
     let levels = f64::from(threads.next_power_of_two().ilog2());
@@ -102,7 +110,7 @@ fn handover(threads: usize) -> Result<f64> {
         let started = Instant::now();
         let join = |_| {
             let (begun, start) = (AtomicUsize::new(0), Instant::now());
-            fork(threads, &begun, threads);
+            fork(threads, &begun, threads, start);
             start.elapsed().as_secs_f64()
         };
         let in_time = |_: &f64| started.elapsed().as_secs_f64() < JOIN_SECONDS;

@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use super::format::{Format, Precision, in_format};
 use super::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use super::isa::{ISA_VARIABLE, Isa, overridden};
+use super::isa::{ISA_VARIABLE, Isa, NoSuchPath, overridden};
 use super::pack::Tiles;
 use super::scratch::Aligned;
 use super::vector::{Kernel, Simd, dispatch_on};
-use crate::error::Result;
 
 /// So much faster must an unusual path be to be taken: on one machine the choice is always the same, because the rates of two
 /// paths differ by a factor of two or not at all, and a measurement errs by less than this.
@@ -55,7 +54,7 @@ pub fn choose(rates: &Rates) -> ChosenPath {
 }
 
 /// The choice of the process: the path that `TRM_SIMD` names and the precision it is made for, else what is fastest.
-pub fn chosen() -> Result<ChosenPath> {
+pub fn chosen() -> Result<ChosenPath, NoSuchPath> {
     static CHOSEN: OnceLock<ChosenPath> = OnceLock::new();
     if let Some(&choice) = CHOSEN.get() {
         return Ok(choice);

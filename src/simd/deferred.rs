@@ -63,7 +63,7 @@ pub fn pack_deferred<T: Real>(
 ) {
     let rows = dy.len() / n_out;
     assert!(dy.len() == rows * n_out && x.len() == rows * n_in, "operand shapes");
-    dispatch_on(isa(), PackOperands { precision, n_out, n_in, rows, dy, x, left, right });
+    T::pack_operands(isa(), PackOperands { precision, n_out, n_in, rows, dy, x, left, right });
 }
 
 /// `dw ← dw + Σ dyᵀ x` over the uses `0..count`, in order; dw is `[out, in]`. So many threads of the pool that this runs in
@@ -81,10 +81,10 @@ pub fn add_deferred<'a, T: Real>(
 }
 
 /// In up to so many parts.
-fn sum_uses<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T> + Sync>(sum: SumUses<'_, T, U>, parts: usize) {
+fn sum_uses<T: Real>(sum: SumUses<'_, '_, T>, parts: usize) {
     let rows: usize = (0..sum.count).map(|i| (sum.uses)(i).rows).sum();
     let (isa, parts) = (isa(), worthwhile(parts, sum.n_out, TILE, sum.n_in * rows));
-    each_part(parts, &|part| dispatch_on(isa, SumPart { sum, part: (part, parts) }));
+    each_part(parts, &|part| T::sum_part(isa, SumPart { sum, part: (part, parts) }));
 }
 
 /// [`add_deferred`] of a gate and up projection `[2·inner, in]`; `transposed` is scratch for half of the weight.
@@ -151,7 +151,7 @@ impl<T: Real> Kernel<T> for OperandLens {
     }
 }
 
-struct PackOperands<'a, T> {
+pub struct PackOperands<'a, T> {
     precision: Precision,
     n_out: usize,
     n_in: usize,
@@ -186,32 +186,32 @@ impl<T: Real> PackOperands<'_, T> {
     }
 }
 
-struct SumUses<'s, T, U> {
+pub struct SumUses<'s, 'a, T> {
     precision: Precision,
     n_out: usize,
     n_in: usize,
     count: usize,
-    uses: &'s U,
+    uses: &'s (dyn Fn(usize) -> DeferredGrad<'a, T> + Sync),
     /// Whether the first use is added to the gradient or overwrites it.
     accumulate: bool,
     dw: &'s Shared<'s, T>,
 }
 
-impl<T, U> Clone for SumUses<'_, T, U> {
+impl<T> Clone for SumUses<'_, '_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T, U> Copy for SumUses<'_, T, U> {}
+impl<T> Copy for SumUses<'_, '_, T> {}
 
 /// One part of so many of the gradient's rows.
-struct SumPart<'s, T, U> {
-    sum: SumUses<'s, T, U>,
+pub struct SumPart<'s, 'a, T> {
+    sum: SumUses<'s, 'a, T>,
     part: (usize, usize),
 }
 
-impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> Kernel<T> for SumPart<'_, T, U> {
+impl<T: Real> Kernel<T> for SumPart<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -219,7 +219,7 @@ impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> Kernel<T> for SumPart<'_,
     }
 }
 
-impl<'a, T: Real, U: Fn(usize) -> DeferredGrad<'a, T>> SumPart<'_, T, U> {
+impl<T: Real> SumPart<'_, '_, T> {
     #[inline(always)]
     fn add<S: Simd<T = T>, F: Format<S>>(self, s: S) {
         let Self { sum, part: (part, parts) } = self;

@@ -158,8 +158,8 @@ impl<S: TileUnit> Format<S> for TilePairs {
 macro_rules! in_format {
     ($precision:expr, $simd:ty, $object:ident.$method:ident($($argument:expr),*)) => {
         match $precision {
-            $crate::simd::format::Precision::F32 => $object.$method::<$simd, $crate::simd::format::Plain>($($argument),*),
-            $crate::simd::format::Precision::Bf16 => $object.$method::<$simd, <$simd>::Bf16>($($argument),*),
+            $crate::format::Precision::F32 => $object.$method::<$simd, $crate::format::Plain>($($argument),*),
+            $crate::format::Precision::Bf16 => $object.$method::<$simd, <$simd>::Bf16>($($argument),*),
         }
     };
 }

@@ -107,7 +107,7 @@ impl<T: Real> Gemm<'_, T> {
         let tiles = Tiles::new(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (LEFT_BLOCK / (depth * F::TILE_ROWS)).max(1));
         // One panel, as a head's tokens: every row is read once, where it lies.
-        let is_read_once = n <= 2 * S::LANES && F::STEPS == 1 && F::ROW_UNITS == 1 && self.left.along == 1;
+        let is_read_once = n <= 2 * S::LANES && self.precision == Precision::F32 && self.left.along == 1;
         for block in 0..blocks.count {
             let first = blocks.start(block);
             let last = first + blocks.height(block);

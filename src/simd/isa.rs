@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 use super::choice;
 use super::format::Precision;
-use crate::error::{Error, Result};
 
 /// The environment variable that forces a path: `portable`, `avx2`, `avx512`, `avx512-nobf16` (without bf16 dot products),
 /// `amx`, or `amx-twin` (AMX's arithmetic without AMX, for tests).
@@ -124,11 +123,16 @@ impl fmt::Display for Isa {
     }
 }
 
+/// `TRM_SIMD` names a path that is unknown, or that this processor does not have.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSuchPath(String);
+
 impl FromStr for Isa {
-    type Err = Error;
+    type Err = NoSuchPath;
 
     /// A path by the name `TRM_SIMD` knows it under; an error unless the processor has it.
-    fn from_str(name: &str) -> Result<Self> {
+    fn from_str(name: &str) -> Result<Self, NoSuchPath> {
         let isa = match name {
             "portable" => Self::Portable,
             "avx2" => Self::Avx2,
@@ -137,14 +141,14 @@ impl FromStr for Isa {
             "amx" => Self::Amx,
             "amx-twin" => Self::AmxTwin,
             _ => {
-                return Err(Error::input(format!(
+                return Err(NoSuchPath(format!(
                     "{ISA_VARIABLE}={name}: unknown; use portable, avx2, avx512, avx512-nobf16, amx or amx-twin"
                 )));
             }
         };
         let Some(obstacle) = isa.obstacle() else { return Ok(isa) };
         let why = if obstacle == LACKS { format!("this processor has no {name}") } else { obstacle.to_owned() };
-        Err(Error::input(format!("{ISA_VARIABLE}={name}: {why}; its best is {}", Self::best())))
+        Err(NoSuchPath(format!("{ISA_VARIABLE}={name}: {why}; its best is {}", Self::best())))
     }
 }
 
@@ -154,7 +158,7 @@ thread_local! {
 
 /// Chooses the path of the process: what `TRM_SIMD` says, else the fastest. To be called at start-up, so that a wrong
 /// value ends the program with one clear line; without the call a wrong value panics at the first kernel.
-pub fn choose_isa() -> Result<Isa> {
+pub fn choose_isa() -> Result<Isa, NoSuchPath> {
     choice::chosen().map(|chosen| chosen.isa)
 }
 

@@ -66,7 +66,7 @@ impl<'a, T: Real> Matrix<'a, T> {
 /// If the shapes disagree.
 ///
 /// ```
-/// use trm::simd::{Matrix, gemm};
+/// use trm_simd::{Matrix, gemm};
 ///
 /// let (a, b) = ([1.0f32, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
 /// let mut c = [0.0; 4];
@@ -99,7 +99,7 @@ pub fn gemm<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, c: &mut [T], accumulate
             let (m, left) = (out.len() / n, a.rows_from(i * rows));
             T::with_scratch(|scratch| {
                 let gemm = Gemm { m, k, n, left, right, accumulate, precision, out, epilogue: None, scratch };
-                dispatch_on(isa, gemm);
+                T::gemm(isa, gemm);
             });
         });
         return T::with_scratch(|scratch| scratch.right = panels);

@@ -13,6 +13,8 @@
 //! have a fixed order that depends neither on the number of threads nor on where a row lies. f64 runs the same bodies
 //! on plain arrays, with libm's elementary functions.
 
+#![warn(missing_docs)]
+
 mod array;
 mod attention;
 mod choice;
@@ -21,6 +23,7 @@ mod elementwise;
 mod format;
 mod gemm;
 mod isa;
+mod large;
 mod left;
 mod limit;
 mod math;
@@ -55,7 +58,7 @@ pub use deferred::{
 };
 pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale, sum_squares};
 pub use format::Precision;
-pub use isa::{ISA_VARIABLE, Isa, choose_isa, isa};
+pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, isa};
 pub use limit::{copy_limit, fma_limit};
 pub use matrix::{Matrix, gemm};
 pub use norm::{
@@ -65,7 +68,7 @@ pub use optimizer::{AdamCoefficients, Update, adam_step};
 pub use pack::Side;
 pub use real::Real;
 pub use scratch::{Aligned, LINE, prefer_large_pages, reserve};
-pub(crate) use split::{each_item, share_items};
+pub use split::{each_item, share_items};
 pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
 pub use weight::{PackedWeight, update_weight};
 

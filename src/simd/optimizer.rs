@@ -1,7 +1,7 @@
 //! One sweep of Adam over a flat slice: weights, moments and EMA together.
 
 use super::Real;
-use super::vector::{Kernel, Simd, dispatch, sweep};
+use super::vector::{Kernel, Simd, sweep};
 
 /// Which update rule turns the moments into a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,10 @@ impl AdamCoefficients<f64> {
 pub fn adam_step<T: Real>(c: &AdamCoefficients<T>, p: &mut [T], m: &mut [T], v: &mut [T], e: &mut [T], g: &[T]) {
     let n = p.len();
     assert!(m.len() == n && v.len() == n && e.len() == n && g.len() == n);
-    dispatch(Step { c, p, m, v, e, g });
+    T::optimizer_step(super::isa(), Step { c, p, m, v, e, g });
 }
 
-struct Step<'a, T> {
+pub struct Step<'a, T> {
     c: &'a AdamCoefficients<T>,
     p: &'a mut [T],
     m: &'a mut [T],

@@ -147,12 +147,12 @@ impl<'a, T: Real> Destination<'a, T> {
     /// # Safety
     /// Nobody else packs this part at the same time.
     unsafe fn pack(&self, form: &Form, part: usize, pieces: [&[T]; 2]) {
-        dispatch_on(form.isa, PackPart { form, part, pieces, to: self });
+        T::pack_part(form.isa, PackPart { form, part, pieces, to: self });
     }
 }
 
 /// Made by [`Destination::pack`] only, whose contract makes its stretches of the panels its own.
-struct PackPart<'a, T> {
+pub struct PackPart<'a, T> {
     form: &'a Form,
     part: usize,
     pieces: [&'a [T]; 2],

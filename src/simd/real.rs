@@ -7,6 +7,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use super::array::Array;
 use super::isa::Isa;
+use super::large::Large;
 use super::scratch::Scratch;
 use super::vector::Kernel;
 
@@ -30,6 +31,7 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + Sum
+    + Large
 {
     /// 0.
     const ZERO: Self;

@@ -47,12 +47,7 @@ pub(super) fn each_part(parts: usize, work: &(impl Fn(usize) + Sync)) {
 }
 
 /// Runs `work` on every item, each worth so many multiplications, on this thread and up to `parts` of its pool in all.
-pub(crate) fn each_item<I: Send>(
-    items: &mut [I],
-    multiplications: usize,
-    parts: usize,
-    work: &(impl Fn(&mut I) + Sync),
-) {
+pub fn each_item<I: Send>(items: &mut [I], multiplications: usize, parts: usize, work: &(impl Fn(&mut I) + Sync)) {
     fn fork<I: Send>(items: &mut [I], parts: usize, work: &(impl Fn(&mut I) + Sync)) {
         if parts <= 1 || items.len() <= 1 {
             return items.iter_mut().for_each(work);
@@ -64,8 +59,9 @@ pub(crate) fn each_item<I: Send>(
     fork(items, parts, work);
 }
 
-/// As [`stretches`], of `count` items worth so many multiplications each.
-pub(crate) fn share_items<T: Real, const R: usize, const W: usize>(
+/// Arrays that lie item by item, as many elements of each array to every one of `count` items (or an array to none), each worth so
+/// many multiplications: hands all of them to `work`, or every one of up to `parts` parts. `work` is told which items it has.
+pub fn share_items<T: Real, const R: usize, const W: usize>(
     (count, multiplications): (usize, usize),
     parts: usize,
     reads: [&[T]; R],

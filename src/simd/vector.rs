@@ -227,16 +227,16 @@ impl Tail {
 macro_rules! sweep {
     ($simd:ty, $n:expr, $at:ident => $body:block) => {{
         let n: usize = $n;
-        let lanes = <$simd as $crate::simd::vector::Simd>::LANES;
+        let lanes = <$simd as $crate::vector::Simd>::LANES;
         let whole = n - n % lanes;
         let mut start = 0;
         while start < whole {
-            let $at = $crate::simd::vector::Whole(start);
+            let $at = $crate::vector::Whole(start);
             $body
             start += lanes;
         }
         if whole < n {
-            let $at = $crate::simd::vector::Tail(whole, n - whole);
+            let $at = $crate::vector::Tail(whole, n - whole);
             $body
         }
     }};

@@ -10,7 +10,6 @@ use super::norm::AddRmsNorm;
 use super::pack::{Side, Strided};
 use super::panels::{Form, Panels, pack_all, update_panels};
 use super::split::{Vectors, by_rows};
-use super::vector::dispatch_on;
 
 /// A weight matrix `[out, in]` in the micro-kernel's panels, for the forward product and for the backward one; packed once
 /// per update, read by every thread.
@@ -134,7 +133,7 @@ impl<T: Real> PackedWeight<T> {
         let (left, precision) = (Strided::rows(x, k), self.form.precision);
         T::with_scratch(|scratch| {
             let gemm = Gemm { m, k, n, left, right, accumulate, precision, out, epilogue, scratch };
-            dispatch_on(self.form.isa, gemm);
+            T::gemm(self.form.isa, gemm);
         });
     }
 }

@@ -2,13 +2,13 @@
 
 use super::operands::{KEYS, QUERIES, pack_rows, pieces, pitch, rows_of, scores, tail_mask};
 use super::{AttentionShape, RopeTable};
-use crate::simd::Real;
-use crate::simd::elementwise::dot_product;
-use crate::simd::format::{Format, Precision, in_format};
-use crate::simd::gemm::{LeftTiles, multiply_panels};
-use crate::simd::pack::{Strided, Tiles, pack_panels, padded};
-use crate::simd::scratch::Scratch;
-use crate::simd::vector::{Kernel, Simd};
+use crate::Real;
+use crate::elementwise::dot_product;
+use crate::format::{Format, Precision, in_format};
+use crate::gemm::{LeftTiles, multiply_panels};
+use crate::pack::{Strided, Tiles, pack_panels, padded};
+use crate::scratch::Scratch;
+use crate::vector::{Kernel, Simd};
 
 /// Queries over which the products of the gradients of k and v sum at a time.
 const QUERY_BLOCK: usize = 132;

@@ -9,9 +9,9 @@ use super::Real;
 use super::format::Precision;
 use super::isa::isa;
 use super::split::{stretches, worthwhile};
-use super::vector::{Simd, dispatch_on, sweep};
-use backward::AttentionBackward;
-use forward::AttentionForward;
+use super::vector::{Simd, sweep};
+pub use backward::AttentionBackward;
+pub use forward::AttentionForward;
 
 /// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn attention_forward<T: Real>(
     stretches((0..sequences, 1), parts, [], [qkv, out, lse], &|part, [], [qkv, out, lse]| {
         let shape = &AttentionShape { sequences: part.len(), ..*shape };
         T::with_scratch(|scratch| {
-            dispatch_on(isa, AttentionForward { precision, shape, rope, qkv, out, lse, scratch });
+            T::attention_forward(isa, AttentionForward { precision, shape, rope, qkv, out, lse, scratch });
         });
     });
 }
@@ -147,7 +147,7 @@ pub fn attention_backward<T: Real>(
         let shape = &AttentionShape { sequences: part.len(), ..*shape };
         T::with_scratch(|scratch| {
             let pass = AttentionBackward { precision, shape, rope, qkv, out, lse, d_out, d_qkv, scratch };
-            dispatch_on(isa, pass);
+            T::attention_backward(isa, pass);
         });
     });
 }

@@ -5,12 +5,12 @@
 //! the left operand, read by columns, of those that sum over queries (`dV = Pᵀ dO`, `dK = dSᵀ Q`). Right operands are the
 //! rows of v, k, q and dO as they come; only k and v, for the scores and for dP, are packed transposed.
 
-use crate::simd::Real;
-use crate::simd::format::Format;
-use crate::simd::gemm::{LeftTiles, multiply_panels};
-use crate::simd::pack::{Strided, Tiles, padded};
-use crate::simd::scratch::{Aligned, LINE};
-use crate::simd::vector::{Simd, sweep};
+use crate::Real;
+use crate::format::Format;
+use crate::gemm::{LeftTiles, multiply_panels};
+use crate::pack::{Strided, Tiles, padded};
+use crate::scratch::{Aligned, LINE};
+use crate::vector::{Simd, sweep};
 
 /// Keys whose scores are computed at a time: with a few dozen queries they stay in L1 or little beyond.
 pub const KEYS: usize = 256;

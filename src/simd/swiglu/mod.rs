@@ -64,10 +64,8 @@ pub fn swiglu<T: Real>(
         let saved = saved.as_ref().map(|all| Saved { all, first, vectors });
         let vectors = x.len() / shape.width;
         T::with_scratch(|scratch| {
-            dispatch_on(
-                isa,
-                SwigluForward { side, shape, vectors, precision, gate_up, down, x, saved, y, epilogue, scratch },
-            );
+            let pass = SwigluForward { side, shape, vectors, precision, gate_up, down, x, saved, y, epilogue, scratch };
+            T::swiglu_forward(isa, pass);
         });
     };
     let all = Vectors { first: 0, x, y, epilogue };
@@ -129,7 +127,7 @@ pub fn swiglu_backward<T: Real>(
                 dx,
                 scratch,
             };
-            dispatch_on(isa, pass);
+            T::swiglu_backward(isa, pass);
         });
     });
     // A left tile holds all rows of some columns, so threads share these packings by their tiles and not by rows.
@@ -137,7 +135,7 @@ pub fn swiglu_backward<T: Real>(
         let SharedOperands { down: [left_dy, _], gate_up: [left_x, _] } = &operands;
         each_part(parts, &|part| {
             for (values, n, to) in [(dy, shape.out, left_dy), (x, shape.width, left_x)] {
-                dispatch_on(isa, PackLeft { values, n, vectors, precision, part: (part, parts), to });
+                T::pack_left(isa, PackLeft { values, n, vectors, precision, part: (part, parts), to });
             }
         });
     }
@@ -158,7 +156,7 @@ struct Saved<'a, T> {
 }
 
 /// Packs `values` `[vectors, n]` as left tiles, vector by vector the steps of the sum: one part of so many of the tiles.
-struct PackLeft<'a, T> {
+pub struct PackLeft<'a, T> {
     values: &'a [T],
     n: usize,
     vectors: usize,
@@ -221,7 +219,7 @@ impl Shape {
 }
 
 /// A forward pass over rows (`rows.rs`) or columns (`cols.rs`).
-struct SwigluForward<'a, T> {
+pub struct SwigluForward<'a, T> {
     side: Side,
     shape: Shape,
     vectors: usize,
@@ -247,7 +245,7 @@ impl<T: Real> Kernel<T> for SwigluForward<'_, T> {
 }
 
 /// A backward pass over rows (`backward_rows.rs`) or columns (`backward_cols.rs`).
-struct SwigluBackward<'a, T> {
+pub struct SwigluBackward<'a, T> {
     side: Side,
     shape: Shape,
     /// Rows or columns in all.

@@ -7,9 +7,9 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use crate::simd::registers::TileRegisters;
-use crate::simd::self_test::self_test;
-use crate::simd::twin::TwinRegisters;
+use crate::registers::TileRegisters;
+use crate::self_test::self_test;
+use crate::twin::TwinRegisters;
 
 /// The processor's tile registers, configured.
 pub struct AmxRegisters(());

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::format::Rounded;
-use crate::simd::math;
-use crate::simd::vector::{Kernel, Simd};
+use crate::format::Rounded;
+use crate::math;
+use crate::vector::{Kernel, Simd};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy)]

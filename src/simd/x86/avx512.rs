@@ -5,12 +5,12 @@ use std::mem::transmute;
 
 use super::Avx2;
 use super::amx::AmxRegisters;
-use crate::simd::format::{Pairs, Rounded, TilePairs};
-use crate::simd::registers::{self, TileRegisters};
-use crate::simd::tile::Strip;
-use crate::simd::twin::TwinRegisters;
-use crate::simd::vector::{Dots, Kernel, Simd, TileUnit};
-use crate::simd::{limit, math};
+use crate::format::{Pairs, Rounded, TilePairs};
+use crate::registers::{self, TileRegisters};
+use crate::tile::Strip;
+use crate::twin::TwinRegisters;
+use crate::vector::{Dots, Kernel, Simd, TileUnit};
+use crate::{limit, math};
 
 /// A token of AVX-512 and its vectors, compiled with the features of its kind.
 macro_rules! token {
