@@ -41,7 +41,9 @@ impl Model {
         }
         for call in &self.schedule.calls[next..] {
             tape.set_recording(call.recorded && pass == Pass::Train);
+            crate::device::cpu::INT8.set(!call.recorded);
             self.call(tape, call, question, states);
+            crate::device::cpu::INT8.set(false);
             calls += 1;
         }
         tape.set_recording(pass == Pass::Train);

@@ -5,6 +5,8 @@
 
 mod deferred;
 mod swiglu;
+mod int8;
+pub use int8::INT8;
 mod weight;
 
 pub use deferred::ROWS_ENOUGH;
@@ -178,6 +180,9 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>) {
+        if INT8.get() && int8::wanted() {
+            return self.linear_int8(params, weight, x, y, epilogue);
+        }
         let weight = self.weight(params, weight);
         let (h, inv_rms) = epilogue.map_or_else(Default::default, |then| (then.h, then.inv_rms));
         let ([x, h], [y, inv_rms]) = self.memory.split([x, h], [y, inv_rms]);
@@ -220,6 +225,9 @@ impl<T: Real> Device for Cpu<T> {
         y: Block,
         epilogue: Option<NormEpilogue>,
     ) {
+        if INT8.get() && int8::wanted() {
+            return self.swiglu_int8(params, swiglu, x, y, epilogue);
+        }
         self.swiglu_pieces(params, swiglu, x, saved, y, epilogue);
     }
 
