@@ -3,6 +3,7 @@
 //! They are the portable path of f32, and all of f64 (checking), whose `exp`, `exp2` and `atan2` are libm's.
 
 use super::format::Rounded;
+use super::int8::Numbers;
 use super::vector::{Kernel, Simd};
 use super::{Real, math};
 
@@ -39,6 +40,7 @@ impl<T: Real> Simd for Array<T> {
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 6;
     type Bf16 = Rounded;
+    type Int8 = Numbers;
 
     #[inline(always)]
     fn call<K: Kernel<T>>(self, kernel: K) -> K::Output {

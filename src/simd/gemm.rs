@@ -29,7 +29,7 @@
 //! what is packed anyway is filled up: the last right panel to whole vectors, with zeros, in the copy that packing makes.
 
 use super::Real;
-use super::format::{Format, Precision, in_format};
+use super::format::{Format, Precision, UnitFormat, in_format};
 use super::norm::AddRmsNorm;
 use super::pack::{Strided, Tiles, pack_tiles, panel_width};
 use super::scratch::Scratch;
@@ -132,7 +132,7 @@ impl<T: Real> Gemm<'_, T> {
     }
 }
 
-/// A depth in units, cut at whole rows of a left tile's blocks ([`Format::ROW_UNITS`]) into parts as equal as can be.
+/// A depth in units, cut at whole rows of a left tile's blocks ([`UnitFormat::ROW_UNITS`]) into parts as equal as can be.
 #[derive(Clone, Copy)]
 struct Cuts {
     rows: Tiles,
@@ -142,7 +142,7 @@ struct Cuts {
 
 impl Cuts {
     #[inline(always)]
-    fn new<S: Simd, F: Format<S>>(depth: usize, limit: usize) -> Self {
+    fn new<S: Simd, F: UnitFormat<S>>(depth: usize, limit: usize) -> Self {
         let row_units = F::ROW_UNITS;
         Self { rows: Tiles::new(depth.div_ceil(row_units), limit / row_units), row_units, depth }
     }
@@ -221,7 +221,7 @@ impl<'a, T> LeftTiles<'a, T> {
 /// `out ← alpha·left·right (+ out)`: `right` is all panels of `columns` columns, `whole` units deep, of which those from
 /// `from` on, `left`'s depth, are used; rows of `out` lie `stride` apart.
 #[inline(always)]
-pub fn multiply_panels<S: Simd, F: Format<S>>(
+pub fn multiply_panels<S: Simd, F: UnitFormat<S>>(
     s: S,
     left: LeftTiles<'_, S::T>,
     (right, whole, from): (&[S::T], usize, usize),
@@ -250,7 +250,7 @@ pub fn multiply_panels<S: Simd, F: Format<S>>(
 /// Left tiles times one right panel, which starts with the first of their units. The output starts with the first row of
 /// the first tile.
 #[inline(always)]
-pub fn multiply_panel<S: Simd, F: Format<S>>(
+pub fn multiply_panel<S: Simd, F: UnitFormat<S>>(
     s: S,
     left: LeftTiles<'_, S::T>,
     right: &[S::T],

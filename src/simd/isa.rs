@@ -51,7 +51,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let has_dots = has_avx512 && is_x86_feature_detected!("avx512bf16");
+            // Every processor with the first has the second.
+            let has_dots =
+                has_avx512 && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
             let has = match self {
                 Self::Portable => true,
                 Self::Avx2 => has_avx2,

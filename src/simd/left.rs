@@ -1,12 +1,12 @@
 //! Left tiles: a few rows of a left operand, in the order in which the micro-kernel of a format reads them.
 //!
 //! A tile of `height` rows that is `depth` units deep has `height · depth` elements, block after block along the depth. A
-//! block holds [`Format::ROW_UNITS`] units of every row, row after row, and the last one what is left. With one unit to a
+//! block holds [`UnitFormat::ROW_UNITS`] units of every row, row after row, and the last one what is left. With one unit to a
 //! block the rows are interleaved: the micro-kernel in registers broadcasts one element after the other. With as many as a
 //! tile register's row holds, a block is what one instruction loads, from as many cache lines as it has rows.
 
 use super::Real;
-use super::format::Format;
+use super::format::{Format, UnitFormat};
 use super::pack::{Strided, pack_part};
 use super::vector::Simd;
 
@@ -141,10 +141,34 @@ impl<'a, T: Real> LeftTile<'a, T> {
         }
     }
 
+    /// Units that are in registers: vector r of the block holds `units ≤ LANES` units of row `row + r`, from `unit` on.
+    #[inline(always)]
+    pub fn put_units<S: Simd<T = T>, F: UnitFormat<S>>(
+        &mut self,
+        s: S,
+        block: S::Block,
+        (rows, units): (usize, usize),
+        (row, unit): (usize, usize),
+    ) {
+        assert!(units <= S::LANES && row + rows <= self.height && unit + units <= self.depth);
+        if F::ROW_UNITS > 1 {
+            for (r, &v) in block.as_ref().iter().enumerate().take(rows) {
+                self.put::<S, F>(s, (row + r, unit), v, units);
+            }
+            return;
+        }
+        let block = s.transpose(block);
+        for (u, &v) in block.as_ref().iter().enumerate().take(units) {
+            let to = &mut self.units[(unit + u) * self.height + row..][..rows];
+            // SAFETY: exactly the slice is written.
+            unsafe { s.store_first_ptr(to.as_mut_ptr(), v, rows) }
+        }
+    }
+
     /// Stores `count` units of a row, side by side as far as blocks allow. (Lanes beyond the last step of an odd number are
     /// zero: sources are loaded with zeros behind their end, and the lanes of a strip behind its last gate are never packed.)
     #[inline(always)]
-    fn put<S: Simd<T = T>, F: Format<S>>(&mut self, s: S, (row, unit): (usize, usize), v: S::V, count: usize) {
+    fn put<S: Simd<T = T>, F: UnitFormat<S>>(&mut self, s: S, (row, unit): (usize, usize), v: S::V, count: usize) {
         let (at, width) = self.block::<S, F>(row, unit);
         let within = unit % F::ROW_UNITS;
         if within + count <= width {
@@ -163,7 +187,7 @@ impl<'a, T: Real> LeftTile<'a, T> {
 
     /// Where the part of a row begins that is in the block of a unit, and how many units it has.
     #[inline(always)]
-    fn block<S: Simd<T = T>, F: Format<S>>(&self, row: usize, unit: usize) -> (usize, usize) {
+    fn block<S: Simd<T = T>, F: UnitFormat<S>>(&self, row: usize, unit: usize) -> (usize, usize) {
         let start = unit - unit % F::ROW_UNITS;
         let width = F::ROW_UNITS.min(self.depth - start);
         (start * self.height + row * width, width)

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::Real;
-use super::format::{Format, Precision, in_format};
+use super::format::{Precision, UnitFormat, in_format};
 use super::vector::{Kernel, Simd, dispatch};
 
 /// Multiply-adds of each sum in a measurement.
@@ -62,7 +62,7 @@ struct Busy;
 
 impl Busy {
     #[inline(always)]
-    fn run<S: Simd<T = f32>, F: Format<S>>(self, s: S) -> usize {
+    fn run<S: Simd<T = f32>, F: UnitFormat<S>>(self, s: S) -> usize {
         F::busy(s)
     }
 }
@@ -70,12 +70,12 @@ impl Busy {
 /// [`ROUNDS`] multiply-adds of each of as many independent sums as registers allow, so that the latency is hidden. Returns
 /// FLOPs.
 #[inline(always)]
-pub fn chains<S: Simd, F: Format<S>>(s: S) -> usize {
+pub fn chains<S: Simd, F: UnitFormat<S>>(s: S) -> usize {
     if S::LANES == 16 { chains_of::<S, F, 24>(s) } else { chains_of::<S, F, 12>(s) }
 }
 
 #[inline(always)]
-fn chains_of<S: Simd, F: Format<S>, const N: usize>(s: S) -> usize {
+fn chains_of<S: Simd, F: UnitFormat<S>, const N: usize>(s: S) -> usize {
     let (a, b) = (s.splat(black_box(S::T::ONE)), s.splat(black_box(S::T::from_f64(1e-30))));
     let mut sums = [s.zero(); N];
     for _ in 0..ROUNDS {

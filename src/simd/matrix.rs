@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Real;
-use super::format::{Format, Plain, Precision};
+use super::format::{Plain, Precision, UnitFormat};
 use super::gemm::Gemm;
 use super::isa::{Isa, isa};
 use super::pack::{Strided, pack_panels, padded};
@@ -159,7 +159,7 @@ impl<T: Real> Kernel<T> for PackColumns<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
-        const { assert!(PACKED_COLUMNS.is_multiple_of(2 * S::LANES) && <Plain as Format<S>>::STEPS == 1) };
+        const { assert!(PACKED_COLUMNS.is_multiple_of(2 * S::LANES) && <Plain as UnitFormat<S>>::STEPS == 1) };
         pack_panels::<S, Plain, false>(s, self.from, self.columns, (0, self.k), self.to);
     }
 }

@@ -22,6 +22,7 @@ mod deferred;
 mod elementwise;
 mod format;
 mod gemm;
+mod int8;
 mod isa;
 mod large;
 mod left;
@@ -58,6 +59,7 @@ pub use deferred::{
 };
 pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale, sum_squares};
 pub use format::Precision;
+pub use int8::swiglu_int8;
 pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, isa};
 pub use limit::{copy_limit, fma_limit};
 pub use matrix::{Matrix, gemm};

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Real;
 use super::format::{Format, Precision, in_format};
+use super::int8;
 use super::isa::Isa;
 use super::left::LeftTile;
 use super::pack::{Side, Strided, Tiles, pack_panel, pack_panels, pack_part, pack_tiles, padded, panel_width};
@@ -33,12 +34,14 @@ pub struct Form {
     /// Gates above, ups below.
     pub gated: bool,
     pub precision: Precision,
+    /// Whether it is packed as whole numbers of eight bits too (`int8/`).
+    pub int8: bool,
     /// The panels' layout is this instruction set's.
     pub isa: Isa,
 }
 
-/// Panels for the forward product and for the backward one.
-pub type Panels<T> = [Aligned<T>; 2];
+/// Panels for the forward product and for the backward one; panels of whole numbers and their scales, or nothing.
+pub type Panels<T> = [Aligned<T>; 4];
 
 impl Form {
     /// Parts that can be packed by themselves: tiles of left operands are cut as rows fall, so a weight for columns is one.
@@ -84,7 +87,7 @@ struct Lens {
 }
 
 impl<T: Real> Kernel<T> for Lens {
-    type Output = [usize; 2];
+    type Output = [usize; 4];
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, _: S) -> Self::Output {
         let Form { n_out, n_in, side, gated, precision, .. } = self.form;
@@ -92,10 +95,12 @@ impl<T: Real> Kernel<T> for Lens {
         let (depth, half) = (n_in.div_ceil(per_unit), n_out / 2);
         let back = if gated { 2 * half.div_ceil(per_unit) } else { n_out.div_ceil(per_unit) };
         let columns = if gated { 2 * padded::<S>(half) } else { padded::<S>(n_out) };
-        match side {
+        let [forward, backward] = match side {
             Side::Rows => [depth * columns, back * padded::<S>(n_in)],
             Side::Cols => [depth * n_out, back * n_in],
-        }
+        };
+        let [int8, scales] = if self.form.int8 { int8::panel_lens::<S>(&self.form) } else { [0, 0] };
+        [forward, backward, int8, scales]
     }
 }
 
@@ -136,7 +141,7 @@ pub fn update_panels<T: Real, const N: usize>(
 }
 
 /// Panels whose parts threads write.
-struct Destination<'a, T>([Shared<'a, T>; 2]);
+struct Destination<'a, T>([Shared<'a, T>; 4]);
 
 impl<'a, T: Real> Destination<'a, T> {
     fn new(panels: &'a mut Panels<T>) -> Self {
@@ -188,8 +193,16 @@ impl<T: Real> PackPart<'_, T> {
         let depth = n_in.div_ceil(per_unit);
         let Range { start, end } = self.form.rows(self.part);
         let rows = end - start;
-        let [forward, backward] = &self.to.0;
+        let [forward, backward, int8, slots] = &self.to.0;
         let [gates, ups] = self.halves();
+        if self.form.int8 {
+            let [panels, slot_len] = int8::panel_lens::<S>(&Form { n_out: end * if gated { 2 } else { 1 }, ..*self.form });
+            let [panels_before, slots_before] =
+                int8::panel_lens::<S>(&Form { n_out: start * if gated { 2 } else { 1 }, ..*self.form });
+            // SAFETY: the panels of the part's own rows.
+            let to = unsafe { (int8.slice(panels_before..panels), slots.slice(slots_before..slot_len)) };
+            int8::pack_rows::<S>(s, (n_in, gated), start..end, [gates, ups], to);
+        }
         if gated {
             for first in (start..end).step_by(S::LANES) {
                 let gates_here = S::LANES.min(end - first);
@@ -235,12 +248,12 @@ impl<T: Real> PackPart<'_, T> {
         // The steps of gates and of ups are whole units each.
         let (halves, half) = if gated { (2, n_out / 2) } else { (1, n_out) };
         let (half_units, back) = (half.div_ceil(F::STEPS), halves * half.div_ceil(F::STEPS));
-        let [forward, backward] = &self.to.0;
+        let [forward, backward, ..] = &self.to.0;
         // SAFETY: the part is all of the weight.
         let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
+        let tiles = if gated { Tiles::gated(n_out / 2, F::TILE_ROWS, F::STEPS) } else { Tiles::new(n_out, F::TILE_ROWS) };
         if gated {
             let [gates, ups] = self.halves();
-            let tiles = Tiles::gated(n_out / 2, F::TILE_ROWS, F::STEPS);
             T::with_scratch(|scratch| {
                 let in_turn = &mut scratch.left.at_least(n_out * n_in)[..n_out * n_in];
                 let pairs = in_turn.chunks_exact_mut(2 * n_in);
@@ -248,12 +261,10 @@ impl<T: Real> PackPart<'_, T> {
                     pair[..n_in].copy_from_slice(gate);
                     pair[n_in..].copy_from_slice(up);
                 }
-                pack_tiles::<S, F>(s, Strided::rows(in_turn, n_in), (tiles, 0, tiles.count), (0, n_in), forward);
+                self.left_tiles::<S, F>(s, in_turn, tiles, forward);
             });
         } else {
-            let tiles = Tiles::new(n_out, F::TILE_ROWS);
-            let from = Strided::rows(self.pieces[0], n_in);
-            pack_tiles::<S, F>(s, from, (tiles, 0, tiles.count), (0, n_in), forward);
+            self.left_tiles::<S, F>(s, self.pieces[0], tiles, forward);
         }
         let tiles = Tiles::new(n_in, F::TILE_ROWS);
         for tile in 0..tiles.count {
@@ -262,6 +273,19 @@ impl<T: Real> PackPart<'_, T> {
             for (i, piece) in self.halves().into_iter().enumerate().take(halves) {
                 to.pack::<S, F>(s, Strided::columns(piece, n_in), (start, height), (0, half), (0, i * half_units));
             }
+        }
+    }
+
+    /// Left tiles of the rows of a weight, which lie in the tiles' order.
+    #[inline(always)]
+    fn left_tiles<S: Simd<T = T>, F: Format<S>>(&self, s: S, rows: &[T], tiles: Tiles, forward: &mut [T]) {
+        let &Form { n_out, n_in, gated, .. } = self.form;
+        pack_tiles::<S, F>(s, Strided::rows(rows, n_in), (tiles, 0, tiles.count), (0, n_in), forward);
+        if self.form.int8 {
+            let ([panels, scale_len], [.., int8, scales]) = (int8::panel_lens::<S>(self.form), &self.to.0);
+            // SAFETY: the part is all of the weight.
+            let to = unsafe { (int8.slice(0..panels), scales.slice(0..scale_len)) };
+            int8::pack_cols::<S>(s, rows, (n_out, n_in, gated), to);
         }
     }
 }

@@ -67,6 +67,10 @@ pub trait Real:
     /// Runs a kernel compiled for the instruction set, which must be available.
     #[doc(hidden)]
     fn run_kernel<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
+    /// The same, of a kernel that multiplies whole numbers of eight bits: by instructions for them that are no part of the path,
+    /// where the processor has them. They change no result.
+    #[doc(hidden)]
+    fn run_int8_kernel<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
     /// Lends this thread's packing buffers.
     #[doc(hidden)]
     fn with_scratch<R>(work: impl FnOnce(&mut Scratch<Self>) -> R) -> R;
@@ -77,7 +81,7 @@ type LibraryGemm<T> =
     unsafe fn(usize, usize, usize, T, *const T, isize, isize, *const T, isize, isize, T, *mut T, isize, isize);
 
 macro_rules! real {
-    ($t:ident, $library:expr, |$isa:ident, $kernel:ident| $run:expr) => {
+    ($t:ident, $library:expr, |$isa:ident, $kernel:ident| $run:expr, $run_int8:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -133,6 +137,10 @@ macro_rules! real {
                 $run
             }
             #[inline]
+            fn run_int8_kernel<K: Kernel<Self>>($isa: Isa, $kernel: K) -> K::Output {
+                $run_int8
+            }
+            #[inline]
             fn with_scratch<R>(work: impl FnOnce(&mut Scratch<Self>) -> R) -> R {
                 thread_local! {
                     static SCRATCH: RefCell<Scratch<$t>> = const { RefCell::new(Scratch::new()) };
@@ -143,33 +151,50 @@ macro_rules! real {
     };
 }
 
-real!(f32, None, |isa, kernel| {
-    debug_assert!(isa.is_available());
-    match isa {
-        // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Amx => {
-            let token = unsafe { super::x86::Amx::new(super::x86::Tiles::Processor) };
-            let output = super::vector::Simd::call(token, kernel);
-            super::x86::amx::release();
-            output
+real!(
+    f32,
+    None,
+    |isa, kernel| {
+        debug_assert!(isa.is_available());
+        match isa {
+            // SAFETY: an `Isa` comes from detection or from a forced choice checked against it.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => {
+                let token = unsafe { super::x86::Amx::new(super::x86::Tiles::Processor) };
+                let output = super::vector::Simd::call(token, kernel);
+                super::x86::amx::release();
+                output
+            }
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::AmxTwin => super::vector::Simd::call(unsafe { super::x86::Amx::new(super::x86::Tiles::Twin) }, kernel),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512Bf16::new(()) }, kernel),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::new(()) }, kernel),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),
+            _ => super::vector::Simd::call(Array::<f32>::default(), kernel),
         }
-        // SAFETY: as above.
+    },
+    match isa {
+        // SAFETY: as above, and the processor has VNNI.
         #[cfg(target_arch = "x86_64")]
-        Isa::AmxTwin => super::vector::Simd::call(unsafe { super::x86::Amx::new(super::x86::Tiles::Twin) }, kernel),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => super::vector::Simd::call(unsafe { super::x86::Avx512Bf16::new(()) }, kernel),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => super::vector::Simd::call(unsafe { super::x86::Avx512::new(()) }, kernel),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => super::vector::Simd::call(unsafe { super::x86::Avx2::new() }, kernel),
-        _ => super::vector::Simd::call(Array::<f32>::default(), kernel),
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
+            super::vector::Simd::call(unsafe { super::x86::Avx512Vnni::new(()) }, kernel)
+        }
+        _ => Self::run_kernel(isa, kernel),
     }
-});
-real!(f64, Some(matrixmultiply::dgemm), |isa, kernel| {
-    let _ = isa;
-    super::vector::Simd::call(Array::<f64>::default(), kernel)
-});
+);
+real!(
+    f64,
+    Some(matrixmultiply::dgemm),
+    |isa, kernel| {
+        let _ = isa;
+        super::vector::Simd::call(Array::<f64>::default(), kernel)
+    },
+    Self::run_kernel(isa, kernel)
+);

@@ -12,6 +12,7 @@
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 
+use super::format::{UnitFormat, Units};
 use super::tile::{Ahead, PREFETCH_STEPS, Strip, TileLayout};
 use super::vector::{Simd, TileUnit};
 
@@ -39,6 +40,8 @@ pub trait TileRegisters {
     unsafe fn load<const TO: usize>(&mut self, from: *const f32, stride: usize);
     /// `sum ← sum + a·b` of bf16 pairs: a is `[rows, 16 units]`, b `[16 units, 16 columns]`.
     fn dot<const SUM: usize, const A: usize, const B: usize>(&mut self);
+    /// The same of quads, whole numbers of eight bits: those of a are 0 to 255, those of b −128 to 127, sums have 32 bits.
+    fn dot_quads<const SUM: usize, const A: usize, const B: usize>(&mut self);
     /// Writes a register's rows, `stride` elements apart.
     /// # Safety
     /// So much is writable.
@@ -72,9 +75,14 @@ impl<const N: usize> Block<N> {
 
 /// The micro-kernel for tiles of `rows ≤ 32` rows and `vectors` (1 or 2) vectors of columns.
 /// # Safety
-/// As [`Format::multiply`](super::format::Format::multiply), and as [`TileRegisters::configured`].
+/// As [`UnitFormat::multiply`], and as [`TileRegisters::configured`].
 #[inline(always)]
-pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors: usize, strip: Strip<f32>) {
+pub unsafe fn multiply<S: TileUnit, R: TileRegisters, U: Units>(
+    s: S,
+    rows: usize,
+    vectors: usize,
+    strip: Strip<f32>,
+) {
     const { assert!(S::LANES == REGISTER_ROWS) };
     assert!(
         0 < rows
@@ -141,16 +149,16 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
                 };
                 registers.load::<{ RIGHT[0] }>(b, width);
                 registers.load::<{ LEFT[0] }>(a, a_stride);
-                registers.dot::<{ SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>();
+                dot::<S, R, U, { SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>(&mut registers);
                 if is_wide {
                     registers.load::<{ RIGHT[1] }>(b.add(REGISTER_ROWS), width);
-                    registers.dot::<{ SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>();
+                    dot::<S, R, U, { SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>(&mut registers);
                 }
                 if is_tall {
                     registers.load::<{ LEFT[1] }>(a.add(REGISTER_ROWS * a_stride), a_stride);
-                    registers.dot::<{ SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>();
+                    dot::<S, R, U, { SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>(&mut registers);
                     if is_wide {
-                        registers.dot::<{ SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>();
+                        dot::<S, R, U, { SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>(&mut registers);
                     }
                 }
                 for _ in 0..units / PREFETCH_STEPS {
@@ -169,7 +177,7 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
                 }
             }
             if !direct {
-                write_rows(s, sums.start(), (rows, width), &strip, out);
+                write_rows::<S, U>(s, sums.start(), (rows, width), &strip, out);
             }
         }
     }
@@ -179,7 +187,7 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters>(s: S, rows: usize, vectors
 /// # Safety
 /// The sums are there, and as much of the output is writable.
 #[inline(always)]
-unsafe fn write_rows<S: Simd<T = f32>>(
+unsafe fn write_rows<S: Simd<T = f32>, U: Units>(
     s: S,
     sums: *const f32,
     (rows, width): (usize, usize),
@@ -195,7 +203,11 @@ unsafe fn write_rows<S: Simd<T = f32>>(
                 s.load_ptr(sums.add(i * width + j * REGISTER_ROWS)),
                 out.add(i * strip.out_stride + j * REGISTER_ROWS),
             );
-            let sum = if strip.accumulate { s.fma(alpha, sum, s.load_first_ptr(to, n)) } else { s.mul(alpha, sum) };
+            let sum = if strip.accumulate {
+                U::On::<S>::scale_add(s, alpha, sum, s.load_first_ptr(to, n))
+            } else {
+                U::On::<S>::scale(s, alpha, sum)
+            };
             s.store_first_ptr(to, sum, n);
         }
     }
@@ -246,11 +258,17 @@ unsafe fn copy_columns<S: Simd<T = f32>>(
     to
 }
 
+/// `sum ← sum + a·b` of such units.
+#[inline(always)]
+fn dot<S: Simd, R: TileRegisters, U: Units, const SUM: usize, const A: usize, const B: usize>(registers: &mut R) {
+    if <U::On<S> as UnitFormat<S>>::STEPS == 4 { registers.dot_quads::<SUM, A, B>() } else { registers.dot::<SUM, A, B>() }
+}
+
 /// Multiplies what the registers hold, over and over; returns FLOPs.
 /// # Safety
 /// As [`TileRegisters::configured`].
 #[inline(always)]
-pub unsafe fn busy<R: TileRegisters>(rounds: usize) -> usize {
+pub unsafe fn busy<S: Simd, R: TileRegisters, U: Units>(rounds: usize) -> usize {
     let operand = [1e-10f32; REGISTER_ROWS * REGISTER_ROWS];
     let mut sums = [0f32; REGISTER_ROWS * REGISTER_ROWS];
     // SAFETY: the caller's contract; a register's worth of memory.
@@ -265,13 +283,13 @@ pub unsafe fn busy<R: TileRegisters>(rounds: usize) -> usize {
         registers.load::<{ RIGHT[0] }>(operand.as_ptr(), REGISTER_ROWS);
         registers.load::<{ RIGHT[1] }>(operand.as_ptr(), REGISTER_ROWS);
         for _ in 0..rounds {
-            registers.dot::<{ SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>();
-            registers.dot::<{ SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>();
-            registers.dot::<{ SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>();
-            registers.dot::<{ SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>();
+            dot::<S, R, U, { SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>(&mut registers);
+            dot::<S, R, U, { SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>(&mut registers);
+            dot::<S, R, U, { SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>(&mut registers);
+            dot::<S, R, U, { SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>(&mut registers);
         }
         registers.store::<{ SUMS[0] }>(sums.as_mut_ptr(), REGISTER_ROWS);
     }
     black_box(sums);
-    rounds * 4 * 2 * REGISTER_ROWS * REGISTER_ROWS * 2 * REGISTER_ROWS
+    rounds * 4 * 2 * REGISTER_ROWS * REGISTER_ROWS * <U::On<S> as UnitFormat<S>>::STEPS * REGISTER_ROWS
 }

@@ -96,10 +96,20 @@ pub struct Scratch<T> {
     pub left: Aligned<T>,
     pub right: Aligned<T>,
     pub out: Aligned<T>,
+    /// What lies between the products of SwiGLU where it cannot be packed at once (`int8/`).
+    pub activation: Aligned<T>,
+    /// Scales of what is packed as whole numbers.
+    pub scales: Aligned<T>,
 }
 
 impl<T: Real> Scratch<T> {
     pub const fn new() -> Self {
-        Self { left: Aligned::new(), right: Aligned::new(), out: Aligned::new() }
+        Self {
+            left: Aligned::new(),
+            right: Aligned::new(),
+            out: Aligned::new(),
+            activation: Aligned::new(),
+            scales: Aligned::new(),
+        }
     }
 }

@@ -9,7 +9,8 @@ const ROWS: [u8; 3] = [16, 9, 1];
 const ROUNDS: u64 = 8;
 
 /// Whether two implementations of tile registers give the same bits, of random operands of all magnitudes: denormals,
-/// infinities and NaN among them, sums that cancel, and sums that are tiny. (One NaN is as good as another.)
+/// infinities and NaN among them, sums that cancel, and sums that are tiny. (One NaN is as good as another.) The same bits serve
+/// as whole numbers.
 /// # Safety
 /// As [`TileRegisters::configured`], of both.
 pub unsafe fn self_test<A: TileRegisters, B: TileRegisters>() -> bool {
@@ -17,9 +18,12 @@ pub unsafe fn self_test<A: TileRegisters, B: TileRegisters>() -> bool {
     for (rows, round) in tried {
         let operands = Operands::random(u64::from(rows) << 32 | round);
         // SAFETY: the caller's contract.
-        let [found, wanted] = unsafe { [operands.product::<A>(rows), operands.product::<B>(rows)] };
+        let [found, wanted] = unsafe { [operands.product::<A, false>(rows), operands.product::<B, false>(rows)] };
         let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
-        if !found.iter().zip(&wanted).all(same) {
+        // SAFETY: as above.
+        let [quads, wanted_quads] = unsafe { [operands.product::<A, true>(rows), operands.product::<B, true>(rows)] };
+        let identical = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+        if !found.iter().zip(&wanted).all(same) || !quads.iter().zip(&wanted_quads).all(identical) {
             return false;
         }
     }
@@ -54,7 +58,7 @@ impl Operands {
     }
 
     /// The tile of sums after one multiplication, and after a second one.
-    unsafe fn product<R: TileRegisters>(&self, rows: u8) -> [f32; 2 * REGISTER_ROWS * REGISTER_ROWS] {
+    unsafe fn product<R: TileRegisters, const QUADS: bool>(&self, rows: u8) -> [f32; 2 * REGISTER_ROWS * REGISTER_ROWS] {
         let [sums, left, right] = &self.0;
         let mut out = [0.0; 2 * REGISTER_ROWS * REGISTER_ROWS];
         // SAFETY: the caller's contract; tiles of 16 rows.
@@ -63,9 +67,10 @@ impl Operands {
             registers.load::<0>(sums.as_ptr(), REGISTER_ROWS);
             registers.load::<4>(left.as_ptr(), REGISTER_ROWS);
             registers.load::<6>(right.as_ptr(), REGISTER_ROWS);
-            registers.dot::<0, 4, 6>();
+            let dot = if QUADS { R::dot_quads::<0, 4, 6> } else { R::dot::<0, 4, 6> };
+            dot(&mut registers);
             registers.store::<0>(out.as_mut_ptr(), REGISTER_ROWS);
-            registers.dot::<0, 4, 6>();
+            dot(&mut registers);
             registers.store::<0>(out.as_mut_ptr().add(REGISTER_ROWS * REGISTER_ROWS), REGISTER_ROWS);
         }
         out

@@ -1,7 +1,9 @@
 //! The micro-kernel: one right panel times a run of left tiles, sums in registers.
 
+use std::marker::PhantomData;
+
 use super::Real;
-use super::format::Format;
+use super::format::{UnitFormat, Units};
 use super::vector::{Kernel, Simd};
 
 /// Steps of the summed index per cache line that a tile prefetches: eight tiles of 12×32 prefetch a whole panel.
@@ -97,19 +99,13 @@ impl<T> Strip<T> {
 /// Left tiles hold `depth × rows` elements at the given steps, the right panel `depth × vectors·LANES`, and `columns ≤
 /// vectors·LANES` elements of every output row of the tiles are writable.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, F: Format<S>>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
+pub unsafe fn multiply<S: Simd, F: UnitFormat<S>>(s: S, rows: usize, vectors: usize, strip: Strip<S::T>) {
     debug_assert!(rows <= S::TILE_ROWS && strip.columns <= vectors * S::LANES);
     macro_rules! heights {
         ($($rows:literal)*) => {
             match (rows, vectors) {
-                $(($rows, 1) if $rows <= S::TILE_ROWS && F::STEPS == 2 => {
-                    s.call(Tile::<S::T, true, $rows, 1>(strip))
-                }
-                ($rows, 2) if $rows <= S::TILE_ROWS && F::STEPS == 2 => {
-                    s.call(Tile::<S::T, true, $rows, 2>(strip))
-                }
-                ($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 1>(strip)),
-                ($rows, 2) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, false, $rows, 2>(strip)),)*
+                $(($rows, 1) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, F::Units, $rows, 1>(strip, PhantomData)),
+                ($rows, 2) if $rows <= S::TILE_ROWS => s.call(Tile::<S::T, F::Units, $rows, 2>(strip, PhantomData)),)*
                 _ => unreachable!("a tile has 1 to {} rows and 1 or 2 vectors", S::TILE_ROWS),
             }
         };
@@ -117,9 +113,9 @@ pub unsafe fn multiply<S: Simd, F: Format<S>>(s: S, rows: usize, vectors: usize,
     heights!(1 2 3 4 5 6 7 8 9 10 11 12)
 }
 
-struct Tile<T, const PAIRS: bool, const ROWS: usize, const VECTORS: usize>(Strip<T>);
+struct Tile<T, U, const ROWS: usize, const VECTORS: usize>(Strip<T>, PhantomData<U>);
 
-impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, PAIRS, ROWS, VECTORS> {
+impl<T: Real, U: Units, const ROWS: usize, const VECTORS: usize> Kernel<T> for Tile<T, U, ROWS, VECTORS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, s: S) {
@@ -163,11 +159,7 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                             for (i, sums) in sums.iter_mut().enumerate() {
                                 let a = s.splat(left[i / 3].add(i % 3 * pitch).read());
                                 for (j, sum) in sums.iter_mut().enumerate() {
-                                    *sum = if PAIRS {
-                                        S::Bf16::multiply_add(s, a, b[j], *sum)
-                                    } else {
-                                        s.fma(a, b[j], *sum)
-                                    };
+                                    *sum = U::On::<S>::multiply_add(s, a, b[j], *sum);
                                 }
                             }
                             for left in &mut left {
@@ -209,11 +201,11 @@ impl<T: Real, const PAIRS: bool, const ROWS: usize, const VECTORS: usize> Kernel
                 }
                 match (whole, strip.accumulate) {
                     (true, false) if plain => leave!(whole, |sum| sum),
-                    (true, true) if plain => leave!(whole, |sum, old| s.add(sum, old)),
-                    (true, false) => leave!(whole, |sum| s.mul(alpha, sum)),
-                    (true, true) => leave!(whole, |sum, old| s.fma(alpha, sum, old)),
-                    (false, false) => leave!(edge, |sum| s.mul(alpha, sum)),
-                    (false, true) => leave!(edge, |sum, old| s.fma(alpha, sum, old)),
+                    (true, true) if plain => leave!(whole, |sum, old| U::On::<S>::join(s, sum, old)),
+                    (true, false) => leave!(whole, |sum| U::On::<S>::scale(s, alpha, sum)),
+                    (true, true) => leave!(whole, |sum, old| U::On::<S>::scale_add(s, alpha, sum, old)),
+                    (false, false) => leave!(edge, |sum| U::On::<S>::scale(s, alpha, sum)),
+                    (false, true) => leave!(edge, |sum, old| U::On::<S>::scale_add(s, alpha, sum, old)),
                 }
             }
         }

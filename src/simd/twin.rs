@@ -12,6 +12,8 @@
 //! and at the end `C[m][n] ← C[m][n] + (temp[2n] + temp[2n + 1])`. Every operation rounds to nearest, ties to even; takes
 //! denormal operands for zeros of their sign (DAZ) and flushes results that are tiny after rounding to zeros of theirs (FTZ);
 //! MXCSR is not consulted. Which NaN comes of NaNs is not said, so one NaN is as good as another.
+//!
+//! TDPBUSD adds, to a whole number of 32 bits, four products of a byte without and a byte with a sign; overflow wraps around.
 
 use super::registers::{REGISTER_ROWS, TileRegisters};
 
@@ -71,6 +73,25 @@ impl TileRegisters for TwinRegisters {
             }
             for (n, c) in self.registers[SUM][m].iter_mut().enumerate() {
                 *c = flushed(flushed(*c) + flushed(sums[0][n] + sums[1][n]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dot_quads<const SUM: usize, const A: usize, const B: usize>(&mut self) {
+        assert!(
+            self.rows[SUM] == self.rows[A] && usize::from(self.rows[B]) == REGISTER_ROWS,
+            "registers fit each other"
+        );
+        let (a, b) = (self.registers[A], self.registers[B]);
+        for (sums, row) in self.registers[SUM].iter_mut().zip(a).take(self.rows[A].into()) {
+            for (quad, column_quads) in row.into_iter().zip(b) {
+                let numbers = quad.to_bits().to_le_bytes();
+                for (sum, column) in sums.iter_mut().zip(column_quads) {
+                    let products = numbers.into_iter().zip(column.to_bits().to_le_bytes());
+                    let dot: i32 = products.map(|(a, b)| i32::from(a) * i32::from(b.cast_signed())).sum();
+                    *sum = f32::from_bits(sum.to_bits().wrapping_add(dot.cast_unsigned()));
+                }
             }
         }
     }
@@ -243,6 +264,9 @@ mod tests {
                     *c = fused(*c, 1.0, pair);
                 }
             }
+        }
+        fn dot_quads<const SUM: usize, const A: usize, const B: usize>(&mut self) {
+            self.0.dot_quads::<SUM, A, B>();
         }
         unsafe fn store<const FROM: usize>(&self, to: *mut f32, stride: usize) {
             // SAFETY: the caller's contract.

@@ -6,7 +6,8 @@
 //! (Closures would lose the instruction set; hence structs, and the `sweep!` macro for loops with a ragged end.)
 
 use super::Real;
-use super::format::Format;
+use super::format::{Format, Units};
+use super::int8::WholeNumbers;
 use super::isa::Isa;
 use super::tile::Strip;
 
@@ -32,6 +33,8 @@ pub trait Simd: Copy {
     const TILE_ROWS: usize;
     /// How operands in bf16 are packed.
     type Bf16: Format<Self>;
+    /// How operands of eight bits are packed.
+    type Int8: WholeNumbers<Self>;
 
     /// Runs a kernel in a function of its own, compiled for this instruction set.
     fn call<K: Kernel<Self::T>>(self, kernel: K) -> K::Output;
@@ -148,14 +151,33 @@ pub trait Dots: Simd {
     fn dot_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
 }
 
-/// The token of a processor, or of its twin, that multiplies tiles of bf16 pairs.
-pub trait TileUnit: Dots + Simd<T = f32> {
+/// The token of a processor that has quads, four whole numbers of eight bits in a lane. Sums are whole numbers of 32 bits, in
+/// lanes of the same vectors.
+pub trait Quads: Simd {
+    /// `sum + Σ a[i]·b[i]` over a quad: the numbers of a are 0 to 255, those of b −128 to 127.
+    fn dot_quads(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+    /// Rounds 4·LANES consecutive elements to whole numbers; lane i holds the elements 4i to 4i + 3.
+    fn quads_along(self, elements: [Self::V; 4]) -> Self::V;
+    /// Rounds elements to whole numbers; lane i holds the four of lane i.
+    fn quads_across(self, elements: [Self::V; 4]) -> Self::V;
+    /// Adds 128 to each number, −128 to 127, of quads.
+    fn offset_quads(self, quads: Self::V) -> Self::V;
+    /// `Σ 128·b[i]` over a quad, added to a sum.
+    fn weigh_quads(self, quads: Self::V, sum: Self::V) -> Self::V;
+    /// `a + b` of sums.
+    fn add_sums(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a − b` of sums, as elements.
+    fn difference(self, a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// The token of a processor, or of its twin, that multiplies tiles of bf16 pairs and of quads.
+pub trait TileUnit: Dots + Quads + Simd<T = f32> {
     /// The micro-kernel (`registers.rs`), for tiles of `rows ≤ 32` rows and `vectors` (1 or 2) vectors of columns.
     /// # Safety
-    /// As [`Format::multiply`].
-    unsafe fn multiply_tiles(self, rows: usize, vectors: usize, strip: Strip<f32>);
+    /// As [`UnitFormat::multiply`](super::format::UnitFormat::multiply).
+    unsafe fn multiply_tiles<U: Units>(self, rows: usize, vectors: usize, strip: Strip<f32>);
     /// Multiplies tiles over and over; returns how many FLOPs that were.
-    fn busy_tiles(self) -> usize;
+    fn busy_tiles<U: Units>(self) -> usize;
 }
 
 /// An algorithm with its arguments.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Real;
 use super::format::Precision;
 use super::gemm::Gemm;
+use super::int8::LinearInt8;
 use super::isa::{Isa, isa};
 use super::norm::AddRmsNorm;
 use super::pack::{Side, Strided};
@@ -22,13 +23,19 @@ pub struct PackedWeight<T> {
 impl<T: Real> PackedWeight<T> {
     /// An all-zero weight `[out, in]`.
     pub fn new(n_out: usize, n_in: usize, side: Side, precision: Precision) -> Self {
-        Self::zeros(Form { n_out, n_in, side, gated: false, precision, isa: isa() })
+        Self::zeros(Form { n_out, n_in, side, gated: false, precision, int8: false, isa: isa() })
     }
 
     /// An all-zero gate and up projection `[2·inner, in]`, for [`swiglu`](super::swiglu()) and its backward
     /// pass.
     pub fn gate_up(inner: usize, n_in: usize, side: Side, precision: Precision) -> Self {
-        Self::zeros(Form { n_out: 2 * inner, n_in, side, gated: true, precision, isa: isa() })
+        Self::zeros(Form { n_out: 2 * inner, n_in, side, gated: true, precision, int8: false, isa: isa() })
+    }
+
+    /// The same, packed as whole numbers of eight bits too, for [`PackedWeight::forward_rows_int8`] and
+    /// [`swiglu_int8`](super::swiglu_int8).
+    pub fn with_int8(self) -> Self {
+        Self::zeros(Form { int8: true, ..self.form })
     }
 
     fn zeros(form: Form) -> Self {
@@ -56,6 +63,15 @@ impl<T: Real> PackedWeight<T> {
     /// Panels for the backward product.
     pub(super) fn backward_panels(&self) -> &[T] {
         self.panels[1].as_slice()
+    }
+
+    /// Panels of whole numbers, and their slots or scales.
+    ///
+    /// # Panics
+    /// If the weight is not packed so.
+    pub(super) fn int8_panels(&self) -> [&[T]; 2] {
+        assert!(self.form.int8, "the weight is packed as whole numbers");
+        [self.panels[2].as_slice(), self.panels[3].as_slice()]
     }
 
     /// The instruction set the panels are laid out for.
@@ -98,6 +114,27 @@ impl<T: Real> PackedWeight<T> {
         self.check_rows();
         by_rows(Vectors { first: 0, x, y, epilogue }, m, k * n, parts, |Vectors { x, y, epilogue, .. }| {
             self.product((rows_of(x.len(), k), k, n), self.forward_panels(), x, false, epilogue, y);
+        });
+    }
+
+    /// As [`PackedWeight::forward_rows`], with whole numbers of eight bits for the elements of weight and input.
+    ///
+    /// # Panics
+    /// As [`PackedWeight::forward_rows`], and if the weight is not packed so.
+    pub fn forward_rows_int8(&self, x: &[T], y: &mut [T], epilogue: Option<AddRmsNorm<'_, T>>, parts: usize) {
+        let (n, k) = self.shape();
+        let m = rows_of(x.len(), k);
+        assert_eq!(y.len(), m * n, "output shape");
+        if let Some(epilogue) = &epilogue {
+            epilogue.check(m, y.len());
+        }
+        self.check_rows();
+        let weight = self.int8_panels();
+        by_rows(Vectors { first: 0, x, y, epilogue }, m, k * n, parts, |Vectors { x, y, epilogue, .. }| {
+            let m = rows_of(x.len(), k);
+            T::with_scratch(|scratch| {
+                T::linear_int8(self.form.isa, LinearInt8 { m, k, n, x, weight, y, epilogue, scratch });
+            });
         });
     }
 

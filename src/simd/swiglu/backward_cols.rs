@@ -26,7 +26,7 @@ impl<T: Real> SwigluBackward<'_, T> {
 
         let per_unit = F::STEPS;
         let (dy_depth, dh_depth) = (out.div_ceil(per_unit), 2 * inner.div_ceil(per_unit));
-        let Scratch { left: dy, right: steps, out: between } = self.scratch;
+        let Scratch { left: dy, right: steps, out: between, .. } = self.scratch;
         let dy = dy.at_least(dy_depth * 2 * S::LANES);
         let steps = steps.at_least(dh_depth * 2 * S::LANES);
         let (a, dh) = between.at_least(3 * inner * 2 * S::LANES).split_at_mut(inner * 2 * S::LANES);

@@ -36,7 +36,7 @@ impl<T: Real> SwigluBackward<'_, T> {
         let deepest = 2 * chunk.min(inner).div_ceil(per_unit);
         let tiles = Tiles::even(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((dy_depth + deepest) * F::TILE_ROWS)).max(1));
-        let Scratch { left, right, out: strips } = self.scratch;
+        let Scratch { left, right, out: strips, .. } = self.scratch;
         for block in 0..blocks.count {
             let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
             let (row, rows) = (tiles.start(first), tiles.start(last) - tiles.start(first));

@@ -22,7 +22,7 @@ impl<T: Real> SwigluForward<'_, T> {
         let out_tiles = Tiles::new(out, F::TILE_ROWS);
         let strip_tiles = STRIP_TILES.min(STRIP_ROWS / F::TILE_ROWS);
         let strips = Tiles::new(tiles.count, strip_tiles);
-        let Scratch { left, right, out: strip } = self.scratch;
+        let Scratch { left, right, out: strip, .. } = self.scratch;
         let x = left.at_least(x_depth * 2 * S::LANES);
         let a = right.at_least(a_depth * 2 * S::LANES);
         let keeps = self.saved.is_some();

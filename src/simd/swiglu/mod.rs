@@ -194,14 +194,14 @@ pub fn swiglu_saved_len<T: Real>(gate_up: &PackedWeight<T>, vectors: usize) -> u
 
 /// `W_gate_up [2·inner, width]`, `W_down [out, inner]`.
 #[derive(Clone, Copy)]
-struct Shape {
-    width: usize,
-    inner: usize,
-    out: usize,
+pub struct Shape {
+    pub width: usize,
+    pub inner: usize,
+    pub out: usize,
 }
 
 impl Shape {
-    fn of<T: Real>(gate_up: &PackedWeight<T>, down: &PackedWeight<T>) -> Self {
+    pub fn of<T: Real>(gate_up: &PackedWeight<T>, down: &PackedWeight<T>) -> Self {
         let ((double, width), (out, inner)) = (gate_up.shape(), down.shape());
         assert!(double == 2 * inner && inner > 0 && width > 0, "the projections of one SwiGLU");
         assert!(gate_up.is_gated() && !down.is_gated(), "gate and up first, down second");
@@ -213,7 +213,7 @@ impl Shape {
     }
 
     /// Of one row or column, in a forward pass.
-    fn multiplications(self) -> usize {
+    pub fn multiplications(self) -> usize {
         self.inner * (2 * self.width + self.out)
     }
 }
@@ -307,7 +307,7 @@ fn vectors_in_panel<S: Simd>(n: usize, at: usize) -> usize {
 }
 
 /// Vectors that go through the activation together.
-const ABREAST: usize = 4;
+pub const ABREAST: usize = 4;
 
 /// [`ABREAST`] vectors.
 type Abreast<S> = [<S as Simd>::V; ABREAST];

@@ -25,7 +25,7 @@ impl<T: Real> SwigluForward<'_, T> {
         let streamed = self.saved.is_some_and(|saved| saved.all.is_streamed());
         let tiles = Tiles::new(m, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, (ROW_BLOCK / ((x_depth + a_depth) * F::TILE_ROWS)).max(1));
-        let Scratch { left, right, out: strip } = self.scratch;
+        let Scratch { left, right, out: strip, .. } = self.scratch;
         for block in 0..blocks.count {
             let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
             let (row, rows) = (tiles.start(first), tiles.start(last) - tiles.start(first));

@@ -3,6 +3,7 @@
 mod attention;
 mod deferred;
 mod elementwise;
+mod int8;
 mod products;
 mod silu;
 mod split;

@@ -64,6 +64,15 @@ impl TileRegisters for AmxRegisters {
     }
 
     #[inline(always)]
+    fn dot_quads<const SUM: usize, const A: usize, const B: usize>(&mut self) {
+        // SAFETY: the registers are configured.
+        unsafe {
+            asm!("tdpbusd tmm{sum}, tmm{a}, tmm{b}", sum = const SUM, a = const A, b = const B,
+                 options(nostack, preserves_flags, nomem));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store<const FROM: usize>(&self, to: *mut f32, stride: usize) {
         // SAFETY: the registers are configured; the caller's contract.
         unsafe {
@@ -100,7 +109,7 @@ pub fn availability() -> &'static Result<(), &'static str> {
     static AVAILABILITY: OnceLock<Result<(), &'static str>> = OnceLock::new();
     AVAILABILITY.get_or_init(|| {
         if !has_tiles() {
-            return Err("this processor has no AMX with bf16");
+            return Err("this processor has no AMX with bf16 and int8");
         }
         if !system_saves_tiles() {
             return Err("the system does not save AMX's registers");
@@ -115,12 +124,12 @@ pub fn availability() -> &'static Result<(), &'static str> {
     })
 }
 
-/// AMX-TILE and AMX-BF16.
+/// AMX-TILE, AMX-BF16 and AMX-INT8.
 fn has_tiles() -> bool {
     #[allow(unused_unsafe)]
     // SAFETY: every x86-64 processor has CPUID.
     let edx = unsafe { if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).edx } };
-    edx >> 22 & 1 == 1 && edx >> 24 & 1 == 1
+    [22, 24, 25].iter().all(|bit| edx >> bit & 1 == 1)
 }
 
 /// XCR0 has tile configuration (bit 17) and tile data (bit 18).

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::format::Rounded;
+use crate::int8::Numbers;
 use crate::math;
 use crate::vector::{Kernel, Simd};
 
@@ -41,6 +42,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
     type Bf16 = Rounded;
+    type Int8 = Numbers;
 
     #[inline(always)]
     fn call<K: Kernel<f32>>(self, kernel: K) -> K::Output {

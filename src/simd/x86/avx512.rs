@@ -5,16 +5,17 @@ use std::mem::transmute;
 
 use super::Avx2;
 use super::amx::AmxRegisters;
-use crate::format::{Pairs, Rounded, TilePairs};
+use crate::format::{Pairs, Rounded, TilePairs, Units};
+use crate::int8::{ByQuads, TileQuads};
 use crate::registers::{self, TileRegisters};
 use crate::tile::Strip;
 use crate::twin::TwinRegisters;
-use crate::vector::{Dots, Kernel, Simd, TileUnit};
+use crate::vector::{Dots, Kernel, Quads, Simd, TileUnit};
 use crate::{limit, math};
 
 /// A token of AVX-512 and its vectors, compiled with the features of its kind.
 macro_rules! token {
-    ($(#[$doc:meta])* $Token:ident($Field:ty), $safety:literal, $features:literal, $Bf16:ty) => {
+    ($(#[$doc:meta])* $Token:ident($Field:ty), $safety:literal, $features:literal, $Bf16:ty, $Int8:ty) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $Token($Field);
@@ -35,6 +36,7 @@ macro_rules! token {
             const LANES: usize = 16;
             const TILE_ROWS: usize = 12;
             type Bf16 = $Bf16;
+            type Int8 = $Int8;
 
             #[inline(always)]
             fn call<K: Kernel<f32>>(self, kernel: K) -> K::Output {
@@ -220,21 +222,32 @@ token!(
     Avx512(()),
     "The processor has AVX-512 F, BW, DQ and VL.",
     "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl",
-    Rounded
+    Rounded,
+    ByQuads
 );
 token!(
-    /// AVX-512 F, BW, DQ, VL and BF16.
+    /// The same and VNNI, dot products of eight bits: the same results, for kernels that have such operands.
+    Avx512Vnni(()),
+    "The processor has AVX-512 F, BW, DQ, VL and VNNI.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    Rounded,
+    ByQuads
+);
+token!(
+    /// AVX-512 F, BW, DQ, VL, VNNI and BF16.
     Avx512Bf16(()),
-    "The processor has AVX-512 F, BW, DQ, VL and BF16.",
-    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-    Pairs
+    "The processor has AVX-512 F, BW, DQ, VL, VNNI and BF16.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16",
+    Pairs,
+    ByQuads
 );
 token!(
     /// The same with tile registers, the processor's or their twin.
     Amx(Tiles),
-    "The processor has AVX-512 F, BW, DQ, VL and BF16, and the tile registers unless they are the twin.",
-    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-    TilePairs
+    "The processor has AVX-512 F, BW, DQ, VL, VNNI and BF16, and the tile registers unless they are the twin.",
+    "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16",
+    TilePairs,
+    TileQuads
 );
 
 /// Whose tile registers.
@@ -247,33 +260,121 @@ pub enum Tiles {
 }
 
 impl TileUnit for Amx {
-    unsafe fn multiply_tiles(self, rows: usize, vectors: usize, strip: Strip<f32>) {
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn multiply_tiles<U: Units>(self, rows: usize, vectors: usize, strip: Strip<f32>) {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
         #[inline(never)]
-        unsafe fn call<R: TileRegisters>(s: Amx, rows: usize, vectors: usize, strip: Strip<f32>) {
+        unsafe fn call<R: TileRegisters, U: Units>(s: Amx, rows: usize, vectors: usize, strip: Strip<f32>) {
             // SAFETY: the contract of `multiply_tiles`; the token says that there are such registers.
-            unsafe { registers::multiply::<_, R>(s, rows, vectors, strip) }
+            unsafe { registers::multiply::<_, R, U>(s, rows, vectors, strip) }
         }
         match self.0 {
-            Tiles::Processor => intrinsics!(call::<AmxRegisters>(self, rows, vectors, strip)),
-            Tiles::Twin => intrinsics!(call::<TwinRegisters>(self, rows, vectors, strip)),
+            Tiles::Processor => intrinsics!(call::<AmxRegisters, U>(self, rows, vectors, strip)),
+            Tiles::Twin => intrinsics!(call::<TwinRegisters, U>(self, rows, vectors, strip)),
         }
     }
 
-    fn busy_tiles(self) -> usize {
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn busy_tiles<U: Units>(self) -> usize {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
         #[inline(never)]
-        unsafe fn call<R: TileRegisters>(rounds: usize) -> usize {
+        unsafe fn call<R: TileRegisters, U: Units>(rounds: usize) -> usize {
             // SAFETY: as above.
-            unsafe { registers::busy::<R>(rounds) }
+            unsafe { registers::busy::<Amx, R, U>(rounds) }
         }
         match self.0 {
-            Tiles::Processor => intrinsics!(call::<AmxRegisters>(limit::ROUNDS)),
+            Tiles::Processor => intrinsics!(call::<AmxRegisters, U>(limit::ROUNDS)),
             // The twin takes a thousand times as long.
-            Tiles::Twin => intrinsics!(call::<TwinRegisters>(limit::ROUNDS / 1024)),
+            Tiles::Twin => intrinsics!(call::<TwinRegisters, U>(limit::ROUNDS / 1024)),
         }
     }
 }
+
+/// What a token does with quads; `$dot` is `sum + Σ a·b`.
+macro_rules! quads {
+    ($Token:ident, |$sum:ident, $a:ident, $b:ident| $dot:expr) => {
+        impl Quads for $Token {
+            #[inline(always)]
+            fn dot_quads(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+                intrinsics! {
+                    let ($sum, $a, $b) = (_mm512_castps_si512(sum), _mm512_castps_si512(a), _mm512_castps_si512(b));
+                    _mm512_castsi512_ps($dot)
+                }
+            }
+            #[inline(always)]
+            fn quads_along(self, elements: [__m512; 4]) -> __m512 {
+                intrinsics! {
+                    // Of every vector, the quads of a quarter lie together: quarter by quarter, vector after vector.
+                    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                    _mm512_castsi512_ps(_mm512_permutexvar_epi32(order, narrow(elements)))
+                }
+            }
+            #[inline(always)]
+            fn quads_across(self, elements: [__m512; 4]) -> __m512 {
+                intrinsics! {
+                    // In every quarter, the numbers of four vectors become those of four lanes.
+                    let order = _mm512_set4_epi32(0x0f0b_0703, 0x0e0a_0602, 0x0d09_0501, 0x0c08_0400);
+                    _mm512_castsi512_ps(_mm512_shuffle_epi8(narrow(elements), order))
+                }
+            }
+            #[inline(always)]
+            fn offset_quads(self, quads: __m512) -> __m512 {
+                intrinsics! {
+                    let offset = _mm512_set1_epi8(i8::MIN);
+                    _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(quads), offset))
+                }
+            }
+            #[inline(always)]
+            fn weigh_quads(self, quads: __m512, sum: __m512) -> __m512 {
+                let offset = intrinsics!(_mm512_castsi512_ps(_mm512_set1_epi8(i8::MIN)));
+                self.dot_quads(offset, quads, sum)
+            }
+            #[inline(always)]
+            fn add_sums(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))))
+            }
+            #[inline(always)]
+            fn difference(self, a: __m512, b: __m512) -> __m512 {
+                intrinsics!(_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))))
+            }
+        }
+    };
+}
+
+/// Four vectors of elements, rounded to whole numbers of eight bits (beyond them: the nearest of these): of every quarter the
+/// four of the first vector, of the second, and so on.
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn narrow(elements: [__m512; 4]) -> __m512i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let [a, b, c, d] = [
+            _mm512_cvtps_epi32(elements[0]),
+            _mm512_cvtps_epi32(elements[1]),
+            _mm512_cvtps_epi32(elements[2]),
+            _mm512_cvtps_epi32(elements[3]),
+        ];
+        _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
+    }
+}
+
+/// `sum + Σ a·b` of quads without VNNI, exactly: even numbers and odd ones as pairs of 16 bits.
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn dot_by_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (a_even, a_odd) = (_mm512_and_si512(a, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(a));
+        let (b_even, b_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b)), _mm512_srai_epi16::<8>(b));
+        let even = _mm512_add_epi32(sum, _mm512_madd_epi16(a_even, b_even));
+        _mm512_add_epi32(even, _mm512_madd_epi16(a_odd, b_odd))
+    }
+}
+
+quads!(Avx512, |sum, a, b| dot_by_pairs(sum, a, b));
+quads!(Avx512Vnni, |sum, a, b| _mm512_dpbusd_epi32(sum, a, b));
+quads!(Avx512Bf16, |sum, a, b| _mm512_dpbusd_epi32(sum, a, b));
+quads!(Amx, |sum, a, b| _mm512_dpbusd_epi32(sum, a, b));
 
 /// What a token of bf16 dot products does with pairs.
 macro_rules! dots {

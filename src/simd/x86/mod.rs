@@ -16,4 +16,4 @@ mod avx2;
 mod avx512;
 
 pub use avx2::Avx2;
-pub use avx512::{Amx, Avx512, Avx512Bf16, Tiles};
+pub use avx512::{Amx, Avx512, Avx512Bf16, Avx512Vnni, Tiles};
