@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::checkpoint::RunPaths;
 use crate::config::{Config, TrainConfig};
 use crate::device::{Device, Topology};
-use crate::engine::Lanes;
+use crate::engine::{Lanes, check_formats};
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, InferenceOptions, StoredModel};
 use crate::model::Model;
@@ -288,6 +288,7 @@ pub fn load_model<D: Device<T = f32>>(
         let (config, file) = StoredModel::<D>::locate(run, config)?;
         (config, WeightsPlace::File(file))
     };
+    check_formats::<D>(&config.train)?;
     let model = Model::new(&config.model, &config.task);
     if !D::IS_ACCELERATOR {
         claim(&Footprint::of_inference(&model, &config, threads))?;

@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use super::common::{Threads, claim_training};
 use super::{print, print_json};
-use crate::config::{Arch, Config, Mixing, Preset, presets};
+use crate::config::{Arch, Config, DetachedPrecision, Mixing, Preset, presets};
 use crate::device::Cpu;
 use crate::engine::{Lanes, precision_for};
 use crate::error::{Error, Result};
+use crate::model::{Model, int8_share};
 use crate::perf::scaling::{MachineFigures, TEAM_SERIAL, UpdateWork, predict};
 use crate::perf::{RunCost, Work, Workload};
 use crate::report::{Table, engineering, grouped};
@@ -299,7 +300,12 @@ impl Speeds<'_> {
     /// The speed of an experiment; with `shared`, that of the first one of its class.
     fn of(&mut self, preset: &'static str, config: &Config, shared: bool) -> Result<Speed> {
         let precision = precision_for::<Cpu<f32>>(config.train.precision);
-        let name = if precision == Precision::F32 { "f32" } else { "bf16" };
+        let name = match (precision, config.train.detached_precision) {
+            (Precision::F32, DetachedPrecision::Same) => "f32",
+            (Precision::Bf16, DetachedPrecision::Same) => "bf16",
+            (Precision::F32, DetachedPrecision::Int8) => "f32 and int8",
+            (Precision::Bf16, DetachedPrecision::Int8) => "bf16 and int8",
+        };
         let (threads, simd) = (self.lanes.threads(), simd::isa().name());
         let known = Speed {
             gflops: self.given.unwrap_or(0.0),
@@ -320,7 +326,8 @@ impl Speeds<'_> {
         let per_thread = if shared && config.task.seq_len > LONG_ROWS { 1 } else { SEQUENCES_PER_THREAD };
         let batch = config.train.batch_size.min(per_thread * threads);
         let gflops = measure(self.lanes, config, batch)?;
-        let mfu = Some(gflops / self.lanes.fma_limit(precision, 0.2));
+        let model = Model::new(&config.model, &config.task);
+        let mfu = Some(gflops / self.lanes.fma_limit(precision, int8_share(&model, &config.train, true), 0.2));
         let speed = Speed { gflops, mfu, measured_with_batch: Some(batch), measured_on: Some(preset), ..known };
         self.measured.push((class, speed.clone()));
         Ok(speed)

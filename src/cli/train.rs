@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::engine::{Engine as _, Lanes, TrainingDevice, Weights, precision_for};
 use crate::error::{Error, Result};
 use crate::infer::{HaltRule, Inference, InferenceOptions};
-use crate::model::update_flops;
+use crate::model::{int8_share, update_flops};
 use crate::puzzle::{Copies, Description, grid};
 use crate::report::Progress;
 use crate::simd;
@@ -291,7 +291,7 @@ fn train<D: TrainingDevice<T = f32>>(
 ) -> Result<()> {
     let trainer = run.trainer();
     let precision = precision_for::<D>(trainer.config.train.precision);
-    let limit = lanes.fma_limit(precision, 0.1);
+    let limit = lanes.fma_limit(precision, int8_share(&trainer.model, &trainer.config.train, true), 0.1);
     let (total, first) = (trainer.total_steps(), trainer.step_count());
     let train = &trainer.config.train;
     let per_update = update_flops(&trainer.model, train);

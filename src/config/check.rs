@@ -2,7 +2,8 @@
 
 use super::recursion::{Count, MAX_CALLS};
 use super::{
-    Arch, Augment, Config, FixedPoint, Gradient, KeepBest, Loss, Mixing, ModelConfig, Positions, Recursion, TrainOnly,
+    Arch, Augment, Config, DetachedPrecision, FixedPoint, Gradient, KeepBest, Loss, Mixing, Positions, Recursion,
+    TrainOnly,
 };
 use crate::error::{Error, Result};
 use crate::puzzle::{Copies, game, games};
@@ -239,11 +240,12 @@ fn recursion(c: &Config) -> Result<(), Fault> {
             ),
         );
     }
-    gradient(m, recursion)
+    gradient(c, recursion)
 }
 
 /// What is recorded, and whether whole detached cycles are left to iterate.
-fn gradient(m: &ModelConfig, recursion: &Recursion) -> Result<(), Fault> {
+fn gradient(c: &Config, recursion: &Recursion) -> Result<(), Fault> {
+    let m = &c.model;
     let (name, calls) = (recursion.name(), recursion.n_calls(m));
     if calls > MAX_CALLS {
         return fault(
@@ -301,6 +303,13 @@ fn gradient(m: &ModelConfig, recursion: &Recursion) -> Result<(), Fault> {
                 ],
                 "model.fixed_point iterates whole detached cycles and there is none; raise model.h_cycles, lower last_k, or \
                  set fixed_point = \"none\"",
+            );
+        }
+        if c.train.detached_precision == DetachedPrecision::Int8 {
+            return fault(
+                &["train.detached_precision", "model.fixed_point"],
+                "train.detached_precision = \"int8\" rounds what model.fixed_point compares, so that nothing might settle; set one \
+                 of them to its default",
             );
         }
     }

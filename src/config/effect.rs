@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, FixedPoint, Gradient, ModelConfig, TrainOnly};
+use super::{Config, DetachedPrecision, FixedPoint, Gradient, ModelConfig, TrainOnly};
 use crate::puzzle::game;
 
 /// What the data make of a run.
@@ -69,6 +69,11 @@ pub fn without_effect(config: &Config, run: RunShape, said: &BTreeSet<String>) -
     let is_read = !d.dir.is_empty();
     for (key, idle, why) in [
         ("train.epochs", t.max_steps > 0, "train.max_steps says how long the run is"),
+        (
+            "train.detached_precision",
+            !has_detached_calls(m) && t.detached_precision != DetachedPrecision::Same,
+            "every call of the recursion carries gradient",
+        ),
         ("train.halt_exploration_prob", !t.act, "train.act = false lets nothing halt early"),
         ("train.halt_exploration_prob", t.act && t.halt_max_steps == 1, "train.halt_max_steps is 1"),
         ("train.ema_rate", !t.ema, "train.ema is false"),
@@ -113,6 +118,17 @@ pub fn without_effect(config: &Config, run: RunShape, said: &BTreeSet<String>) -
     lines
 }
 
+/// Whether some call of the recursion carries no gradient.
+fn has_detached_calls(m: &ModelConfig) -> bool {
+    let (recursion, calls) = (m.recursion(), m.recursion().n_calls(m));
+    match m.gradient {
+        Gradient::FullCycle => calls > recursion.n_last_cycle(m),
+        Gradient::OneStep => calls > 2,
+        Gradient::LastK => calls > m.last_k as u64,
+        Gradient::Marked => recursion.unrolled(m).iter().any(|(_, recorded)| !recorded),
+    }
+}
+
 /// Whether the number of calls goes by this count.
 fn counts(model: &ModelConfig, count: impl Fn(&mut ModelConfig) -> &mut usize) -> bool {
     let recursion = model.recursion();
@@ -155,6 +171,7 @@ mod tests {
             (&["epochs=3"], "train.epochs has no effect"),
             (&["act=false", "halt_exploration_prob=0.2"], "train.halt_exploration_prob has no effect"),
             (&["halt_max_steps=1", "halt_exploration_prob=0.2"], "train.halt_exploration_prob has no effect"),
+            (&["h_cycles=1", "detached_precision=int8"], "train.detached_precision has no effect"),
             (&["ema=false", "ema_rate=0.9"], "train.ema_rate has no effect"),
             (
                 &["train_only=puzzle_table", "learned_prefix=0", "puzzle_emb_ndim=96", "lr=0.5"],
@@ -192,6 +209,7 @@ mod tests {
             &["gradient=last_k", "last_k=2"],
             &["fixed_point=plain", "fixed_point_tolerance=0.1"],
             &["max_steps=100"],
+            &["detached_precision=int8"],
             &["eval_interval=0", "checkpoint_interval=0", "max_steps=60"],
             &["eval_puzzles=500", "h_cycles=3", "l_cycles=2", "sudoku_size=4", "seq_len=16", "vocab_size=6"],
             &["max_steps=0", "epochs=20"],

@@ -17,8 +17,14 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The one key whose value may be a table.
 const RECURSION: &str = "model.recursion";
 /// Settings of `[train]` that came after runs had been stored without them, and what such a run was trained by.
-const LATER: [(&str, &str); 5] =
-    [("ema_warmup", "false"), ("train_only", "all"), ("eval_split", "test"), ("keep_best", ""), ("stop_after", "0")];
+const LATER: [(&str, &str); 6] = [
+    ("ema_warmup", "false"),
+    ("train_only", "all"),
+    ("eval_split", "test"),
+    ("keep_best", ""),
+    ("stop_after", "0"),
+    ("detached_precision", "same"),
+];
 /// What the origin of a preset's values begins with.
 const PRESET_ORIGIN: &str = "preset ";
 /// What the origin of an argument's value begins with.

@@ -274,6 +274,8 @@ pub struct TrainConfig {
     /// Number format of the operands of GEMMs; sums, norms, losses and the optimizer are f32. `auto` becomes
     /// one of the others when a run starts, and stays that.
     pub precision: PrecisionSetting,
+    /// The same for products with weights in the calls that carry no gradient, in training and in evaluation.
+    pub detached_precision: DetachedPrecision,
     /// Shards whose gradients are summed apart, then in a fixed binary tree; 0 = one per 4 sequences, at most 192.
     /// Part of the experiment, not of the machine: it fixes the order of summation. More cores than groups share them.
     pub gradient_groups: usize,
@@ -351,6 +353,16 @@ pub enum PrecisionSetting {
     Bf16,
     /// `bf16` where the processor has bf16 dot products, else `f32`.
     Auto,
+}
+
+/// Number format of the operands of products with weights in calls that carry no gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DetachedPrecision {
+    /// That of the other calls.
+    Same,
+    /// Whole numbers of eight bits with a scale for each row (specification, "Number formats").
+    Int8,
 }
 
 /// Optimizer of the dense weights (specification, "Optimizers, schedule, EMA").

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::simd::{Precision, copy_limit, fma_limit, isa};
+use crate::simd::{Precision, copy_limit, fma_limit, int8_limit, isa};
 
 /// A point in a device's work.
 pub trait Mark: Send + Sized {
@@ -36,6 +36,11 @@ pub trait Measured {
     /// GFLOP/s of products that one lane can do at most, measured for so many seconds.
     fn multiply_limit(precision: Precision, seconds: f64) -> f64 {
         fma_limit(precision, seconds)
+    }
+
+    /// The same of whole numbers of eight bits, where the device multiplies such.
+    fn int8_limit(seconds: f64) -> f64 {
+        int8_limit(seconds)
     }
 
     /// GB/s, read and written together, that one lane can copy at most, measured for so many seconds.

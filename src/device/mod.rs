@@ -32,7 +32,7 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use measure::{Mark, Measured};
-pub use operands::{Choice, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
+pub use operands::{Choice, Detached, Formats, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use team::{Leader, Team};
@@ -153,6 +153,15 @@ pub trait Device: Measured + Sized + Send {
     /// Takes everything back, integers too, and forgets what has been deferred; what follows is computed with weights of
     /// that precision.
     fn reset(&mut self, precision: Precision);
+
+    /// Says whether the products that follow belong to a call without gradient; they then have the format that the weights were
+    /// made for ([`Formats::detached`]). Not so after a [`Device::reset`].
+    fn set_detached(&mut self, _detached: bool) {}
+
+    /// Whether operands of products with these weights are whole numbers of eight bits now.
+    fn is_int8(&self, _params: &Params<Self>) -> bool {
+        false
+    }
 
     /// Keeps integers until the next [`Device::reset`].
     fn put(&mut self, values: impl Iterator<Item = i32>) -> Indices;

@@ -1,6 +1,7 @@
 //! What kernels are told beside their blocks.
 
 use super::{Block, ParamId};
+use crate::simd::Precision;
 
 /// The axis of `[sequences·len, width]` along which a kernel works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,31 @@ pub struct NormEpilogue {
     pub h: Block,
     /// Receives the norm's factors: one a row, or with [`Over::Positions`] one a column of each sequence.
     pub inv_rms: Block,
+}
+
+/// Number formats of the operands of products with weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Formats {
+    /// Of all that has no other one.
+    pub precision: Precision,
+    /// Of the calls that carry no gradient, on devices that distinguish them.
+    pub detached: Detached,
+}
+
+/// Number format of the operands of products with weights in calls that carry no gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detached {
+    /// That of the others.
+    #[default]
+    Same,
+    /// Whole numbers of eight bits, with a scale for each row of the weight and each vector that it is applied to.
+    Int8,
+}
+
+impl From<Precision> for Formats {
+    fn from(precision: Precision) -> Self {
+        Self { precision, detached: Detached::Same }
+    }
 }
 
 /// A SwiGLU of x `[rows, width]`: `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`.

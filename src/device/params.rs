@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Device, HostDevice, Layout, ParamId, Tensor};
+use super::{Detached, Device, Formats, HostDevice, Layout, ParamId, Tensor};
 use crate::simd::{Precision, Real, prefer_large_pages};
 
 /// One tensor in the form that a device's kernels read; beside it, [`Params`] holds the values themselves.
 pub trait DeviceWeight<T: Real>: Clone + Send + Sync {
     /// A tensor of zeros.
-    fn new(tensor: &Tensor, precision: Precision) -> Self;
+    fn new(tensor: &Tensor, formats: Formats) -> Self;
 
     /// Has `change` change the values (the first of the arrays) and what goes with them, in parallel, part by part, and
     /// takes over the new values of a part while they are in the cache.
@@ -26,7 +26,7 @@ pub struct Params<D: Device> {
     layout: Arc<Layout>,
     values: Vec<D::T>,
     pub(super) weights: Vec<D::Weight>,
-    precision: Precision,
+    formats: Formats,
 }
 
 /// Elements changed at a time where a tensor is not packed: large enough to pay for the hand-over, and whole cache lines.
@@ -35,32 +35,38 @@ const PIECE: usize = 1 << 15;
 impl<D: Device> Clone for Params<D> {
     fn clone(&self) -> Self {
         let (layout, values, weights) = (self.layout.clone(), self.values.clone(), self.weights.clone());
-        Self { layout, values, weights, precision: self.precision }
+        Self { layout, values, weights, formats: self.formats }
     }
 }
 
 impl<D: Device> std::fmt::Debug for Params<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (n, precision) = (self.layout.n_weights(), self.precision);
-        f.debug_struct("Params").field("device", &D::NAME).field("weights", &n).field("precision", &precision).finish()
+        let (n, formats) = (self.layout.n_weights(), self.formats);
+        f.debug_struct("Params").field("device", &D::NAME).field("weights", &n).field("formats", &formats).finish()
     }
 }
 
 impl<D: Device> Params<D> {
     /// All zeros, in full precision.
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self::with_precision(layout, Precision::F32)
+        Self::with_formats(layout, Precision::F32)
     }
 
-    /// All zeros; GEMMs round their operands to `precision`.
-    pub fn with_precision(layout: Arc<Layout>, precision: Precision) -> Self {
-        let weights = layout.tensors().iter().map(|tensor| D::Weight::new(tensor, precision)).collect();
-        Self { values: vec![D::T::ZERO; layout.len()], weights, layout, precision }
+    /// All zeros; GEMMs round their operands to these formats.
+    pub fn with_formats(layout: Arc<Layout>, formats: impl Into<Formats>) -> Self {
+        let formats = formats.into();
+        let weights = layout.tensors().iter().map(|tensor| D::Weight::new(tensor, formats)).collect();
+        Self { values: vec![D::T::ZERO; layout.len()], weights, layout, formats }
     }
 
     /// Number format of the operands of GEMMs.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.formats.precision
+    }
+
+    /// The same in calls that carry no gradient.
+    pub fn detached(&self) -> Detached {
+        self.formats.detached
     }
 
     /// Names and places of the tensors.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::{
     Adam, BoxedGroup, EMA, Engine, Group, Lanes, NamedBuffer, Peers, PuzzleTable, Slots, TrainingDevice, UpdateRule,
-    WEIGHTS, Weights, check_restored, first_slot, groups_of_rank, suspects,
+    WEIGHTS, Weights, check_formats, check_restored, first_slot, groups_of_rank, suspects,
 };
 use crate::config::TrainConfig;
 use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, Queue};
@@ -72,6 +72,7 @@ impl<T: CudaScalar, B: Backend> TrainingDevice for Cuda<T, B> {
         weights: Weights<Self>,
         peers: &dyn Peers<T>,
     ) -> Result<CudaEngine<'a, T, B>> {
+        check_formats::<Self>(config)?;
         crate::error::DeviceFailure::catch(|| CudaEngine::new(lanes, model, config, weights, peers))
     }
 }

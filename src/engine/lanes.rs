@@ -145,9 +145,17 @@ impl<D: Device> Lanes<D> {
         self.each(|_| D::multiply_limit(precision, seconds))
     }
 
-    /// What all lanes together can multiply at most, in GFLOP/s, measured once: what MFU is measured against.
-    pub fn fma_limit(&self, precision: Precision, seconds: f64) -> f64 {
-        self.fma_limits(precision, seconds).into_iter().sum()
+    /// The same of whole numbers of eight bits.
+    pub fn int8_limits(&self, seconds: f64) -> Vec<f64> {
+        self.each(|_| D::int8_limit(seconds))
+    }
+
+    /// What all lanes together can multiply at most, in GFLOP/s, measured once: what MFU is measured against. This share of the
+    /// products has operands of eight bits.
+    pub fn fma_limit(&self, precision: Precision, int8_share: f64, seconds: f64) -> f64 {
+        let sum = |limits: Vec<f64>| limits.into_iter().sum::<f64>();
+        let int8 = if int8_share > 0.0 { sum(self.int8_limits(seconds)) } else { 0.0 };
+        ProductLimits { usual: sum(self.fma_limits(precision, seconds)), int8 }.of(int8_share)
     }
 
     /// What all lanes together can copy at most, in GB/s read and written together.
@@ -196,6 +204,22 @@ impl<D: Device> Lanes<D> {
             leader.set_size(self.threads());
             self.with_lane(work)
         })
+    }
+}
+
+/// What products can be computed at most, in GFLOP/s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProductLimits {
+    /// Of operands in a run's precision.
+    pub usual: f64,
+    /// Of whole numbers of eight bits; 0 where there are none.
+    pub int8: f64,
+}
+
+impl ProductLimits {
+    /// Of products of which this share of the FLOPs is in eight bits.
+    pub fn of(self, int8_share: f64) -> f64 {
+        if int8_share > 0.0 { 1.0 / (int8_share / self.int8 + (1.0 - int8_share) / self.usual) } else { self.usual }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which number format the GEMMs of a run have.
 
-use crate::config::PrecisionSetting;
-use crate::device::{Device, Precision};
+use crate::config::{DetachedPrecision, PrecisionSetting, TrainConfig};
+use crate::device::{Detached, Device, Formats, Precision};
+use crate::error::{Error, Result};
 
 /// The number format that `setting` stands for on a device.
 pub fn precision_for<D: Device>(setting: PrecisionSetting) -> Precision {
@@ -10,6 +11,26 @@ pub fn precision_for<D: Device>(setting: PrecisionSetting) -> Precision {
         PrecisionSetting::Bf16 => Precision::Bf16,
         PrecisionSetting::Auto => D::preferred_precision(),
     }
+}
+
+/// The number formats that a run's settings stand for on a device.
+pub fn formats_for<D: Device>(config: &TrainConfig) -> Formats {
+    let detached = match config.detached_precision {
+        DetachedPrecision::Same => Detached::Same,
+        DetachedPrecision::Int8 => Detached::Int8,
+    };
+    Formats { precision: precision_for::<D>(config.precision), detached }
+}
+
+/// Refuses number formats that a device does not have.
+pub fn check_formats<D: Device>(config: &TrainConfig) -> Result<()> {
+    if D::IS_ACCELERATOR && config.detached_precision == DetachedPrecision::Int8 {
+        return Err(Error::input(format!(
+            "train.detached_precision = \"int8\" is a format of the CPU's kernels, not of {}; give --device cpu, or train with \"same\"",
+            D::NAME
+        )));
+    }
+    Ok(())
 }
 
 /// The setting that stands for `precision` on every machine: what a run is stored with.

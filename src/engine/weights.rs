@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{PuzzleTable, precision_for, puzzle_table};
+use super::{PuzzleTable, formats_for, puzzle_table};
 use crate::checkpoint::{SparseRows as _, TensorFile, TensorSource, save_weights, weights};
 use crate::config::Config;
 use crate::device::{Cpu, Device, Params};
@@ -39,12 +39,12 @@ impl<D: Device> Clone for Weights<D> {
 impl<D: Device> Weights<D> {
     /// Fresh weights of a configuration.
     pub fn new(model: &Model, config: &Config) -> Self {
-        Self::of(initialize(model, config.train.seed, precision_for::<D>(config.train.precision)), config)
+        Self::of(initialize(model, config.train.seed, formats_for::<D>(&config.train)), config)
     }
 
     /// Zeros, for weights that are read from a file: drawing five million takes a fifth of a second.
     pub fn zeros(model: &Model, config: &Config) -> Self {
-        Self::of(Params::with_precision(model.layout.clone(), precision_for::<D>(config.train.precision)), config)
+        Self::of(Params::with_formats(model.layout.clone(), formats_for::<D>(&config.train)), config)
     }
 
     fn of(params: Params<D>, config: &Config) -> Self {

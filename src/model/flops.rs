@@ -5,7 +5,7 @@
 
 use super::network::SwiGluWeights;
 use super::{Mix, Mlp, Model};
-use crate::config::TrainConfig;
+use crate::config::{DetachedPrecision, TrainConfig};
 use crate::device::ParamId;
 
 /// FLOPs of one supervision step of one sequence.
@@ -43,6 +43,20 @@ pub fn update_flops(model: &Model, train: &TrainConfig) -> f64 {
     train.batch_size as f64 * (model_flops(model).total() + further_flops(model, train))
 }
 
+/// The share of products whose operands are whole numbers of eight bits, of an update or of a supervision step without gradient.
+pub fn int8_share(model: &Model, train: &TrainConfig, is_update: bool) -> f64 {
+    if train.detached_precision != DetachedPrecision::Int8 {
+        return 0.0;
+    }
+    let detached = model.schedule.calls.iter().filter(|call| !call.recorded);
+    let int8: f64 = detached.map(|call| network_flops(model, call.net) - attention_flops(model, call.net)).sum();
+    if !is_update {
+        return int8 / forward_flops(model);
+    }
+    let passes = if train.continue_loss { 2.0 } else { 1.0 };
+    passes * int8 / (model_flops(model).total() + further_flops(model, train))
+}
+
 /// FLOPs of the forward pass that the continue loss needs beside the training step, for one sequence.
 pub fn further_flops(model: &Model, train: &TrainConfig) -> f64 {
     if train.continue_loss { forward_flops(model) } else { 0.0 }
@@ -62,10 +76,7 @@ pub fn network_flops(model: &Model, net: usize) -> f64 {
     let len = model.len;
     let blocks = &model.nets[net].blocks;
     let block = |mix: &Mix| match *mix {
-        Mix::Attention { qkv, out, .. } => {
-            let scores_and_values = 4.0 * (len * len * model.hidden) as f64;
-            product(model, qkv, len) + product(model, out, len) + scores_and_values
-        }
+        Mix::Attention { qkv, out, .. } => product(model, qkv, len) + product(model, out, len),
         Mix::Positions(w) => product(model, w.gate_up, model.hidden) + product(model, w.down, model.hidden),
     };
     let swiglu = |w: &SwiGluWeights| product(model, w.gate_up, len) + product(model, w.down, len);
@@ -75,7 +86,13 @@ pub fn network_flops(model: &Model, net: usize) -> f64 {
             product(model, experts.router, len) + experts.per_token as f64 * swiglu(&experts.weights[0])
         }
     };
-    blocks.iter().map(|b| block(&b.mix) + mlp(&b.mlp)).sum()
+    attention_flops(model, net) + blocks.iter().map(|b| block(&b.mix) + mlp(&b.mlp)).sum::<f64>()
+}
+
+/// Of these, scores and values of attention: products without weights.
+fn attention_flops(model: &Model, net: usize) -> f64 {
+    let with_attention = model.nets[net].blocks.iter().filter(|block| matches!(block.mix, Mix::Attention { .. }));
+    with_attention.count() as f64 * 4.0 * (model.len * model.len * model.hidden) as f64
 }
 
 /// A weight applied to `vectors` rows or columns.

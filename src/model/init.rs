@@ -1,7 +1,7 @@
 //! Initial weights (specification, "Initialisation").
 
 use super::Model;
-use crate::device::{Device, ParamId, Params, Precision, Real};
+use crate::device::{Device, Formats, ParamId, Params, Real};
 use crate::rng::Rng;
 
 /// Standard deviation of a unit normal cut at ±2: what a cut draw is divided by to have unit deviation.
@@ -21,8 +21,8 @@ pub fn truncated_normal(rng: &mut Rng, deviation: f64) -> f64 {
 }
 
 /// Fresh weights from a seed. Every tensor has its own random stream.
-pub fn initialize<D: Device>(model: &Model, seed: u64, precision: Precision) -> Params<D> {
-    let mut params = Params::with_precision(model.layout.clone(), precision);
+pub fn initialize<D: Device>(model: &Model, seed: u64, formats: impl Into<Formats>) -> Params<D> {
+    let mut params = Params::with_formats(model.layout.clone(), formats);
     let embedding = &model.embedding;
     let unit = |id: ParamId| model.starts.contains(&id) || embedding.learned_prefix == Some(id);
     let table = |id: ParamId| embedding.tokens == id || embedding.positions == Some(id);

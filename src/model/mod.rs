@@ -17,7 +17,7 @@ mod schedule;
 pub use checks::catalogue;
 pub use embedding::Embedding;
 pub use experts::Experts;
-pub use flops::{Flops, forward_flops, further_flops, model_flops, network_flops, update_flops};
+pub use flops::{Flops, forward_flops, further_flops, int8_share, model_flops, network_flops, update_flops};
 pub use init::initialize;
 pub use network::{Block, Mix, Mlp, Network, inner_width};
 pub use recursion::{Pass, RecursionOutput};

@@ -41,10 +41,12 @@ impl Model {
         }
         for call in &self.schedule.calls[next..] {
             tape.set_recording(call.recorded && pass == Pass::Train);
+            tape.set_detached(!call.recorded);
             self.call(tape, call, question, states);
             calls += 1;
         }
         tape.set_recording(pass == Pass::Train);
+        tape.set_detached(false);
         RecursionOutput { calls, balance: tape.take_side_loss() }
     }
 

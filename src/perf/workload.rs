@@ -6,7 +6,7 @@ use crate::dataset::Examples;
 use crate::device::{Cpu, Real as _};
 use crate::engine::{Engine, Lanes, TrainingDevice, Weights};
 use crate::error::Result;
-use crate::model::{Model, forward_flops, update_flops};
+use crate::model::{Model, forward_flops, int8_share, update_flops};
 use crate::rng::Rng;
 use crate::train::Trainer;
 
@@ -80,6 +80,11 @@ impl<'a, D: TrainingDevice> Workload<'a, D> {
             Work::Train => self.last_update.unwrap_or_else(|| update_flops(&self.trainer.model, train)),
             Work::Forward => train.batch_size as f64 * forward_flops(&self.trainer.model),
         }
+    }
+
+    /// The share of its products that has operands of eight bits.
+    pub fn int8_share(&self, work: Work) -> f64 {
+        int8_share(&self.trainer.model, &self.trainer.config.train, work == Work::Train)
     }
 
     /// Profiles so many updates.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Real;
 use super::format::{Precision, UnitFormat, in_format};
+use super::isa::isa;
 use super::vector::{Kernel, Simd, dispatch};
 
 /// Multiply-adds of each sum in a measurement.
@@ -16,13 +17,22 @@ const COPY: usize = 1 << 24;
 /// GFLOP/s of one thread in a loop of independent fused multiply-adds on the active instruction set, the best of
 /// many short runs within `seconds`. In bf16 the multiply-adds are dot products of pairs, or of tiles of them, where the path has them.
 pub fn fma_limit(precision: Precision, seconds: f64) -> f64 {
+    best_within(seconds, || dispatch(MultiplyAdds { precision }))
+}
+
+/// The same of whole numbers of eight bits: by instructions for them, where the processor has some.
+pub fn int8_limit(seconds: f64) -> f64 {
+    best_within(seconds, || f32::run_int8_kernel(isa(), Int8MultiplyAdds))
+}
+
+/// The highest rate of many short runs, in GFLOP/s; each returns its FLOPs.
+fn best_within(seconds: f64, run: impl Fn() -> usize) -> f64 {
     let end = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
     let mut best = 0f64;
     loop {
         let start = Instant::now();
-        let flops = dispatch(MultiplyAdds { precision });
-        let time = start.elapsed().as_secs_f64();
-        best = best.max(flops as f64 / time / 1e9);
+        let flops = run();
+        best = best.max(flops as f64 / start.elapsed().as_secs_f64() / 1e9);
         if Instant::now() >= end {
             return best;
         }
@@ -55,6 +65,17 @@ impl Kernel<f32> for MultiplyAdds {
     #[inline(always)]
     fn run<S: Simd<T = f32>>(self, s: S) -> usize {
         in_format!(self.precision, S, Busy.run(s))
+    }
+}
+
+struct Int8MultiplyAdds;
+
+impl Kernel<f32> for Int8MultiplyAdds {
+    /// FLOPs.
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd<T = f32>>(self, s: S) -> usize {
+        S::Int8::busy(s)
     }
 }
 

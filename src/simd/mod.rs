@@ -61,7 +61,7 @@ pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale
 pub use format::Precision;
 pub use int8::swiglu_int8;
 pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, isa};
-pub use limit::{copy_limit, fma_limit};
+pub use limit::{copy_limit, fma_limit, int8_limit};
 pub use matrix::{Matrix, gemm};
 pub use norm::{
     AddRmsNorm, NORM_EPSILON, add_rmsnorm_cols, add_rmsnorm_rows, rmsnorm_backward_cols, rmsnorm_backward_rows,

@@ -196,7 +196,8 @@ impl<T: Real> PackPart<'_, T> {
         let [forward, backward, int8, slots] = &self.to.0;
         let [gates, ups] = self.halves();
         if self.form.int8 {
-            let [panels, slot_len] = int8::panel_lens::<S>(&Form { n_out: end * if gated { 2 } else { 1 }, ..*self.form });
+            let [panels, slot_len] =
+                int8::panel_lens::<S>(&Form { n_out: end * if gated { 2 } else { 1 }, ..*self.form });
             let [panels_before, slots_before] =
                 int8::panel_lens::<S>(&Form { n_out: start * if gated { 2 } else { 1 }, ..*self.form });
             // SAFETY: the panels of the part's own rows.
@@ -251,7 +252,8 @@ impl<T: Real> PackPart<'_, T> {
         let [forward, backward, ..] = &self.to.0;
         // SAFETY: the part is all of the weight.
         let (forward, backward) = unsafe { (forward.slice(0..depth * n_out), backward.slice(0..back * n_in)) };
-        let tiles = if gated { Tiles::gated(n_out / 2, F::TILE_ROWS, F::STEPS) } else { Tiles::new(n_out, F::TILE_ROWS) };
+        let tiles =
+            if gated { Tiles::gated(n_out / 2, F::TILE_ROWS, F::STEPS) } else { Tiles::new(n_out, F::TILE_ROWS) };
         if gated {
             let [gates, ups] = self.halves();
             T::with_scratch(|scratch| {

@@ -77,12 +77,7 @@ impl<const N: usize> Block<N> {
 /// # Safety
 /// As [`UnitFormat::multiply`], and as [`TileRegisters::configured`].
 #[inline(always)]
-pub unsafe fn multiply<S: TileUnit, R: TileRegisters, U: Units>(
-    s: S,
-    rows: usize,
-    vectors: usize,
-    strip: Strip<f32>,
-) {
+pub unsafe fn multiply<S: TileUnit, R: TileRegisters, U: Units>(s: S, rows: usize, vectors: usize, strip: Strip<f32>) {
     const { assert!(S::LANES == REGISTER_ROWS) };
     assert!(
         0 < rows
@@ -261,7 +256,11 @@ unsafe fn copy_columns<S: Simd<T = f32>>(
 /// `sum ← sum + a·b` of such units.
 #[inline(always)]
 fn dot<S: Simd, R: TileRegisters, U: Units, const SUM: usize, const A: usize, const B: usize>(registers: &mut R) {
-    if <U::On<S> as UnitFormat<S>>::STEPS == 4 { registers.dot_quads::<SUM, A, B>() } else { registers.dot::<SUM, A, B>() }
+    if <U::On<S> as UnitFormat<S>>::STEPS == 4 {
+        registers.dot_quads::<SUM, A, B>()
+    } else {
+        registers.dot::<SUM, A, B>()
+    }
 }
 
 /// Multiplies what the registers hold, over and over; returns FLOPs.

@@ -58,7 +58,10 @@ impl Operands {
     }
 
     /// The tile of sums after one multiplication, and after a second one.
-    unsafe fn product<R: TileRegisters, const QUADS: bool>(&self, rows: u8) -> [f32; 2 * REGISTER_ROWS * REGISTER_ROWS] {
+    unsafe fn product<R: TileRegisters, const QUADS: bool>(
+        &self,
+        rows: u8,
+    ) -> [f32; 2 * REGISTER_ROWS * REGISTER_ROWS] {
         let [sums, left, right] = &self.0;
         let mut out = [0.0; 2 * REGISTER_ROWS * REGISTER_ROWS];
         // SAFETY: the caller's contract; tiles of 16 rows.

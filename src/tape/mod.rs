@@ -106,6 +106,12 @@ impl<'a, D: Device> Tape<'a, D> {
         self.recording = recording;
     }
 
+    /// Whether the operations that follow belong to a call that the schedule never records, which may compute in another number
+    /// format ([`Device::set_detached`]).
+    pub fn set_detached(&mut self, detached: bool) {
+        self.memory.device.set_detached(detached);
+    }
+
     /// Adds `[sequences, 1]` to the side loss: one that comes up deep inside of a network and is to be minimised beside the
     /// loss of the answer.
     pub fn add_side_loss(&mut self, loss: Var) {

@@ -98,6 +98,8 @@ pub struct Timing {
     pub flops: f64,
     /// Bytes, every operand counted once: inputs, results, weights in their packed format.
     pub bytes: f64,
+    /// FLOPs of products whose operands are whole numbers of eight bits.
+    pub int8_flops: f64,
 }
 
 /// FLOPs and bytes of an operation's forward pass, counted as in [`Timing`].
@@ -107,6 +109,8 @@ pub struct Cost {
     pub flops: f64,
     /// Bytes, every operand counted once.
     pub bytes: f64,
+    /// FLOPs of products whose operands are whole numbers of eight bits.
+    pub int8_flops: f64,
 }
 
 /// Sums of times since it was started.
@@ -136,7 +140,7 @@ impl<M: Mark> Stopwatch<M> {
 
     /// Charges the time since the last event to a part outside of the tape that moved so many bytes.
     pub fn lap(&mut self, part: Part, bytes: f64) {
-        self.charge(part.name(), Phase::Outside(part), Cost { flops: 0.0, bytes });
+        self.charge(part.name(), Phase::Outside(part), Cost { bytes, ..Cost::default() });
     }
 
     /// All sums, in the order of their first appearance, after the device has come to the last event.
@@ -154,7 +158,7 @@ impl<M: Mark> Stopwatch<M> {
     /// computed them.
     pub(super) fn charge_deferred(&mut self, bytes: f64) {
         let flops = std::mem::take(&mut self.deferred);
-        self.charge("deferred weight gradients", Phase::Backward, Cost { flops, bytes });
+        self.charge("deferred weight gradients", Phase::Backward, Cost { flops, bytes, ..Cost::default() });
     }
 
     /// Charges the time since the last event.
@@ -163,6 +167,7 @@ impl<M: Mark> Stopwatch<M> {
         let at = line(&mut self.lines, name, phase);
         let line = &mut self.lines[at];
         (line.calls, line.flops, line.bytes) = (line.calls + 1, line.flops + cost.flops, line.bytes + cost.bytes);
+        line.int8_flops += cost.int8_flops;
         self.note(now, Some(at));
     }
 
@@ -181,7 +186,7 @@ impl<M: Mark> Stopwatch<M> {
 /// The index of a line, which is added where there is none yet.
 fn line(lines: &mut Vec<Timing>, name: &'static str, phase: Phase) -> usize {
     lines.iter().position(|line| line.phase == phase && line.name == name).unwrap_or_else(|| {
-        lines.push(Timing { name, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 });
+        lines.push(Timing { name, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0, int8_flops: 0.0 });
         lines.len() - 1
     })
 }
@@ -193,6 +198,7 @@ pub fn add_timings(sums: &mut Vec<Timing>, lines: &[Timing]) {
         let sum = &mut sums[at];
         (sum.calls, sum.seconds) = (sum.calls + more.calls, sum.seconds + more.seconds);
         (sum.flops, sum.bytes) = (sum.flops + more.flops, sum.bytes + more.bytes);
+        sum.int8_flops += more.int8_flops;
     }
 }
 
@@ -201,6 +207,8 @@ pub(crate) struct Sizes<'a, D: Device> {
     pub(super) slots: &'a [Slot],
     pub(super) params: &'a Params<D>,
     pub(super) device: &'a D,
+    /// Whether operands of products with weights are whole numbers of eight bits.
+    pub(super) is_int8: bool,
 }
 
 impl<D: Device> Sizes<'_, D> {
@@ -226,14 +234,14 @@ impl<D: Device> Sizes<'_, D> {
 
     /// An operation that reads as much as it writes, and no weights.
     pub(crate) fn elementwise(&self, output: SlotId) -> Cost {
-        Cost { flops: 0.0, bytes: 2.0 * self.bytes(output) }
+        Cost { bytes: 2.0 * self.bytes(output), ..Cost::default() }
     }
 
     /// `y = x Wᵀ`.
     pub(crate) fn product(&self, weight: ParamId, x: SlotId, y: SlotId) -> Cost {
         let (n_out, n_in) = self.shape(weight);
         let flops = (2 * n_in * self.elements(y)) as f64;
-        Cost { flops, bytes: self.bytes(x) + self.bytes(y) + (n_out * n_in * self.packed_bytes()) as f64 }
+        self.of_products(flops, self.bytes(x) + self.bytes(y) + (n_out * n_in * self.packed_bytes()) as f64)
     }
 
     /// A SwiGLU. A device that does it in one kernel, keeping neither gates nor what they are multiplied with, reads x and
@@ -245,12 +253,18 @@ impl<D: Device> Sizes<'_, D> {
         let is_one_kernel = self.device.swiglu_saved_len(self.params, swiglu, self.elements(x)) == 0;
         let between = if is_one_kernel { 0 } else { (double + inner) * self.device.element_bytes(Store::Activation) };
         let bytes = self.bytes(x) + self.bytes(y) + (weights * self.packed_bytes() + vectors * between) as f64;
-        Cost { flops: (2 * weights * vectors) as f64, bytes }
+        self.of_products((2 * weights * vectors) as f64, bytes)
+    }
+
+    /// Of products with weights.
+    fn of_products(&self, flops: f64, bytes: f64) -> Cost {
+        Cost { flops, bytes, int8_flops: if self.is_int8 { flops } else { 0.0 } }
     }
 
     /// Bytes of an element of a packed weight.
     fn packed_bytes(&self) -> usize {
         match self.params.precision() {
+            _ if self.is_int8 => 1,
             Precision::Bf16 => 2,
             Precision::F32 => size_of::<D::T>(),
         }
@@ -267,10 +281,12 @@ pub(super) fn charge<D: Device>(
     params: &Params<D>,
     device: &D,
 ) {
-    let cost = op.cost(&Sizes { slots, params, device });
+    let is_int8 = phase == Phase::Detached && device.is_int8(params);
+    let cost = op.cost(&Sizes { slots, params, device, is_int8 });
     let times = if phase == Phase::Backward { 2.0 } else { 1.0 };
     // Model FLOPs of all that waits now.
     let deferred = device.deferred_flops(params);
     let newly_deferred = deferred - std::mem::replace(&mut watch.deferred, deferred);
-    watch.charge(op.name(), phase, Cost { flops: times * cost.flops - newly_deferred, bytes: times * cost.bytes });
+    let (flops, bytes) = (times * cost.flops - newly_deferred, times * cost.bytes);
+    watch.charge(op.name(), phase, Cost { flops, bytes, ..cost });
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::common::{DeviceArg, DeviceName, Experiment, Threads, claim_training, on_device};
-use crate::config::Config;
+use crate::config::{Config, DetachedPrecision};
 use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
@@ -167,8 +167,8 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
     if args.profile {
         return profile::run(args, &lanes, config);
     }
-    let precision = precision_for::<D>(config.train.precision);
-    let batch = config.train.batch_size;
+    let (precision, batch) = (precision_for::<D>(config.train.precision), config.train.batch_size);
+    let formats = format_names(precision, &config);
     let mut workload = Workload::new(&lanes, config)?;
     let mut measurements = Vec::new();
     for &(name, work) in works {
@@ -198,10 +198,9 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
             step * f64::from(steps)
         )
     });
-    let precision = precision_name(precision);
     let end = match workload.describe() {
-        Some(engine) => format!("{precision}, {engine}; peak MB are of the device's memory"),
-        None => format!("batch {batch}, {} threads, {precision}, {}", lanes.threads(), D::hardware()),
+        Some(engine) => format!("{formats}, {engine}; peak MB are of the device's memory"),
+        None => format!("batch {batch}, {} threads, {formats}, {}", lanes.threads(), D::hardware()),
     };
     super::print(&format!("{table}\n{forward}{end}\n"))
 }
@@ -215,6 +214,15 @@ fn precision_name(precision: Precision) -> &'static str {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     }
+}
+
+/// The number formats of products, for a reader.
+fn format_names(precision: Precision, config: &Config) -> String {
+    let detached = match config.train.detached_precision {
+        DetachedPrecision::Same => "",
+        DetachedPrecision::Int8 => ", int8 in calls without gradient",
+    };
+    format!("{}{detached}", precision_name(precision))
 }
 
 /// The median; the upper one of two.
@@ -233,7 +241,7 @@ fn measure<D: TrainingDevice>(
     batch: usize,
 ) -> Result<Measurement> {
     workload.run(work)?;
-    let mut limit = FmaLimit::new(lanes, precision);
+    let mut limit = FmaLimit::new(lanes, precision, workload.int8_share(work));
     let (started, mut times) = (Instant::now(), Vec::new());
     while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
         let start = Instant::now();
@@ -243,7 +251,7 @@ fn measure<D: TrainingDevice>(
     }
     let median = median(&mut times);
     let model_flops = workload.model_flops(work);
-    let limit_gflops = limit.finish(model_flops / times[0] / 1e9);
+    let (_, limit_gflops) = limit.finish(model_flops / times[0] / 1e9);
     let gflops = model_flops / median / 1e9;
     Ok(Measurement {
         name,

@@ -16,8 +16,8 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, Measured,
-    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
+    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, Likelihood,
+    Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -31,6 +31,8 @@ pub struct Cpu<T> {
     node: usize,
     /// Threads that share a product.
     team: Team,
+    /// Whether products belong to a call without gradient.
+    is_detached: bool,
 }
 
 impl<T: Real> Cpu<T> {
@@ -90,6 +92,7 @@ impl<T: Real> Device for Cpu<T> {
             deferred: Deferred::default(),
             node: 0,
             team: Team::default(),
+            is_detached: false,
         }
     }
 
@@ -112,6 +115,15 @@ impl<T: Real> Device for Cpu<T> {
     fn reset(&mut self, _: Precision) {
         self.memory.reset();
         self.deferred.clear();
+        self.is_detached = false;
+    }
+
+    fn set_detached(&mut self, detached: bool) {
+        self.is_detached = detached;
+    }
+
+    fn is_int8(&self, params: &Params<Self>) -> bool {
+        self.is_detached && params.detached() == Detached::Int8
     }
 
     fn copy(&mut self, from: Block, to: Block) {
@@ -178,10 +190,15 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>) {
-        let weight = self.weight(params, weight);
+        let (weight, is_int8) = (self.weight(params, weight), self.is_int8(params));
         let (h, inv_rms) = epilogue.map_or_else(Default::default, |then| (then.h, then.inv_rms));
         let ([x, h], [y, inv_rms]) = self.memory.split([x, h], [y, inv_rms]);
-        weight.forward_rows(x, y, epilogue.map(|_| AddRmsNorm { h, inv_rms }), self.team.size());
+        let (epilogue, threads) = (epilogue.map(|_| AddRmsNorm { h, inv_rms }), self.team.size());
+        if is_int8 {
+            weight.forward_rows_int8(x, y, epilogue, threads);
+        } else {
+            weight.forward_rows(x, y, epilogue, threads);
+        }
     }
 
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {

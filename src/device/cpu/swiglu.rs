@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::super::{Block, Grads, NormEpilogue, ParamId, Params, Real, SwiGlu};
+use super::super::{Block, Device as _, Grads, NormEpilogue, ParamId, Params, Real, SwiGlu};
 use super::deferred::Use;
 use super::{AddRmsNorm, Cpu, SwigluOperands};
 use crate::simd;
@@ -43,6 +43,8 @@ impl<T: Real> Cpu<T> {
         let ((count, vectors), threads) = (swiglu.pieces(x.len()), self.team.size());
         let (h, inv_rms) = epilogue.map_or((x, Block::default()), |then| (then.h, then.inv_rms));
         let writes = [saved.unwrap_or_default(), y, inv_rms];
+        // What is saved for a backward pass is of the usual format.
+        let is_int8 = self.is_int8(params) && saved.is_none();
         let ([x, h], writes) = self.memory.split([x, h], writes);
         let work = vectors * Self::multiplications(params, swiglu);
         let threads_each = threads.div_ceil(count.max(1));
@@ -56,8 +58,12 @@ impl<T: Real> Cpu<T> {
                     piece
                 });
                 let epilogue = epilogue.map(|_| AddRmsNorm { h: nth(h, i, count), inv_rms });
-                let kept = saved.map(|_| kept);
-                simd::swiglu(gate_up, down, nth(x, i, count), kept, y, epilogue, threads_each);
+                let (x, kept) = (nth(x, i, count), saved.map(|_| kept));
+                if is_int8 {
+                    simd::swiglu_int8(gate_up, down, x, y, epilogue, threads_each);
+                } else {
+                    simd::swiglu(gate_up, down, x, kept, y, epilogue, threads_each);
+                }
             }
         });
     }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cpu;
-use crate::device::{DeviceWeight, Params, Tensor, Usage, change_in_pieces, params::Change};
-use crate::simd::{self, PackedWeight, Precision, Real, Side};
+use crate::device::{Detached, DeviceWeight, Formats, Params, Tensor, Usage, change_in_pieces, params::Change};
+use crate::simd::{self, PackedWeight, Real, Side};
 
 /// The packed form of a matrix, once for each NUMA node; nothing of a table.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<T: Real> CpuWeight<T> {
 }
 
 impl<T: Real> DeviceWeight<T> for CpuWeight<T> {
-    fn new(tensor: &Tensor, precision: Precision) -> Self {
+    fn new(tensor: &Tensor, Formats { precision, detached }: Formats) -> Self {
         let (rows, cols) = (tensor.rows, tensor.cols);
         let packed = match tensor.usage {
             Usage::Rows => Some(PackedWeight::new(rows, cols, Side::Rows, precision)),
@@ -36,6 +36,7 @@ impl<T: Real> DeviceWeight<T> for CpuWeight<T> {
             Usage::GateUpCols => Some(PackedWeight::gate_up(rows / 2, cols, Side::Cols, precision)),
             Usage::Table => None,
         };
+        let packed = packed.map(|weight| if detached == Detached::Int8 { weight.with_int8() } else { weight });
         Self { copies: packed.into_iter().collect() }
     }
 

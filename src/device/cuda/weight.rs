@@ -105,7 +105,7 @@ impl<T: CudaScalar, B: Backend> CudaWeight<T, B> {
 }
 
 impl<T: CudaScalar, B: Backend> DeviceWeight<T> for CudaWeight<T, B> {
-    fn new(tensor: &Tensor, precision: Precision) -> Self {
+    fn new(tensor: &Tensor, Formats { precision, .. }: Formats) -> Self {
         let (queue, shape) = (Queue::get(), (tensor.rows, tensor.cols));
         let len = tensor.rows * tensor.cols;
         let is_product = matches!(tensor.usage, Usage::Rows | Usage::GateUpRows);

@@ -1,6 +1,6 @@
 //! The operations that the CPU fuses, step by step: SwiGLU, attention, residual and norm.
 
-use super::products::{Matrix, Multiply, operand};
+use super::products::{Matrix, Multiply, Rounding, operand};
 use crate::device::{AttentionShape, NORM_EPSILON, Precision, Real};
 
 /// Weights of a SwiGLU: W_gate_up `[2·inner, width]`, W_down `[out, inner]`.
@@ -23,16 +23,16 @@ pub(crate) struct SwiGluGrads<T> {
 
 /// `y = W_down (silu(g) ⊙ u)`, `[g; u] = W_gate_up x`, `silu(g) = g·σ(g)`, for each row of x. Returns y `[m, out]` and
 /// `[g, u]` `[m, 2·inner]`.
-pub(crate) fn swiglu<T: Multiply>(precision: Precision, w: SwiGluMatrices<'_, T>, x: &[T]) -> (Vec<T>, Vec<T>) {
+pub(crate) fn swiglu<T: Multiply>(rounding: Rounding, w: SwiGluMatrices<'_, T>, x: &[T]) -> (Vec<T>, Vec<T>) {
     let m = x.len() / w.width;
-    let (rounded_x, gate_up) = (operand(precision, x), operand(precision, w.gate_up));
+    let (rounded_x, gate_up) = (rounding.of(x, w.width), rounding.of(w.gate_up, w.width));
     let sizes = [m, w.width, 2 * w.inner];
     let gu = T::product(sizes, Matrix::new(&rounded_x, w.width), Matrix::new(&gate_up, w.width).transposed());
     let activation = activations(&gu, w.inner);
-    let (activation, down) = (operand(precision, &activation), operand(precision, w.down));
+    let (activation, down) = (rounding.of(&activation, w.inner), rounding.of(w.down, w.inner));
     let sizes = [m, w.inner, w.out];
     let y = T::product(sizes, Matrix::new(&activation, w.inner), Matrix::new(&down, w.inner).transposed());
-    (y, operand(precision, &gu).into_owned())
+    (y, rounding.kept(&gu).into_owned())
 }
 
 /// `silu(g) ⊙ u` of each row `[g, u]`.

@@ -26,15 +26,22 @@ use std::time::Instant;
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Device, Grads, HostDevice, Indices, Likelihood, Measured,
-    NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
+    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, Likelihood,
+    Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
-use products::{Matrix, Multiply, operand, transposed};
+use products::{Matrix, Multiply, Rounding, operand, transposed};
 
 /// The plain device.
 pub struct Reference<T> {
     memory: HostMemory<T>,
+    /// Whether products belong to a call without gradient.
+    is_detached: bool,
+}
+
+/// How operands of forward products are rounded.
+fn rounding<T: Multiply>(device: &Reference<T>, params: &Params<Reference<T>>) -> Rounding {
+    if device.is_int8(params) { Rounding::Int8 } else { Rounding::To(params.precision()) }
 }
 
 impl<T: Multiply> HostDevice for Reference<T> {
@@ -110,7 +117,7 @@ impl<T: Multiply> Device for Reference<T> {
     const NAME: &'static str = "reference";
 
     fn new() -> Self {
-        Self { memory: HostMemory::default() }
+        Self { memory: HostMemory::default(), is_detached: false }
     }
 
     fn size_bytes(&self) -> usize {
@@ -119,6 +126,15 @@ impl<T: Multiply> Device for Reference<T> {
 
     fn reset(&mut self, _: Precision) {
         self.memory.reset();
+        self.is_detached = false;
+    }
+
+    fn set_detached(&mut self, detached: bool) {
+        self.is_detached = detached;
+    }
+
+    fn is_int8(&self, params: &Params<Self>) -> bool {
+        self.is_detached && params.detached() == Detached::Int8
     }
 
     fn copy(&mut self, from: Block, to: Block) {
@@ -192,8 +208,9 @@ impl<T: Multiply> Device for Reference<T> {
 
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>) {
         let (n_out, n_in) = params.shape(weight);
+        let rounding = rounding(self, params);
         let ([x], [out]) = self.memory.split([x], [y]);
-        let (x, w) = (operand(params.precision(), x), operand(params.precision(), params.get(weight)));
+        let (x, w) = (rounding.of(x, n_in), rounding.of(params.get(weight), n_in));
         let sizes = [x.len() / n_in, n_in, n_out];
         out.copy_from_slice(&T::product(sizes, Matrix::new(&x, n_in), Matrix::new(&w, n_in).transposed()));
         if let Some(NormEpilogue { h, inv_rms }) = epilogue {
@@ -233,11 +250,11 @@ impl<T: Multiply> Device for Reference<T> {
         epilogue: Option<NormEpilogue>,
     ) {
         let (count, _) = swiglu.pieces(x.len());
-        let weights = matrices(params, swiglu);
+        let (weights, rounding) = (matrices(params, swiglu), rounding(self, params));
         for i in 0..count {
             let writes = [y, saved.unwrap_or_default()].map(|block| block.nth(i, count));
             let ([x], [y, kept]) = self.memory.split([x.nth(i, count)], writes);
-            let (made, gu) = fused::swiglu(params.precision(), weights, &as_rows(swiglu.over, swiglu.width, x));
+            let (made, gu) = fused::swiglu(rounding, weights, &as_rows(swiglu.over, swiglu.width, x));
             y.copy_from_slice(&from_rows(swiglu.over, weights.out, &made));
             if saved.is_some() {
                 kept.copy_from_slice(&gu);

@@ -64,6 +64,42 @@ pub(crate) fn operand<T: Real>(precision: Precision, values: &[T]) -> Cow<'_, [T
     }
 }
 
+/// How operands of forward products are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// As [`operand`] does.
+    To(Precision),
+    /// To whole numbers times a scale, one for each row.
+    Int8,
+}
+
+impl Rounding {
+    /// The operand of a GEMM whose rows of so many elements are summed over.
+    pub fn of<T: Real>(self, values: &[T], width: usize) -> Cow<'_, [T]> {
+        match self {
+            Self::To(precision) => operand(precision, values),
+            Self::Int8 => values.chunks_exact(width).flat_map(whole_numbers).collect(),
+        }
+    }
+
+    /// What is kept for a backward pass.
+    pub fn kept<T: Real>(self, values: &[T]) -> Cow<'_, [T]> {
+        match self {
+            Self::To(precision) => operand(precision, values),
+            Self::Int8 => Cow::Borrowed(values),
+        }
+    }
+}
+
+/// `s·round(x/s)` with s, the scale, the largest magnitude of the row over 127.
+fn whole_numbers<T: Real>(row: &[T]) -> Vec<T> {
+    let largest = row.iter().fold(T::ZERO, |largest, x| largest.maximum(x.copysign(T::ONE)));
+    let limit = T::from_f64(127.0);
+    let (factor, scale) = (limit / largest, largest / limit);
+    let round = |x: &T| T::from_f64((*x * factor).to_f64().round_ties_even()) * scale;
+    if largest.to_f64() > 1e-30 { row.iter().map(round).collect() } else { vec![T::ZERO; row.len()] }
+}
+
 /// The nearest bf16: the upper half of an f32, ties to even.
 fn round_bf16<T: Real>(x: T) -> T {
     let x = x.to_f64() as f32;

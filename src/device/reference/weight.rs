@@ -1,13 +1,13 @@
 //! Weights on the reference device: only the flat vector.
 
-use crate::device::{Change, DeviceWeight, Precision, Real, Tensor, change_in_pieces};
+use crate::device::{Change, DeviceWeight, Formats, Real, Tensor, change_in_pieces};
 
 /// The kernels read the weights where they are.
 #[derive(Clone, Debug)]
 pub struct Unpacked;
 
 impl<T: Real> DeviceWeight<T> for Unpacked {
-    fn new(_: &Tensor, _: Precision) -> Self {
+    fn new(_: &Tensor, _: Formats) -> Self {
         Self
     }
 

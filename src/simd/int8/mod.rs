@@ -29,4 +29,4 @@ mod weight;
 pub use format::{ByQuads, Numbers, TileQuads, WholeNumbers};
 pub use linear::LinearInt8;
 pub use swiglu::{SwigluInt8, swiglu_int8};
-pub(super) use weight::{panel_lens, pack_cols, pack_rows};
+pub(super) use weight::{pack_cols, pack_rows, panel_lens};

@@ -9,7 +9,8 @@ use super::{unset, values};
 /// Every vector of `k` elements as whole numbers and a scale, by the formula of the module.
 fn quantized<T: Real>(x: &[T], k: usize) -> Vec<(Vec<f64>, f64)> {
     let vector = |x: &[T]| {
-        let largest = x.iter().fold(T::ZERO, |most, &x| if x.to_f64().abs() > most.to_f64() { x.copysign(T::ONE) } else { most });
+        let largest =
+            x.iter().fold(T::ZERO, |most, &x| if x.to_f64().abs() > most.to_f64() { x.copysign(T::ONE) } else { most });
         let limit = T::from_f64(127.0);
         if largest.to_f64() <= 1e-30 {
             return (vec![0.0; k], 0.0);
@@ -75,7 +76,8 @@ fn check_swiglu<T: Real>(side: Side, (width, inner, out): (usize, usize, usize),
 
     let gu = product(&turned(&x, width), &wide, width);
     let silu = |g: f64| g / (1.0 + (-g).exp());
-    let row = |gu: &[(f64, f64)]| -> Vec<T> { (0..inner).map(|i| T::from_f64(silu(gu[i].0) * gu[inner + i].0)).collect() };
+    let row =
+        |gu: &[(f64, f64)]| -> Vec<T> { (0..inner).map(|i| T::from_f64(silu(gu[i].0) * gu[inner + i].0)).collect() };
     let a: Vec<T> = gu.chunks_exact(2 * inner).flat_map(row).collect();
     let want = product(&a, &narrow, inner);
     for (i, (got, (want, most))) in turned(&y, out).iter().zip(want).enumerate() {
@@ -94,7 +96,9 @@ fn check<T: Real>() {
         check_rows::<T>(shape);
     }
     for side in [Side::Rows, Side::Cols] {
-        for (shape, vectors) in [((1, 1, 1), 1), ((5, 7, 3), 9), ((20, 40, 20), 33), ((97, 130, 97), 50), ((40, 520, 40), 400)] {
+        for (shape, vectors) in
+            [((1, 1, 1), 1), ((5, 7, 3), 9), ((20, 40, 20), 33), ((97, 130, 97), 50), ((40, 520, 40), 400)]
+        {
             check_swiglu::<T>(side, shape, vectors);
         }
     }

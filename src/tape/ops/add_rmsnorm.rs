@@ -145,7 +145,7 @@ mod tests {
         ];
         let mut rng = Rng::new(5);
         let mut draw = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<_>>();
-        let mut params = Params::<Cpu<f32>>::with_precision(Arc::new(layout), precision);
+        let mut params = Params::<Cpu<f32>>::with_formats(Arc::new(layout), precision);
         params.update(|values| values.copy_from_slice(&draw(values.len())));
         let rows = 3 * LEN;
         let (x, d) = (draw(rows * WIDTH), draw(rows * WIDTH));

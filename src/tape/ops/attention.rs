@@ -55,7 +55,7 @@ impl Operation for Attention {
     fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
         let AttentionShape { sequences, len, .. } = self.shape;
         let flops = 4.0 * (sequences * len * len * self.shape.width()) as f64;
-        Cost { flops, bytes: 2.0 * sizes.elementwise(self.out).bytes }
+        Cost { flops, bytes: 2.0 * sizes.elementwise(self.out).bytes, ..Cost::default() }
     }
 
     fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {
