@@ -34,6 +34,31 @@ fn the_profile_is_a_table_or_json_whose_flops_are_the_models() {
     let flops: f64 = lines.iter().map(|line| line["flops"].as_f64().unwrap()).sum();
     assert_eq!(flops, report["model_flops"].as_f64().unwrap() * updates);
     assert!(report["copy_limit_gbs"].as_f64().unwrap() > 0.0);
+    let share = |report: &serde_json::Value, key: &str| {
+        let share = report[key].as_f64().unwrap();
+        assert!(share > 0.0 && share <= 1.0, "{key}: {report}");
+        share
+    };
+    let seconds = |counts: fn(&serde_json::Value) -> bool| -> f64 {
+        let counted = lines.iter().filter(|line| counts(line));
+        counted.map(|line| line["seconds"].as_f64().unwrap()).sum()
+    };
+    let products = seconds(|line| line["flops"].as_f64().unwrap() > 0.0) / seconds(|_| true);
+    assert!((share(&report, "products_share") - products).abs() < 1e-9, "{products}: {report}");
+    share(&report, "products_of_limit");
+    assert_eq!(report["int8_limit_gflops"], 0.0);
+}
+
+#[test]
+fn products_in_eight_bits_are_measured_against_their_own_limit() {
+    let report = json(&["--profile", "--threads", "1", "--set", "detached_precision=int8", "--set", "h_cycles=2"]);
+    assert!(report["int8_limit_gflops"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["formats"].as_str().unwrap().ends_with("int8 in calls without gradient"), "{report}");
+    for line in report["profile"]["lines"].as_array().unwrap() {
+        let [flops, int8] = ["flops", "int8_flops"].map(|key| line[key].as_f64().unwrap());
+        let is_int8 = line["phase"] == "detached" && line["name"].as_str().unwrap().starts_with("swiglu");
+        assert_eq!(int8, if is_int8 { flops } else { 0.0 }, "{line}");
+    }
 }
 
 /// The devices that this build has, the first one to be compared with.

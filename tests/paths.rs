@@ -1,4 +1,4 @@
-//! The paths of the CPU's kernels as a user meets them: which one is taken, that a run says so, and training on the twin of AMX.
+//! The paths of the CPU's kernels as a user meets them: which one is taken, that a run says so, and training on each of them.
 
 mod common;
 
@@ -43,23 +43,22 @@ fn log(run: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn a_run_in_tile_registers_that_was_killed_ends_like_the_one_that_was_not() {
-    if !Isa::AmxTwin.is_available() {
-        return;
-    }
+fn a_run_that_was_killed_ends_like_the_one_that_was_not_on_every_path() {
     let dir = tempfile::tempdir().unwrap();
-    for mixing in ["mixing=attention", "mixing=mlp_t"] {
-        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(mixing).join(name));
-        let settings = [&SETTINGS[..], &[mixing]].concat();
-        succeed(on(Isa::AmxTwin, train(&whole, &settings)));
-        let said = killed_and_resumed(&killed, &settings, [Isa::AmxTwin; 2]);
+    let models = [["mixing=attention", "detached_precision=same"], ["mixing=mlp_t", "detached_precision=int8"]];
+    for (isa, model) in Isa::available().flat_map(|isa| models.map(|model| (isa, model))) {
+        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(isa.name()).join(model[0]).join(name));
+        let settings = [&SETTINGS[..], &model].concat();
+        succeed(on(isa, train(&whole, &settings)));
+        let said = killed_and_resumed(&killed, &settings, [isa; 2]);
         assert!(!stderr(&said).contains("computed on"), "{}", stderr(&said));
         let config = fs::read_to_string(whole.join("config.toml")).unwrap();
-        assert!(config.contains("precision = \"bf16\""), "{config}");
-        assert!(log(&whole).iter().all(|record| record.get("eval").is_some() || record["path"] == "amx-twin"));
+        let precision = if isa.multiplies_pairs() { "\nprecision = \"bf16\"" } else { "\nprecision = \"f32\"" };
+        assert!(config.contains(precision), "{config}");
+        assert!(log(&whole).iter().all(|record| record.get("eval").is_some() || record["path"] == isa.name()));
         assert_eq!(log(&killed), log(&whole));
         let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
-        assert!(weights(&killed) == weights(&whole), "{mixing}: the weights differ");
+        assert!(weights(&killed) == weights(&whole), "{isa}, {model:?}: the weights differ");
     }
 }
 
@@ -98,6 +97,38 @@ fn info_says_which_path_is_taken_why_and_how_fast_each_is() {
     command.arg("info");
     let text = stdout(&succeed(command));
     assert!(text.contains("GFLOP/s a core: f32") && text.contains("AMX"), "{text}");
+}
+
+#[test]
+fn the_path_that_was_measured_once_is_taken_by_every_later_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let info = || -> Value {
+        let mut command = trm();
+        command.args(["info", "--json"]).env_remove(ISA_VARIABLE).env("XDG_CACHE_HOME", dir.path());
+        serde_json::from_str(&stdout(&succeed(command))).unwrap()
+    };
+    let file = dir.path().join("trm").join("paths");
+    let (first, second) = (info(), info());
+    assert_eq!(first["products"]["kept_in"], file.to_str().unwrap(), "{first}");
+    assert_eq!(
+        (&first["products"]["measured_now"], &second["products"]["measured_now"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(first["simd_path"], second["simd_path"]);
+    if !Isa::Avx512Bf16.is_available() {
+        return;
+    }
+    // Another measurement, another choice.
+    let line = fs::read_to_string(&file).unwrap();
+    let fields: Vec<&str> = line.trim_end().split('\t').collect();
+    let with = |f32: &str, dots: &str| [fields[0], f32, dots, fields[3]].join("\t");
+    for (rates, path) in [(with("500", "100"), "avx512-nobf16"), (with("100", "200"), "avx512")] {
+        fs::write(&file, rates).unwrap();
+        let found = info();
+        assert!(found["simd_path"] == path || Isa::Amx.is_available(), "{found}");
+    }
+    fs::write(&file, "nonsense").unwrap();
+    assert_eq!(info()["products"]["measured_now"], true);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{RandomExamples, config};
-use trm::config::{Arch, Augment, Config, Gradient, Mixing, Positions, PrecisionSetting};
+use trm::config::{Arch, Augment, Config, DetachedPrecision, Gradient, Mixing, Positions, PrecisionSetting};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::dataset::{Examples, TaskData};
 use trm::device::Cpu;
@@ -102,11 +102,16 @@ fn one_thread_equals_others_with_any_number_of_gradient_groups() {
 #[test]
 fn one_thread_equals_others_whatever_the_model() {
     type Change = fn(&mut Config);
-    let models: [(&str, Change); 9] = [
+    let models: [(&str, Change); 11] = [
         ("attention in bf16", |c| c.train.precision = PrecisionSetting::Bf16),
         ("mlp_t in bf16", |c| {
             (c.model.mixing, c.model.positions) = (Mixing::MlpT, Positions::None);
             c.train.precision = PrecisionSetting::Bf16;
+        }),
+        ("attention in int8 where there is no gradient", |c| c.train.detached_precision = DetachedPrecision::Int8),
+        ("mlp_t in int8 where there is no gradient", |c| {
+            (c.model.mixing, c.model.positions) = (Mixing::MlpT, Positions::None);
+            (c.train.precision, c.train.detached_precision) = (PrecisionSetting::Bf16, DetachedPrecision::Int8);
         }),
         ("hrm", |c| (c.model.arch, c.model.gradient) = (Arch::Hrm, Gradient::OneStep)),
         ("singlez", |c| c.model.arch = Arch::Singlez),

@@ -12,14 +12,14 @@ use crate::config::{Config, Preset};
 use crate::error::Result;
 use crate::perf::MemoryLimits;
 use crate::report::Table;
-use crate::simd::{self, ISA_VARIABLE, Isa, Precision, Rates};
+use crate::simd::{self, ISA_VARIABLE, Isa, KeptRates, Precision, Rates};
 
 /// Show what the engine found: processor, SIMD path, threads, memory, version
 ///
 /// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
 /// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
-/// path is the fastest by a measurement of a few milliseconds: GFLOP/s of one core in products of each kind. It can be
-/// forced with the environment variable TRM_SIMD: portable, avx2, avx512, avx512-nobf16 (without bf16 dot products), amx,
+/// path is the fastest by a measurement of a few milliseconds, which is kept: GFLOP/s of one core in products of each kind.
+/// It can be forced with the environment variable TRM_SIMD: portable, avx2, avx512, avx512-nobf16 (without bf16 dot products), amx,
 /// or amx-twin (AMX's arithmetic without AMX, slow).
 ///
 /// With --model or --config: the recursion of one supervision step instead. States, networks, every call with what it adds up, which
@@ -71,22 +71,41 @@ struct Products {
     f32: f64,
     bf16_dot_products: Option<f64>,
     bf16_amx: Option<f64>,
-}
-
-impl From<Rates> for Products {
-    fn from(rates: Rates) -> Self {
-        Self { f32: rates.plain.1, bf16_dot_products: rates.dots, bf16_amx: rates.tiles }
-    }
+    /// Of operands in registers, on the path that is taken.
+    int8: f64,
+    /// Whether the first three, by which the path is chosen, have been measured just now.
+    measured_now: bool,
+    /// Where they are kept for the next process.
+    kept_in: Option<PathBuf>,
 }
 
 impl Products {
+    fn of(kept: &KeptRates) -> Self {
+        let Rates { plain: (_, f32), dots, tiles } = kept.rates;
+        let int8 = simd::int8_limit(INT8_SECONDS);
+        let (measured_now, kept_in) = (kept.is_new, kept.file.clone());
+        Self { f32, bf16_dot_products: dots, bf16_amx: tiles, int8, measured_now, kept_in }
+    }
+
     fn line(&self) -> String {
-        let Self { f32, bf16_dot_products, bf16_amx } = self;
+        let Self { f32, bf16_dot_products, bf16_amx, int8, .. } = self;
         let pairs = [("bf16 dot products", bf16_dot_products), ("bf16 in AMX", bf16_amx)];
         let pairs = pairs.into_iter().filter_map(|(name, rate)| rate.map(|rate| format!(", {name} {rate:.0}")));
-        format!("GFLOP/s a core: f32 {f32:.0}{}", pairs.collect::<String>())
+        format!("GFLOP/s a core: f32 {f32:.0}{}, int8 {int8:.0}", pairs.collect::<String>())
+    }
+
+    /// Since when the path is what it is.
+    fn origin(&self) -> String {
+        match (&self.kept_in, self.measured_now) {
+            (None, _) => "measured now; there is no folder to keep that in".to_owned(),
+            (Some(file), true) => format!("measured now, kept in {}", file.display()),
+            (Some(file), false) => format!("measured before, kept in {}; delete it to measure again", file.display()),
+        }
     }
 }
+
+/// Seconds for which products in eight bits are measured.
+const INT8_SECONDS: f64 = 0.002;
 
 /// An accelerator, or why there is none.
 #[derive(Serialize)]
@@ -121,7 +140,7 @@ pub fn run(args: Args) -> Result<()> {
         simd_path: choice.isa.name(),
         simd_forced: std::env::var_os(ISA_VARIABLE).is_some_and(|name| !name.is_empty()),
         auto_precision: if choice.precision == Precision::Bf16 { "bf16" } else { "f32" },
-        products: Rates::measure().into(),
+        products: Products::of(KeptRates::get()),
         amx_missing: Isa::Amx.obstacle(),
         simd_features: simd_features(),
         threads: crate::device::available(),
@@ -185,6 +204,7 @@ fn table(machine: &Machine) -> Table {
             &format!("{simd_path} ({})", if machine.simd_forced { ISA_VARIABLE } else { "the fastest" }),
         ])
         .row(["products", &machine.products.line()])
+        .row(["", &machine.products.origin()])
         .row(["precision auto", auto_precision])
         .row(["AMX", machine.amx_missing.unwrap_or("passed its self-test")])
         .row(["SIMD features", &features])
@@ -256,7 +276,14 @@ mod tests {
             simd_path: "portable",
             simd_forced: true,
             auto_precision: "f32",
-            products: Products { f32: 7.0, bf16_dot_products: None, bf16_amx: None },
+            products: Products {
+                f32: 7.0,
+                bf16_dot_products: None,
+                bf16_amx: None,
+                int8: 9.0,
+                measured_now: true,
+                kept_in: None,
+            },
             amx_missing: Some("this processor has no AMX with bf16"),
             simd_features: Vec::new(),
             threads: 3,

@@ -2,7 +2,8 @@
 //!
 //! That a processor has an instruction does not say that it is fast: on Intel's servers bf16 dot products run at half the rate
 //! of multiply-adds in f32, on Zen 4 and Zen 5 at the same, so that they do twice as much or just as much. So the
-//! micro-kernel is run for a few milliseconds with operands in L1, on each path there is.
+//! micro-kernel is run for a few milliseconds with operands in L1, on each path there is; `kept.rs` remembers what that
+//! gave.
 
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -10,12 +11,13 @@ use std::time::Instant;
 use super::format::{Format, Precision, in_format};
 use super::gemm::{LeftTiles, PanelOutput, multiply_panel};
 use super::isa::{ISA_VARIABLE, Isa, NoSuchPath, overridden};
+use super::kept::KeptRates;
 use super::pack::Tiles;
 use super::scratch::Aligned;
 use super::vector::{Kernel, Simd, dispatch_on};
 
-/// So much faster must an unusual path be to be taken: on one machine the choice is always the same, because the rates of two
-/// paths differ by a factor of two or not at all, and a measurement errs by less than this.
+/// So much faster must an unusual path be to be taken. The rates of two paths of an idle core differ by a factor of two or not at
+/// all; what a busy machine makes of them is measured once and kept.
 const CLEARLY: f64 = 1.15;
 
 /// What the paths of a processor do, in GFLOP/s of one core.
@@ -65,7 +67,7 @@ pub fn chosen() -> Result<ChosenPath, NoSuchPath> {
         Some(isa) => ChosenPath { isa, precision: isa.usual_precision() },
         // There is nothing to measure where there is nothing to choose from.
         None if !Isa::best().multiplies_pairs() => ChosenPath { isa: Isa::best(), precision: Precision::F32 },
-        None => choose(&Rates::measure()),
+        None => choose(&KeptRates::get().rates),
     }))
 }
 
@@ -81,11 +83,16 @@ pub fn preferred_precision() -> Precision {
 }
 
 impl Rates {
+    /// The best path whose products are multiply-adds of f32.
+    pub(super) fn plain_path() -> Isa {
+        Isa::available().filter(|isa| !isa.multiplies_pairs()).last().unwrap_or(Isa::Portable)
+    }
+
     /// Measures, in turns and the best of many, so that a clock that is still rising and other threads do not favour one
     /// path.
     pub fn measure() -> Self {
         const ROUNDS: usize = 12;
-        let plain = Isa::available().filter(|isa| !isa.multiplies_pairs()).last().unwrap_or(Isa::Portable);
+        let plain = Self::plain_path();
         let mut paths = vec![(plain, Precision::F32, 0f64)];
         let pairs = [Isa::Avx512Bf16, Isa::Amx].into_iter().filter(|isa| isa.is_available());
         paths.extend(pairs.map(|isa| (isa, Precision::Bf16, 0.0)));

@@ -24,6 +24,7 @@ mod format;
 mod gemm;
 mod int8;
 mod isa;
+mod kept;
 mod large;
 mod left;
 mod limit;
@@ -61,6 +62,7 @@ pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale
 pub use format::Precision;
 pub use int8::swiglu_int8;
 pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, isa};
+pub use kept::KeptRates;
 pub use limit::{copy_limit, fma_limit, int8_limit};
 pub use matrix::{Matrix, gemm};
 pub use norm::{
