@@ -4,7 +4,7 @@ use gemm::Parallelism;
 use trm::simd::{
     AttentionShape, Matrix, PackedWeight, Precision, RopeTable, Side, SwigluOperands, add_weight_grad,
     attention_backward, attention_forward, deferred_gate_up_len, deferred_len, gemm, swiglu, swiglu_backward,
-    swiglu_saved_len,
+    swiglu_int8, swiglu_saved_len,
 };
 
 /// `[rows, in] → [rows, out]`: features of D 512 (4 sequences of 97), D 96 (4 of 37), D 128 (8 of 20: two lanes' worth),
@@ -237,8 +237,8 @@ impl Swiglu {
     const USES: usize = 14;
 
     fn new(precision: Precision, side: Side, width: usize, inner: usize, vectors: usize, times: usize) -> Self {
-        let mut gate_up = PackedWeight::gate_up(inner, width, side, precision);
-        let mut down = PackedWeight::new(width, inner, side, precision);
+        let mut gate_up = PackedWeight::gate_up(inner, width, side, precision).with_int8();
+        let mut down = PackedWeight::new(width, inner, side, precision).with_int8();
         gate_up.pack(&values(2 * inner * width));
         down.pack(&values(inner * width));
         let saved_len = swiglu_saved_len(&gate_up, vectors);
@@ -274,6 +274,13 @@ impl Swiglu {
     pub fn detached(&mut self) {
         for _ in 0..self.times {
             swiglu(&self.gate_up, &self.down, &self.x, None, &mut self.y, None, 1);
+        }
+    }
+
+    /// As [`Swiglu::detached`], in whole numbers of eight bits.
+    pub fn int8(&mut self) {
+        for _ in 0..self.times {
+            swiglu_int8(&self.gate_up, &self.down, &self.x, &mut self.y, None, 1);
         }
     }
 

@@ -68,6 +68,7 @@ fn main() {
                     let mut group = criterion.benchmark_group(name(case));
                     time(&mut group, "detached", flops, || black_box(&mut swiglu).detached());
                     time(&mut group, "recorded", flops, || black_box(&mut swiglu).recorded());
+                    time(&mut group, "int8", flops, || black_box(&mut swiglu).int8());
                     time(&mut group, "backward", flops, || black_box(&mut swiglu).backward());
                 }
             });

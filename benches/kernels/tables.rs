@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use trm::simd::{
     AdamCoefficients, PackedWeight, Precision, Side, Update, adam_step, add_rmsnorm_cols, add_rmsnorm_rows, fma_limit,
+    int8_limit,
 };
 
 use crate::cases::{self, Library, Product, values};
@@ -50,13 +51,18 @@ pub fn kernels(precision: Precision) {
         let forward = figure(flops, best(|| case.forward()));
         println!("| {name} | {forward} | {} | | | | |", figure(2.0 * flops, best(|| case.backward())));
     }
-    println!("\n| | detached | recorded | backward without weight gradients |\n|---|---|---|---|");
+    let int8_limit = int8_limit(0.5);
+    println!(
+        "\n| | detached | recorded | backward without weight gradients | in eight bits, of {int8_limit:.0} |\n|---|---|---|---|---|"
+    );
     for (name, mut case) in cases::swiglus(precision) {
         let flops = case.flops();
         let (detached, recorded) = (best(|| case.detached()), best(|| case.recorded()));
         let [detached, recorded, backward] =
             [detached, recorded, best(|| case.backward())].map(|time| figure(flops, time));
-        println!("| {name} | {detached} | {recorded} | {backward} |");
+        let int8 = flops / best(|| case.int8()) / 1e9;
+        let of_limit = 100.0 * int8 / int8_limit;
+        println!("| {name} | {detached} | {recorded} | {backward} | {int8:.0} ({of_limit:.0} %) |");
     }
 }
 
@@ -105,7 +111,7 @@ pub fn products(threads: usize) {
     for threads in [1, threads].into_iter().take(threads.min(2)) {
         for precision in [Precision::F32, Precision::Bf16] {
             let lanes = trm::engine::Lanes::new(threads).expect("threads");
-            let limit = lanes.fma_limit(precision, 0.5);
+            let limit = lanes.fma_limit(precision, 0.0, 0.5);
             for (index, (name, case)) in cases::products(precision).enumerate() {
                 let (n_out, n_in) = case.weight.shape();
                 let ours = together(precision, index, threads, Product::forward);

@@ -63,8 +63,8 @@ fn kind() -> String {
     #[allow(unused_unsafe)]
     // SAFETY: every x86-64 processor has CPUID.
     let leaf = |leaf: u32| unsafe { __cpuid(leaf) };
-    let parts = if leaf(0x8000_0000).eax >= 0x8000_0004 { 0x8000_0002..=0x8000_0004 } else { 1..=0 };
-    let bytes = parts.flat_map(|part| {
+    let has_name = leaf(0x8000_0000).eax >= 0x8000_0004;
+    let bytes = (0x8000_0002..=0x8000_0004).filter(|_| has_name).flat_map(|part| {
         let registers = leaf(part);
         [registers.eax, registers.ebx, registers.ecx, registers.edx].map(u32::to_le_bytes).concat()
     });
@@ -83,8 +83,8 @@ fn read(file: &Path, processor: &str) -> Option<Rates> {
         return None;
     }
     let text = fs::read_to_string(file).ok()?;
-    let fields = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
-    let of_processor = fields.filter(|fields| fields.len() == 4 && fields[0] == processor).last()?;
+    let mut fields = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let of_processor = fields.find(|fields| fields.len() == 4 && fields[0] == processor)?;
     let rate = |i: usize, isa: Isa| match of_processor[i] {
         "-" => (!isa.is_available()).then_some(None),
         text => text.parse::<f64>().ok().filter(|rate| isa.is_available() && rate.is_finite() && *rate > 0.0).map(Some),

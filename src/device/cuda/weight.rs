@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{CudaScalar, PLAIN};
 use crate::cuda::{Backend, DeviceMemory, ElementFormat, PackForm, Queue, View};
-use crate::device::{Change, DeviceWeight, Precision, Tensor, Usage, change_in_pieces};
+use crate::device::{Change, DeviceWeight, Formats, Precision, Tensor, Usage, change_in_pieces};
 
 /// One tensor.
 #[derive(Debug)]
