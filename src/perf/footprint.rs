@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::MemoryLimits;
 use crate::config::{Config, TrainConfig};
 use crate::device::cpu::ROWS_ENOUGH;
-use crate::device::{Cpu, Device as _, ParamId};
-use crate::engine::{gradient_groups, precision_for};
+use crate::device::{Cpu, Detached, Device as _, Formats, ParamId};
+use crate::engine::{formats_for, gradient_groups, precision_for};
 use crate::error::{Error, Result};
 use crate::model::{Block, Mix, Mlp, Model};
-use crate::simd::Precision;
+use crate::simd::int8_bytes;
 
 /// Bytes of an f32.
 const F32: f64 = 4.0;
@@ -53,7 +53,7 @@ impl Footprint {
         let train = &config.train;
         let n = model.layout.len() as f64;
         let precision = precision_for::<Cpu<f32>>(train.precision);
-        let packed = packed_bytes(precision);
+        let packed = packed_bytes(train);
         // Values, packed, moments, EMA; saving: the EMA with packed forms, and its file.
         let (held, saving) = (n * (F32 + packed + 3.0 * F32), n * (F32 + packed + F32));
         let groups = gradient_groups(train);
@@ -86,7 +86,7 @@ impl Footprint {
     /// rows of the puzzle table are filled, only the file says.)
     pub fn of_inference(model: &Model, config: &Config, threads: usize) -> Self {
         let precision = precision_for::<Cpu<f32>>(config.train.precision);
-        let weights = model.layout.len() as f64 * (F32 + packed_bytes(precision));
+        let weights = model.layout.len() as f64 * (F32 + packed_bytes(&config.train));
         let sequences = (threads * Cpu::<f32>::shard(model.len)) as f64;
         let working = Elements { model, halves: precision.element_bytes() == 2 }.working();
         let (activations, carry) = (sequences * working * F32, sequences * slot_bytes(model));
@@ -165,8 +165,10 @@ pub fn recorded_bytes(model: &Model, train: &TrainConfig) -> f64 {
 }
 
 /// Bytes of an element's packed forms, for the forward and the backward pass.
-fn packed_bytes(precision: Precision) -> f64 {
-    2.0 * precision.element_bytes() as f64
+fn packed_bytes(train: &TrainConfig) -> f64 {
+    let Formats { precision, detached } = formats_for::<Cpu<f32>>(train);
+    let int8 = if detached == Detached::Int8 { int8_bytes() } else { 0 };
+    (2 * precision.element_bytes() + int8) as f64
 }
 
 /// Bytes of a slot: states, logits, example.
@@ -313,6 +315,15 @@ mod tests {
         let total = |sets: &[&str]| training(sets).total;
         assert_eq!(total(&["h_cycles=1"]), total(&["h_cycles=9"]));
         assert!(total(&["l_cycles=7"]) > total(&["l_cycles=6"]));
+    }
+
+    #[test]
+    fn weights_in_eight_bits_are_counted_where_a_run_has_them() {
+        let weights = |sets: &[&str]| training(sets).weights;
+        let (usual, int8) = (weights(&["precision=f32"]), weights(&["precision=f32", "detached_precision=int8"]));
+        let share = (int8 - usual) as f64 / usual as f64;
+        // Beside 40 bytes of a weight while a checkpoint is saved, twice one byte, or twice four.
+        assert!(share > 0.03 && share < 0.25, "{share}");
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! products and vector work one after the other, as the kernels do (a strip is multiplied, then activated), and the traffic
 //! as hidden behind them where it is less.
 //!
-//! What follows for the kernels, and is so:
+//! What follows for the kernels, and is built so (measured, a step took four times this estimate on the one processor it has run on:
+//! EXPERIMENTS.md, "An Intel server with tile registers"):
 //!
 //! * Sums take four of eight registers (2 × 2). A block of one operand then serves two of the other, and a core reads 32 bytes
 //!   a cycle from L2, of the 48 or so that it can; with one register of sums it would be 64.

@@ -85,6 +85,11 @@ impl Isa {
         matches!(self, Self::Avx512Bf16 | Self::AmxTwin | Self::Amx)
     }
 
+    /// Bytes of a whole number of eight bits, packed.
+    fn int8_bytes(self) -> usize {
+        if self >= Self::Avx512 { 1 } else { 4 }
+    }
+
     /// The precision that the path is made for.
     pub fn usual_precision(self) -> Precision {
         if self.multiplies_pairs() { Precision::Bf16 } else { Precision::F32 }
@@ -167,6 +172,11 @@ pub fn choose_isa() -> Result<Isa, NoSuchPath> {
 /// The path that this thread was told to take, if it was.
 pub(super) fn overridden() -> Option<Isa> {
     OVERRIDE.get()
+}
+
+/// Bytes of an element of a weight that is packed as whole numbers of eight bits, on the active path.
+pub fn int8_bytes() -> usize {
+    isa().int8_bytes()
 }
 
 /// The active path.

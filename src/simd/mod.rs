@@ -61,7 +61,7 @@ pub use deferred::{
 pub use elementwise::{add, add_assign, add_shared, axpy, axpy_shared, dot, scale, sum_squares};
 pub use format::Precision;
 pub use int8::swiglu_int8;
-pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, isa};
+pub use isa::{ISA_VARIABLE, Isa, NoSuchPath, choose_isa, int8_bytes, isa};
 pub use kept::KeptRates;
 pub use limit::{copy_limit, fma_limit, int8_limit};
 pub use matrix::{Matrix, gemm};
