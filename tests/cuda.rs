@@ -340,6 +340,26 @@ mod commands {
     }
 
     #[test]
+    fn a_number_format_of_the_cpu_alone_is_refused_and_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, of_cpu) = (dir.path().join("run"), dir.path().join("of-cpu"));
+        let settings = ["max_steps=2", "batch_size=4", "eval_puzzles=2", "detached_precision=int8"];
+        let said = fail(on_the_twin(train(&out, &settings)), 2);
+        assert!(said.lines().count() == 1 && said.contains("train.detached_precision"), "{said}");
+        assert!(!out.exists());
+        // Nor does a run that has it go on, or answer, there.
+        succeed(train(&of_cpu, &settings));
+        let mut eval = trm();
+        eval.arg("eval").arg(&of_cpu).args(["--device", "cuda-twin"]);
+        let said = fail(eval, 2);
+        assert!(said.lines().count() == 1 && said.contains("--device cpu"), "{said}");
+        let mut resumed = resume(&of_cpu);
+        resumed.args(["--max-steps", "4"]);
+        let said = fail(resumed, 2);
+        assert!(said.contains("train.detached_precision"), "{said}");
+    }
+
+    #[test]
     fn too_little_device_memory_is_one_line_that_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("run");

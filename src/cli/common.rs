@@ -211,6 +211,7 @@ pub fn claim(footprint: &Footprint) -> Result<()> {
 
 /// The same for a training run of `updates` updates. An accelerator refuses by itself what it has no room for.
 pub fn claim_training<D: Device>(config: &Config, updates: u64, threads: usize) -> Result<()> {
+    check_formats::<D>(&config.train)?;
     if D::IS_ACCELERATOR {
         return Ok(());
     }

@@ -140,6 +140,8 @@ fn bad_set_arguments_are_refused_in_one_line() {
         (&["stop_after=3", "keep_best=valid", "eval_interval=0"], &["eval_interval"]),
         (&["eval_split=a/b"], &["train.eval_split"]),
         (&["gradient_groups=33"], &["train.gradient_groups = 33"]),
+        (&["detached_precision=int4"], &["same", "int8"]),
+        (&["detached_precision=int8", "fixed_point=plain"], &["train.detached_precision", "model.fixed_point"]),
         (&["sudoku_size=5"], &["--set `sudoku_size=5`", "data.sudoku_size = 5", "4, 6 or 9"]),
         (&["maze_size=2"], &["data.maze_size = 2", "3 to 128"]),
         (&["unique_path=3"], &["data.unique_path", "true or false"]),
