@@ -9,6 +9,7 @@ use super::common::{DeviceName, not_built_in};
 use super::drawing::Drawing;
 use super::{print, print_json};
 use crate::config::{Config, Preset};
+use crate::engine::Lanes;
 use crate::error::Result;
 use crate::perf::MemoryLimits;
 use crate::report::Table;
@@ -61,6 +62,8 @@ struct Machine {
     amx_missing: Option<&'static str>,
     simd_features: Vec<&'static str>,
     threads: usize,
+    /// What commands take of them without `--threads`.
+    default_threads: usize,
     memory: MemoryLimits,
     devices: Vec<Accelerator>,
 }
@@ -144,6 +147,7 @@ pub fn run(args: Args) -> Result<()> {
         amx_missing: Isa::Amx.obstacle(),
         simd_features: simd_features(),
         threads: crate::device::available(),
+        default_threads: Lanes::default_threads(),
         memory: MemoryLimits::read(),
         devices: vec![accelerator(DeviceName::Cuda), accelerator(DeviceName::CudaTwin)],
     };
@@ -188,7 +192,7 @@ impl Accelerator {
 
 fn table(machine: &Machine) -> Table {
     let Machine { version, target, processor, simd_path, auto_precision, .. } = machine;
-    let Machine { simd_features, threads, memory, devices, .. } = machine;
+    let Machine { simd_features, threads, default_threads, memory, devices, .. } = machine;
     let bytes = |bytes: Option<u64>| match bytes {
         Some(bytes) => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         None => "unknown".into(),
@@ -208,7 +212,7 @@ fn table(machine: &Machine) -> Table {
         .row(["precision auto", auto_precision])
         .row(["AMX", machine.amx_missing.unwrap_or("passed its self-test")])
         .row(["SIMD features", &features])
-        .row(["threads", &format!("{threads} (processors this process may use)")])
+        .row(["threads", &format!("{default_threads} without --threads; {threads} processors this process may use")])
         .row(["memory", &format!("{}, {} available{limit}", bytes(memory.total), bytes(memory.available))]);
     for device in devices {
         table.row([device.device, &device.line()]);
@@ -287,6 +291,7 @@ mod tests {
             amx_missing: Some("this processor has no AMX with bf16"),
             simd_features: Vec::new(),
             threads: 3,
+            default_threads: 2,
             memory: MemoryLimits {
                 total: Some(8 << 30),
                 available: None,

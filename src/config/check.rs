@@ -243,6 +243,9 @@ fn recursion(c: &Config) -> Result<(), Fault> {
     gradient(c, recursion)
 }
 
+/// Products of whole numbers of eight bits that are added up at most: their sum has 32 bits.
+const INT8_SUMS: f64 = 65_536.0;
+
 /// What is recorded, and whether whole detached cycles are left to iterate.
 fn gradient(c: &Config, recursion: &Recursion) -> Result<(), Fault> {
     let m = &c.model;
@@ -285,6 +288,20 @@ fn gradient(c: &Config, recursion: &Recursion) -> Result<(), Fault> {
             unrolled.iter().position(|(_, recorded)| *recorded).map_or(calls, |first| first as u64)
         }
     };
+    if c.train.detached_precision == DetachedPrecision::Int8 {
+        // The longest sums that there are, SwiGLU's second product's among them.
+        let width = m.hidden_size.max(c.task.seq_len + m.learned_prefix + m.puzzle_emb_len);
+        let inner = m.expansion * width as f64 * 2.0 / 3.0 + m.inner_multiple as f64;
+        if inner.max(width as f64) > INT8_SUMS {
+            return fault(
+                &["train.detached_precision", "model.hidden_size", "task.seq_len", "model.expansion"],
+                format!(
+                    "train.detached_precision = \"int8\" adds up to {INT8_SUMS} products and no more; this model adds {inner:.0} or so: \
+                     make model.hidden_size or model.expansion smaller"
+                ),
+            );
+        }
+    }
     if m.fixed_point != FixedPoint::None {
         // The last pass of what is iterated is made once, recorded or not.
         let cycle = recursion.first_cycle(m).map(|(cycle, passes)| {

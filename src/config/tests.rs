@@ -141,6 +141,10 @@ fn bad_set_arguments_are_refused_in_one_line() {
         (&["eval_split=a/b"], &["train.eval_split"]),
         (&["gradient_groups=33"], &["train.gradient_groups = 33"]),
         (&["detached_precision=int4"], &["same", "int8"]),
+        (
+            &["detached_precision=int8", "hidden_size=60000"],
+            &["train.detached_precision", "65536", "model.hidden_size"],
+        ),
         (&["detached_precision=int8", "fixed_point=plain"], &["train.detached_precision", "model.fixed_point"]),
         (&["sudoku_size=5"], &["--set `sudoku_size=5`", "data.sudoku_size = 5", "4, 6 or 9"]),
         (&["maze_size=2"], &["data.maze_size = 2", "3 to 128"]),

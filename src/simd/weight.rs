@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Real;
 use super::format::Precision;
 use super::gemm::Gemm;
-use super::int8::LinearInt8;
+use super::int8::{LinearInt8, MOST_STEPS};
 use super::isa::{Isa, isa};
 use super::norm::AddRmsNorm;
 use super::pack::{Side, Strided};
@@ -34,7 +34,11 @@ impl<T: Real> PackedWeight<T> {
 
     /// The same, packed as whole numbers of eight bits too, for [`PackedWeight::forward_rows_int8`] and
     /// [`swiglu_int8`](super::swiglu_int8).
+    ///
+    /// # Panics
+    /// If `in` is so large that a sum might not fit into 32 bits.
     pub fn with_int8(self) -> Self {
+        assert!(self.form.n_in <= MOST_STEPS, "sums of whole numbers fit into 32 bits");
         Self::zeros(Form { int8: true, ..self.form })
     }
 

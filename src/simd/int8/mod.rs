@@ -18,6 +18,11 @@
 //! The activation between SwiGLU's products has no scale before all of its row is known. It is written in f32, for
 //! so many rows or columns as L2 holds, and packed from there.
 
+/// Products of a number of 0 to 255 and one of −127 to 127 that a sum of 32 bits holds for sure.
+pub const MOST_STEPS: usize = 66_311;
+
+const _: () = assert!(MOST_STEPS * 255 * 127 <= i32::MAX as usize);
+
 mod cols;
 mod format;
 mod linear;
