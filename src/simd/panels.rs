@@ -201,8 +201,8 @@ impl<T: Real> PackPart<'_, T> {
             let [panels_before, slots_before] =
                 int8::panel_lens::<S>(&Form { n_out: start * if gated { 2 } else { 1 }, ..*self.form });
             // SAFETY: the panels of the part's own rows.
-            let to = unsafe { (int8.slice(panels_before..panels), slots.slice(slots_before..slot_len)) };
-            int8::pack_rows::<S>(s, (n_in, gated), start..end, [gates, ups], to);
+            let (panels, slots) = unsafe { (int8.slice(panels_before..panels), slots.slice(slots_before..slot_len)) };
+            s.call(int8::PackRows { n_in, gated, count: rows, pieces: [gates, ups], panels, slots });
         }
         if gated {
             for first in (start..end).step_by(S::LANES) {

@@ -43,7 +43,7 @@ impl<T: Real> Kernel<T> for LinearInt8<'_, T> {
             let some = (tiles, blocks.start(block), blocks.start(block + 1));
             let (row, end) = (tiles.start(some.1), tiles.start(some.2));
             let (left, scales) = (left.at_least(depth * (end - row)), scales.at_least(end - row));
-            pack_tiles::<S, S::Int8>(s, Along::rows::<S>(&self.x[row * k..end * k], k), some, left, scales);
+            pack_tiles::<S>(s, Along::rows::<S>(&self.x[row * k..end * k], k), some, left, scales);
             let y = &mut self.y[row * n..end * n];
             let left = LeftTiles::some(some, depth, &*left);
             multiply_panels::<S, S::Int8>(s, left, (panels, depth, 0), n, T::ONE, false, (&mut *y, n));

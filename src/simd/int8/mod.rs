@@ -34,4 +34,4 @@ mod weight;
 pub use format::{ByQuads, Numbers, TileQuads, WholeNumbers};
 pub use linear::LinearInt8;
 pub use swiglu::{SwigluInt8, swiglu_int8};
-pub(super) use weight::{pack_cols, pack_rows, panel_lens};
+pub(super) use weight::{PackRows, pack_cols, panel_lens};

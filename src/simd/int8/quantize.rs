@@ -3,7 +3,7 @@
 use super::super::Real;
 use super::super::left::LeftTile;
 use super::super::pack::Tiles;
-use super::super::vector::Simd;
+use super::super::vector::{Kernel, Simd};
 use super::format::WholeNumbers;
 
 /// The largest whole number.
@@ -81,9 +81,35 @@ macro_rules! units {
     }};
 }
 
-/// Vectors become the rows of left tiles, and their scales.
+/// Vectors become the rows of left tiles, and their scales. (A kernel of its own, so that it is compiled once for all that pack.)
 #[inline(always)]
-pub fn pack_tiles<S: Simd, F: WholeNumbers<S>>(
+pub fn pack_tiles<S: Simd>(
+    s: S,
+    from: Along<'_, S::T>,
+    some: (Tiles, usize, usize),
+    to: &mut [S::T],
+    scales: &mut [S::T],
+) {
+    s.call(PackTiles { from, some, to, scales });
+}
+
+struct PackTiles<'a, T> {
+    from: Along<'a, T>,
+    some: (Tiles, usize, usize),
+    to: &'a mut [T],
+    scales: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for PackTiles<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        tiles::<S, S::Int8>(s, self.from, self.some, self.to, self.scales);
+    }
+}
+
+#[inline(always)]
+fn tiles<S: Simd, F: WholeNumbers<S>>(
     s: S,
     from: Along<'_, S::T>,
     (tiles, first, last): (Tiles, usize, usize),

@@ -37,7 +37,7 @@ impl<T: Real> SwigluInt8<'_, T> {
             let activation = &mut activation.at_least(pieces * rows * S::LANES)[..pieces * rows * S::LANES];
             let scales = &mut scales.at_least(rows)[..rows];
             let from = Along::rows::<S>(&self.x[row * shape.width..end * shape.width], shape.width);
-            pack_tiles::<S, S::Int8>(s, from, some, x, scales);
+            pack_tiles::<S>(s, from, some, x, scales);
             let slots = gate_up_slots.chunks_exact(4 * S::LANES);
             for (piece, (slots, to)) in slots.zip(activation.chunks_exact_mut(rows * S::LANES)).enumerate() {
                 // The strip: rows of a vector of g and one of u.
@@ -47,7 +47,7 @@ impl<T: Real> SwigluInt8<'_, T> {
                 activate(s, strip, scales, slots, to);
             }
             let from = Along { data: activation, row: S::LANES, piece: rows * S::LANES, k: shape.inner };
-            pack_tiles::<S, S::Int8>(s, from, some, a, scales);
+            pack_tiles::<S>(s, from, some, a, scales);
             let y = &mut self.y[row * shape.out..end * shape.out];
             let left = LeftTiles::some(some, a_depth, &*a);
             let to = (&mut *y, shape.out);

@@ -3,12 +3,11 @@
 //! For rows, the slots of all vectors of right panels lie one after the other, of gate and up projections those of a vector of gates
 //! and of their ups in turn; for columns, the scales lie in the order of the left tiles' rows.
 
-use std::ops::Range;
-
+use super::super::Real;
 use super::super::format::UnitFormat;
 use super::super::pack::{Side, Tiles, padded, panel_width};
 use super::super::panels::Form;
-use super::super::vector::Simd;
+use super::super::vector::{Kernel, Simd};
 use super::quantize::{Along, pack_right_along, pack_tiles};
 
 /// Elements of the panels, and of the scales.
@@ -24,18 +23,31 @@ pub fn panel_lens<S: Simd>(form: &Form) -> [usize; 2] {
     }
 }
 
-/// The panels and slots of the rows `rows` of a weight, or of its gates and ups, which begin at whole panels. Both slices begin
-/// with those of the first row.
+/// The panels and slots of so many rows of a weight, or of its gates and ups, which begin at whole panels. (A kernel of its own, so
+/// that it is compiled once.)
+pub struct PackRows<'a, T> {
+    pub n_in: usize,
+    pub gated: bool,
+    pub count: usize,
+    /// The rows' elements.
+    pub pieces: [&'a [T]; 2],
+    /// Where those of the first row are.
+    pub panels: &'a mut [T],
+    pub slots: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for PackRows<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        pack_rows(s, self);
+    }
+}
+
 #[inline(always)]
-pub fn pack_rows<S: Simd>(
-    s: S,
-    (n_in, gated): (usize, bool),
-    rows: Range<usize>,
-    [gates, ups]: [&[S::T]; 2],
-    (panels, slots): (&mut [S::T], &mut [S::T]),
-) {
+fn pack_rows<S: Simd>(s: S, PackRows { n_in, gated, count, pieces: [gates, ups], panels, slots }: PackRows<'_, S::T>) {
     let depth = n_in.div_ceil(<S::Int8 as UnitFormat<S>>::STEPS);
-    let (count, slot) = (rows.len(), 2 * S::LANES);
+    let slot = 2 * S::LANES;
     for first in (0..count).step_by(S::LANES) {
         let vectors = (first, S::LANES.min(count - first));
         if gated {
@@ -64,7 +76,7 @@ pub fn pack_cols<S: Simd>(
     (panels, scales): (&mut [S::T], &mut [S::T]),
 ) {
     let tiles = tiles_of::<S>(n_out, gated);
-    pack_tiles::<S, S::Int8>(s, Along::rows::<S>(rows, n_in), (tiles, 0, tiles.count), panels, scales);
+    pack_tiles::<S>(s, Along::rows::<S>(rows, n_in), (tiles, 0, tiles.count), panels, scales);
 }
 
 /// Left tiles of a weight for columns.
