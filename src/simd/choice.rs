@@ -2,7 +2,7 @@
 //!
 //! That a processor has an instruction does not say that it is fast: on Intel's servers bf16 dot products run at half the rate
 //! of multiply-adds in f32, on Zen 4 and Zen 5 at the same, so that they do twice as much or just as much. So the
-//! micro-kernel is run for a few milliseconds with operands in L1, on each path there is; `kept.rs` remembers what that
+//! micro-kernel is run for some ten milliseconds with operands in L1, on each path there is; `kept.rs` remembers what that
 //! gave.
 
 use std::sync::OnceLock;
@@ -91,7 +91,7 @@ impl Rates {
     /// Measures, in turns and the best of many, so that a clock that is still rising and other threads do not favour one
     /// path.
     pub fn measure() -> Self {
-        const ROUNDS: usize = 12;
+        const ROUNDS: usize = 96;
         let plain = Self::plain_path();
         let mut paths = vec![(plain, Precision::F32, 0f64)];
         let pairs = [Isa::Avx512Bf16, Isa::Amx].into_iter().filter(|isa| isa.is_available());

@@ -50,10 +50,12 @@ fn file() -> Option<PathBuf> {
     Some(caches.join("trm").join("paths"))
 }
 
-/// The processor's kind and the paths that it can run, in one line without tabs.
+/// The processor's kind, the paths that it can run and the program's build, in one line without tabs.
 fn processor() -> String {
     let paths: Vec<&str> = Isa::available().map(Isa::name).collect();
-    format!("{} [{}] {}", kind(), paths.join(" "), env!("CARGO_PKG_VERSION"))
+    // Kernels with checks in them have other rates.
+    let checked = if cfg!(debug_assertions) { " checked" } else { "" };
+    format!("{} [{}] {}{checked}", kind(), paths.join(" "), env!("CARGO_PKG_VERSION"))
 }
 
 /// Name, family, model and stepping.
