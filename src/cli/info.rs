@@ -19,7 +19,7 @@ use crate::simd::{self, ISA_VARIABLE, Isa, KeptRates, Precision, Rates};
 ///
 /// These are the facts that belong next to any measurement, and the first thing to look at when one is a surprise:
 /// threads and memory are what this process may use, which in a container is often less than the machine has. The SIMD
-/// path is the fastest by a measurement of a few milliseconds, which is kept: GFLOP/s of one core in products of each kind.
+/// path is the fastest by a measurement of ten milliseconds, which is kept: GFLOP/s of one core in products of each kind.
 /// It can be forced with the environment variable TRM_SIMD: portable, avx2, avx512, avx512-nobf16 (without bf16 dot products), amx,
 /// or amx-twin (AMX's arithmetic without AMX, slow).
 ///

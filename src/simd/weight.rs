@@ -109,13 +109,7 @@ impl<T: Real> PackedWeight<T> {
     /// # Panics
     /// If shapes disagree, or the weight is a gate and up projection or packed for columns.
     pub fn forward_rows(&self, x: &[T], y: &mut [T], epilogue: Option<AddRmsNorm<'_, T>>, parts: usize) {
-        let (n, k) = self.shape();
-        let m = rows_of(x.len(), k);
-        assert_eq!(y.len(), m * n, "output shape");
-        if let Some(epilogue) = &epilogue {
-            epilogue.check(m, y.len());
-        }
-        self.check_rows();
+        let (m, k, n) = self.forward_sizes(x, y, epilogue.as_ref());
         by_rows(Vectors { first: 0, x, y, epilogue }, m, k * n, parts, |Vectors { x, y, epilogue, .. }| {
             self.product((rows_of(x.len(), k), k, n), self.forward_panels(), x, false, epilogue, y);
         });
@@ -126,13 +120,7 @@ impl<T: Real> PackedWeight<T> {
     /// # Panics
     /// As [`PackedWeight::forward_rows`], and if the weight is not packed so.
     pub fn forward_rows_int8(&self, x: &[T], y: &mut [T], epilogue: Option<AddRmsNorm<'_, T>>, parts: usize) {
-        let (n, k) = self.shape();
-        let m = rows_of(x.len(), k);
-        assert_eq!(y.len(), m * n, "output shape");
-        if let Some(epilogue) = &epilogue {
-            epilogue.check(m, y.len());
-        }
-        self.check_rows();
+        let (m, k, n) = self.forward_sizes(x, y, epilogue.as_ref());
         let weight = self.int8_panels();
         by_rows(Vectors { first: 0, x, y, epilogue }, m, k * n, parts, |Vectors { x, y, epilogue, .. }| {
             let m = rows_of(x.len(), k);
@@ -155,6 +143,18 @@ impl<T: Real> PackedWeight<T> {
         by_rows(Vectors { first: 0, x: dy, y: dx, epilogue: None }, m, k * n, parts, |Vectors { x, y, .. }| {
             self.product((rows_of(x.len(), k), k, n), self.backward_panels(), x, accumulate, None, y);
         });
+    }
+
+    /// Rows, their elements, and those of a result, of a forward product that was asked for with these.
+    fn forward_sizes(&self, x: &[T], y: &[T], epilogue: Option<&AddRmsNorm<'_, T>>) -> (usize, usize, usize) {
+        let (n, k) = self.shape();
+        let m = rows_of(x.len(), k);
+        assert_eq!(y.len(), m * n, "output shape");
+        if let Some(epilogue) = epilogue {
+            epilogue.check(m, y.len());
+        }
+        self.check_rows();
+        (m, k, n)
     }
 
     fn check_rows(&self) {

@@ -21,13 +21,7 @@ pub fn swiglu_int8<T: Real>(
     epilogue: Option<AddRmsNorm<'_, T>>,
     parts: usize,
 ) {
-    let shape = Shape::of(gate_up, down);
-    let vectors = x.len() / shape.width;
-    assert_eq!(x.len(), vectors * shape.width, "input shape");
-    assert_eq!(y.len(), vectors * shape.out, "output shape");
-    if let Some(epilogue) = &epilogue {
-        epilogue.check(vectors, y.len());
-    }
+    let (shape, vectors) = Shape::of_forward((gate_up, down), x, y, epilogue.as_ref());
     let (isa, side) = (gate_up.isa(), gate_up.side());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.int8_panels());
     let forward = |Vectors { x, y, epilogue, .. }: Vectors<'_, T>| {

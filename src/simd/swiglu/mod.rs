@@ -48,15 +48,9 @@ pub fn swiglu<T: Real>(
     epilogue: Option<AddRmsNorm<'_, T>>,
     parts: usize,
 ) {
-    let shape = Shape::of(gate_up, down);
-    let vectors = x.len() / shape.width;
-    assert_eq!(x.len(), vectors * shape.width, "input shape");
-    assert_eq!(y.len(), vectors * shape.out, "output shape");
+    let (shape, vectors) = Shape::of_forward((gate_up, down), x, y, epilogue.as_ref());
     let saved_len = swiglu_saved_len(gate_up, vectors);
     assert!(saved.as_ref().is_none_or(|saved| saved.len() == saved_len), "room for g and u");
-    if let Some(epilogue) = &epilogue {
-        epilogue.check(vectors, y.len());
-    }
     let (isa, side, precision) = (gate_up.isa(), gate_up.side(), gate_up.precision());
     let [gate_up, down] = [gate_up, down].map(|weight| weight.forward_panels());
     let saved = saved.map(Shared::new);
@@ -210,6 +204,23 @@ impl Shape {
             "packed alike"
         );
         Self { width, inner, out }
+    }
+
+    /// And how many vectors a forward pass maps that was asked for with these.
+    pub fn of_forward<T: Real>(
+        (gate_up, down): (&PackedWeight<T>, &PackedWeight<T>),
+        x: &[T],
+        y: &[T],
+        epilogue: Option<&AddRmsNorm<'_, T>>,
+    ) -> (Self, usize) {
+        let shape = Self::of(gate_up, down);
+        let vectors = x.len() / shape.width;
+        assert_eq!(x.len(), vectors * shape.width, "input shape");
+        assert_eq!(y.len(), vectors * shape.out, "output shape");
+        if let Some(epilogue) = epilogue {
+            epilogue.check(vectors, y.len());
+        }
+        (shape, vectors)
     }
 
     /// Of one row or column, in a forward pass.
