@@ -5,7 +5,6 @@
 //! limits the run to one path. `cargo bench --bench kernels -- table` prints the tables alone;
 //! `cargo bench --bench kernels -- products [THREADS]` prints the forward products as JSON, for `benches/peer/run`.
 
-mod cases;
 mod tables;
 
 use std::hint::black_box;

@@ -9,7 +9,7 @@ use trm::simd::{
     int8_limit,
 };
 
-use crate::cases::{self, Library, Product, values};
+use cases::{self, Library, Product, values};
 
 /// Shortest of many runs, in seconds.
 fn best(mut work: impl FnMut()) -> f64 {
