@@ -2,10 +2,11 @@
 //!
 //! They are the portable path of f32, and all of f64 (checking), whose `exp`, `exp2` and `atan2` are libm's.
 
+use super::Real;
 use super::format::Rounded;
 use super::int8::Numbers;
+use super::math;
 use super::vector::{Kernel, Simd};
-use super::{Real, math};
 
 /// Token of the portable path.
 #[derive(Clone, Copy, Default)]
@@ -126,8 +127,8 @@ impl<T: Real> Simd for Array<T> {
         if size_of::<T>() == 4 { math::exp(self, x) } else { x.map(|x| lanes!(|x| x.exp())) }
     }
     #[inline(always)]
-    fn exp2(self, x: Self::V) -> Self::V {
-        if size_of::<T>() == 4 { math::exp2(self, x) } else { lanes!(|x| x.exp2()) }
+    fn exp2<const N: usize>(self, x: [Self::V; N]) -> [Self::V; N] {
+        if size_of::<T>() == 4 { math::exp2(self, x) } else { x.map(|x| lanes!(|x| x.exp2())) }
     }
     #[inline(always)]
     fn atan2(self, y: Self::V, x: Self::V) -> Self::V {

@@ -1,6 +1,7 @@
 //! Number formats of packed operands: what a unit of a panel holds, and how two units are multiplied.
 
 use super::limit;
+use super::math::Use;
 use super::tile::{self, Strip};
 use super::vector::{Dots, Simd, TileUnit};
 
@@ -80,6 +81,8 @@ pub trait UnitFormat<S: Simd>: Sized {
 pub trait Format<S: Simd>: UnitFormat<S> {
     /// Whether a unit is an element as it is.
     const AS_IS: bool = false;
+    /// What becomes of elements.
+    const USE: Use = if Self::AS_IS { Use::Exact } else { Use::Rounded };
     /// Units of a step (`low`) and, where they hold two, of the step after it (`high`).
     fn pack(s: S, low: S::V, high: S::V) -> S::V;
     /// Units of consecutive elements: of LANES, or, where a unit holds two, of 2·LANES.

@@ -6,6 +6,9 @@
 use super::Real;
 use super::vector::Simd;
 
+/// Vectors that kernels take through a function together.
+pub const ABREAST: usize = 4;
+
 /// A constant in every lane.
 #[inline(always)]
 fn c<S: Simd>(s: S, x: f64) -> S::V {
@@ -61,13 +64,17 @@ pub fn exp<S: Simd, const N: usize>(s: S, mut x: [S::V; N]) -> [S::V; N] {
 
 /// `2ˣ` within 2 ulp over all of f32, as [`exp`] in a dozen instructions: x = n + r exactly, |r| ≤ 1/2.
 #[inline(always)]
-pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
-    let x = s.max(c(s, -151.0), x);
-    let x = s.min(c(s, 129.0), x);
-    let n = s.round(x);
-    let [p] = horner(
+pub fn exp2<S: Simd, const N: usize>(s: S, mut x: [S::V; N]) -> [S::V; N] {
+    let mut n = x;
+    for (n, x) in n.iter_mut().zip(&mut x) {
+        *x = s.max(c(s, -151.0), *x);
+        *x = s.min(c(s, 129.0), *x);
+        *n = s.round(*x);
+        *x = s.sub(*x, *n);
+    }
+    let mut p = horner(
         s,
-        [s.sub(x, n)],
+        x,
         [
             1.535_336_188_319_5e-4,
             1.339_887_440_266_574e-3,
@@ -78,37 +85,61 @@ pub fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
             1.0,
         ],
     );
-    s.scale_by_power(p, n)
+    for (p, n) in p.iter_mut().zip(n) {
+        *p = s.scale_by_power(*p, n);
+    }
+    p
+}
+
+/// What becomes of a result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It stays as it is: within 2 ulp.
+    Exact,
+    /// It is rounded to bf16 or to eight bits: the exponent of e⁻ˣ = 2^(−x·log₂ e) may be rounded, which costs as many units of 2⁻²⁴
+    /// as its size.
+    Rounded,
 }
 
 /// `numerator / (1 + e⁻ˣ)`.
 #[inline(always)]
-fn over_one_and_power<S: Simd, const N: usize>(s: S, mut numerator: [S::V; N], mut x: [S::V; N]) -> [S::V; N] {
-    for x in &mut x {
-        *x = s.sub(s.zero(), *x);
-    }
-    for (numerator, power) in numerator.iter_mut().zip(s.exp(x)) {
+fn over_one_and_power<S: Simd, const N: usize>(s: S, mut numerator: [S::V; N], mut x: [S::V; N], of: Use) -> [S::V; N] {
+    let powers = match of {
+        Use::Exact => {
+            for x in &mut x {
+                *x = s.sub(s.zero(), *x);
+            }
+            s.exp(x)
+        }
+        Use::Rounded => {
+            for x in &mut x {
+                *x = s.mul(*x, c(s, -std::f64::consts::LOG2_E));
+            }
+            s.exp2(x)
+        }
+    };
+    for (numerator, power) in numerator.iter_mut().zip(powers) {
         *numerator = s.div(*numerator, s.add(c(s, 1.0), power));
     }
     numerator
 }
 
-/// `1 / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where e⁻ˣ overflows f32 and the exact value less than 3e-39.
+/// `1 / (1 + e⁻ˣ)`; 0 below −88.72, where e⁻ˣ overflows f32 and the exact value less than 3e-39.
 #[inline(always)]
-pub fn sigmoid<S: Simd, const N: usize>(s: S, x: [S::V; N]) -> [S::V; N] {
-    over_one_and_power(s, [c(s, 1.0); N], x)
+pub fn sigmoid<S: Simd, const N: usize>(s: S, x: [S::V; N], of: Use) -> [S::V; N] {
+    over_one_and_power(s, [c(s, 1.0); N], x, of)
 }
 
-/// `x / (1 + e⁻ˣ)` within 2 ulp; 0 below −88.72, where the exact value is no more than 2.7e-37.
+/// `x / (1 + e⁻ˣ)`; 0 below −88.72, where the exact value is no more than 2.7e-37.
 #[inline(always)]
-pub fn silu<S: Simd, const N: usize>(s: S, x: [S::V; N]) -> [S::V; N] {
-    over_one_and_power(s, x, x)
+pub fn silu<S: Simd, const N: usize>(s: S, x: [S::V; N], of: Use) -> [S::V; N] {
+    over_one_and_power(s, x, x, of)
 }
 
 /// `silu(g)·u`.
 #[inline(always)]
-pub fn silu_mul<S: Simd, const N: usize>(s: S, g: [S::V; N], u: [S::V; N]) -> [S::V; N] {
-    let mut a = silu(s, g);
+pub fn silu_mul<S: Simd, const N: usize>(s: S, g: [S::V; N], u: [S::V; N], of: Use) -> [S::V; N] {
+    let mut a = silu(s, g, of);
     for (a, u) in a.iter_mut().zip(u) {
         *a = s.mul(*a, u);
     }
@@ -121,8 +152,9 @@ pub fn silu_mul_backward<S: Simd, const N: usize>(
     s: S,
     [mut g, mut u]: [[S::V; N]; 2],
     mut d: [S::V; N],
+    of: Use,
 ) -> [[S::V; N]; 3] {
-    let sigma = sigmoid(s, g);
+    let sigma = sigmoid(s, g, of);
     for (((g, u), d), sigma) in g.iter_mut().zip(&mut u).zip(&mut d).zip(sigma) {
         let silu = s.mul(*g, sigma);
         // silu' = σ + silu·(1 − σ)
@@ -178,6 +210,7 @@ mod tests {
         Exp2,
         Sigmoid,
         Silu,
+        RoundedSigmoid,
         Atan2,
     }
 
@@ -192,9 +225,10 @@ mod tests {
                     let (yv, xv) = (s.load_first_ptr(y.as_ptr(), y.len()), s.load_first_ptr(x.as_ptr(), x.len()));
                     let value = match self.function {
                         Function::Exp => s.exp([xv])[0],
-                        Function::Exp2 => s.exp2(xv),
-                        Function::Sigmoid => sigmoid(s, [xv])[0],
-                        Function::Silu => silu(s, [xv])[0],
+                        Function::Exp2 => s.exp2([xv])[0],
+                        Function::Sigmoid => sigmoid(s, [xv], Use::Exact)[0],
+                        Function::Silu => silu(s, [xv], Use::Exact)[0],
+                        Function::RoundedSigmoid => sigmoid(s, [xv], Use::Rounded)[0],
                         Function::Atan2 => s.atan2(yv, xv),
                     };
                     s.store_first_ptr(out.as_mut_ptr(), value, out.len());
@@ -282,6 +316,18 @@ mod tests {
             assert!(y[5].is_finite() && y[6] == f32::INFINITY, "{isa}: the largest finite result");
             assert!(y[7] > 0.0 && y[7] < f32::MIN_POSITIVE, "{isa}: a denormal result");
             assert!(y[8] == f32::from_bits(1) && y[9] == 0.0, "{isa}: the smallest results");
+        }
+    }
+
+    #[test]
+    fn a_sigmoid_to_be_rounded_is_off_by_as_many_units_as_its_argument_is_large() {
+        for isa in Isa::available() {
+            let x: Vec<f32> = (-88_000..88_000).map(|i| i as f32 * 1e-3).collect();
+            for (&x, got) in x.iter().zip(isa.run(|| all(Function::RoundedSigmoid, &x, &x))) {
+                let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
+                let units = (f64::from(got) / exact - 1.0).abs() * 2f64.powi(24);
+                assert!(units <= 4.0 + 1.25 * f64::from(x.abs()), "{isa}: {units} units at {x}");
+            }
         }
     }
 

@@ -65,8 +65,8 @@ pub trait Simd: Copy {
     fn maximum(self, a: Self::V) -> Self::T;
     /// `eˣ` of each: at most 2 ulp in f32, exact libm in f64.
     fn exp<const N: usize>(self, x: [Self::V; N]) -> [Self::V; N];
-    /// `2ˣ`: at most 2 ulp in f32, exact libm in f64; two thirds of the work of `exp`.
-    fn exp2(self, x: Self::V) -> Self::V;
+    /// `2ˣ` of each: at most 2 ulp in f32, exact libm in f64; two thirds of the work of `exp`.
+    fn exp2<const N: usize>(self, x: [Self::V; N]) -> [Self::V; N];
     /// The angle of the point `(x, y)` for `x ≥ 0`: at most 4 ulp in f32, exact libm in f64.
     fn atan2(self, y: Self::V, x: Self::V) -> Self::V;
 

@@ -1,11 +1,14 @@
 //! Backward: probabilities are recomputed from the saved row statistics, a block of queries and one of keys at a time.
 
+use std::marker::PhantomData;
+
 use super::operands::{KEYS, QUERIES, pack_rows, pieces, pitch, rows_of, scores, tail_mask};
 use super::{AttentionShape, RopeTable};
 use crate::Real;
 use crate::elementwise::dot_product;
 use crate::format::{Format, Precision, in_format};
 use crate::gemm::{LeftTiles, multiply_panels};
+use crate::math::ABREAST;
 use crate::pack::{Strided, Tiles, pack_panels, padded};
 use crate::scratch::Scratch;
 use crate::vector::{Kernel, Simd};
@@ -134,32 +137,69 @@ fn score_gradients<S: Simd, F: Format<S>>(
     let strips = p_strip.chunks(steps * pitch).zip(ds_strip.chunks_mut(steps * pitch));
     for (unit, ((p_over, ds_over), (p_strip, ds_strip))) in over.zip(strips).enumerate().take(rows.div_ceil(steps)) {
         let row = unit * steps;
-        let here = steps.min(rows - row);
+        let mut block = Block { s, p_strip, ds_strip, p_over, ds_over, pitch, format: PhantomData::<F> };
+        let mut at = 0;
         let mut statistics = [[s.zero(); 2]; 2];
-        for i in 0..here {
-            statistics[i] = [s.splat(minus_lse[row + i]), s.splat(delta[row + i])];
+        for ((of, &minus_lse), &delta) in statistics.iter_mut().zip(&minus_lse[row..]).zip(&delta[row..]) {
+            *of = [s.splat(minus_lse), s.splat(delta)];
         }
-        for j in (0..vectors).step_by(steps) {
-            // The block of the unit's queries and as many vectors of keys; what does not exist is zero.
-            let (mut p, mut ds) = ([[s.zero(); 2]; 2], [[s.zero(); 2]; 2]);
-            let beside = steps.min(vectors - j);
-            for i in 0..here {
-                for c in 0..beside {
-                    let at = i * pitch + (j + c) * S::LANES;
-                    let score = s.add(s.load(&p_strip[at..]), statistics[i][0]);
-                    let score = if j + c + 1 == vectors { s.add(score, rest) } else { score };
-                    p[i][c] = s.exp2(score);
-                    ds[i][c] = s.mul(p[i][c], s.sub(s.load(&ds_strip[at..]), statistics[i][1]));
+        macro_rules! queries {
+            ($here:literal) => {{
+                while at + ABREAST < vectors {
+                    block.gradients::<$here, ABREAST>(at, statistics, s.zero());
+                    at += ABREAST;
                 }
-                if F::STEPS == 2 {
-                    s.store(&mut ds_strip[i * pitch + j / 2 * S::LANES..], F::pack_along(s, ds[i][0], ds[i][1]));
+                match vectors - at {
+                    1 => block.gradients::<$here, 1>(at, statistics, rest),
+                    2 => block.gradients::<$here, 2>(at, statistics, rest),
+                    3 => block.gradients::<$here, 3>(at, statistics, rest),
+                    _ => block.gradients::<$here, ABREAST>(at, statistics, rest),
+                }
+            }};
+        }
+        if steps.min(rows - row) == 1 { queries!(1) } else { queries!(2) }
+    }
+}
+
+/// The scores of a unit's queries.
+struct Block<'a, S: Simd, F> {
+    s: S,
+    p_strip: &'a [S::T],
+    ds_strip: &'a mut [S::T],
+    p_over: &'a mut [S::T],
+    ds_over: &'a mut [S::T],
+    pitch: usize,
+    format: PhantomData<F>,
+}
+
+impl<S: Simd, F: Format<S>> Block<'_, S, F> {
+    /// `BESIDE` vectors of keys, from vector `at` on; `rest` goes to the last one first.
+    #[inline(always)]
+    fn gradients<const HERE: usize, const BESIDE: usize>(&mut self, at: usize, of: [[S::V; 2]; 2], rest: S::V) {
+        let (s, pitch) = (self.s, self.pitch);
+        // What does not exist is zero.
+        let (mut p, mut ds) = ([[s.zero(); BESIDE]; 2], [[s.zero(); BESIDE]; 2]);
+        for (i, ((p, ds), [minus_lse, delta])) in p.iter_mut().zip(&mut ds).zip(of).enumerate().take(HERE) {
+            let row = i * pitch + at * S::LANES;
+            for (c, p) in p.iter_mut().enumerate() {
+                *p = s.add(s.load(&self.p_strip[row + c * S::LANES..]), minus_lse);
+            }
+            p[BESIDE - 1] = s.add(p[BESIDE - 1], rest);
+            *p = s.exp2(*p);
+            for (c, (ds, &p)) in ds.iter_mut().zip(&*p).enumerate() {
+                *ds = s.mul(p, s.sub(s.load(&self.ds_strip[row + c * S::LANES..]), delta));
+            }
+            if F::STEPS == 2 {
+                for (c, pair) in ds.chunks(2).enumerate() {
+                    let second = pair.get(1).copied().unwrap_or(s.zero());
+                    let to = &mut self.ds_strip[i * pitch + (at / 2 + c) * S::LANES..];
+                    s.store(to, F::pack_along(s, pair[0], second));
                 }
             }
-            for c in 0..beside {
-                for (to, of) in [(&mut *p_over, &p), (&mut *ds_over, &ds)] {
-                    let v = F::pack(s, of[0][c], of[1][c]);
-                    s.store(&mut to[(j + c) * S::LANES..], v);
-                }
+        }
+        for (of, to) in [(&p, &mut *self.p_over), (&ds, &mut *self.ds_over)] {
+            for (c, (&first, &second)) in of[0].iter().zip(&of[1]).enumerate() {
+                s.store(&mut to[(at + c) * S::LANES..], F::pack(s, first, second));
             }
         }
     }

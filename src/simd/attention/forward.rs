@@ -6,6 +6,7 @@ use super::{AttentionShape, RopeTable};
 use crate::Real;
 use crate::format::{Format, Precision, in_format};
 use crate::gemm::{LeftTiles, multiply_panels};
+use crate::math::ABREAST;
 use crate::pack::{Strided, Tiles, pack_panels, padded};
 use crate::scratch::Scratch;
 use crate::vector::{Kernel, Simd, sweep};
@@ -106,24 +107,48 @@ fn exponentials<S: Simd, F: Format<S>>(s: S, row: &mut [S::T], largest: S::T, re
         most = s.max(s.load(scores), most);
     }
     let largest = s.maximum(most);
-    let max = s.splat(largest);
-    let mut sum = s.zero();
-    let vectors = row.len() / S::LANES;
-    for j in (0..vectors).step_by(2) {
-        let mut e = [s.zero(); 2];
-        for (i, e) in e.iter_mut().enumerate().take(vectors - j) {
-            let score = s.load(&row[(j + i) * S::LANES..]);
-            let score = if j + i + 1 == vectors { s.add(score, rest) } else { score };
-            *e = s.exp2(s.sub(score, max));
-            sum = s.add(sum, *e);
-        }
-        if F::STEPS == 2 {
-            s.store(&mut row[j / 2 * S::LANES..], F::pack_along(s, e[0], e[1]));
-        } else {
-            for (i, &e) in e.iter().enumerate().take(vectors - j) {
-                s.store(&mut row[(j + i) * S::LANES..], F::pack_along(s, e, e));
-            }
+    let (max, vectors) = (s.splat(largest), row.len() / S::LANES);
+    let (mut sum, mut at) = (s.zero(), 0);
+    while at + ABREAST < vectors {
+        sum = powers::<S, F, ABREAST>(s, row, at, [max, s.zero()], sum);
+        at += ABREAST;
+    }
+    let last = [max, rest];
+    sum = match vectors - at {
+        1 => powers::<S, F, 1>(s, row, at, last, sum),
+        2 => powers::<S, F, 2>(s, row, at, last, sum),
+        3 => powers::<S, F, 3>(s, row, at, last, sum),
+        _ => powers::<S, F, ABREAST>(s, row, at, last, sum),
+    };
+    (largest, s.sum(sum))
+}
+
+/// The same for the `N` vectors from vector `at` on, an even one; adds their powers to `sum`.
+#[inline(always)]
+fn powers<S: Simd, F: Format<S>, const N: usize>(
+    s: S,
+    row: &mut [S::T],
+    at: usize,
+    [max, rest]: [S::V; 2],
+    mut sum: S::V,
+) -> S::V {
+    let mut e = [max; N];
+    for (i, e) in e.iter_mut().enumerate() {
+        *e = s.load(&row[(at + i) * S::LANES..]);
+    }
+    e[N - 1] = s.add(e[N - 1], rest);
+    for e in &mut e {
+        *e = s.sub(*e, max);
+    }
+    let e = s.exp2(e);
+    for (i, &power) in e.iter().enumerate() {
+        sum = s.add(sum, power);
+        if F::STEPS == 2 && i % 2 == 0 {
+            let next = e.get(i + 1).copied().unwrap_or(s.zero());
+            s.store(&mut row[(at + i) / 2 * S::LANES..], F::pack_along(s, power, next));
+        } else if F::STEPS == 1 {
+            s.store(&mut row[(at + i) * S::LANES..], F::pack_along(s, power, power));
         }
     }
-    (largest, s.sum(sum))
+    sum
 }

@@ -3,10 +3,9 @@
 use super::super::Real;
 use super::super::format::UnitFormat;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use super::super::math::silu_mul;
+use super::super::math::{ABREAST, Use, silu_mul};
 use super::super::pack::{Tiles, panel_width};
 use super::super::scratch::Scratch;
-use super::super::swiglu::ABREAST;
 use super::super::vector::Simd;
 use super::quantize::{Across, element, elements_of_row, pack_right_across};
 use super::swiglu::SwigluInt8;
@@ -108,7 +107,7 @@ fn activate<S: Simd, const VECTORS: usize>(
             g[i] = element::<S, S::Int8>(s, s.load(rows), s.splat(scales[2 * pair]), slot);
             u[i] = element::<S, S::Int8>(s, s.load(&rows[width..]), s.splat(scales[2 * pair + 1]), slot);
         }
-        let a = silu_mul(s, g, u);
+        let a = silu_mul(s, g, u, Use::Rounded);
         for (i, (to, a)) in to[first * S::LANES..].chunks_exact_mut(S::LANES).zip(a).enumerate() {
             s.store(to, a);
             largest[(first + i) % VECTORS] = s.max(s.abs(a), largest[(first + i) % VECTORS]);

@@ -3,10 +3,9 @@
 use super::super::Real;
 use super::super::format::UnitFormat;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
-use super::super::math::silu_mul;
+use super::super::math::{ABREAST, Use, silu_mul};
 use super::super::pack::Tiles;
 use super::super::scratch::Scratch;
-use super::super::swiglu::ABREAST;
 use super::super::vector::Simd;
 use super::quantize::{Along, element, elements_of_row, pack_tiles};
 use super::swiglu::SwigluInt8;
@@ -76,7 +75,7 @@ fn activate<S: Simd>(s: S, strip: &[S::T], scales: &[S::T], slots: &[S::T], to: 
             g[i] = element::<S, S::Int8>(s, s.load(pair), scale, g_slot);
             u[i] = element::<S, S::Int8>(s, s.load(&pair[S::LANES..]), scale, u_slot);
         }
-        let a = silu_mul(s, g, u);
+        let a = silu_mul(s, g, u, Use::Rounded);
         for (to, a) in to[first * S::LANES..].chunks_exact_mut(S::LANES).zip(a) {
             s.store(to, a);
         }

@@ -4,11 +4,12 @@ use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::left::LeftTile;
+use super::super::math::ABREAST;
 use super::super::pack::{Strided, Tiles, pack_tiles, padded, panel_width};
 use super::super::panels::GATED_STEPS;
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{ABREAST, Shape, SwigluBackward, backward_abreast, saved_unit, store_abreast, store_units};
+use super::{Shape, SwigluBackward, backward_abreast, saved_unit, store_abreast, store_units};
 
 /// Units of the packed output gradient and of a chunk of the gradients of g and u, for a block of rows: half of L2 (1 MiB).
 const ROW_BLOCK: usize = 128 << 10;

@@ -3,11 +3,11 @@
 use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel};
-use super::super::math::silu_mul;
+use super::super::math::{ABREAST, silu_mul};
 use super::super::pack::{Strided, Tiles, pack_panel, panel_width};
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{ABREAST, Saved, Shape, SwigluForward, save, saved_unit, store_units, unit_at};
+use super::{Saved, Shape, SwigluForward, save, saved_unit, store_units, unit_at};
 
 /// Tiles of a strip, at most, and rows: with 2 vectors 24 KiB.
 const STRIP_TILES: usize = 16;
@@ -123,6 +123,6 @@ fn abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
             save::<S, F>(s, (g[i], u[i]), panel, streamed, &mut saved[at..]);
         }
     }
-    let a = silu_mul(s, g, u);
+    let a = silu_mul(s, g, u, F::USE);
     store_units::<S, F, VECTORS>(s, a, valid, false, to);
 }

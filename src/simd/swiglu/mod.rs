@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::Real;
 use super::format::{Format, Precision, in_format};
-use super::math::silu_mul_backward;
+use super::math::{ABREAST, silu_mul_backward};
 use super::norm::AddRmsNorm;
 use super::pack::{Side, Strided, Tiles, pack_tiles, panel_width};
 use super::scratch::Scratch;
@@ -317,9 +317,6 @@ fn vectors_in_panel<S: Simd>(n: usize, at: usize) -> usize {
     panel_width::<S>(n, at - at % (2 * S::LANES)) / S::LANES
 }
 
-/// Vectors that go through the activation together.
-pub const ABREAST: usize = 4;
-
 /// [`ABREAST`] vectors.
 type Abreast<S> = [<S as Simd>::V; ABREAST];
 
@@ -365,7 +362,7 @@ fn backward_abreast<S: Simd, F: Format<S>, const VECTORS: usize>(
         da[i] = s.load(&d[i * S::LANES..]);
         (gu[0][i], gu[1][i]) = saved::<S, F>(s, &from[unit_at::<S, F>(i, VECTORS, apart)..], apart);
     }
-    silu_mul_backward(s, gu, da)
+    silu_mul_backward(s, gu, da, F::USE)
 }
 
 /// Stores `valid` vectors side by side.

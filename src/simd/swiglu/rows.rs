@@ -4,11 +4,11 @@ use super::super::Real;
 use super::super::format::Format;
 use super::super::gemm::{LeftTiles, PanelOutput, multiply_panel, multiply_panels};
 use super::super::left::LeftTile;
-use super::super::math::silu_mul;
+use super::super::math::{ABREAST, silu_mul};
 use super::super::pack::{Strided, Tiles, pack_tiles};
 use super::super::scratch::Scratch;
 use super::super::vector::Simd;
-use super::{ABREAST, Saved, Shape, SwigluForward, save, saved_unit, vectors_in_panel};
+use super::{Saved, Shape, SwigluForward, save, saved_unit, vectors_in_panel};
 
 /// Units of packed input and activation of a block of rows, kept in L2 and, in f32, a little beyond (1 MiB).
 const ROW_BLOCK: usize = 256 << 10;
@@ -107,7 +107,7 @@ fn activate<S: Simd, F: Format<S>>(
                 let pair = &strip[(row + (r + j).min(rows - 1)) * stride..][..2 * S::LANES];
                 (g[j], u[j]) = (s.load(pair), s.load(&pair[S::LANES..]));
             }
-            block.copy_from_slice(&silu_mul(s, g, u));
+            block.copy_from_slice(&silu_mul(s, g, u, F::USE));
         }
         to.put_rows::<S, F>(s, block, (rows, gates), (row, unit));
     }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::math::Use;
 use super::super::*;
 use super::silu::{silu_mul, silu_mul_backward};
 use super::{assert_close, values};
@@ -45,9 +46,9 @@ fn check_silu<T: Real>(n: usize, tolerance: f64) {
     let by = |f: &dyn Fn(f64, f64, f64) -> f64| (0..n).map(|i| f(gf[i], uf[i], df[i])).collect::<Vec<_>>();
     let product = by(&|g, u, _| g * sigma(g) * u);
     let mut out = vec![T::ZERO; n];
-    silu_mul(&g, &u, &mut out);
+    silu_mul(&g, &u, &mut out, Use::Exact);
     assert_close(&out, &product, tolerance, "silu_mul");
-    silu_mul_backward(&mut g, &mut u, &mut d);
+    silu_mul_backward(&mut g, &mut u, &mut d, Use::Exact);
     let slope = |g: f64| sigma(g) * (1.0 + g * (1.0 - sigma(g)));
     assert_close(&g, &by(&|g, u, d| d * u * slope(g)), tolerance * 4.0, "gradient of g");
     assert_close(&u, &by(&|g, _, d| d * g * sigma(g)), tolerance, "gradient of u");

@@ -135,7 +135,7 @@ impl Simd for Avx2 {
         math::exp(self, x)
     }
     #[inline(always)]
-    fn exp2(self, x: __m256) -> __m256 {
+    fn exp2<const N: usize>(self, x: [__m256; N]) -> [__m256; N] {
         math::exp2(self, x)
     }
     #[inline(always)]

@@ -120,7 +120,7 @@ macro_rules! token {
                 math::exp(self, x)
             }
             #[inline(always)]
-            fn exp2(self, x: __m512) -> __m512 {
+            fn exp2<const N: usize>(self, x: [__m512; N]) -> [__m512; N] {
                 math::exp2(self, x)
             }
             #[inline(always)]
