@@ -291,6 +291,8 @@ pub fn multiply_panel<S: Simd, F: UnitFormat<S>>(
             unsafe {
                 let strip = Strip {
                     tiles: end - tile,
+                    before: tile - first,
+                    all: last - first,
                     depth: units,
                     left: panels.as_ptr().add(start),
                     left_stride,

@@ -33,6 +33,9 @@ pub enum TileLayout {
 #[derive(Clone, Copy)]
 pub struct Strip<T> {
     pub tiles: usize,
+    /// Tiles before these that the same panel is multiplied with, and all that there are.
+    pub before: usize,
+    pub all: usize,
     pub depth: usize,
     pub left: *const T,
     pub left_stride: usize,
@@ -57,6 +60,9 @@ pub struct Strip<T> {
 /// is read after the product.
 pub struct Ahead<T> {
     next: *const T,
+    /// The same of what would be nobody's where tiles are few.
+    rest: *const T,
+    has_rest: bool,
     later: *const T,
     end: *const T,
 }
@@ -66,9 +72,20 @@ impl<T: Real> Ahead<T> {
     #[inline(always)]
     pub fn of(strip: &Strip<T>, tile: usize, panel: usize) -> Self {
         let share = strip.depth / PREFETCH_STEPS * line::<T>();
-        let next = if (tile + 1) * share <= panel + share { panel + tile * share } else { 0 };
+        // The last tiles take it on, or what they read would push it out of L1 again.
+        let idle = strip.all.saturating_sub(panel.div_ceil(share.max(1)));
+        let nth = (strip.before + tile).checked_sub(idle);
+        let place = |first: usize| nth.map(|nth| (first + nth) * share).filter(|&at| at < panel);
+        let [next, rest] = [place(0), place(strip.all)];
+        let follows = |at: Option<usize>| strip.right.wrapping_add(at.map_or(0, |at| panel + at));
         let [start, end] = strip.prefetch;
-        Self { next: strip.right.wrapping_add(next), later: start.wrapping_add(tile * share), end }
+        Self {
+            next: follows(next),
+            rest: follows(rest),
+            has_rest: rest.is_some(),
+            later: start.wrapping_add(tile * share),
+            end,
+        }
     }
 
     /// The part of [`PREFETCH_STEPS`] steps.
@@ -76,6 +93,10 @@ impl<T: Real> Ahead<T> {
     pub fn advance<S: Simd<T = T>>(&mut self, s: S) {
         s.prefetch(self.next);
         self.next = self.next.wrapping_add(line::<T>());
+        if self.has_rest {
+            s.prefetch(self.rest);
+            self.rest = self.rest.wrapping_add(line::<T>());
+        }
         if self.later < self.end {
             s.prefetch_l2(self.later);
             self.later = self.later.wrapping_add(line::<T>());

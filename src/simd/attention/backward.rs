@@ -115,7 +115,7 @@ impl<T: Real> AttentionBackward<'_, T> {
                 }
             }
             if let Some(rope) = self.rope {
-                rope.rotate_head(s, self.shape, &mut self.d_qkv[at..], true);
+                rope.rotate_head(s, self.shape, &mut self.d_qkv[at..], (0, true));
             }
         }
     }

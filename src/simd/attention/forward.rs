@@ -1,6 +1,8 @@
 //! Forward: a block of queries meets the keys block by block (online softmax); what it has collected so far is rescaled
 //! when a larger score turns up.
 
+use std::ops::Range;
+
 use super::operands::{KEYS, QUERIES, pack_rows, pieces, pitch, rows_of, scores, tail_mask};
 use super::{AttentionShape, RopeTable};
 use crate::Real;
@@ -14,13 +16,23 @@ use crate::vector::{Kernel, Simd, sweep};
 pub struct AttentionForward<'a, T> {
     pub precision: Precision,
     pub shape: &'a AttentionShape,
-    pub rope: Option<&'a RopeTable<T>>,
-    /// Rotated on the way.
-    pub qkv: &'a mut [T],
+    pub qkv: Qkv<'a, T>,
+    /// The positions of a sequence that ask; all of them answer.
+    pub queries: Range<usize>,
+    /// Of those that ask.
     pub out: &'a mut [T],
-    /// To the base 2.
+    /// Of those that ask, to the base 2.
     pub lse: &'a mut [T],
+    /// How far apart are those of two heads, and of two positions.
+    pub lse_strides: [usize; 2],
     pub scratch: &'a mut Scratch<T>,
+}
+
+/// What attention reads.
+pub enum Qkv<'a, T> {
+    AsIs(&'a [T]),
+    /// Rotated on the way.
+    ToRotate(&'a mut [T], &'a RopeTable<T>),
 }
 
 impl<T: Real> Kernel<T> for AttentionForward<'_, T> {
@@ -33,14 +45,15 @@ impl<T: Real> Kernel<T> for AttentionForward<'_, T> {
 
 impl<T: Real> AttentionForward<'_, T> {
     #[inline(always)]
-    fn forward<S: Simd<T = T>, F: Format<S>>(self, s: S) {
+    fn forward<S: Simd<T = T>, F: Format<S>>(mut self, s: S) {
         let &AttentionShape { sequences, len, heads, head_dim } = self.shape;
         let (width, stride) = (self.shape.width(), self.shape.row_stride());
         // Scores are logarithms to the base 2: powers of 2 cost less than those of e.
         let factor = T::from_f64(std::f64::consts::LOG2_E / (head_dim as f64).sqrt());
         let per_unit = F::STEPS;
         let (dim_depth, key_depth) = (head_dim.div_ceil(per_unit), len.div_ceil(per_unit));
-        let tiles = Tiles::new(len, F::TILE_ROWS);
+        let asking = self.queries.len();
+        let tiles = Tiles::new(asking, F::TILE_ROWS);
         let blocks = Tiles::new(tiles.count, QUERIES / F::TILE_ROWS);
         let (pitch, most) = (pitch::<S>(len), tiles.start(blocks.height(0)));
         let dims = padded::<S>(head_dim);
@@ -48,15 +61,19 @@ impl<T: Real> AttentionForward<'_, T> {
         let [keys, values, queries, strip, collected] = pieces(&mut self.scratch.left, sizes);
         let [largest, total] = pieces(&mut self.scratch.right, [most; 2]);
         for (sequence, head) in (0..sequences).flat_map(|i| (0..heads).map(move |h| (i, h))) {
-            let (at, out_at) = (sequence * len * stride + head * head_dim, sequence * len * width + head * head_dim);
-            if let Some(rope) = self.rope {
-                rope.rotate_head(s, self.shape, &mut self.qkv[at..], false);
-            }
-            let qkv = &self.qkv[at..];
-            let (q, k, v) = (qkv, &qkv[width..], &qkv[2 * width..]);
+            let (at, out_at) = (sequence * len * stride + head * head_dim, sequence * asking * width + head * head_dim);
+            let qkv = match &mut self.qkv {
+                Qkv::AsIs(qkv) => &qkv[at..],
+                Qkv::ToRotate(qkv, rope) => {
+                    rope.rotate_head(s, self.shape, &mut qkv[at..], (0, false));
+                    &qkv[at..]
+                }
+            };
+            let (q, k, v) = (&qkv[self.queries.start * stride..], &qkv[width..], &qkv[2 * width..]);
             pack_panels::<S, F, false>(s, Strided::rows(k, stride), (0, len), (0, head_dim), keys);
             pack_panels::<S, F, false>(s, Strided::columns(v, stride), (0, head_dim), (0, len), values);
-            let lse = &mut self.lse[(sequence * heads + head) * len..][..len];
+            let [head_stride, row_stride] = self.lse_strides;
+            let lse = &mut self.lse[sequence * heads * asking + head * head_stride..];
             for block in 0..blocks.count {
                 let (first, last) = (blocks.start(block), blocks.start(block) + blocks.height(block));
                 let (row, rows) = rows_of(tiles, first, last);
@@ -87,7 +104,7 @@ impl<T: Real> AttentionForward<'_, T> {
                     multiply_panels::<S, F>(s, left, right, head_dim, T::ONE, k0 > 0, (collected, dims));
                 }
                 let out = self.out[out_at + row * width..].chunks_mut(width);
-                let lse = &mut lse[row..row + rows];
+                let lse = lse[row * row_stride..].iter_mut().step_by(row_stride).take(rows);
                 for (i, ((sums, out), lse)) in collected.chunks_exact(dims).zip(out).zip(lse).enumerate() {
                     let (inverse, out) = (s.splat(T::ONE / total[i]), &mut out[..head_dim]);
                     sweep!(S, head_dim, at => { at.store(s, out, s.mul(at.load(s, &sums[..head_dim]), inverse)) });

@@ -8,10 +8,11 @@ mod operands;
 use super::Real;
 use super::format::Precision;
 use super::isa::isa;
-use super::split::{stretches, worthwhile};
-use super::vector::{Simd, sweep};
+use super::split::{TILE, stretches, worthwhile};
+use super::vector::{Kernel, Simd, dispatch_on, sweep};
 pub use backward::AttentionBackward;
 pub use forward::AttentionForward;
+use forward::Qkv;
 
 /// Shape of one attention call: `qkv` is `[sequences, len, 3·heads·head_dim]`, q of all heads first, then k, then v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +69,17 @@ impl<T: Real> RopeTable<T> {
         2 * self.half == shape.head_dim && self.cos.len() >= shape.len * self.half
     }
 
-    /// Rotates q and k of one head in place, or back: the slice starts with the first position's q.
+    /// Rotates q and k of one head in place, or back: the slice starts with the q of position `first`.
     #[inline(always)]
-    fn rotate_head<S: Simd<T = T>>(&self, s: S, shape: &AttentionShape, qkv: &mut [T], inverse: bool) {
+    fn rotate_head<S: Simd<T = T>>(
+        &self,
+        s: S,
+        shape: &AttentionShape,
+        qkv: &mut [T],
+        (first, inverse): (usize, bool),
+    ) {
         let sign = s.splat(if inverse { -T::ONE } else { T::ONE });
-        let angles = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half));
+        let angles = self.cos.chunks_exact(self.half).zip(self.sin.chunks_exact(self.half)).skip(first);
         for ((cos, sin), qkv) in angles.zip(qkv.chunks_mut(shape.row_stride())).take(shape.len) {
             for part in [0, shape.width()] {
                 let (low, high) = qkv[part..part + shape.head_dim].split_at_mut(self.half);
@@ -91,7 +98,8 @@ impl<T: Real> RopeTable<T> {
 /// `lse` `[sequences, heads, len]` receives the logarithm, to the base 2, of each score row's sum of exponentials, for the
 /// backward pass. Operands of the products are rounded to the precision; the softmax is not.
 ///
-/// So many threads of the pool that this runs in share the sequences (`parts` 1: the caller does all).
+/// So many threads of the pool that this runs in share the sequences, or the queries of the only one (`parts` 1: the caller does
+/// all).
 pub fn attention_forward<T: Real>(
     precision: Precision,
     shape: &AttentionShape,
@@ -109,13 +117,65 @@ pub fn attention_forward<T: Real>(
         return;
     }
     let isa = isa();
+    if sequences == 1 && worthwhile(parts, len, TILE, shape.multiplications() / len) > 1 {
+        return one_sequence(precision, shape, rope, (qkv, out, lse), parts);
+    }
     let parts = worthwhile(parts, sequences, 1, shape.multiplications());
     stretches((0..sequences, 1), parts, [], [qkv, out, lse], &|part, [], [qkv, out, lse]| {
         let shape = &AttentionShape { sequences: part.len(), ..*shape };
+        let qkv = if let Some(rope) = rope { Qkv::ToRotate(qkv, rope) } else { Qkv::AsIs(qkv) };
+        let (queries, lse_strides) = (0..len, [len, 1]);
         T::with_scratch(|scratch| {
-            T::attention_forward(isa, AttentionForward { precision, shape, rope, qkv, out, lse, scratch });
+            let pass = AttentionForward { precision, shape, qkv, queries, out, lse, lse_strides, scratch };
+            T::attention_forward(isa, pass);
         });
     });
+}
+
+/// [`attention_forward`] of one sequence, whose queries are shared by threads.
+fn one_sequence<T: Real>(
+    precision: Precision,
+    shape: &AttentionShape,
+    rope: Option<&RopeTable<T>>,
+    (qkv, out, lse): (&mut [T], &mut [T], &mut [T]),
+    parts: usize,
+) {
+    let (&AttentionShape { len, heads, .. }, isa) = (shape, isa());
+    if let Some(rope) = rope {
+        stretches((0..len, 1), parts, [], [&mut *qkv], &|rows, [], [qkv]| {
+            dispatch_on::<T, _>(isa, Rotate { rope, shape, qkv, first: rows.start });
+        });
+    }
+    let (qkv, lse_strides) = (&*qkv, [1, heads]);
+    let mut of_positions = vec![T::ZERO; lse.len()];
+    stretches((0..len, TILE), parts, [], [out, &mut of_positions], &|queries, [], [out, lse]| {
+        T::with_scratch(|scratch| {
+            let qkv = Qkv::AsIs(qkv);
+            let pass = AttentionForward { precision, shape, qkv, queries, out, lse, lse_strides, scratch };
+            T::attention_forward(isa, pass);
+        });
+    });
+    for (head, lse) in lse.chunks_exact_mut(len).enumerate() {
+        lse.iter_mut().zip(of_positions.chunks_exact(heads)).for_each(|(to, of)| *to = of[head]);
+    }
+}
+
+/// Rotates the rows of one sequence from position `first` on.
+struct Rotate<'a, T> {
+    rope: &'a RopeTable<T>,
+    shape: &'a AttentionShape,
+    qkv: &'a mut [T],
+    first: usize,
+}
+
+impl<T: Real> Kernel<T> for Rotate<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, s: S) {
+        for head in 0..self.shape.heads {
+            self.rope.rotate_head(s, self.shape, &mut self.qkv[head * self.shape.head_dim..], (self.first, false));
+        }
+    }
 }
 
 /// The backward pass of [`attention_forward`]: from the rotated `qkv`, `out`, `lse` and the output gradient `d_out`,
