@@ -1,4 +1,4 @@
-//! The whole step, a training update and a forward pass, by criterion: `cargo bench --bench step`.
+//! The whole step, a training update and a forward pass, by criterion: `cargo bench -p trm-benches --bench step`.
 //!
 //! Throughput is model FLOP/s (counted as in `src/model/flops.rs`), printed as elements per second. For the share of the
 //! processor's limit, memory and JSON see `trm bench`; against PyTorch `benches/peer/run`.

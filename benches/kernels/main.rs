@@ -1,9 +1,9 @@
-//! The kernels on the presets' shapes, per instruction set: `cargo bench --bench kernels`.
+//! The kernels on the presets' shapes, per instruction set: `cargo bench -p trm-benches --bench kernels`.
 //!
 //! Criterion times each kernel; before that tables give GFLOP/s, the share of the FMA limit measured in the same
 //! process, and the crates `matrixmultiply` and `gemm` on the same product (best of many runs, one thread). `TRM_SIMD`
-//! limits the run to one path. `cargo bench --bench kernels -- table` prints the tables alone;
-//! `cargo bench --bench kernels -- products [THREADS]` prints the forward products as JSON, for `benches/peer/run`.
+//! limits the run to one path. `cargo bench -p trm-benches --bench kernels -- table` prints the tables alone;
+//! `cargo bench -p trm-benches --bench kernels -- products [THREADS]` prints the forward products as JSON, for `benches/peer/run`.
 
 mod tables;
 

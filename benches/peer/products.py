@@ -1,4 +1,4 @@
-"""PyTorch's matrix products on the shapes of `cargo bench --bench kernels -- products`, whose JSON comes in on standard
+"""PyTorch's matrix products on the shapes of `cargo bench -p trm-benches --bench kernels -- products`, whose JSON comes in on standard
 input and goes out with a figure `torch` (GFLOP/s, best of many) in every row."""
 
 import json
