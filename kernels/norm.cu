@@ -4,8 +4,9 @@
 //   backward   d = r (d − y·mean(d·y)),  y and r being what the forward pass has made
 //
 // Both are the same walk along an axis: the mean of a term over the axis, then a new value for each element. With a and b
-// standing for h and x, or for y and d, the term is (a + b)² or a·b, and b is what changes. Elements are read again for the
-// second half: they are in a cache, and sums in the precision of sum_t come out the same.
+// standing for h and x, or for y and d, the term is (a + b)² or a·b, and b is what changes. Memory is what limits them: what a
+// thread has of an axis is on its way all at once and stays in its registers for the second half. Axes that are too long for
+// that are gone through twice.
 //
 // Over features the axis is a row, and a warp has a row. Over positions it is a column of a sequence, and a block has as many
 // columns as its lanes hold, every eighth position a warp. Neither order of summation depends on how many rows or sequences
@@ -22,101 +23,139 @@ template <bool BACKWARD, class S> __device__ __forceinline__ S term(S a, S b) { 
 template <bool BACKWARD, class S> __device__ __forceinline__ S changed(S a, S b, S mean, S r) {
     return BACKWARD ? r * (b - a * mean) : (a + b) * r;
 }
-// r, which the forward pass makes and the backward pass reads; `mine` is set for the one thread that keeps it.
-template <bool BACKWARD, class S> __device__ __forceinline__ S factor(S mean, S *inv_rms, bool mine) {
-    if (BACKWARD) return *inv_rms;
+// r, which the forward pass makes of the mean, and keeps by the one thread that has `mine`. The backward pass has read it, long
+// before there is a mean.
+template <bool BACKWARD, class S> __device__ __forceinline__ S factor(S read, S mean, S *inv_rms, bool mine) {
+    if (BACKWARD) return read;
     const S r = inverse_root(mean + (S)1e-5);
     if (mine) *inv_rms = r;
     return r;
 }
 
-// Lane l has PACK elements from PACK·(l + 32 i) on of a row, and a sum for each. They are loaded at once where ALIGNED, else
-// one by one, with zeros beyond the end of the row.
-template <bool ALIGNED, int PACK, class T>
-__device__ __forceinline__ void load_part(sum_t<T> (&x)[PACK], const T *row, int64_t i, int64_t width) {
-    if constexpr (ALIGNED)
-        dev::load(x, row + i);
-    else
-        for (int e = 0; e < PACK; e++) x[e] = i + e < width ? dev::get(row + i + e) : sum_t<T>(0);
-}
-template <bool ALIGNED, int PACK, class T>
-__device__ __forceinline__ void store_part(T *row, const sum_t<T> (&x)[PACK], int64_t i, int64_t width) {
-    if constexpr (ALIGNED)
-        dev::store(row + i, x);
-    else
-        for (int e = 0; e < PACK && i + e < width; e++) dev::set(row + i + e, x[e]);
+// Keeps the compiler from holding elements as numbers from one half to the other, which takes twice the registers of bf16.
+template <class T, int N> __device__ __forceinline__ void forget(dev::Pack<T, N> &pack) {
+    if constexpr (sizeof pack % 4 == 0)
+#pragma unroll
+        for (int i = 0; i < (int)sizeof pack / 4; i++) dev::forget(((int *)pack.of)[i]);
 }
 
+// Neighbouring elements of a and of b, as they lie.
+template <class T, int N> struct Part {
+    dev::Pack<T, N> a, b;
+
+    template <bool BACKWARD> __device__ __forceinline__ void add_terms(sum_t<T> (&sum)[N]) const {
+        for (int e = 0; e < N; e++) sum[e] += term<BACKWARD>(dev::get(&a.of[e]), dev::get(&b.of[e]));
+    }
+    template <bool BACKWARD> __device__ __forceinline__ void change(const sum_t<T> (&mean)[N], const sum_t<T> (&r)[N]) {
+        forget(a), forget(b);
+        for (int e = 0; e < N; e++) dev::set(&b.of[e], changed<BACKWARD>(dev::get(&a.of[e]), dev::get(&b.of[e]), mean[e], r[e]));
+    }
+};
+
+// PACK elements from the i-th of a row on: at once where ALIGNED, else one by one, with zeros beyond the end of the row.
+template <bool ALIGNED, int PACK, class T>
+__device__ __forceinline__ void load_pack(dev::Pack<T, PACK> &to, const T *row, int64_t i, int64_t width) {
+    if constexpr (ALIGNED)
+        to = *(const dev::Pack<T, PACK> *)(row + i);
+    else
+        for (int e = 0; e < PACK; e++) dev::set(&to.of[e], i + e < width ? dev::get(row + i + e) : sum_t<T>(0));
+}
+template <bool ALIGNED, int PACK, class T>
+__device__ __forceinline__ void store_pack(T *row, const dev::Pack<T, PACK> &from, int64_t i, int64_t width) {
+    if constexpr (ALIGNED)
+        *(dev::Pack<T, PACK> *)(row + i) = from;
+    else
+        for (int e = 0; e < PACK && i + e < width; e++) row[i + e] = from.of[e];
+}
+
+// Lane l has PACK elements from PACK·(l + 32 i) on of a row, and a sum for each. A warp has SPAN elements in its registers.
 template <bool BACKWARD, bool ALIGNED, class T>
 __global__ void __launch_bounds__(WARPS * 32)
     over_features(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int64_t rows, int64_t width) {
     typedef sum_t<T> S;
-    constexpr int PACK = in_16_bytes<T>();
+    constexpr int PACK = in_16_bytes<T>(), PARTS = 512 / (32 * PACK), SPAN = PARTS * 32 * PACK;
     const int64_t row = dev::thread_index() / 32, first = threadIdx.x % 32 * PACK;
     if (row >= rows) return;
     a += row * width;
     b += row * width;
-    S x[PACK], y[PACK], sum[PACK] = {};
-#pragma unroll 2
-    for (int64_t i = first; i < width; i += 32 * PACK) {
-        load_part<ALIGNED>(x, a, i, width);
-        load_part<ALIGNED>(y, b, i, width);
-        for (int e = 0; e < PACK; e++) sum[e] += term<BACKWARD>(x[e], y[e]);
+    const S read = BACKWARD ? inv_rms[row] : S(0);
+    Part<T, PACK> parts[PARTS];
+    auto each_part = [&](int64_t start, auto work) {
+#pragma unroll
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t i = start + first + p * 32 * PACK;
+            if (i < width) work(parts[p], i);
+        }
+    };
+    auto load = [&](Part<T, PACK> &part, int64_t i) {
+        load_pack<ALIGNED>(part.a, a, i, width);
+        load_pack<ALIGNED>(part.b, b, i, width);
+    };
+    S sum[PACK] = {};
+    for (int64_t start = 0; start < width; start += SPAN) {
+        each_part(start, load);
+        each_part(start, [&](const Part<T, PACK> &part, int64_t) { part.template add_terms<BACKWARD>(sum); });
     }
 #pragma unroll
     for (int by = PACK / 2; by > 0; by /= 2)
         for (int e = 0; e < by; e++) sum[e] += sum[e + by];
-    const S mean = dev::warp_sum(sum[0]) / (S)width;
-    const S r = factor<BACKWARD>(mean, inv_rms + row, threadIdx.x % 32 == 0);
-    for (int64_t i = first; i < width; i += 32 * PACK) {
-        load_part<ALIGNED>(x, a, i, width);
-        load_part<ALIGNED>(y, b, i, width);
-        for (int e = 0; e < PACK; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean, r);
-        store_part<ALIGNED>(b, y, i, width);
+    S mean[PACK], r[PACK];
+    mean[0] = dev::warp_sum(sum[0]) / (S)width;
+    r[0] = factor<BACKWARD>(read, mean[0], inv_rms + row, threadIdx.x % 32 == 0);
+    for (int e = 1; e < PACK; e++) mean[e] = mean[0], r[e] = r[0];
+    for (int64_t start = 0; start < width; start += SPAN) {
+        if (width > SPAN) each_part(start, load);
+        each_part(start, [&](Part<T, PACK> &part, int64_t i) {
+            part.template change<BACKWARD>(mean, r);
+            store_pack<ALIGNED>(b, part.b, i, width);
+        });
     }
 }
 
-// A lane has EACH neighbouring columns. It goes through its positions BATCH at a time, so that their loads are on their way
-// together.
+// A lane has EACH neighbouring columns, of up to PARTS positions at a time.
 template <bool BACKWARD, int EACH, class T>
-__global__ void __launch_bounds__(WARPS * 32)
-    over_positions(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int64_t len, int64_t width, int64_t blocks) {
+__global__ void __launch_bounds__(WARPS * 32, sizeof(T) < 8 ? 3 : 2)
+    over_positions(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int len, int width, int blocks) {
     typedef sum_t<T> S;
-    constexpr int BATCH = 4;
+    constexpr int PARTS = 16, SPAN = PARTS * WARPS;
     __shared__ S partial[WARPS][32];
-    const int warp = threadIdx.x / 32;
-    const int64_t sequence = blockIdx.x / blocks, column = (blockIdx.x % blocks * 32 + threadIdx.x % 32) * EACH;
+    const int64_t sequence = blockIdx.x / blocks;
+    const int column = (blockIdx.x % blocks * 32 + threadIdx.x % 32) * EACH, end = column < width ? len : 0;
+    int warp = threadIdx.x / 32;
     a += sequence * len * width + column;
     b += sequence * len * width + column;
     inv_rms += sequence * width + column;
-    const int64_t end = column < width ? len : 0;
-    auto each_position = [&](auto work) {
-        for (int64_t start = warp; start < end; start += WARPS * BATCH) {
-            S x[BATCH][EACH], y[BATCH][EACH];
+    S read[EACH] = {}, mean[EACH] = {}, r[EACH] = {};
+    if (BACKWARD && column < width)
+        for (int e = 0; e < EACH; e++) read[e] = inv_rms[e];
+    Part<T, EACH> parts[PARTS];
+    auto each_part = [&](int start, auto work) {
 #pragma unroll
-            for (int k = 0; k < BATCH; k++) {
-                const int64_t l = start + k * WARPS;
-                if (l >= end) continue;
-                dev::load(x[k], a + l * width);
-                dev::load(y[k], b + l * width);
-            }
-#pragma unroll
-            for (int k = 0; k < BATCH; k++)
-                if (start + k * WARPS < end) work(x[k], y[k], b + (start + k * WARPS) * width);
+        for (int p = 0; p < PARTS; p++) {
+            const int l = start + warp + p * WARPS;
+            if (l < end) work(parts[p], l * width);
         }
     };
-    S mean[EACH] = {}, r[EACH] = {};
-    each_position([&](const S(&x)[EACH], const S(&y)[EACH], T *) {
-        for (int e = 0; e < EACH; e++) mean[e] += term<BACKWARD>(x[e], y[e]);
-    });
+    auto load = [&](Part<T, EACH> &part, int at) {
+        part.a = *(const dev::Pack<T, EACH> *)(a + at);
+        part.b = *(const dev::Pack<T, EACH> *)(b + at);
+    };
+    for (int start = 0; start < end; start += SPAN) {
+        each_part(start, load);
+        each_part(start, [&](const Part<T, EACH> &part, int) { part.template add_terms<BACKWARD>(mean); });
+    }
     for (int e = 0; e < EACH; e++) {
         mean[e] = dev::sum_over_warps<WARPS>(mean[e], partial) / (S)len;
-        if (column < width) r[e] = factor<BACKWARD>(mean[e], inv_rms + e, warp == 0);
+        if (column < width) r[e] = factor<BACKWARD>(read[e], mean[e], inv_rms + e, warp == 0);
     }
-    each_position([&](const S(&x)[EACH], S(&y)[EACH], T *to) {
-        for (int e = 0; e < EACH; e++) y[e] = changed<BACKWARD>(x[e], y[e], mean[e], r[e]);
-        dev::store(to, y);
-    });
+    dev::forget(warp); // and the addresses that it made
+    for (int start = 0; start < end; start += SPAN) {
+        if (len > SPAN) each_part(start, load);
+        each_part(start, [&](Part<T, EACH> &part, int at) {
+            part.template change<BACKWARD>(mean, r);
+            *(dev::Pack<T, EACH> *)(b + at) = part.b;
+        });
+    }
 }
 
 template <bool BACKWARD>
@@ -137,12 +176,13 @@ int launch(int64_t over, trm_array a, trm_array b, trm_array inv_rms, int64_t se
                                   (const T *)a.data, (T *)b.data, (S *)inv_rms.data, rows, width);
             });
         }
+        if (len > INT32_MAX / width) return 1;
         constexpr int PACK = sizeof(T) < 4 ? 2 : 1; // four bytes: the lanes of a warp fill a line of the cache
         return with_packs<PACK>(width % PACK == 0 && aligned<PACK>(a) && aligned<PACK>(b), [&](auto each) {
             constexpr int EACH = decltype(each)::value;
             const int64_t blocks = blocks_for(width, 32 * EACH);
             return TRM_LAUNCH((over_positions<BACKWARD, EACH, T>), (unsigned)(sequences * blocks), WARPS * 32, 0, stream,
-                              (const T *)a.data, (T *)b.data, (S *)inv_rms.data, len, width, blocks);
+                              (const T *)a.data, (T *)b.data, (S *)inv_rms.data, (int)len, (int)width, (int)blocks);
         });
     });
 }

@@ -170,6 +170,19 @@ int TRM_API(swiglu_backward_bf16)(trm_array dy, trm_array w_down_t, trm_array ke
 // dw [n_out, n_in] f32 += dyᵀ x, slice by slice of rows; with `interleaved`, column c of dy belongs to row c / 2 + c % 2 · n_out / 2
 int TRM_API(weight_grad_bf16)(trm_array dy, trm_array x, trm_sums dw, int64_t interleaved, int64_t m, int64_t n_out, int64_t n_in, trm_stream stream);
 
+// ---- narrow.cu: few outputs, x and dx bf16, everything else f32 --------------------------------------------------------------
+// Only where narrow_linear_fits(n, k). w [n, k] as it lies.
+
+int TRM_API(narrow_linear_fits)(int64_t n, int64_t k);
+// y [m, n] = x [m, k] wᵀ
+int TRM_API(narrow_linear)(trm_array x, trm_array w, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// dx [m, k] = dy [m, n] w, or dx += …
+int TRM_API(narrow_linear_backward)(trm_array dy, trm_array w, trm_array dx, int64_t accumulate, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// dw [n, k] += dyᵀ x, slice by slice of rows
+int TRM_API(narrow_weight_grad)(trm_array dy, trm_array x, trm_sums dw, int64_t m, int64_t n, int64_t k, trm_stream stream);
+
+// ---- pack.cu ---------------------------------------------------------------------------------------------------------------
+
 // A weight tensor [rows, cols] f32 as bf16 operand: `interleave` alternates the rows of the two halves (gate 0, up 0, gate 1, …), then
 // `transpose` swaps rows and columns. Rows of the result are `pitch` long; `padded` rows are written; what is not there is 0.
 typedef struct {

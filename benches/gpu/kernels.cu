@@ -1,9 +1,11 @@
 // How long the kernels of a training step take, one by one, at the published Sudoku-Extreme sizes (batch 768), on a GPU:
 //
 //     nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -Ikernels -o kernel-times benches/gpu/kernels.cu \
-//         kernels/{linear,swiglu,norm,mix_forward,mix_backward,attention,attention_bf16,attention_short}.cu && ./kernel-times
+//         kernels/{linear,narrow,swiglu,norm,elementwise,mix_forward,mix_backward,attention,attention_bf16,attention_short}.cu && \
+//         ./kernel-times
 //
-// A median of ten groups of three launches each. TFLOP/s are those that the kernel executes, GB/s what it has to read and write.
+// kernels/pack takes it along, and kernels/check puts its figures into the report. A median of ten groups of three launches each.
+// TFLOP/s are those that the kernel executes, GB/s what it has to read and write.
 #include "trm_kernels.h"
 #include <algorithm>
 #include <cstdio>
@@ -73,7 +75,17 @@ int main() {
 
     measure("residual, norm", 0, 3 * state, [&] { return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, h, y, rows, B, L, D, nullptr); });
     measure("norm backward", 0, 3 * state, [&] { return TRM_API(rmsnorm_backward)(TRM_OVER_FEATURES, y, rows, dy, B, L, D, nullptr); });
+    trm_summands three = {};
+    three.count = 3, three.x[0] = x, three.x[1] = y, three.x[2] = h;
+    measure("sum of three", 0, 4 * state, [&] { return TRM_API(sum)(three, dx, M * D, nullptr); });
     measure("norm backward, positions", 0, 3 * state, [&] { return TRM_API(rmsnorm_backward)(TRM_OVER_POSITIONS, y, columns, dy, B, L, D, nullptr); });
+
+    const int64_t V = 11, N = B * 81; // tokens, and the positions that have one
+    const trm_sums of_head = {sums.data, TRM_F32, 2 * I * D, 32 * 81};
+    trm_array head = floats(V * D, 0.04f), logits = floats(N * V, 0.5f);
+    measure("head", 2.0 * N * V * D, 2.0 * N * D, [&] { return TRM_API(narrow_linear)(x, head, logits, N, V, D, nullptr); });
+    measure("head, dx", 2.0 * N * V * D, 2.0 * N * D, [&] { return TRM_API(narrow_linear_backward)(logits, head, dx, 0, N, V, D, nullptr); });
+    measure("head, dw", 2.0 * N * V * D, 2.0 * N * D, [&] { return TRM_API(narrow_weight_grad)(logits, x, of_head, N, V, D, nullptr); });
 
     void *packed = nullptr;
     if (cudaMalloc(&packed, TRM_API(mix_packed_bytes)(L, D, J)) != cudaSuccess) return puts("out of memory"), 1;

@@ -226,6 +226,12 @@ functions! {
     fn weight_grad_bf16(
         dy: RawArray, x: RawArray, dw: Sums, interleaved: i64, m: i64, n_out: i64, n_in: i64, stream: Stream,
     ) -> c_int;
+    fn narrow_linear_fits(n: i64, k: i64) -> c_int;
+    fn narrow_linear(x: RawArray, w: RawArray, y: RawArray, m: i64, n: i64, k: i64, stream: Stream) -> c_int;
+    fn narrow_linear_backward(
+        dy: RawArray, w: RawArray, dx: RawArray, accumulate: i64, m: i64, n: i64, k: i64, stream: Stream,
+    ) -> c_int;
+    fn narrow_weight_grad(dy: RawArray, x: RawArray, dw: Sums, m: i64, n: i64, k: i64, stream: Stream) -> c_int;
     fn pack(pack: *const Pack, stream: Stream) -> c_int;
 
     fn mix_packed_bytes(len: i64, width: i64, inner: i64) -> i64;

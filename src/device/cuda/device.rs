@@ -221,6 +221,9 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         let Some([w, _]) = packed else {
             let sizes = Sizes { pieces: 1, vectors: x.len() / n_in, inner: 0, n_in, n_out };
             let w = master(params, weight);
+            if epilogue.is_none() && self.is_narrow(x, y, (n_out, n_in)) {
+                return self.queue.narrow_linear(self.view(x), w, self.view(y), (n_out, n_in));
+            }
             self.apply(Over::Features, sizes, w, self.view(x), self.view(y), [n_out, n_in], false);
             return self.norm_of(epilogue, Over::Features, n_out, y);
         };
@@ -242,6 +245,9 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         }
         let sizes = Sizes { pieces: 1, vectors: dy.len() / n_out, inner: 0, n_in, n_out };
         let w = master(params, weight);
+        if self.is_narrow(dx, dy, (n_out, n_in)) {
+            return self.queue.narrow_linear_backward(self.view(dy), w, self.view(dx), accumulate, (n_out, n_in));
+        }
         self.apply_transposed(Over::Features, sizes, w, self.view(dy), self.view(dx), [n_out, n_in], accumulate);
     }
 
@@ -250,6 +256,10 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         if self.on_tensor_cores(&[dy, x], &[n_out, n_in]) {
             let sums = self.sums(grads, weight);
             return self.queue.weight_grad_bf16(self.view(dy), self.view(x), sums, false, (n_out, n_in));
+        }
+        if self.is_narrow(x, dy, (n_out, n_in)) {
+            let sums = self.sums(grads, weight);
+            return self.queue.narrow_weight_grad(self.view(dy), self.view(x), sums, (n_out, n_in));
         }
         let sizes = Sizes { pieces: 1, vectors: dy.len() / n_out, inner: 0, n_in, n_out };
         self.add_weight_grad(Over::Features, sizes, (grads, weight), self.view(dy), self.view(x), [n_out, n_in]);

@@ -106,6 +106,13 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
             && widths.iter().all(|width| width.is_multiple_of(8))
     }
 
+    /// Whether a linear layer from bf16 activations to f32 numbers, or its gradient, is one of the narrow kernels.
+    fn is_narrow(&self, activations: Block, numbers: Block, shape: (usize, usize)) -> bool {
+        self.on_tensor_cores(&[activations], &[])
+            && numbers.element_bytes() == ElementFormat::F32.bytes()
+            && self.queue.narrow_linear_fits(shape)
+    }
+
     /// Makes the angles of rotary positions, if there are any, when the shape is another one than last time.
     fn prepare_rope(&mut self, shape: &AttentionShape, rope: bool) {
         let (len, half) = (shape.len, shape.head_dim / 2);

@@ -223,6 +223,21 @@ kernels! { Device:
         linear(lab, sizes)
     }
 
+    // Those of heads: few numbers, which are not rounded.
+    narrow_linear_layers(lab) {
+        let [m, n_in, n_out] = lab.sizes([200, 80, 18]);
+        let n_in = 8 * n_in;
+        let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
+        let (x, dy, y) = (lab.random(m * n_in), lab.numbers(m * n_out), lab.factors(m * n_out));
+        let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
+        lab.device.linear(&params, weight, x, y, None);
+        lab.device.linear_backward(&params, weight, dy, dx, false);
+        lab.device.linear_backward(&params, weight, dy, added, true);
+        lab.device.weight_grad(&params, &mut grads, weight, dy, x);
+        lab.device.finish_weight_grads(&params, &mut grads);
+        [lab.read(&[y, dx, added]), vec![gradients(&grads)]].concat()
+    }
+
     // Widths in multiples of 8, and of 64 over positions, are what tensor cores take.
     linear_layers_in_whole_tiles(lab) {
         let [m, n_in, n_out] = lab.sizes([140, 20, 20]);
@@ -305,16 +320,13 @@ kernels! { Device:
     }
 
     norms(lab) {
-        let [sequences, len, width] = lab.sizes([3, 190, 70]);
-        let mut outputs = Vec::new();
-        for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
-            let size = sequences * len * width;
-            let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.factors(factors));
-            lab.device.add_rmsnorm(over, width, h, x, inv_rms);
-            lab.device.rmsnorm_backward(over, width, x, inv_rms, d);
-            outputs.extend(lab.read(&[x, d, inv_rms]));
-        }
-        outputs
+        let sizes = lab.sizes([3, 190, 70]);
+        norms_along_both_axes(lab, sizes)
+    }
+
+    norms_of_long_rows(lab) {
+        let [sequences, len, width] = lab.sizes([3, 5, 160]);
+        norms_along_both_axes(lab, [sequences, len, 8 * width])
     }
 
     losses_and_scores(lab) {
@@ -399,6 +411,19 @@ fn linear<D: Device>(lab: &mut Lab<D>, [m, n_in, n_out]: [usize; 3]) -> Outputs 
     lab.device.weight_grad(&params, &mut grads, weight, y, x);
     lab.device.finish_weight_grads(&params, &mut grads);
     [lab.read(&[y, normed, inv_rms, dx, added]), vec![gradients(&grads)]].concat()
+}
+
+/// Residual and norm forward and backward.
+fn norms_along_both_axes<D: Device>(lab: &mut Lab<D>, [sequences, len, width]: [usize; 3]) -> Outputs {
+    let mut outputs = Vec::new();
+    for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
+        let size = sequences * len * width;
+        let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.factors(factors));
+        lab.device.add_rmsnorm(over, width, h, x, inv_rms);
+        lab.device.rmsnorm_backward(over, width, x, inv_rms, d);
+        outputs.extend(lab.read(&[x, d, inv_rms]));
+    }
+    outputs
 }
 
 /// Attention forward and backward, with or without rotary positions.
