@@ -9,8 +9,9 @@
 // that are gone through twice.
 //
 // Over features the axis is a row, and a warp has a row. Over positions it is a column of a sequence, and a block has as many
-// columns as its lanes hold, every eighth position a warp. Neither order of summation depends on how many rows or sequences
-// there are, or on whether elements can be loaded side by side.
+// columns as its lanes hold, every eighth position a warp. Blocks begin at the end of the array: the kernel before has written
+// that last, so it is still in the L2 cache; and what is written last here is where the next kernel begins. Neither order of
+// summation depends on how many rows or sequences there are, or on whether elements can be loaded side by side.
 #include "device.cuh"
 
 namespace {
@@ -74,8 +75,8 @@ __global__ void __launch_bounds__(WARPS * 32)
     over_features(const T *__restrict__ a, T *__restrict__ b, sum_t<T> *inv_rms, int64_t rows, int64_t width) {
     typedef sum_t<T> S;
     constexpr int PACK = in_16_bytes<T>(), PARTS = 512 / (32 * PACK), SPAN = PARTS * 32 * PACK;
-    const int64_t row = dev::thread_index() / 32, first = threadIdx.x % 32 * PACK;
-    if (row >= rows) return;
+    const int64_t row = rows - 1 - dev::thread_index() / 32, first = threadIdx.x % 32 * PACK;
+    if (row < 0) return;
     a += row * width;
     b += row * width;
     const S read = BACKWARD ? inv_rms[row] : S(0);
@@ -119,8 +120,9 @@ __global__ void __launch_bounds__(WARPS * 32, sizeof(T) < 8 ? 3 : 2)
     typedef sum_t<T> S;
     constexpr int PARTS = 16, SPAN = PARTS * WARPS;
     __shared__ S partial[WARPS][32];
-    const int64_t sequence = blockIdx.x / blocks;
-    const int column = (blockIdx.x % blocks * 32 + threadIdx.x % 32) * EACH, end = column < width ? len : 0;
+    const unsigned block = gridDim.x - 1 - blockIdx.x;
+    const int64_t sequence = block / blocks;
+    const int column = (block % blocks * 32 + threadIdx.x % 32) * EACH, end = column < width ? len : 0;
     int warp = threadIdx.x / 32;
     a += sequence * len * width + column;
     b += sequence * len * width + column;
