@@ -3,7 +3,8 @@
 //   sum_slices   out[i] = Σ slices x[s·stride + i], in a binary tree: pairs of neighbours, then pairs of those; an odd one waits
 //   sum_squares  Σ x², in f64
 //   adam         g' = grad_scale·g,  m += (1 − β1)(g' − m),  v += (1 − β2)(g'² − v),  d = √v·inv_sqrt_correction2
-//                p = decay·p − step·atan2(m, d), or with `ratio` m / (d + 1e-8);  e = ema_rate·e + (1 − ema_rate) p
+//                p = decay·p − step·atan2(m, d), or with `ratio` m / (d + 1e-8);  e = ema_rate·e + (1 − ema_rate) p;
+//                in the same sweep the forms of p that tensor cores read
 #include "device.cuh"
 
 namespace {
@@ -90,21 +91,58 @@ __global__ void __launch_bounds__(THREADS) sum_partials(const double *partials, 
 
 // ---- Adam ------------------------------------------------------------------------------------------------------------------
 
+// A block has 32×32 cells of a tensor: 8 warps, four rows each. The forms that tensor cores read are written in the same sweep. The
+// transposed one goes through shared memory, so that both reading and writing go along rows.
+constexpr int TILE = 32, WARPS = THREADS / 32;
+
+// The tensors of a launch, and their first blocks.
+struct Sweep {
+    trm_tensors tensors;
+    int64_t first_block[TRM_TENSORS + 1];
+};
+
 template <bool RATIO, class S>
-__global__ void __launch_bounds__(THREADS) adam_elements(trm_adam c, S *__restrict__ p, S *__restrict__ m, S *__restrict__ v,
-                                                         S *__restrict__ e, const S *__restrict__ g, int64_t n) {
-    const int64_t i = dev::thread_index();
-    if (i >= n) return;
-    const S grad = g[i] * (S)c.grad_scale;
-    const S first = m[i] + (1 - (S)c.beta1) * (grad - m[i]);
-    const S second = v[i] + (1 - (S)c.beta2) * (grad * grad - v[i]);
-    const S d = root(second) * (S)c.inv_sqrt_correction2;
-    const S direction = RATIO ? first / (d + (S)1e-8) : angle(first, d);
-    const S weight = p[i] * (S)c.decay - (S)c.step * direction;
-    m[i] = first;
-    v[i] = second;
-    p[i] = weight;
-    e[i] = (S)c.ema_rate * e[i] + (1 - (S)c.ema_rate) * weight;
+__global__ void __launch_bounds__(THREADS)
+    adam_tiles(const __grid_constant__ trm_adam c, const __grid_constant__ Sweep sweep, S *__restrict__ m, S *__restrict__ v,
+               S *__restrict__ e, const S *__restrict__ g) {
+    __shared__ float tile[TILE][TILE + 1]; // one more, so that the cells of a column lie in different banks
+    int number = 0;
+    while (blockIdx.x >= sweep.first_block[number + 1]) number++;
+    const trm_tensor &tensor = sweep.tensors.of[number];
+    const int64_t rows = tensor.rows, cols = tensor.cols;
+    const auto [down, across] = dev::divide(blockIdx.x - sweep.first_block[number], (cols + TILE - 1) / TILE);
+    const int64_t top = down * TILE, left = across * TILE;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    // Where a row of the tensor is among those of the forms.
+    auto place = [&](int64_t row) { return !tensor.interleave ? row : row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1; };
+    S *const p = (S *)tensor.p.data;
+#pragma unroll
+    for (int k = 0; k < TILE / WARPS; k++) {
+        const int64_t row = top + warp + k * WARPS, col = left + lane;
+        if (row >= rows || col >= cols) continue;
+        const int64_t at = row * cols + col, i = tensor.first + at;
+        const S grad = g[i] * (S)c.grad_scale;
+        const S first = m[i] + (1 - (S)c.beta1) * (grad - m[i]);
+        const S second = v[i] + (1 - (S)c.beta2) * (grad * grad - v[i]);
+        const S d = root(second) * (S)c.inv_sqrt_correction2;
+        const S direction = RATIO ? first / (d + (S)1e-8) : angle(first, d);
+        const S weight = p[at] * (S)c.decay - (S)c.step * direction;
+        m[i] = first;
+        v[i] = second;
+        p[at] = weight;
+        e[i] = (S)c.ema_rate * e[i] + (1 - (S)c.ema_rate) * weight;
+        if (!tensor.packed) continue;
+        dev::set((bf16 *)tensor.packed + place(row) * cols + col, (float)weight);
+        tile[lane][warp + k * WARPS] = (float)weight;
+    }
+    if (!tensor.packed) return;
+    __syncthreads();
+    const int64_t row = top + lane;
+#pragma unroll
+    for (int k = 0; k < TILE / WARPS; k++) {
+        const int64_t col = left + warp + k * WARPS;
+        if (row < rows && col < cols) dev::set((bf16 *)tensor.transposed + col * rows + place(row), tile[warp + k * WARPS][lane]);
+    }
 }
 } // namespace
 
@@ -132,15 +170,27 @@ int TRM_API(sum_squares)(trm_array x, int64_t n, double *partials, double *sum, 
     return TRM_LAUNCH(sum_partials, 1, THREADS, 0, stream, partials, blocks, sum);
 }
 
-int TRM_API(adam)(const trm_adam *adam, trm_array p, trm_array m, trm_array v, trm_array e, trm_array g, int64_t n,
+int TRM_API(adam)(const trm_adam *adam, const trm_tensors *tensors, trm_array m, trm_array v, trm_array e, trm_array g,
                   trm_stream stream) {
-    if (m.format != p.format || v.format != p.format || e.format != p.format || g.format != p.format) return 1;
-    if (n <= 0) return 0;
-    return with_sum_format(p.format, [&](auto of_p) {
-        typedef decltype(of_p) S;
-        const auto kernel = adam->ratio ? adam_elements<true, S> : adam_elements<false, S>;
-        return TRM_LAUNCH(kernel, blocks_for(n, THREADS), THREADS, 0, stream, *adam, (S *)p.data, (S *)m.data, (S *)v.data,
-                          (S *)e.data, (const S *)g.data, n);
+    if (tensors->count < 0 || tensors->count > TRM_TENSORS || m.format != g.format || v.format != g.format || e.format != g.format)
+        return 1;
+    Sweep sweep = {*tensors, {}};
+    int64_t blocks = 0;
+    for (int t = 0; t < TRM_TENSORS; t++) {
+        sweep.first_block[t] = blocks;
+        if (t >= tensors->count) continue;
+        const trm_tensor &w = tensors->of[t];
+        if (w.p.format != g.format || !w.packed != !w.transposed || (w.interleave && w.rows % 2)) return 1;
+        blocks += (w.rows + TILE - 1) / TILE * ((w.cols + TILE - 1) / TILE);
+    }
+    sweep.first_block[TRM_TENSORS] = blocks;
+    if (blocks == 0) return 0;
+    if (blocks > INT32_MAX) return 1;
+    return with_sum_format(g.format, [&](auto of_g) {
+        typedef decltype(of_g) S;
+        const auto kernel = adam->ratio ? adam_tiles<true, S> : adam_tiles<false, S>;
+        return TRM_LAUNCH(kernel, (unsigned)blocks, THREADS, 0, stream, *adam, sweep, (S *)m.data, (S *)v.data, (S *)e.data,
+                          (const S *)g.data);
     });
 }
 }

@@ -281,7 +281,19 @@ typedef struct {
     double beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale;
     int64_t ratio;
 } trm_adam;
-int TRM_API(adam)(const trm_adam *adam, trm_array p, trm_array m, trm_array v, trm_array e, trm_array g, int64_t n, trm_stream stream);
+// A weight tensor [rows, cols]: its values p, what they are of the flat arrays m, v, e and g (the elements from `first` on), and the two forms
+// that tensor cores read, as `pack` makes them, where it has them (else null).
+typedef struct {
+    trm_array p;
+    int64_t first, rows, cols, interleave;
+    void *packed, *transposed;
+} trm_tensor;
+enum { TRM_TENSORS = 32 };
+typedef struct {
+    trm_tensor of[TRM_TENSORS];
+    int64_t count;
+} trm_tensors;
+int TRM_API(adam)(const trm_adam *adam, const trm_tensors *tensors, trm_array m, trm_array v, trm_array e, trm_array g, trm_stream stream);
 
 // ---- limit.cu: what the device can do at most ------------------------------------------------------------------------------
 

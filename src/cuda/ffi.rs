@@ -112,6 +112,36 @@ pub struct RawAdam {
     pub ratio: i64,
 }
 
+/// Most weight tensors that one launch of Adam takes.
+pub const TENSORS: usize = 32;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RawTensor {
+    pub p: RawArray,
+    pub first: i64,
+    pub rows: i64,
+    pub cols: i64,
+    pub interleave: i64,
+    pub packed: *mut c_void,
+    pub transposed: *mut c_void,
+}
+
+impl RawTensor {
+    /// None.
+    pub const NONE: Self = {
+        let null = std::ptr::null_mut();
+        Self { p: RawArray::NONE, first: 0, rows: 0, cols: 0, interleave: 0, packed: null, transposed: null }
+    };
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RawTensors {
+    pub of: [RawTensor; TENSORS],
+    pub count: i64,
+}
+
 macro_rules! functions {
     ($(fn $name:ident($($argument:ident: $Type:ty),* $(,)?) -> $Result:ty;)*) => {
         /// The functions of one build of the kernels.
@@ -321,7 +351,9 @@ functions! {
 
     fn sum_slices(x: RawArray, slices: i64, stride: i64, out: RawArray, n: i64, stream: Stream) -> c_int;
     fn sum_squares(x: RawArray, n: i64, partials: *mut f64, sum: *mut f64, stream: Stream) -> c_int;
-    fn adam(adam: *const RawAdam, p: RawArray, m: RawArray, v: RawArray, e: RawArray, g: RawArray, n: i64, stream: Stream) -> c_int;
+    fn adam(
+        adam: *const RawAdam, tensors: *const RawTensors, m: RawArray, v: RawArray, e: RawArray, g: RawArray, stream: Stream,
+    ) -> c_int;
 
     fn multiply_limit(format: i64, blocks: i64, rounds: i64, counts: *mut f64, stream: Stream) -> c_int;
     fn multiply_limit_round(format: i64) -> i64;

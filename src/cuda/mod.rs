@@ -26,7 +26,7 @@ mod queue;
 pub use host_memory::HostMemory;
 pub use layers::{AttentionKernels, AttentionSizes, GradientSums, PackForm, PlainProduct, Rows};
 pub use memory::{DeviceMemory, ElementFormat, Integers, Number, View};
-pub use optimizer::AdamStep;
+pub use optimizer::{AdamStep, AdamTensor};
 pub use queue::{DeviceDescription, Event, Graph, Queue};
 
 /// A build of the kernels.

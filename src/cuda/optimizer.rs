@@ -1,7 +1,9 @@
 //! Kernels of an update: the sum over slices, its norm, Adam.
 
+use std::ptr::null_mut;
+
 use super::queue::enqueue;
-use super::{Backend, DeviceMemory, Queue, View, ffi};
+use super::{Backend, DeviceMemory, ElementFormat, Queue, View, ffi};
 
 /// Room that [`Queue::sum_squares`] needs, in f64.
 const PARTIALS: usize = 1024;
@@ -49,12 +51,52 @@ impl<B: Backend> Queue<B> {
         sum[0]
     }
 
-    /// An update of weights p, moments m and v and EMA e from the gradient g.
-    pub fn adam(self, step: &AdamStep, [p, m, v, e, g]: [View<'_>; 5]) {
-        assert!([m, v, e, g].iter().all(|view| view.len() == p.len() && view.format() == p.format()));
+    /// An update of weights, moments m and v and EMA e from the gradient g, these four in flat order, in one sweep.
+    pub fn adam(self, step: &AdamStep, tensors: &[AdamTensor<'_>], [m, v, e, g]: [View<'_>; 4]) {
+        assert!([m, v, e].iter().all(|view| view.len() == g.len() && view.format() == g.format()));
         let AdamStep { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio } = *step;
-        let raw =
+        let adam =
             ffi::RawAdam { beta1, beta2, decay, step, inv_sqrt_correction2, ema_rate, grad_scale, ratio: ratio.into() };
-        enqueue!(self, adam(&raw, p.array, m.array, v.array, e.array, g.array, p.len() as i64));
+        for some in tensors.chunks(ffi::TENSORS) {
+            let mut raw = ffi::RawTensors { of: [ffi::RawTensor::NONE; ffi::TENSORS], count: some.len() as i64 };
+            for (raw, tensor) in raw.of.iter_mut().zip(some) {
+                assert!(tensor.first + tensor.values.len() <= g.len() && tensor.values.format() == g.format());
+                *raw = tensor.raw();
+            }
+            enqueue!(self, adam(&adam, &raw, m.array, v.array, e.array, g.array));
+        }
+    }
+}
+
+/// A weight tensor that Adam changes.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamTensor<'a> {
+    /// Its values.
+    pub values: View<'a>,
+    /// Rows and columns.
+    pub shape: (usize, usize),
+    /// The place of its first element in the flat order.
+    pub first: usize,
+    /// The two forms that tensor cores read, as [`Queue::pack`] makes them: plain and transposed.
+    pub packed: Option<[View<'a>; 2]>,
+    /// Gates and ups alternate in these.
+    pub interleave: bool,
+}
+
+impl AdamTensor<'_> {
+    fn raw(&self) -> ffi::RawTensor {
+        let (rows, cols) = self.shape;
+        let fits = |form: &View<'_>| form.len() == rows * cols && form.format() == ElementFormat::Bf16;
+        assert!(self.values.len() == rows * cols && self.packed.iter().flatten().all(fits));
+        let [packed, transposed] = self.packed.map_or([null_mut(); 2], |forms| forms.map(|form| form.array.data));
+        ffi::RawTensor {
+            p: self.values.array,
+            first: self.first as i64,
+            rows: rows as i64,
+            cols: cols as i64,
+            interleave: self.interleave.into(),
+            packed,
+            transposed,
+        }
     }
 }

@@ -156,19 +156,12 @@ pub struct AdamArrays<'a, T, B: Backend> {
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     /// One update of Adam of all trained weights, whose forms follow.
     pub(crate) fn adam(params: &mut Params<Self>, step: &AdamStep, arrays: &AdamArrays<'_, T, B>) {
-        let (layout, queue) = (params.layout().clone(), Queue::<B>::get());
-        for (tensor, weight) in layout.tensors().iter().zip(&mut params.weights) {
-            if tensor.trained {
-                let [m, v, e] = arrays.state.map(|array| array.view(tensor.range()));
-                queue.adam(step, [weight.master(), m, v, e, arrays.gradient.view(tensor.range())]);
-            }
-        }
-        Self::follow(params);
-    }
-
-    /// Makes the forms of all weights follow their values.
-    fn follow(params: &mut Params<Self>) {
-        params.weights.iter_mut().for_each(CudaWeight::follow);
+        let layout = params.layout().clone();
+        let trained = layout.tensors().iter().zip(&params.weights).filter(|(tensor, _)| tensor.trained);
+        let tensors: Vec<_> = trained.map(|(tensor, weight)| weight.in_update(tensor.range().start)).collect();
+        let [m, v, e] = arrays.state.map(|array| array.view(0..layout.len()));
+        Queue::<B>::get().adam(step, &tensors, [m, v, e, arrays.gradient.view(0..layout.len())]);
+        params.weights.iter_mut().for_each(CudaWeight::forget_mix);
         for pair in params.weights.windows(2) {
             pair[0].refresh_mix(&pair[1]);
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{CudaScalar, PLAIN};
-use crate::cuda::{Backend, DeviceMemory, ElementFormat, PackForm, Queue, View};
+use crate::cuda::{AdamTensor, Backend, DeviceMemory, ElementFormat, PackForm, Queue, View};
 use crate::device::{Change, DeviceWeight, Formats, Precision, Tensor, Usage, change_in_pieces};
 
 /// One tensor.
@@ -78,12 +78,23 @@ impl<T: CudaScalar, B: Backend> CudaWeight<T, B> {
         }
     }
 
-    /// Makes every form follow the values, which a kernel has changed.
-    pub(crate) fn follow(&mut self) {
-        let queue = Queue::<B>::get();
+    /// What Adam changes, the forms for tensor cores among it; the values are those from `first` on in the flat order.
+    pub(super) fn in_update(&self, first: usize) -> AdamTensor<'_> {
+        let (shape, interleave) = (self.shape, self.usage == Usage::GateUpRows);
+        AdamTensor { values: self.master(), shape, first, packed: self.packed(), interleave }
+    }
+
+    /// Values have changed, and the form for the fused kernels has not.
+    pub(super) fn forget_mix(&mut self) {
         if let Some(mix) = self.mix.get_mut().unwrap_or_else(PoisonError::into_inner) {
             mix.is_fresh = false;
         }
+    }
+
+    /// Makes every form follow the values, which have come from the host.
+    fn follow(&mut self) {
+        let queue = Queue::<B>::get();
+        self.forget_mix();
         let interleave = self.usage == Usage::GateUpRows;
         if let Some([rows, transposed]) = &self.packed {
             let len = self.shape.0 * self.shape.1;
