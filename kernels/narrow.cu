@@ -1,13 +1,14 @@
-// Linear maps to a few numbers, like those of the heads and of routers: y = x wᵀ with at most MOST rows of w. x is bf16, and everything else
-// f32, but for the gradient of x:
+// Linear maps to a few numbers, like those of the heads and of routers: y = x wᵀ with at most MOST rows of w. x and its gradient
+// are bf16, everything else is f32:
 //
 //     narrow_linear            y [m, n]  = x [m, k] wᵀ
 //     narrow_linear_backward   dx [m, k] = dy [m, n] w,  or dx += …
 //     narrow_weight_grad       dw [n, k] += dyᵀ x, slice by slice of the rows
 //
-// There is next to nothing to multiply: what takes time is to read x, or to write dx. So a warp has 256 neighbours of a row at a time, 8 a lane,
-// and ROWS rows, for which it reads w from shared memory once. Sums over k go over a lane's elements first, then over lanes; sums
-// over rows over every WARPS-th row of a slice, then over warps. So neither depends on how many rows or slices there are.
+// There is next to nothing to multiply: what takes time is to read x, or to write dx. So a warp has 256 neighbours of a row at a
+// time, 8 a lane, and ROWS rows, for which it reads w from shared memory once. Sums over k go over a lane's elements first, then
+// over lanes; sums over rows over those of a slice that a warp has (every sixteenth), then over warps. So neither depends on how
+// many rows or slices there are.
 #include "device.cuh"
 
 namespace {
