@@ -69,6 +69,8 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
 __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 // Keeps the compiler from holding on to what it has made from x, where making it again is cheaper than registers for it.
 __device__ __forceinline__ void forget(int &x) { asm volatile("" : "+r"(x)); }
+// 0, but only once x is there. What depends on it, such as an address, cannot be moved to where there are no registers for it.
+__device__ __forceinline__ int zero_after(float x) { return __float_as_int(x) & (blockDim.z - 1); }
 // *p += x, done by the memory: the thread does not wait for it. And the same for two neighbours, on a multiple of 8 bytes.
 __device__ __forceinline__ void add_to(float *p, float x) { asm volatile("red.global.add.f32 [%0], %1;" ::"l"(p), "f"(x) : "memory"); }
 __device__ __forceinline__ void add_to_pair(float *p, const float (&x)[2]) {

@@ -134,7 +134,8 @@ template <class S, Layout LAYOUT> struct Held {
 //     write(Row, offset, float[RUN], Beside)     stores the result of a run
 //     prefetch(slice, row, column)               announces what `read` will read for 32 columns
 //
-// Others have `WHOLE_ROWS = true`, SCRATCH_BYTES of shared memory, prefetch, and finish(held, scratch), which all threads call.
+// Others have `WHOLE_ROWS = true`, SCRATCH_BYTES of shared memory, prefetch, and finish(held, scratch), which all threads call; those
+// of warpgroups get a RowSums in place of scratch (gemm_hopper.cuh).
 struct Elementwise {
     static constexpr bool WHOLE_ROWS = false;
     static constexpr int SCRATCH_BYTES = 0;
@@ -145,27 +146,34 @@ struct ReadsMuch : Elementwise {
     static constexpr bool NARROW = true;
 };
 
-// Reads and writes all runs, row by row, reading AHEAD of them ahead.
-template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {
+// All runs, row by row, and AHEAD of them ahead what goes with them: read(r, run, Beside &), then use(r, run, Beside).
+template <class Beside, class H, class Read, class Use> __device__ __forceinline__ void for_each_run(const H &, Read read, Use use) {
     constexpr int ALL = H::ROWS * H::RUNS;
-    typename E::Row rows[2];
-    typename E::Beside beside[H::AHEAD + 1] = {};
-    auto read = [&](int i) {
-        const int r = i / H::RUNS, run = i % H::RUNS;
-        if (run == 0 && held.row(r) < held.m) rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
-        if (held.inside(r, run)) beside[i % (H::AHEAD + 1)] = epilogue.read(rows[r % 2], 4 * H::RUN * run);
-    };
+    Beside beside[H::AHEAD + 1] = {};
 #pragma unroll
-    for (int i = 0; i < H::AHEAD; i++) read(i);
+    for (int i = 0; i < H::AHEAD; i++) read(i / H::RUNS, i % H::RUNS, beside[i]);
 #pragma unroll
     for (int i = 0; i < ALL; i++) {
-        if (i + H::AHEAD < ALL) read(i + H::AHEAD);
-        const int r = i / H::RUNS, run = i % H::RUNS;
+        const int next = i + H::AHEAD;
+        if (next < ALL) read(next / H::RUNS, next % H::RUNS, beside[next % (H::AHEAD + 1)]);
+        use(i / H::RUNS, i % H::RUNS, beside[i % (H::AHEAD + 1)]);
+    }
+}
+
+// The end of an Elementwise epilogue.
+template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {
+    typedef typename E::Beside Beside;
+    typename E::Row rows[2];
+    auto read = [&](int r, int run, Beside &beside) {
+        if (run == 0 && held.row(r) < held.m) rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
+        if (held.inside(r, run)) beside = epilogue.read(rows[r % 2], 4 * H::RUN * run);
+    };
+    for_each_run<Beside>(held, read, [&](int r, int run, const Beside &beside) {
         float v[H::RUN];
 #pragma unroll
         for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
-        if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside[i % (H::AHEAD + 1)]);
-    }
+        if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside);
+    });
 }
 
 // ---- The loop ----------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@
 // announce what they have used up. Neither waits for the other. So they drift apart, up to as many steps as there are buffers:
 // while one is in its epilogue, the other has the tensor cores to itself.
 //
+// An epilogue with WHOLE_ROWS needs sums over rows, which are longer than a tile is wide. The tiles of a row then belong to the
+// blocks of a cluster, and the groups that have the same rows send each other what their columns add up to (RowSums).
+//
 // An element is the sum of the same products in the same order whatever the width of the tile.
 #pragma once
 #include "gemm.cuh"
@@ -55,6 +58,41 @@ template <class S, int RUN_> struct GroupHeld {
     }
 };
 
+// What groups of a cluster's blocks that have the same rows tell each other: of each of 64 rows one number, tile after tile. There
+// are two places for it. Nobody writes to one before all have read what was there: they write a tile's numbers after they have read
+// those of the tile before, and who has received them from all knows that.
+struct RowSums {
+    static constexpr int MOST = 4; // blocks of a cluster
+    static constexpr int PLACE = MOST * 64 * 4, BARRIERS = 2 * 2 * PLACE, BYTES = BARRIERS + 2 * 2 * 8; // of both groups
+    unsigned char *memory; // places of both groups [2, 2, MOST, 64], then their barriers [2, 2]
+    int blocks, tile;
+
+    static __device__ __forceinline__ void begin(unsigned char *memory) {
+        for (int i = 0; i < 4; i++) dev::barrier_init((uint64_t *)(memory + BARRIERS) + i, 1);
+    }
+    // The sums over all blocks of what they have for the lane's two rows of the tile, in a binary tree; the four lanes that share a row
+    // have the same.
+    __device__ __forceinline__ void add_up(float (&mine)[2]) {
+        if (blocks == 1) return;
+        const int thread = threadIdx.x % GROUP, lane = thread % 32, of_group = (threadIdx.x / GROUP - 1) * 2 + tile % 2;
+        const int row = thread / 32 * 16 + lane / 4, own = dev::cluster_rank();
+        float *const place = (float *)(memory + of_group * PLACE) + row;
+        uint64_t *const all = (uint64_t *)(memory + BARRIERS) + of_group;
+        if (thread == 0) dev::barrier_expect(all, (blocks - 1) * 64 * 4);
+        __syncwarp(); // all lanes have read what the sums of the tile before were made from
+        if (lane % 4 < 2)
+            for (int other = 0; other < blocks; other++)
+                if (other != own) dev::send(place + own * 64 + lane % 4 * 8, lane % 4 ? mine[1] : mine[0], all, other);
+        dev::barrier_wait_cluster(all, tile / 2 & 1);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            auto of = [&](int block) { return block == own ? mine[r] : block < blocks ? place[block * 64 + r * 8] : 0.0f; };
+            mine[r] = (of(0) + of(1)) + (of(2) + of(3));
+        }
+        tile++;
+    }
+};
+
 // The boxes of an operand. In MN_MAJOR its rows are cut into slices, which end where no box does: what lies behind a slice's end
 // has to arrive as zeros, and so a slice is a dimension; the last one, where it is shorter, has a map of its own.
 struct Boxes {
@@ -67,17 +105,20 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
                    const __grid_constant__ E epilogue) {
 #if TRM_SM90A
     constexpr int ALONG_MN = LAYOUT == MN_MAJOR;
-    TRM_SHARED(shared); // STAGES times A and B, then barriers
+    TRM_SHARED(shared); // STAGES times A and B, then barriers, then what RowSums needs
     uint64_t *const full = (uint64_t *)(shared + S::STAGES * S::STAGE_BYTES), *const vacant = full + S::STAGES;
+    unsigned char *const of_rows = (unsigned char *)(vacant + S::STAGES);
     const int group = threadIdx.x / GROUP - 1;
     if (threadIdx.x == 0) {
         for (int s = 0; s < S::STAGES; s++) {
             dev::barrier_init(full + s, 1);
             dev::barrier_init(vacant + s, 2);
         }
+        if (E::WHOLE_ROWS) RowSums::begin(of_rows);
         dev::fence_barrier_init();
     }
-    __syncthreads();
+    if (E::WHOLE_ROWS) dev::cluster_sync();
+    else __syncthreads();
 
     int step = 0; // of all tiles
     if (group < 0) {
@@ -109,6 +150,7 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     // 16 more of k, in the 16 bytes that descriptors count in.
     constexpr int NEXT = LAYOUT == K_MAJOR ? 32 / 16 : 16 * 128 / 16;
     typedef GroupHeld<S, LAYOUT == K_MAJOR ? E::RUN : 2> Held;
+    RowSums row_sums{of_rows, p.tiles_n, 0};
     for (int number = blockIdx.x; number < p.tiles; number += gridDim.x) {
         const Tile tile(p, number, S::BM, S::BN);
         prefetch_tile<64, S::BN, GROUP>(epilogue, p, tile.slice, tile.row + group * 64, tile.column);
@@ -140,7 +182,8 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
         held.m = p.m;
         held.n = p.n;
         held.exchange();
-        finish_runs(epilogue, held);
+        if constexpr (E::WHOLE_ROWS) epilogue.finish(held, row_sums);
+        else finish_runs(epilogue, held);
     }
 #endif
 }
@@ -160,7 +203,7 @@ static inline int boxes_of(Boxes *boxes, const void *matrix, int64_t inner, int6
 template <class S, Layout LAYOUT, class E>
 int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
                      trm_stream stream) {
-    constexpr int BYTES = S::STAGES * S::STAGE_BYTES + 2 * S::STAGES * 8;
+    constexpr int BYTES = S::STAGES * S::STAGE_BYTES + 2 * S::STAGES * 8 + (E::WHOLE_ROWS ? RowSums::BYTES : 0);
     Problem problem;
     Boxes boxes_a, boxes_b;
     int status = problem_of<S>(&problem, a, b, m, n, k, slice);
@@ -174,7 +217,16 @@ int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t
     if (status) return status;
     auto kernel = gemm_by_groups<S, LAYOUT, E>;
     if (int status = TRM_ALLOW_SHARED(kernel, BYTES)) return status;
-    const dim3 blocks((unsigned)(problem.tiles < dev::processors() ? problem.tiles : dev::processors()));
-    return TRM_LAUNCH(kernel, blocks, dim3(3 * GROUP), BYTES, stream, problem, boxes_a, boxes_b, epilogue);
+    const dim3 threads(3 * GROUP);
+    if constexpr (E::WHOLE_ROWS) {
+        const int cluster = problem.tiles_n, rows = problem.tiles / cluster;
+        if (cluster > RowSums::MOST) return 1;
+        const int at_once = dev::clusters_at_once(kernel, cluster, threads, BYTES);
+        const dim3 blocks((unsigned)((rows < at_once ? rows : at_once) * cluster));
+        return TRM_LAUNCH_CLUSTERS(kernel, cluster, blocks, threads, BYTES, stream, problem, boxes_a, boxes_b, epilogue);
+    } else {
+        const dim3 blocks((unsigned)(problem.tiles < dev::processors() ? problem.tiles : dev::processors()));
+        return TRM_LAUNCH(kernel, blocks, threads, BYTES, stream, problem, boxes_a, boxes_b, epilogue);
+    }
 }
 } // namespace

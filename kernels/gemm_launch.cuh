@@ -16,6 +16,17 @@ typedef GroupShape<128, 6, 80> NarrowGroups;
 // on the weights alone, because the two loops may round differently.
 static inline bool takes_groups(int64_t n, int64_t k) { return n >= 256 && k >= 64 && n * k >= 512 * 512 && dev::has_wgmma(); }
 
+// c = epilogue(a bᵀ) by warpgroups, slice by slice of k.
+template <Layout LAYOUT, class E>
+int launch_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
+                  trm_stream stream) {
+    const int64_t slices = pieces(k, slice);
+    if constexpr (!E::NARROW)
+        if (time_of<WideGroups, E>(m, n, slices) <= time_of<NarrowGroups, E>(m, n, slices))
+            return launch_by_groups<WideGroups, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
+    return launch_by_groups<NarrowGroups, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);
+}
+
 // c = epilogue(a bᵀ), slice by slice of k. Warpgroups may have an epilogue of their own.
 template <Layout LAYOUT, class E, class G>
 int launch_gemm(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
@@ -23,12 +34,8 @@ int launch_gemm(const void *a, const void *b, int64_t m, int64_t n, int64_t k, i
     static_assert(shared_bytes<Square, E>() <= SHARED_EVERYWHERE, "this shape and Small fit on every device");
     if (k < 1 || slice < 1) return 1;
     const int64_t slices = pieces(k, slice);
-    if (takes_groups(n, LAYOUT == K_MAJOR ? k : m)) {
-        if constexpr (!G::NARROW)
-            if (time_of<WideGroups, G>(m, n, slices) <= time_of<NarrowGroups, G>(m, n, slices))
-                return launch_by_groups<WideGroups, LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
-        return launch_by_groups<NarrowGroups, LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
-    }
+    if (takes_groups(n, LAYOUT == K_MAJOR ? k : m))
+        return launch_groups<LAYOUT>(a, b, m, n, k, slice, epilogue_of_groups, stream);
     const int64_t wide = time_of<Wide, E>(m, n, slices), square = time_of<Square, E>(m, n, slices);
     const int64_t small = time_of<Small, E>(m, n, slices);
     if (wide <= square && wide <= small) return launch_shape<Wide, LAYOUT>(a, b, m, n, k, slice, epilogue, stream);

@@ -97,21 +97,75 @@ static inline int tensor_map_3d(TensorMap *map, const void *base, const int64_t 
 // All of them call wait_for_dependencies, after which that launch is over and what it wrote is there.
 __device__ __forceinline__ void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void wait_for_dependencies() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-template <class... P, class... A>
-static int launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, trm_stream stream, A... arguments) {
-    cudaLaunchAttribute early;
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+static inline cudaLaunchConfig_t launch_config(dim3 grid, dim3 block, size_t shared, trm_stream stream, cudaLaunchAttribute *how) {
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
-    config.attrs = &early;
+    config.attrs = how;
     config.numAttrs = 1;
+    return config;
+}
+template <class... P, class... A>
+static int launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, trm_stream stream, A... arguments) {
+    cudaLaunchAttribute early;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, &early);
     return (int)cudaLaunchKernelEx(&config, kernel, P(arguments)...);
 }
 #define TRM_LAUNCH_EARLY dev::launch_early
+
+// ---- Clusters: neighbouring blocks that run at the same time, and write into each other's shared memory ------------------------
+
+static inline cudaLaunchAttribute in_clusters(unsigned cluster) {
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {cluster, 1, 1};
+    return attribute;
+}
+// `grid` is a multiple of `cluster`, which is 8 at most.
+template <class... P, class... A>
+static int launch_clusters(void (*kernel)(P...), unsigned cluster, dim3 grid, dim3 block, size_t shared, trm_stream stream,
+                           A... arguments) {
+    cudaLaunchAttribute attribute = in_clusters(cluster);
+    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, &attribute);
+    return (int)cudaLaunchKernelEx(&config, kernel, P(arguments)...);
+}
+// How many clusters the device that the calling thread uses runs at a time, each of whose blocks has a multiprocessor for itself.
+template <class... P> static int clusters_at_once(void (*kernel)(P...), unsigned cluster, dim3 block, size_t shared) {
+    cudaLaunchAttribute attribute = in_clusters(cluster);
+    const cudaLaunchConfig_t config = launch_config(dim3(cluster), block, shared, nullptr, &attribute);
+    int count = 0;
+    cudaOccupancyMaxActiveClusters(&count, kernel, &config);
+    return count;
+}
+__device__ __forceinline__ int cluster_rank() {
+    int rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+// __syncthreads of all blocks of a cluster.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// Writes x to where block `rank` of the cluster has what the caller has at `to`, and brings 4 bytes to its mbarrier in the place of b.
+__device__ __forceinline__ void send(float *to, float x, uint64_t *b, int rank) {
+    asm volatile("{ .reg .b32 there, barrier;\n"
+                 "mapa.shared::cluster.u32 there, %0, %3;\n"
+                 "mapa.shared::cluster.u32 barrier, %2, %3;\n"
+                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [there], %1, [barrier]; }"
+                 ::"r"(shared_address(to)), "f"(x), "r"(shared_address(b)), "r"(rank) : "memory");
+}
+// barrier_wait for what other blocks of the cluster have sent.
+__device__ __forceinline__ void barrier_wait_cluster(uint64_t *b, int phase) {
+    asm volatile("{ .reg .pred p;\n"
+                 "AGAIN_%=: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
+                 "@!p bra AGAIN_%=; }"
+                 ::"r"(shared_address(b)), "r"(phase) : "memory");
+}
+#define TRM_LAUNCH_CLUSTERS dev::launch_clusters
 
 // ---- Warpgroups: four warps from a multiple of four on -----------------------------------------------------------------------
 

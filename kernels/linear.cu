@@ -1,7 +1,8 @@
 // Linear maps on tensor cores, and the gradients of their weights:
 //
-//     y = x wᵀ,  y += x wᵀ                 linear_bf16; with the transposed w it makes dx from dy
+//     y = x wᵀ,  y = base + x wᵀ           linear_bf16; with the transposed w it makes dx from dy
 //     y = rmsnorm(h + x wᵀ)                linear_add_rmsnorm_bf16, rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2)
+//     d = r (s − y · mean(s·y))            linear_rmsnorm_backward_bf16, s = base + x wᵀ: dx, and on through the norm that made y
 //     dw += dyᵀ x                          weight_grad_bf16, slice by slice of the rows
 //
 // The products are those of gemm.cuh; what is here are their epilogues.
@@ -10,28 +11,29 @@
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
 
-// y = …, or y += …
-template <class T, bool ACCUMULATE> struct StoreLinear : Elementwise {
-    static constexpr bool NARROW = ACCUMULATE && sizeof(T) == 4;
-    typedef T *Row;
+// y = …, or y = base + …
+template <class T, bool ADDS> struct StoreLinear : Elementwise {
+    static constexpr bool NARROW = ADDS && sizeof(T) == 4;
+    typedef int64_t Row; // the element
     typedef dev::Pack<T, 8> Beside;
+    const T *base;
     T *y;
     int64_t n;
 
-    __device__ __forceinline__ Row row(int, int row, int column) const { return y + row * n + column; }
-    __device__ __forceinline__ Beside read(Row y, int offset) const {
-        if constexpr (ACCUMULATE) return *(const Beside *)(y + offset);
+    __device__ __forceinline__ Row row(int, int row, int column) const { return row * n + column; }
+    __device__ __forceinline__ Beside read(Row row, int offset) const {
+        if constexpr (ADDS) return *(const Beside *)(base + row + offset);
         else return {};
     }
-    __device__ __forceinline__ void write(Row y, int offset, float (&v)[8], const Beside &beside) const {
+    __device__ __forceinline__ void write(Row row, int offset, float (&v)[8], const Beside &beside) const {
 #pragma unroll
-        for (int e = 0; e < 8 && ACCUMULATE; e++) v[e] += dev::get(&beside.of[e]);
-        dev::store<8>(y + offset, v);
+        for (int e = 0; e < 8 && ADDS; e++) v[e] += dev::get(&beside.of[e]);
+        dev::store<8>(y + row + offset, v);
     }
-    __device__ __forceinline__ void prefetch(int slice, int row, int column) const {
-        if (!ACCUMULATE) return;
-        dev::prefetch(this->row(slice, row, column));
-        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(this->row(slice, row, column + 16));
+    __device__ __forceinline__ void prefetch(int, int row, int column) const {
+        if (!ADDS) return;
+        dev::prefetch(base + this->row(0, row, column));
+        if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(base + this->row(0, row, column + 16));
     }
 };
 
@@ -90,6 +92,84 @@ template <class S> struct StoreNormed {
     }
 };
 
+// The same by warpgroups, whose tiles are cut out of rows, and its backward pass. With s = x wᵀ + base,
+//
+//     forward     base is h:        term s²,   y = s r,   r = (mean of the terms + 1e-5)^(−1/2)
+//     backward    base is d_base:   term s y,  d = r (s − y · mean of the terms),   r and y being what the forward pass has made
+//
+// The terms are added up over 128 columns, whatever the width of the tile, and these sums in a binary tree.
+template <bool BACKWARD> struct NormRows {
+    static constexpr bool WHOLE_ROWS = true, NARROW = false;
+    static constexpr int SCRATCH_BYTES = 0, RUN = 8;
+    typedef dev::Pack<bf16, 8> Numbers;
+    const bf16 *base, *y;
+    bf16 *out;
+    float *inv_rms;
+    int64_t n;
+
+    __device__ __forceinline__ void prefetch(int, int row, int column) const {
+        dev::prefetch(base + row * n + column);
+        if (BACKWARD) dev::prefetch(y + row * n + column);
+    }
+    template <class H> __device__ __forceinline__ void finish(H &held, RowSums &row_sums) const {
+        struct Beside {
+            Numbers base, y;
+        };
+        constexpr int PIECE = 128 / (4 * RUN), PIECES = H::RUNS / PIECE;
+        static_assert(H::RUN == RUN && H::RUNS % PIECE == 0 && PIECES <= 2, "a lane has the same columns of each piece");
+        const int64_t rows[2] = {held.row(0) * n + held.first_column, held.row(1) * n + held.first_column};
+        auto at = [&](int r, int run) { return rows[r] + 4 * RUN * run; };
+        float sums[2][2] = {}; // of rows, and pieces
+        int pace = 0;
+        for_each_run<Beside>(
+            held,
+            [&](int r, int run, Beside &beside) {
+                beside = {}; // beyond the last column the product is 0 as well
+                if (!held.inside(r, run)) return;
+                beside.base = *(const Numbers *)(base + at(r, run) + pace);
+                if (BACKWARD) beside.y = *(const Numbers *)(y + at(r, run) + pace);
+            },
+            [&](int r, int run, const Beside &beside) {
+#pragma unroll
+                for (int e = 0; e < RUN; e++) {
+                    float &s = held.at(r, run, e);
+                    s += dev::get(&beside.base.of[e]);
+                    sums[r][run / PIECE] += s * (BACKWARD ? dev::get(&beside.y.of[e]) : s);
+                }
+                pace = dev::zero_after(sums[r][run / PIECE]);
+            });
+        float mean[2], scale[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            mean[r] = dev::quad_sum(sums[r][0]) + (PIECES > 1 ? dev::quad_sum(sums[r][1]) : 0.0f);
+            if (BACKWARD) scale[r] = held.row(r) < held.m ? inv_rms[held.row(r)] : 0.0f;
+        }
+        row_sums.add_up(mean);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            mean[r] /= n;
+            if (!BACKWARD) {
+                scale[r] = rsqrtf(mean[r] + 1e-5f);
+                if (held.first_column == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = scale[r];
+            }
+        }
+        for_each_run<Numbers>(
+            held,
+            [&](int r, int run, Numbers &of_y) {
+                if (BACKWARD && held.inside(r, run)) of_y = *(const Numbers *)(y + at(r, run));
+            },
+            [&](int r, int run, const Numbers &of_y) {
+                float v[RUN];
+#pragma unroll
+                for (int e = 0; e < RUN; e++) {
+                    const float s = held.at(r, run, e);
+                    v[e] = scale[r] * (BACKWARD ? s - dev::get(&of_y.of[e]) * mean[r] : s);
+                }
+                if (held.inside(r, run)) dev::store<8>(out + at(r, run), v);
+            });
+    }
+};
+
 // Blocks of 64 rows, or of 32 where those would leave processors idle. In both a warp has 64 columns, so the sums of squares
 // have the same order.
 template <int BN, int STAGES> struct NormShapes {
@@ -126,20 +206,24 @@ template <int EACH> struct AddWeightGrad : Elementwise {
 
 // ---- Launches ----------------------------------------------------------------------------------------------------------------
 
-extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array y, int64_t accumulate, int64_t m, int64_t n, int64_t k,
+extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, int64_t m, int64_t n, int64_t k,
                                     trm_stream stream) {
     if (m == 0 || n == 0) return 0;
     if (!are_widths(n, k) || !are_bf16({x, w}) || !aligned<8>(y)) return 1;
-    auto launch = [&](auto *elements, auto accumulates) {
+    if (base.data && (base.format != y.format || !aligned<8>(base))) return 1;
+    auto launch = [&](auto *elements, auto adds) {
         typedef std::remove_pointer_t<decltype(elements)> T;
-        const StoreLinear<T, decltype(accumulates)::value> epilogue = {{}, elements, n};
+        const StoreLinear<T, decltype(adds)::value> epilogue = {{}, (const T *)base.data, elements, n};
         return launch_gemm<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
     };
     auto with_elements = [&](auto *elements) {
-        return accumulate ? launch(elements, std::true_type()) : launch(elements, std::false_type());
+        return base.data ? launch(elements, std::true_type()) : launch(elements, std::false_type());
     };
     return y.format == TRM_BF16 ? with_elements((bf16 *)y.data) : y.format == TRM_F32 ? with_elements((float *)y.data) : 1;
 }
+
+// Warpgroups' products of whole rows.
+static bool groups_norm_rows(int64_t n, int64_t k) { return n <= RowSums::MOST * NarrowGroups::BN && takes_groups(n, k); }
 
 extern "C" int TRM_API(linear_norm_fits)(int64_t n) { return n > 0 && n <= 512 && n % 8 == 0; }
 
@@ -147,10 +231,9 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
                                                 int64_t n, int64_t k, trm_stream stream) {
     if (m == 0) return 0;
     if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h, y}) || inv_rms.format != TRM_F32) return 1;
-    if (takes_groups(n, k)) {
-        // Tiles of whole rows would be too flat for them; the norm passes over y once more.
-        if (int status = TRM_API(linear_bf16)(x, w, y, 0, m, n, k, stream)) return status;
-        return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, h, y, inv_rms, m, 1, n, stream);
+    if (groups_norm_rows(n, k)) {
+        const NormRows<false> epilogue = {(const bf16 *)h.data, nullptr, (bf16 *)y.data, (float *)inv_rms.data, n};
+        return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
     }
     auto launch = [&](auto shape) {
         typedef decltype(shape) S;
@@ -170,6 +253,16 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     static_assert(NormShapes<256, 4>::shared() <= SHARED_EVERYWHERE, "rows of up to 256 numbers fit on every device");
     static_assert(Two::shared() <= SHARED_EVERYWHERE, "and so do longer ones");
     return Four::shared() <= dev::most_shared() ? choose(Four()) : choose(Two());
+}
+
+extern "C" int TRM_API(linear_norm_backward_fits)(int64_t n, int64_t k) { return are_widths(n, k) && groups_norm_rows(n, k); }
+
+extern "C" int TRM_API(linear_rmsnorm_backward_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, trm_array inv_rms,
+                                                     trm_array d, int64_t m, int64_t n, int64_t k, trm_stream stream) {
+    if (m == 0) return 0;
+    if (!TRM_API(linear_norm_backward_fits)(n, k) || !are_bf16({x, w, base, y, d}) || inv_rms.format != TRM_F32) return 1;
+    const NormRows<true> epilogue = {(const bf16 *)base.data, (const bf16 *)y.data, (bf16 *)d.data, (float *)inv_rms.data, n};
+    return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
 }
 
 extern "C" int TRM_API(weight_grad_bf16)(trm_array dy, trm_array x, trm_sums dw, int64_t interleaved, int64_t m, int64_t n_out,

@@ -2,7 +2,7 @@
 // H = silu(G) ⊙ U:
 //
 //     [G; U] = W_gate_up x,   D = W_downᵀ dy,   dG = D ⊙ U ⊙ σ(G)(1 + G(1 − σ(G))),   dU = D ⊙ G ⊙ σ(G)
-//     dx += W_gateᵀ dG + W_upᵀ dU,   dW_gate += dG xᵀ,   dW_up += dU xᵀ,   dW_down += dy Hᵀ
+//     dx = base + W_gateᵀ dG + W_upᵀ dU,   dW_gate += dG xᵀ,   dW_up += dU xᵀ,   dW_down += dy Hᵀ
 //
 // Two kernels, each of which makes G, U and D again: one for dx, which sums over hidden units, and one for the weights,
 // which sums over features and sequences.
@@ -51,7 +51,7 @@ template <int LEN_, bool SMALL = false> struct InputGrad {
 
 template <class I>
 __global__ void __launch_bounds__(I::FEATURES, 1)
-    mix_input_grad(const bf16 *x, const unsigned char *packed, const bf16 *dy, bf16 *dx, int len, int width, int inner) {
+    mix_input_grad(const bf16 *x, const unsigned char *packed, const bf16 *dy, const bf16 *base, bf16 *dx, int len, int width, int inner) {
     using S = Sizes<I::LEN>;
     TRM_SHARED(shared);
     const int warp = threadIdx.x / 32;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(I::FEATURES, 1)
     fetch_step(0);
     dev::copies_commit();
     for_each_8<I::FEATURES>(span, [&](int l, int f) {
-        if (f % 64 == 0) dev::prefetch(dx + span.at(l, f)); // it will be wanted in the end
+        if (f % 64 == 0) dev::prefetch(base + span.at(l, f)); // it will be wanted in the end
     });
 
     float out[2][S::TILES][4] = {};
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(I::FEATURES, 1)
     __syncthreads();
     for_each_8<I::FEATURES>(span, [&](int l, int f) {
         float v[8];
-        dev::load(v, dx + span.at(l, f));
+        dev::load(v, base + span.at(l, f));
 #pragma unroll
         for (int e = 0; e < 8; e++) v[e] += sums[l * I::SUMS_PITCH + f + e];
         dev::store(dx + span.at(l, f), v);
@@ -319,15 +319,17 @@ __global__ void __launch_bounds__(GRAD_THREADS, 1)
 }
 } // namespace
 
-extern "C" int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array dx, int64_t sequences,
-                                                int64_t len, int64_t width, int64_t inner, trm_stream stream) {
-    if (x.format != TRM_BF16 || dy.format != TRM_BF16 || dx.format != TRM_BF16 || !mix_takes(width, inner)) return 1;
+extern "C" int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array base, trm_array dx,
+                                                int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream) {
+    for (int64_t format : {x.format, dy.format, base.format, dx.format})
+        if (format != TRM_BF16) return 1;
+    if (!mix_takes(width, inner)) return 1;
     if (sequences == 0) return 0;
     if (dev::has_wgmma())
         return with_sizes(len, [&](auto sizes) {
             typedef decltype(sizes) S;
             const void *const cores = (const unsigned char *)packed + inner * S::UNIT_BYTES;
-            return launch_input_grad_by_groups<S::TILES * 8>(x, cores, dy, dx, sequences, len, width, inner, stream);
+            return launch_input_grad_by_groups<S::TILES * 8>(x, cores, dy, base, dx, sequences, len, width, inner, stream);
         });
     return with_plan<InputGrad>(len, [&](auto plan) {
         typedef decltype(plan) I;
@@ -338,7 +340,7 @@ extern "C" int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed,
         if (int status = TRM_ALLOW_SHARED(kernel, SHARED)) return status;
         const dim3 grid((unsigned)sequences, (unsigned)parts.count), block((unsigned)parts.features);
         return TRM_LAUNCH(kernel, grid, block, SHARED, stream, (const bf16 *)x.data, (const unsigned char *)packed,
-                          (const bf16 *)dy.data, (bf16 *)dx.data, (int)len, (int)width, (int)inner);
+                          (const bf16 *)dy.data, (const bf16 *)base.data, (bf16 *)dx.data, (int)len, (int)width, (int)inner);
     });
 }
 

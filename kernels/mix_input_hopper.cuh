@@ -20,7 +20,7 @@ template <int LEN_> struct GroupInputGrad {
 template <class I>
 __global__ void __launch_bounds__((I::GROUPS + 1) * GROUP, 1)
     mix_input_grad_by_groups(const __grid_constant__ dev::TensorMap x, const __grid_constant__ dev::TensorMap dy,
-                             const unsigned char *packed, bf16 *dx, Items<I::GROUPS> items, int len, int width, int inner) {
+                             const unsigned char *packed, const bf16 *base, bf16 *dx, Items<I::GROUPS> items, int len, int width, int inner) {
 #if TRM_SM90A
     using S = GroupSizes<I::LEN>;
     constexpr int STAGES = I::STAGES, GROUPS = I::GROUPS;
@@ -51,9 +51,9 @@ __global__ void __launch_bounds__((I::GROUPS + 1) * GROUP, 1)
     const Strip strip{strips + warp * (I::BOX_BYTES / 4)};
     int turn = 0;
     for (int round = 0, item; (item = items.number(round, group)) < items.count; round++) {
-        bf16 *const to = dx + (size_t)(item / items.parts) * len * width + item % items.parts * 64 + warp % 4 * 16;
+        const size_t first = (size_t)(item / items.parts) * len * width + item % items.parts * 64 + warp % 4 * 16;
         Strip::for_each(len, [&](int l, int piece) {
-            dev::copy16_async(strip.at(l, piece), to + (size_t)l * width + piece * 8, 16);
+            dev::copy16_async(strip.at(l, piece), base + first + (size_t)l * width + piece * 8, 16);
         });
         dev::copies_commit();
         uint32_t x_t[S::BLOCKS][4];
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__((I::GROUPS + 1) * GROUP, 1)
         __syncwarp();
 #pragma unroll
         for (int k = 0; k < S::BLOCKS; k++) {
-            uint32_t before[4]; // of dx
+            uint32_t before[4]; // of the base
             strip.load(before, k * 16);
             __syncwarp();
 #pragma unroll
@@ -114,15 +114,15 @@ __global__ void __launch_bounds__((I::GROUPS + 1) * GROUP, 1)
                 strip.store(column_of(t, 0), i % 2, out[e] + dev::lo(before[i]), out[e + 1] + dev::hi(before[i]));
             }
         }
-        strip.write(to, len, width);
+        strip.write(dx + first, len, width);
     }
     weights.pass(turn, turns);
 #endif
 }
 
 template <int LEN>
-int launch_input_grad_by_groups(trm_array x, const void *packed, trm_array dy, trm_array dx, int64_t sequences, int64_t len,
-                                int64_t width, int64_t inner, trm_stream stream) {
+int launch_input_grad_by_groups(trm_array x, const void *packed, trm_array dy, trm_array base, trm_array dx, int64_t sequences,
+                                int64_t len, int64_t width, int64_t inner, trm_stream stream) {
     typedef GroupInputGrad<LEN> I;
     auto kernel = mix_input_grad_by_groups<I>;
     const int64_t parts = width / 64, count = sequences * parts, most = dev::processors();
@@ -132,7 +132,7 @@ int launch_input_grad_by_groups(trm_array x, const void *packed, trm_array dy, t
     if (int status = boxes_of(&dy_map, dy, sequences, len, width, GroupSizes<LEN>::ROWS)) return status;
     if (int status = TRM_ALLOW_SHARED(kernel, I::SHARED)) return status;
     return TRM_LAUNCH(kernel, dim3((unsigned)(count < most ? count : most)), dim3((I::GROUPS + 1) * GROUP), I::SHARED, stream, x_map,
-                      dy_map, (const unsigned char *)packed, (bf16 *)dx.data, Items<I::GROUPS>{(int)count, (int)parts}, (int)len,
-                      (int)width, (int)inner);
+                      dy_map, (const unsigned char *)packed, (const bf16 *)base.data, (bf16 *)dx.data,
+                      Items<I::GROUPS>{(int)count, (int)parts}, (int)len, (int)width, (int)inner);
 }
 } // namespace

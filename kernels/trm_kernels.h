@@ -157,11 +157,15 @@ int TRM_API(swiglu_hidden_backward)(trm_array gu, trm_array d, trm_array d_gu, i
 // ---- gemm.cuh, linear.cu, swiglu.cu: tensor cores, operands bf16, sums f32 -------------------------------------------------
 // Widths (k, n, inner) are multiples of 8; m is anything. Weights are packed by `pack`.
 
-// y [m, n] = x [m, k] w [n, k]ᵀ, or y += …; y is bf16 or f32, x and w are bf16
-int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array y, int64_t accumulate, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// y [m, n] = x [m, k] w [n, k]ᵀ, or base + … unless base.data is null; base may be y. y and base are bf16 or f32, x and w are bf16
+int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
 // y = rmsnorm(h + x wᵀ) over rows; inv_rms [m] f32. Only where linear_norm_fits(n).
 int TRM_API(linear_norm_fits)(int64_t n);
 int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// d = r (s − y · mean(s·y)) over rows, s = base + x wᵀ, y [m, n] and r (inv_rms) being what a norm has made; base may be d. Only where
+// linear_norm_backward_fits(n, k), which depends on the device
+int TRM_API(linear_norm_backward_fits)(int64_t n, int64_t k);
+int TRM_API(linear_rmsnorm_backward_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, trm_array inv_rms, trm_array d, int64_t m, int64_t n, int64_t k, trm_stream stream);
 // hidden [m, inner] = silu(g)·u, columns 2i and 2i + 1 of x w_gate_upᵀ being g and u of i (w_gate_up [2·inner, k] packed
 // interleaved); kept [m, 2·inner] receives the two, interleaved, unless it is null
 int TRM_API(swiglu_bf16)(trm_array x, trm_array w_gate_up, trm_array hidden, trm_array kept, int64_t m, int64_t inner, int64_t k, trm_stream stream);
@@ -201,8 +205,8 @@ int64_t TRM_API(mix_packed_bytes)(int64_t len, int64_t width, int64_t inner);
 int TRM_API(mix_pack)(trm_array gate_up, trm_array down, void *packed, int64_t len, int64_t inner, trm_stream stream);
 // y = rmsnorm over positions (x + swiglu(x)), inv_rms [sequences, width] f32; or y = swiglu(x) where inv_rms.data is null
 int TRM_API(mix_bf16)(trm_array x, const void *packed, trm_array y, trm_array inv_rms, int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream);
-// dx += gradient of swiglu(x) for dy; G and U are made again
-int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array dx, int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream);
+// dx = base + gradient of swiglu(x) for dy; base may be dx or dy; G and U are made again
+int TRM_API(mix_backward_input_bf16)(trm_array x, const void *packed, trm_array dy, trm_array base, trm_array dx, int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream);
 // gradients of both weights, in the plain layout, += ; rows of the sums count sequences
 int TRM_API(mix_backward_weights_bf16)(trm_array x, const void *packed, trm_array dy, trm_sums d_gate_up, trm_sums d_down, int64_t sequences, int64_t len, int64_t width, int64_t inner, trm_stream stream);
 

@@ -64,10 +64,11 @@ int main() {
     trm_array rows = floats(M, 0), columns = floats(B * D, 0);
     measure("swiglu", 2 * product, 0, [&] { return TRM_API(swiglu_bf16)(x, w_gu, hidden, none, M, I, D, nullptr); });
     measure("swiglu, kept", 2 * product, 0, [&] { return TRM_API(swiglu_bf16)(x, w_gu, hidden, gu, M, I, D, nullptr); });
-    measure("down", product, 0, [&] { return TRM_API(linear_bf16)(hidden, w, y, 0, M, D, I, nullptr); });
+    measure("down", product, 0, [&] { return TRM_API(linear_bf16)(hidden, w, none, y, M, D, I, nullptr); });
     measure("down, residual, norm", product, 0, [&] { return TRM_API(linear_add_rmsnorm_bf16)(hidden, w, h, y, rows, M, D, I, nullptr); });
     measure("swiglu backward", product, 5.5 * M * I * 2 + state, [&] { return TRM_API(swiglu_backward_bf16)(dy, w, gu, d_gu, hidden, M, I, D, nullptr); });
-    measure("dx", 2 * product, 0, [&] { return TRM_API(linear_bf16)(gu, w_gu, dx, 1, M, D, 2 * I, nullptr); });
+    measure("dx", 2 * product, 0, [&] { return TRM_API(linear_bf16)(gu, w_gu, dx, dx, M, D, 2 * I, nullptr); });
+    measure("dx, norm backward", 2 * product, 0, [&] { return TRM_API(linear_rmsnorm_backward_bf16)(gu, w_gu, dx, y, rows, dx, M, D, 2 * I, nullptr); });
     trm_array sums = floats((size_t)24 * 2 * I * D, 0);
     const trm_sums dw = {sums.data, TRM_F32, 2 * I * D, 32 * L}, of_mixing = {sums.data, TRM_F32, 2 * I * D, 32};
     measure("dw of gate and up", 2 * product, 0, [&] { return TRM_API(weight_grad_bf16)(gu, x, dw, 1, M, 2 * I, D, nullptr); });
@@ -93,13 +94,14 @@ int main() {
     trm_sums of_down = of_mixing;
     of_down.data = (float *)sums.data + 2 * J * L;
     measure("mixing", 3 * mixed, 2 * state, [&] { return TRM_API(mix_bf16)(x, packed, y, columns, B, L, D, J, nullptr); });
-    measure("mixing, dx", 5 * mixed, 4 * state, [&] { return TRM_API(mix_backward_input_bf16)(x, packed, dy, dx, B, L, D, J, nullptr); });
+    measure("mixing, dx", 5 * mixed, 4 * state, [&] { return TRM_API(mix_backward_input_bf16)(x, packed, dy, dx, dx, B, L, D, J, nullptr); });
     measure("mixing, dw", 6 * mixed, 2 * state, [&] { return TRM_API(mix_backward_weights_bf16)(x, packed, dy, of_mixing, of_down, B, L, D, J, nullptr); });
 
     const trm_attention sudoku = {B, L, 8, 64}, maze = {48, 916, 8, 64};
     trm_array lse = floats(M * 8, 0), means = floats(M * 8, 0), angles = floats(L * 64, 1), long_angles = floats(916 * 64, 1);
     auto scores = [](const trm_attention &a) { return 4.0 * a.sequences * a.heads * a.len * a.len * a.head_dim; };
-    measure("qkv", product, 0, [&] { return TRM_API(linear_bf16)(x, w_gu, gu, 0, M, 3 * D, D, nullptr); });
+    measure("attention's out, residual, norm", 2.0 * M * D * D, 4 * state, [&] { return TRM_API(linear_add_rmsnorm_bf16)(x, w, h, y, rows, M, D, D, nullptr); });
+    measure("qkv", product, 0, [&] { return TRM_API(linear_bf16)(x, w_gu, none, gu, M, 3 * D, D, nullptr); });
     measure("rotary positions", 0, 4 * state, [&] { return TRM_API(rope)(gu, angles, 0, sudoku, nullptr); });
     measure("attention", scores(sudoku), 4 * state, [&] { return TRM_API(attention_short)(gu, angles, y, lse, sudoku, nullptr); });
     measure("attention backward", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, y, lse, dy, d_gu, sudoku, nullptr); });

@@ -1,4 +1,5 @@
-// Host twin: runs kernels on the CPU. Each thread of a block is a cooperative fiber, blocks run side by side on OS threads.
+// Host twin: runs kernels on the CPU. Each thread of a block is a cooperative fiber, blocks run side by side on OS threads, the blocks
+// of a cluster on the same one.
 //
 // What it finds beside wrong results:
 //   - lanes that meet in different instructions, and barriers that not all lanes reach;
@@ -8,8 +9,8 @@
 //   - dependence on order (TWIN_SEED=n: blocks, warps and lanes run in another order);
 //   - launches that a device refuses, for instance with more shared memory than was asked for by TRM_ALLOW_SHARED;
 //   - host code that does not wait for its stream (TWIN_STREAMS=late: work is done when the stream is waited for).
-// TWIN_THREADS=n sets the number of OS threads. A block may have 227 KB of shared memory, as on an H100, or TWIN_SHARED=bytes;
-// 101376 (99 KB) is what the smallest devices have. With TWIN_FAULT=n the n-th launch of the process fails as if its kernel had
+// TWIN_THREADS=n sets the number of OS threads, TWIN_PROCESSORS=n (2) that of multiprocessors, by which launchers choose. A block may
+// have 227 KB of shared memory, as on an H100, or TWIN_SHARED=bytes; 101376 (99 KB) is what the smallest devices have. With TWIN_FAULT=n the n-th launch of the process fails as if its kernel had
 // used an address that does not exist, and so does everything after it.
 #pragma once
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -103,15 +105,16 @@ struct Launch {
     dim3 grid, size;
     size_t shared;
     const std::function<void()> &kernel;
-    uint64_t blocks;
+    unsigned cluster;  // blocks that run together
+    uint64_t clusters; // how many of these there are
     std::atomic<uint64_t> next{0};
-    bool has_more() const { return next.load() < blocks; }
+    bool has_more() const { return next.load() < clusters; }
 };
 
-inline void run_block(Block &b, const Launch &launch, uint64_t number) {
+// Makes a block ready to run. The value is a random number.
+inline uint64_t begin_block(Block &b, const Launch &launch, uint64_t number) {
     const unsigned n = launch.size.x * launch.size.y * launch.size.z, warps = (n + 31) / 32;
     const dim3 size = launch.size, grid = launch.grid;
-    block = &b;
     b.size = size;
     b.grid = grid;
     b.kernel = &launch.kernel;
@@ -152,12 +155,24 @@ inline void run_block(Block &b, const Launch &launch, uint64_t number) {
     memset(b.shared, 0xff, launch.shared); // NaN in every format
     b.place = 0;
     b.lane = b.order[0] * 32 + (seed() ? random % b.warps[b.order[0]].size : 0);
-    go(&b.scheduler, &b.lanes[b.lane], false);
+    return random;
 }
-inline void run_blocks(Launch &launch, uint64_t at_most) {
-    static thread_local Block b;
-    for (uint64_t i; at_most-- > 0 && (i = launch.next++) < launch.blocks;)
-        run_block(b, launch, seed() ? (i + mix(seed()) % launch.blocks) % launch.blocks : i);
+inline void run_cluster(Place &here, const Launch &launch, uint64_t number) {
+    place = &here;
+    here.cluster = launch.cluster;
+    here.all.size = here.all.arrived = 0;
+    uint64_t random = 0;
+    for (unsigned rank = 0; rank < launch.cluster; rank++) {
+        random = begin_block(here.of_cluster(rank), launch, number * launch.cluster + rank);
+        here.all.size += here.of_cluster(rank).all.size;
+    }
+    block = &here.of_cluster(seed() ? random % launch.cluster : 0);
+    go(&here.scheduler, &block->lanes[block->lane], false);
+}
+inline void run_clusters(Launch &launch, uint64_t at_most) {
+    static thread_local Place here;
+    for (uint64_t i; at_most-- > 0 && (i = launch.next++) < launch.clusters;)
+        run_cluster(here, launch, seed() ? (i + mix(seed()) % launch.clusters) % launch.clusters : i);
 }
 
 // OS threads that help with one launch at a time. They live as long as the process.
@@ -178,20 +193,20 @@ struct Pool {
             Launch *with = launch;
             inside++;
             lock.unlock();
-            run_blocks(*with, UINT64_MAX);
+            run_clusters(*with, UINT64_MAX);
             lock.lock();
             if (--inside == 0) idle.notify_one();
         }
     }
     // Runs what is left of a launch; on the calling thread alone if the pool is busy with another one.
     void share(Launch &with) {
-        if (taken.exchange(true)) return run_blocks(with, UINT64_MAX);
+        if (taken.exchange(true)) return run_clusters(with, UINT64_MAX);
         {
             std::lock_guard lock(mutex);
             launch = &with;
         }
         wake.notify_all();
-        run_blocks(with, UINT64_MAX);
+        run_clusters(with, UINT64_MAX);
         {
             std::unique_lock lock(mutex);
             launch = nullptr;
@@ -203,11 +218,11 @@ struct Pool {
 inline void run(Launch &launch) {
     static const unsigned threads = (unsigned)setting("TWIN_THREADS", std::max(1u, std::thread::hardware_concurrency()));
     const auto start = std::chrono::steady_clock::now();
-    run_blocks(launch, 1);
+    run_clusters(launch, 1);
     if (!launch.has_more()) return;
     // The first block tells whether the others are worth waking helpers for.
     const std::chrono::duration<double> one = std::chrono::steady_clock::now() - start;
-    if (threads < 2 || launch.blocks == 2 || one.count() * (double)launch.blocks < 50e-6) return run_blocks(launch, UINT64_MAX);
+    if (threads < 2 || launch.clusters == 2 || one.count() * (double)launch.clusters < 50e-6) return run_clusters(launch, UINT64_MAX);
     static Pool *const pool = new Pool(threads - 1);
     pool->share(launch);
 }
@@ -254,33 +269,42 @@ inline bool is_allowed(const void *kernel, size_t bytes) {
     return found != allowed.end() && bytes <= found->second;
 }
 
-inline int launch_call(const void *kernel, dim3 grid, dim3 size, size_t shared, void *stream, std::function<void()> call) {
+inline int launch_call(const void *kernel, unsigned cluster, dim3 grid, dim3 size, size_t shared, void *stream,
+                       std::function<void()> call) {
     const uint64_t n = (uint64_t)size.x * size.y * size.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
     if (n == 0 || n > MOST_LANES || blocks == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535) {
         fprintf(stderr, "twin: launch of %u x %u x %u blocks of %u x %u x %u threads\n", grid.x, grid.y, grid.z, size.x, size.y,
                 size.z);
         return 9; // cudaErrorInvalidConfiguration
     }
+    if (cluster < 1 || cluster > MOST_CLUSTER || cluster * n > MOST_FIBERS || grid.x % cluster) {
+        fprintf(stderr, "twin: launch of %u blocks in clusters of %u\n", grid.x, cluster);
+        return 912; // cudaErrorInvalidClusterSize
+    }
     if (!is_allowed(kernel, shared)) {
         fprintf(stderr, "twin: launch with %zu bytes of shared memory, more than was allowed\n", shared);
         return 1; // cudaErrorInvalidValue
     }
-    return queue(stream, [grid, size, shared, blocks, call = std::move(call)] {
+    return queue(stream, [grid, size, shared, cluster, clusters = blocks / cluster, call = std::move(call)] {
         static const uint64_t faulty = setting("TWIN_FAULT", 0);
         static std::atomic<uint64_t> launches{0};
         if (++launches == faulty) fault = 700; // cudaErrorIllegalAddress
         if (fault) return fault.load();
-        Launch launch{grid, size, shared, call, blocks};
+        Launch launch{grid, size, shared, call, cluster, clusters};
         run(launch);
         return 0;
     });
 }
 // Parameters are copied here, as a device does, so that a recorded launch does not depend on the caller's variables.
 template <class... P, class... A>
-int launch(void (*kernel)(P...), dim3 grid, dim3 size, size_t shared, void *stream, A &&...arguments) {
+int launch_clusters(void (*kernel)(P...), unsigned cluster, dim3 grid, dim3 size, size_t shared, void *stream, A &&...arguments) {
     static_assert((sizeof(P) + ... + 0) <= 4096, "more parameters than a kernel can have");
     const std::tuple<P...> values(std::forward<A>(arguments)...);
-    return launch_call((const void *)kernel, grid, size, shared, stream, [kernel, values] { std::apply(kernel, values); });
+    return launch_call((const void *)kernel, cluster, grid, size, shared, stream, [kernel, values] { std::apply(kernel, values); });
+}
+template <class... P, class... A>
+int launch(void (*kernel)(P...), dim3 grid, dim3 size, size_t shared, void *stream, A &&...arguments) {
+    return launch_clusters(kernel, 1, grid, size, shared, stream, std::forward<A>(arguments)...);
 }
 } // namespace twin
 

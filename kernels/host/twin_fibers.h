@@ -1,5 +1,5 @@
-// Fibers of the host twin: the threads of a block, which take turns on one OS thread. Each goes on until it has to wait for
-// others.
+// Fibers of the host twin: the threads of a block, or of the blocks of a cluster, which take turns on one OS thread. Each goes on
+// until it has to wait for others.
 #pragma once
 
 namespace twin {
@@ -100,11 +100,11 @@ struct Lane {
     }
     const char *waits_in() const { return waits ? waits->what : barrier ? "mbarrier.wait" : ""; }
 };
-constexpr size_t MOST_LANES = 1024, SHARED_WITHOUT_ASKING = 48 << 10;
+constexpr size_t MOST_LANES = 1024, MOST_CLUSTER = 4, MOST_FIBERS = 2048, SHARED_WITHOUT_ASKING = 48 << 10;
 // Not a power of two, so that the stacks of a block's lanes do not compete for the same cache lines.
 constexpr size_t STACK = (256 << 10) + 17 * 64;
 
-// An OS thread's place to run blocks in, one after the other.
+// A block that runs.
 struct Block {
     dim3 index, size, grid;
     unsigned char *shared = nullptr;
@@ -116,22 +116,29 @@ struct Block {
     std::vector<unsigned> order; // of the warps
     unsigned lane = 0;           // who runs
     unsigned place = 0;          // of its warp in the order
-    std::vector<char *> stacks;  // that no lane uses
-    void *scheduler = nullptr;   // stack pointer of whoever runs the block
     const std::function<void()> *kernel = nullptr;
+
+    Block() : lanes(MOST_LANES) {}
+};
+// An OS thread's place to run blocks in: the blocks of a cluster at a time, or a single one.
+struct Place {
+    std::vector<std::unique_ptr<Block>> blocks;
+    unsigned cluster = 1;         // blocks that run
+    Group all;                    // lanes of all of them
+    std::vector<char *> stacks;   // that no lane uses
+    void *scheduler = nullptr;    // stack pointer of whoever runs the blocks
     const void *bottom = nullptr; // the scheduler's stack, for AddressSanitizer
     size_t bottom_size = 0;
     char *memory = nullptr;
 
-    Block() : lanes(MOST_LANES) {
+    Place() {
         const int access = PROT_READ | PROT_WRITE, kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         memory = (char *)mmap(nullptr, bytes(), access, kind, -1, 0);
         if (memory == MAP_FAILED) {
             perror("twin: no memory for stacks");
             abort();
         }
-        for (size_t i = MOST_LANES; i-- > 0;) stacks.push_back(memory + MOST_SHARED + i * STACK);
-        shared = (unsigned char *)memory;
+        for (size_t i = MOST_FIBERS; i-- > 0;) stacks.push_back(memory + MOST_CLUSTER * MOST_SHARED + i * STACK);
 #if defined(__SANITIZE_ADDRESS__)
         __asan_unpoison_memory_region(memory, bytes());
         pthread_attr_t attributes;
@@ -142,15 +149,23 @@ struct Block {
         bottom = at;
 #endif
     }
-    ~Block() {
+    ~Place() {
 #if defined(__SANITIZE_ADDRESS__)
         __asan_unpoison_memory_region(memory, bytes());
 #endif
         munmap(memory, bytes());
     }
-    static constexpr size_t bytes() { return MOST_SHARED + MOST_LANES * STACK; }
+    Block &of_cluster(unsigned rank) {
+        while (blocks.size() <= rank) {
+            blocks.push_back(std::make_unique<Block>());
+            blocks.back()->shared = (unsigned char *)memory + (blocks.size() - 1) * MOST_SHARED;
+        }
+        return *blocks[rank];
+    }
+    static constexpr size_t bytes() { return MOST_CLUSTER * MOST_SHARED + MOST_FIBERS * STACK; }
 };
-inline thread_local Block *block = nullptr;
+inline thread_local Place *place = nullptr;
+inline thread_local Block *block = nullptr; // of the lane that runs
 inline thread_local Lane *self = nullptr;
 
 [[noreturn]] inline void fail(const char *what, const char *detail = "") {
@@ -241,27 +256,26 @@ extern "C" void twin_fiber();
 // come back, and the stack will be used again; so AddressSanitizer must not leave marks of this function's variables on it.
 __attribute__((noinline, no_sanitize("address"))) inline void go(void **save, Lane *to, bool for_good) {
     if (to && !to->stack) {
-        to->stack = block->stacks.back();
-        block->stacks.pop_back();
+        to->stack = place->stacks.back();
+        place->stacks.pop_back();
         to->stack_pointer = fresh_stack(to->stack, twin_fiber);
     }
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
-    const void *bottom = to ? to->stack : block->bottom;
-    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, bottom, to ? STACK : block->bottom_size);
+    const void *bottom = to ? to->stack : place->bottom;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, bottom, to ? STACK : place->bottom_size);
 #else
     (void)for_good;
 #endif
     self = to;
-    twin_switch(save, to ? to->stack_pointer : block->scheduler);
+    twin_switch(save, to ? to->stack_pointer : place->scheduler);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
 }
 
-// The next lane that can go on: of the same warp if possible, then of the warps after it. It becomes the one who runs.
-inline Lane *lane_that_can_go_on() {
-    Block &b = *block;
+// The next lane of a block that can go on: of the same warp if possible, then of the warps after it. It becomes the one who runs.
+inline Lane *lane_that_can_go_on(Block &b) {
     const unsigned n = b.all.size, warps = (unsigned)b.order.size();
     for (unsigned w = 0, place = b.place; w < warps; w++) {
         const unsigned first = b.order[place] * 32, width = std::min(32u, n - first);
@@ -274,6 +288,7 @@ inline Lane *lane_that_can_go_on() {
             lane.barrier = nullptr;
             b.lane = first + at;
             b.place = place;
+            block = &b;
             return &lane;
         }
         if (++place == warps) place = 0;
@@ -281,12 +296,18 @@ inline Lane *lane_that_can_go_on() {
     return nullptr;
 }
 
-// The same; if nobody can, bulk copies arrive, one after the other, until somebody can.
+// The same, then of another block of the cluster. If nobody can, bulk copies arrive, one after the other, until somebody can.
 inline Lane *next_lane() {
-    auto &copies = block->bulk_copies;
+    const Block *const first = block;
     for (;;) {
-        Lane *lane = lane_that_can_go_on();
-        if (lane || copies.empty()) return lane;
+        if (Lane *lane = lane_that_can_go_on(*block)) return lane;
+        for (unsigned rank = 0; rank < place->cluster; rank++)
+            if (Block &other = place->of_cluster(rank); &other != first)
+                if (Lane *lane = lane_that_can_go_on(other)) return lane;
+        unsigned rank = 0;
+        while (rank < place->cluster && place->of_cluster(rank).bulk_copies.empty()) rank++;
+        if (rank == place->cluster) return nullptr;
+        auto &copies = place->of_cluster(rank).bulk_copies;
         const size_t which = seed() ? mix(seed() + copies.size()) % copies.size() : 0;
         const std::function<void()> copy = std::move(copies[which]);
         copies.erase(copies.begin() + which);
@@ -364,10 +385,12 @@ extern "C" __attribute__((noinline, no_sanitize("address"))) inline void twin_fi
             self = next;
             continue;
         }
-        if (!next)
-            for (unsigned i = 0; i < block->all.size; i++)
-                if (!block->lanes[i].done) fail("nobody can go on; waits in", block->lanes[i].waits_in());
-        block->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
+        for (unsigned rank = 0; !next && rank < place->cluster; rank++) {
+            const Block &b = place->of_cluster(rank);
+            for (unsigned i = 0; i < b.all.size; i++)
+                if (!b.lanes[i].done) fail("nobody can go on; waits in", b.lanes[i].waits_in());
+        }
+        place->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
         go(&me->stack_pointer, next, true);
     }
 }

@@ -85,6 +85,29 @@ inline void tensor_load_3d(void *to, const TensorMap *map, int x, int y, int z, 
 inline void launch_dependents() {}
 inline void wait_for_dependencies() {}
 
+// ---- Clusters ----------------------------------------------------------------------------------------------------------------
+
+#define TRM_LAUNCH_CLUSTERS twin::launch_clusters
+template <class... P> int clusters_at_once(void (*)(P...), unsigned cluster, dim3, size_t) {
+    return std::max(1, processors() / (int)cluster);
+}
+inline int cluster_rank() { return (int)(twin::block->index.x % twin::place->cluster); }
+inline void cluster_sync() {
+    twin::meet(twin::place->all, "barrier.cluster", [] {});
+}
+inline void send(float *to, float x, uint64_t *b, int rank) {
+    if (rank < 0 || rank >= (int)twin::place->cluster) twin::fail("the cluster has no such block");
+    unsigned char *const shared = twin::place->of_cluster(rank).shared;
+    const uint32_t at = shared_address(to);
+    uint64_t *const barrier = (uint64_t *)(shared + shared_address(b));
+    if (at % 4) twin::fail("st.async is not aligned");
+    bulk_copy([=] {
+        memcpy(shared + at, &x, 4);
+        barrier_change(barrier, 0, -4);
+    });
+}
+inline void barrier_wait_cluster(uint64_t *b, int phase) { barrier_wait(b, phase); }
+
 // ---- Warpgroups --------------------------------------------------------------------------------------------------------------
 
 template <int N> inline void registers_up() { twin::meet_warpgroup("setmaxnreg"); }

@@ -93,8 +93,9 @@ inline void add_to_pair(float *p, const float (&x)[2]) {
     for (int i = 0; i < 2; i++) p[i] += x[i];
 }
 inline void forget(int &) {}
+inline int zero_after(float) { return 0; }
 inline void prefetch(const void *p) { (void)*(const volatile char *)p; }
-inline int processors() { return 2; }
+inline int processors() { return std::max(1, (int)twin::setting("TWIN_PROCESSORS", 2)); }
 inline int most_shared() { return (int)twin::most_shared(); }
 
 // ---- Numbers ---------------------------------------------------------------------------------------------------------------

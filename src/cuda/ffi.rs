@@ -241,11 +241,15 @@ functions! {
     fn swiglu_hidden_backward(gu: RawArray, d: RawArray, d_gu: RawArray, outer: i64, inner: i64, stream: Stream) -> c_int;
 
     fn linear_bf16(
-        x: RawArray, w: RawArray, y: RawArray, accumulate: i64, m: i64, n: i64, k: i64, stream: Stream,
+        x: RawArray, w: RawArray, base: RawArray, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn linear_norm_fits(n: i64) -> c_int;
     fn linear_add_rmsnorm_bf16(
         x: RawArray, w: RawArray, h: RawArray, y: RawArray, inv_rms: RawArray, m: i64, n: i64, k: i64, stream: Stream,
+    ) -> c_int;
+    fn linear_norm_backward_fits(n: i64, k: i64) -> c_int;
+    fn linear_rmsnorm_backward_bf16(
+        x: RawArray, w: RawArray, base: RawArray, y: RawArray, inv_rms: RawArray, d: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn swiglu_bf16(
         x: RawArray, w_gate_up: RawArray, hidden: RawArray, kept: RawArray, m: i64, inner: i64, k: i64, stream: Stream,
@@ -271,8 +275,8 @@ functions! {
         stream: Stream,
     ) -> c_int;
     fn mix_backward_input_bf16(
-        x: RawArray, packed: *const c_void, dy: RawArray, dx: RawArray, sequences: i64, len: i64, width: i64, inner: i64,
-        stream: Stream,
+        x: RawArray, packed: *const c_void, dy: RawArray, base: RawArray, dx: RawArray, sequences: i64, len: i64, width: i64,
+        inner: i64, stream: Stream,
     ) -> c_int;
     fn mix_backward_weights_bf16(
         x: RawArray, packed: *const c_void, dy: RawArray, d_gate_up: Sums, d_down: Sums, sequences: i64, len: i64, width: i64,

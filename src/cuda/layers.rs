@@ -235,34 +235,6 @@ impl<B: Backend> Queue<B> {
         enqueue!(self, swiglu_hidden_backward(gu.array, d.array, d_gu.array, outer, inner as i64));
     }
 
-    /// `y ← x wᵀ`, or `y ← y + x wᵀ`, on tensor cores: w `[n, k]`.
-    pub fn linear_bf16(self, x: View<'_>, w: View<'_>, y: View<'_>, accumulate: bool, (n, k): (usize, usize)) {
-        let m = x.len() / k;
-        assert!(x.len() == m * k && w.len() == n * k && y.len() == m * n);
-        enqueue!(self, linear_bf16(x.array, w.array, y.array, accumulate.into(), m as i64, n as i64, k as i64));
-    }
-
-    /// Whether one block can hold rows of n, as [`Queue::linear_add_rmsnorm_bf16`] needs.
-    pub fn linear_norm_fits(self, n: usize) -> bool {
-        // SAFETY: it only looks at the number.
-        unsafe { (B::functions().linear_norm_fits)(n as i64) != 0 }
-    }
-
-    /// `y ← rmsnorm(h + x wᵀ)` on tensor cores.
-    pub fn linear_add_rmsnorm_bf16(
-        self,
-        x: View<'_>,
-        w: View<'_>,
-        h: View<'_>,
-        (y, inv_rms): (View<'_>, View<'_>),
-        (n, k): (usize, usize),
-    ) {
-        let m = x.len() / k;
-        assert!(x.len() == m * k && w.len() == n * k && y.len() == m * n && h.len() == m * n && inv_rms.len() == m);
-        let [m, n, k] = [m, n, k].map(|size| size as i64);
-        enqueue!(self, linear_add_rmsnorm_bf16(x.array, w.array, h.array, y.array, inv_rms.array, m, n, k));
-    }
-
     /// Gates, ups and `hidden ← silu(g)·u` of rows, on tensor cores; the weight is packed interleaved.
     pub fn swiglu_bf16(
         self,
@@ -294,22 +266,6 @@ impl<B: Backend> Queue<B> {
         assert!(d_gu.len() == 2 * m * inner && hidden.len() == m * inner);
         let [m, inner, n] = [m, inner, n].map(|size| size as i64);
         enqueue!(self, swiglu_backward_bf16(dy.array, down_t.array, kept.array, d_gu.array, hidden.array, m, inner, n));
-    }
-
-    /// `dw ← dw + dyᵀ x`, slice by slice, on tensor cores.
-    pub fn weight_grad_bf16(
-        self,
-        dy: View<'_>,
-        x: View<'_>,
-        dw: GradientSums<'_>,
-        interleaved: bool,
-        (n_out, n_in): (usize, usize),
-    ) {
-        let m = dy.len() / n_out;
-        assert!(dy.len() == m * n_out && x.len() == m * n_in && dw.len() == n_out * n_in);
-        let sums = dw.of_rows(m);
-        let [m, n_out, n_in] = [m, n_out, n_in].map(|size| size as i64);
-        enqueue!(self, weight_grad_bf16(dy.array, x.array, sums, interleaved.into(), m, n_out, n_in));
     }
 
     /// Packs a weight `[rows, cols]` for tensor cores.
@@ -359,22 +315,20 @@ impl<B: Backend> Queue<B> {
         enqueue!(self, mix_bf16(x.array, packed.data(), y.array, inv_rms, sequences, len, width, inner as i64));
     }
 
-    /// `dx ← dx +` the gradient of x in [`Queue::mix_bf16`] without the norm.
+    /// `dx ← base +` the gradient of x in [`Queue::mix_bf16`] without the norm.
     pub fn mix_backward_input_bf16(
         self,
         x: View<'_>,
         packed: &DeviceMemory<B>,
-        (dy, dx): (View<'_>, View<'_>),
+        (dy, base, dx): (View<'_>, View<'_>, View<'_>),
         rows: Rows,
         inner: usize,
     ) {
         self.check_mix(packed, rows, inner);
-        assert!([x, dy, dx].iter().all(|view| view.len() == rows.elements()));
-        let [sequences, len, width] = rows.sizes();
-        enqueue!(
-            self,
-            mix_backward_input_bf16(x.array, packed.data(), dy.array, dx.array, sequences, len, width, inner as i64)
-        );
+        assert!([x, dy, base, dx].iter().all(|view| view.len() == rows.elements()));
+        let ([sequences, len, width], inner) = (rows.sizes(), inner as i64);
+        let [x, dy, base, dx] = [x, dy, base, dx].map(|view| view.array);
+        enqueue!(self, mix_backward_input_bf16(x, packed.data(), dy, base, dx, sequences, len, width, inner));
     }
 
     /// The gradients of both weights in [`Queue::mix_bf16`].

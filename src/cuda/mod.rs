@@ -5,7 +5,7 @@
 //! | `ffi` | `kernels/trm_kernels.h` again, and a table of its functions for each build of the kernels |
 //! | `queue` | the stream that everything runs on, in order; what goes wrong; events and graphs |
 //! | `memory` | device memory that is given back when it is dropped, and views of it |
-//! | `elementwise`, `layers`, `narrow`, `losses`, `experts`, `optimizer` | one safe method for each kernel, which checks sizes |
+//! | `elementwise`, `layers`, `linear`, `narrow`, `losses`, `experts`, `optimizer` | one safe method for each kernel, which checks sizes |
 //! | `limit` | what the device can do at most, measured |
 //!
 //! The kernels are compiled twice, each behind a feature. `cuda` needs nvcc and makes `Gpu`. `cuda-twin` needs a C++ compiler
@@ -17,6 +17,7 @@ mod ffi;
 mod host_memory;
 mod layers;
 mod limit;
+mod linear;
 mod losses;
 mod memory;
 mod narrow;

@@ -32,7 +32,9 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use measure::{Mark, Measured};
-pub use operands::{Choice, Detached, Formats, KeptState, Likelihood, NormEpilogue, Over, Runs, SwiGlu};
+pub use operands::{
+    Choice, Detached, Formats, InputGrad, KeptState, Likelihood, NormEpilogue, Normed, Over, Runs, SwiGlu,
+};
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
 pub use team::{Leader, Team};
@@ -259,8 +261,33 @@ pub trait Device: Measured + Sized + Send {
     /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
 
-    /// `dx ← dy W`, or with `accumulate` `dx ← dx + dy W`.
-    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool);
+    /// `dx ← base + dy W`.
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad);
+
+    /// Whether the gradient of what the first of an operation's weights is applied to can go on through a norm in the kernel
+    /// that makes it: in [`Device::linear_backward`], or in [`Device::swiglu_backward`] over features. The blocks are those
+    /// that the operation reads.
+    fn norms_input_grad(&self, _params: &Params<Self>, _weights: &[ParamId], _blocks: &[Block]) -> bool {
+        false
+    }
+
+    /// For kernels that can only overwrite or add in place: brings what a gradient is added to where it goes. The value says
+    /// whether there is anything to add to.
+    fn begin_input_grad(&mut self, dx: InputGrad) -> bool {
+        debug_assert!(dx.norm.is_none(), "only where norms_input_grad says so");
+        if let Some(base) = dx.base.filter(|&base| base != dx.to) {
+            self.copy(base, dx.to);
+        }
+        dx.base.is_some()
+    }
+
+    /// The same for kernels that can only add in place.
+    fn begin_sum(&mut self, dx: InputGrad) -> Block {
+        if !self.begin_input_grad(dx) {
+            self.fill(dx.to, Self::T::ZERO);
+        }
+        dx.to
+    }
 
     /// `dW ← dW + dyᵀ x`, now or by [`Device::finish_weight_grads`] at the latest.
     fn weight_grad(&mut self, params: &Params<Self>, grads: &mut Grads<Self>, weight: ParamId, dy: Block, x: Block);
@@ -292,7 +319,7 @@ pub trait Device: Measured + Sized + Send {
         epilogue: Option<NormEpilogue>,
     );
 
-    /// With `a = σ(g)`, `d = W_downᵀ dy`: `dg = d·u·a(1 + g(1 − a))`, `du = d·g·a`; `dx ← dx + W_gate_upᵀ [dg; du]`, and the
+    /// With `a = σ(g)`, `d = W_downᵀ dy`: `dg = d·u·a(1 + g(1 − a))`, `du = d·g·a`; `dx ← base + W_gate_upᵀ [dg; du]`, and the
     /// gradients of both weights as [`Device::weight_grad`] does.
     #[allow(clippy::too_many_arguments)]
     fn swiglu_backward(
@@ -303,7 +330,7 @@ pub trait Device: Measured + Sized + Send {
         dy: Block,
         saved: Block,
         x: Block,
-        dx: Option<Block>,
+        dx: Option<InputGrad>,
     );
 
     /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal; qkv `[sequences·len, 3·width]` holds q of all heads, then k,

@@ -21,6 +21,39 @@ pub struct NormEpilogue {
     pub inv_rms: Block,
 }
 
+/// What a norm has made: its output y, and its factors.
+#[derive(Clone, Copy, Debug)]
+pub struct Normed {
+    /// Rows of the output.
+    pub y: Block,
+    /// One factor a row.
+    pub inv_rms: Block,
+}
+
+/// Where a backward pass puts the gradient of an input.
+#[derive(Clone, Copy, Debug)]
+pub struct InputGrad {
+    /// Receives it.
+    pub to: Block,
+    /// What it is added to, of the same shape: nothing, `to` itself, or another block.
+    pub base: Option<Block>,
+    /// The norm over features that the input comes from, where the gradient goes on through it. Only where
+    /// [`Device::norms_input_grad`](super::Device::norms_input_grad) says so.
+    pub norm: Option<Normed>,
+}
+
+impl InputGrad {
+    /// The gradient by itself, overwriting a block.
+    pub fn overwriting(to: Block) -> Self {
+        Self { to, base: None, norm: None }
+    }
+
+    /// Added to what is in a block.
+    pub fn added_to(to: Block) -> Self {
+        Self { to, base: Some(to), norm: None }
+    }
+}
+
 /// Number formats of the operands of products with weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Formats {

@@ -26,6 +26,7 @@
 //! assert_eq!(tape.grad(&x), Some(&[3.0, 4.0][..]));
 //! ```
 
+mod backward;
 pub mod gradcheck;
 pub mod ops;
 pub mod profile;
@@ -34,6 +35,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::device::{Block, Device, Grads, HostDevice, Indices, Params, Real, Store};
+pub use backward::Backward;
+use backward::Lent;
 use ops::Op;
 use profile::{Part, Phase, Stopwatch};
 
@@ -47,6 +50,8 @@ pub struct Memory<D: Device> {
     indices: Vec<u32>,
     /// Operations from outside that have been recorded.
     customs: Vec<Arc<dyn ops::CustomOperation<D>>>,
+    /// A gradient that stands for two values, while operations run backwards.
+    lent: Option<Lent>,
     /// Times operations while there is one.
     pub stopwatch: Option<Box<Stopwatch<D::Mark>>>,
 }
@@ -54,7 +59,7 @@ pub struct Memory<D: Device> {
 impl<D: Device> Default for Memory<D> {
     fn default() -> Self {
         let (slots, nodes, indices, customs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { device: D::new(), slots, nodes, indices, customs, stopwatch: None }
+        Self { device: D::new(), slots, nodes, indices, customs, lent: None, stopwatch: None }
     }
 }
 
@@ -98,6 +103,7 @@ impl<'a, D: Device> Tape<'a, D> {
         memory.nodes.clear();
         memory.indices.clear();
         memory.customs.clear();
+        memory.lent = None;
         Self { memory, params, recording: true, side_loss: None }
     }
 
@@ -266,9 +272,9 @@ impl<'a, D: Device> Tape<'a, D> {
     /// computed on the way are used up: only leaves can be read after this.
     pub fn backward_from(&mut self, seeds: &[(&Var, D::T)], grads: &mut Grads<D>) {
         for &(var, seed) in seeds {
-            if let Some(grad) = self.backward_pass(grads).grad_in_or_new(var.0) {
-                assert!(grad.is_new, "one seed for each value");
-                self.memory.device.fill(grad.block, seed);
+            if let Some(grad) = self.backward_pass(grads).grad_to(var.0) {
+                assert!(grad.base.is_none(), "one seed for each value");
+                self.memory.device.fill(grad.to, seed);
             }
         }
         self.run_backward(grads);
@@ -277,9 +283,9 @@ impl<'a, D: Device> Tape<'a, D> {
     /// As [`Tape::backward_from`], with a gradient of its own for every element.
     pub fn backward(&mut self, seeds: &[(&Var, &[D::T])], grads: &mut Grads<D>) {
         for &(var, seed) in seeds {
-            if let Some(grad) = self.backward_pass(grads).grad_in_or_new(var.0) {
-                assert!(grad.is_new, "one seed for each value");
-                self.memory.device.upload(seed, grad.block);
+            if let Some(grad) = self.backward_pass(grads).grad_to(var.0) {
+                assert!(grad.base.is_none(), "one seed for each value");
+                self.memory.device.upload(seed, grad.to);
             }
         }
         self.run_backward(grads);
@@ -291,11 +297,15 @@ impl<'a, D: Device> Tape<'a, D> {
 
     fn run_backward(&mut self, grads: &mut Grads<D>) {
         while let Some(op) = self.memory.nodes.pop() {
-            let output = op.output();
-            if self.slot(output).grad.is_none() {
+            let (output, mut pass) = (op.output(), self.backward_pass(grads));
+            pass.settle_before(&op);
+            if pass.slot(output).grad.is_none() {
                 continue;
             }
-            op.backward(&mut self.backward_pass(grads));
+            op.backward(&mut pass);
+            if op.creates_output() {
+                pass.settle(Some(output));
+            }
             self.charge(&op, Phase::Backward);
             if op.creates_output() {
                 let slot = &mut self.memory.slots[output.0 as usize];
@@ -305,6 +315,7 @@ impl<'a, D: Device> Tape<'a, D> {
                 }
             }
         }
+        self.backward_pass(grads).settle(None);
         let bytes = self.memory.device.finish_weight_grads(self.params, grads);
         if let Some(watch) = self.memory.stopwatch.as_mut().filter(|_| bytes > 0) {
             watch.charge_deferred(bytes as f64);
@@ -410,71 +421,5 @@ impl<D: HostDevice> Tape<'_, D> {
     /// The gradient of a leaf after [`Tape::backward`]; `None` when nothing depended on it.
     pub fn grad(&self, var: &Var) -> Option<&[D::T]> {
         self.slot(var.0).grad.map(|block| self.memory.device.view(block))
-    }
-}
-
-/// Where the gradient of an input goes.
-#[derive(Clone, Copy)]
-struct GradIn {
-    block: Block,
-    /// Nothing has been added yet: the contents are arbitrary.
-    is_new: bool,
-}
-
-/// What an operation's backward pass works with.
-pub struct Backward<'a, D: Device> {
-    memory: &'a mut Memory<D>,
-    params: &'a Params<D>,
-    grads: &'a mut Grads<D>,
-}
-
-impl<D: Device> Backward<'_, D> {
-    fn slot(&self, id: SlotId) -> &Slot {
-        &self.memory.slots[id.0 as usize]
-    }
-
-    fn value(&self, id: SlotId) -> Block {
-        self.slot(id).value.expect("a saved value is still there")
-    }
-
-    /// The gradient that arrived at an output.
-    fn grad_out(&self, id: SlotId) -> Block {
-        self.slot(id).grad.expect("backward runs only where a gradient arrived")
-    }
-
-    /// The gradient of an input, to be added to; zeros at first. `None` when the input needs none.
-    fn grad_in(&mut self, id: SlotId) -> Option<Block> {
-        let grad = self.grad_in_or_new(id)?;
-        if grad.is_new {
-            self.memory.device.fill(grad.block, D::T::ZERO);
-        }
-        Some(grad.block)
-    }
-
-    /// The gradient of an input, to be added to or, where it is new, overwritten. `None` when the input needs none.
-    fn grad_in_or_new(&mut self, id: SlotId) -> Option<GradIn> {
-        let slot = &mut self.memory.slots[id.0 as usize];
-        if !slot.needs_grad {
-            return None;
-        }
-        let is_new = slot.grad.is_none();
-        let block = *slot.grad.get_or_insert_with(|| self.memory.device.alloc(slot.rows * slot.cols, slot.store));
-        Some(GradIn { block, is_new })
-    }
-
-    /// Adds an output's gradient to an input's.
-    fn add_to_grad(&mut self, d_out: Block, input: SlotId) {
-        match self.grad_in_or_new(input) {
-            None => {}
-            Some(GradIn { block, is_new: true }) => self.memory.device.copy(d_out, block),
-            Some(GradIn { block, is_new: false }) => self.memory.device.axpy(D::T::ONE, d_out, block),
-        }
-    }
-
-    /// Gives up what the forward pass saved in a slot of the operation's own.
-    fn release_saved(&mut self, id: SlotId) {
-        if let Some(block) = self.memory.slots[id.0 as usize].value.take() {
-            self.memory.device.release(block);
-        }
     }
 }

@@ -16,8 +16,8 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, Likelihood,
-    Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
+    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, InputGrad,
+    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -201,9 +201,10 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
-    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad) {
+        let accumulate = self.begin_input_grad(dx);
         let weight = self.weight(params, weight);
-        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        let ([dy], [dx]) = self.memory.split([dy], [dx.to]);
         weight.backward_rows(dy, dx, accumulate, self.team.size());
     }
 
@@ -248,8 +249,9 @@ impl<T: Real> Device for Cpu<T> {
         dy: Block,
         saved: Block,
         x: Block,
-        dx: Option<Block>,
+        dx: Option<InputGrad>,
     ) {
+        let dx = dx.map(|dx| self.begin_sum(dx));
         if swiglu.over != Over::Features {
             self.swiglu_columns_backward(params, grads, swiglu, [dy, saved, x], dx);
             // The sequences of one call have two to four thousand columns together, and their operands are still in the

@@ -4,8 +4,8 @@ use super::swiglu::Sizes;
 use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master, sizes};
 use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
-    ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, KeptState, Likelihood, NormEpilogue, Over,
-    ParamId, Params, Precision, Runs, Space, Store, SwiGlu,
+    ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, InputGrad, KeptState, Likelihood, NormEpilogue,
+    Over, ParamId, Params, Precision, Runs, Space, Store, SwiGlu,
 };
 
 impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
@@ -233,16 +233,24 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
             let made = (self.view(y), self.view(inv_rms));
             return self.queue.linear_add_rmsnorm_bf16(self.view(x), w, self.view(h), made, (n_out, n_in));
         }
-        self.queue.linear_bf16(self.view(x), w, self.view(y), false, (n_out, n_in));
+        self.queue.linear_bf16(self.view(x), w, None, self.view(y), (n_out, n_in));
         self.norm_of(epilogue, Over::Features, n_out, y);
     }
 
-    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
+    fn norms_input_grad(&self, params: &Params<Self>, weights: &[ParamId], blocks: &[Block]) -> bool {
+        let (n_out, n_in) = params.shape(weights[0]);
+        self.on_tensor_cores(blocks, &[])
+            && weights.iter().all(|id| params.weights[id.index()].packed().is_some())
+            && self.queue.linear_norm_backward_fits((n_in, n_out))
+    }
+
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad) {
         let (n_out, n_in) = params.shape(weight);
         let packed = params.weights[weight.index()].packed().filter(|_| self.on_tensor_cores(&[dy], &[]));
         if let Some([_, transposed]) = packed {
-            return self.queue.linear_bf16(self.view(dy), transposed, self.view(dx), accumulate, (n_in, n_out));
+            return self.input_grad(dy, transposed, dx, (n_in, n_out));
         }
+        let (accumulate, dx) = (self.begin_input_grad(dx), dx.to);
         let sizes = Sizes { pieces: 1, vectors: dy.len() / n_out, inner: 0, n_in, n_out };
         let w = master(params, weight);
         if self.is_narrow(dx, dy, (n_out, n_in)) {
@@ -311,7 +319,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         dy: Block,
         saved: Block,
         x: Block,
-        dx: Option<Block>,
+        dx: Option<InputGrad>,
     ) {
         if self.gates_on_tensor_cores(params, swiglu, &[x, dy]) {
             return self.swiglu_backward_on_tensor_cores(params, grads, swiglu, dy, saved, x, dx);
@@ -321,12 +329,14 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
             let [gate_up, down] = [swiglu.gate_up, swiglu.down].map(|id| &params.weights[id.index()]);
             let packed = gate_up.mix(down, swiglu.width).expect("asked before");
             if let Some(dx) = dx {
-                let blocks = (self.view(dy), self.view(dx));
+                let base = dx.base.unwrap_or_else(|| self.begin_sum(dx));
+                let blocks = (self.view(dy), self.view(base), self.view(dx.to));
                 self.queue.mix_backward_input_bf16(self.view(x), &packed, blocks, rows, inner);
             }
             let sums = (self.sums(grads, swiglu.gate_up), self.sums(grads, swiglu.down));
             return self.queue.mix_backward_weights_bf16(self.view(x), &packed, self.view(dy), sums, rows, inner);
         }
+        let dx = dx.map(|dx| self.begin_sum(dx));
         self.swiglu_backward_plain(params, grads, swiglu, dy, saved, x, dx);
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Cuda, CudaScalar, master};
 use crate::cuda::{Backend, PlainProduct, Rows, View};
-use crate::device::{Block, Device as _, Grads, NormEpilogue, Over, Params, Store, SwiGlu};
+use crate::device::{Block, Device as _, Grads, InputGrad, NormEpilogue, Over, Params, Store, SwiGlu};
 
 /// Sizes of a SwiGLU on a block.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         dy: Block,
         kept: Block,
         x: Block,
-        dx: Option<Block>,
+        dx: Option<InputGrad>,
     ) {
         let sizes = Sizes::of(params, swiglu, x.len());
         let Sizes { inner, n_in, n_out, .. } = sizes;
@@ -111,7 +111,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         let made = (self.view(d_gu), self.view(hidden));
         self.queue.swiglu_backward_bf16(self.view(dy), down_t, self.view(kept), made, (inner, n_out));
         if let Some(dx) = dx {
-            self.queue.linear_bf16(self.view(d_gu), gate_up_t, self.view(dx), true, (n_in, 2 * inner));
+            self.input_grad(d_gu, gate_up_t, dx, (n_in, 2 * inner));
         }
         let gate_up = self.sums(grads, swiglu.gate_up);
         self.queue.weight_grad_bf16(self.view(d_gu), self.view(x), gate_up, true, (2 * inner, n_in));
@@ -119,6 +119,21 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         self.queue.weight_grad_bf16(self.view(dy), self.view(hidden), down, false, (n_out, inner));
         self.release(hidden);
         self.release(d_gu);
+    }
+
+    /// `dx ← base + dy wᵀ` on tensor cores, and on through the norm that made x; w is transposed, `[n, k]`.
+    pub(super) fn input_grad(&self, dy: Block, w: View<'_>, dx: InputGrad, (n, k): (usize, usize)) {
+        let (dy, to, base) = (self.view(dy), self.view(dx.to), dx.base.map(|base| self.view(base)));
+        match (dx.norm.map(|norm| (self.view(norm.y), self.view(norm.inv_rms))), base) {
+            (Some(norm), Some(base)) => self.queue.linear_rmsnorm_backward_bf16(dy, w, base, norm, to, (n, k)),
+            (norm, base) => {
+                self.queue.linear_bf16(dy, w, base, to, (n, k));
+                if let Some((y, inv_rms)) = norm {
+                    let rows = Rows { sequences: 1, len: inv_rms.len(), width: n };
+                    self.queue.rmsnorm_backward(false, rows, y, inv_rms, to);
+                }
+            }
+        }
     }
 
     /// Either axis, plain; gates and ups are kept in `gu`.

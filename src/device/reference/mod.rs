@@ -26,8 +26,8 @@ use std::time::Instant;
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
-    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, Likelihood,
-    Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
+    AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, InputGrad,
+    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, Rounding, operand, transposed};
@@ -218,9 +218,10 @@ impl<T: Multiply> Device for Reference<T> {
         }
     }
 
-    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: Block, accumulate: bool) {
+    fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad) {
         let (n_out, n_in) = params.shape(weight);
-        let ([dy], [dx]) = self.memory.split([dy], [dx]);
+        let accumulate = self.begin_input_grad(dx);
+        let ([dy], [dx]) = self.memory.split([dy], [dx.to]);
         let (dy, w) = (operand(params.precision(), dy), operand(params.precision(), params.get(weight)));
         let product = T::product([dy.len() / n_out, n_out, n_in], Matrix::new(&dy, n_out), Matrix::new(&w, n_in));
         for (dx, product) in dx.iter_mut().zip(product) {
@@ -274,8 +275,9 @@ impl<T: Multiply> Device for Reference<T> {
         dy: Block,
         saved: Block,
         x: Block,
-        dx: Option<Block>,
+        dx: Option<InputGrad>,
     ) {
+        let dx = dx.map(|dx| self.begin_sum(dx));
         let (count, _) = swiglu.pieces(x.len());
         let weights = matrices(params, swiglu);
         for i in 0..count {

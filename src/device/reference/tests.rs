@@ -1,14 +1,19 @@
 //! Every kernel of every device against the reference in f64, on random shapes with 1 and ragged sizes among them.
 
+#[cfg(feature = "cuda-twin")]
+mod cuda;
 mod int8;
+mod layers;
 
 use std::sync::Arc;
 
 use crate::device::{
-    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Formats, Grads, HostDevice, IGNORE_LABEL, Layout,
-    Likelihood, NormEpilogue, Over, ParamId, Params, Precision, Real, Reference, Runs, Store, SwiGlu, Update, Usage,
+    AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Formats, Grads, HostDevice, IGNORE_LABEL, InputGrad,
+    Layout, Likelihood, NormEpilogue, Normed, Over, ParamId, Params, Precision, Real, Reference, Runs, Store, SwiGlu,
+    Update, Usage,
 };
 use crate::rng::Rng;
+use layers::{attend, both_ways, linear, norms_along_both_axes};
 
 /// A device and random operands: the same elements for every device, rounded to its scalars.
 struct Lab<D: Device> {
@@ -231,8 +236,8 @@ kernels! { Device:
         let (x, dy, y) = (lab.random(m * n_in), lab.numbers(m * n_out), lab.factors(m * n_out));
         let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
         lab.device.linear(&params, weight, x, y, None);
-        lab.device.linear_backward(&params, weight, dy, dx, false);
-        lab.device.linear_backward(&params, weight, dy, added, true);
+        lab.device.linear_backward(&params, weight, dy, InputGrad::overwriting(dx));
+        lab.device.linear_backward(&params, weight, dy, InputGrad::added_to(added));
         lab.device.weight_grad(&params, &mut grads, weight, dy, x);
         lab.device.finish_weight_grads(&params, &mut grads);
         [lab.read(&[y, dx, added]), vec![gradients(&grads)]].concat()
@@ -395,70 +400,6 @@ kernels! { Device:
         lab.device.residual_product([a, b], [c, d], sequences, &mut products);
         vec![distances.concat(), products]
     }
-}
-
-/// A linear layer forward, with and without residual and norm, and backward.
-fn linear<D: Device>(lab: &mut Lab<D>, [m, n_in, n_out]: [usize; 3]) -> Outputs {
-    let (params, mut grads, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
-    let (x, dy, h) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out));
-    let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.factors(m));
-    let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
-    lab.device.linear(&params, weight, x, y, None);
-    lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
-    lab.device.linear_backward(&params, weight, dy, dx, false);
-    lab.device.linear_backward(&params, weight, dy, added, true);
-    // Twice, so that a deferred gradient has two uses.
-    lab.device.weight_grad(&params, &mut grads, weight, dy, x);
-    lab.device.weight_grad(&params, &mut grads, weight, y, x);
-    lab.device.finish_weight_grads(&params, &mut grads);
-    [lab.read(&[y, normed, inv_rms, dx, added]), vec![gradients(&grads)]].concat()
-}
-
-/// Residual and norm forward and backward.
-fn norms_along_both_axes<D: Device>(lab: &mut Lab<D>, [sequences, len, width]: [usize; 3]) -> Outputs {
-    let mut outputs = Vec::new();
-    for (over, factors) in [(Over::Features, sequences * len), (Over::Positions(len), sequences * width)] {
-        let size = sequences * len * width;
-        let (h, x, d, inv_rms) = (lab.random(size), lab.random(size), lab.random(size), lab.factors(factors));
-        lab.device.add_rmsnorm(over, width, h, x, inv_rms);
-        lab.device.rmsnorm_backward(over, width, x, inv_rms, d);
-        outputs.extend(lab.read(&[x, d, inv_rms]));
-    }
-    outputs
-}
-
-/// Attention forward and backward, with or without rotary positions.
-fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, rope: bool) -> Outputs {
-    let AttentionShape { sequences, len, heads, .. } = shape;
-    let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
-    let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
-    let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));
-    lab.device.attention(precision, &shape, rope, qkv, out, lse);
-    lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
-    lab.read(&[out, d_qkv])
-}
-
-/// A SwiGLU forward, with and without residual and norm, and backward.
-fn both_ways<D: Device>(
-    lab: &mut Lab<D>,
-    params: Params<D>,
-    mut grads: Grads<D>,
-    swiglu: SwiGlu,
-    size: usize,
-    factors: usize,
-) -> Outputs {
-    let (x, h, dy, dx) = (lab.random(size), lab.random(size), lab.random(size), lab.random(size));
-    let (y, normed, inv_rms) = (lab.zeros(size), lab.zeros(size), lab.factors(factors));
-    let len = lab.device.swiglu_saved_len(&params, swiglu, size);
-    let saved = lab.device.alloc(len, Store::Activation);
-    lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
-    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
-    let (own, own_inv_rms) = (lab.zeros(size), lab.factors(factors));
-    lab.device.swiglu(&params, swiglu, x, None, own, Some(NormEpilogue { h: x, inv_rms: own_inv_rms }));
-    lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(dx));
-    lab.device.swiglu_backward(&params, &mut grads, swiglu, y, saved, x, None);
-    lab.device.finish_weight_grads(&params, &mut grads);
-    [lab.read(&[y, normed, inv_rms, own, own_inv_rms, dx]), vec![gradients(&grads)]].concat()
 }
 
 kernels! { HostDevice:

@@ -41,9 +41,16 @@ impl Operation for Add {
     }
 
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
-        let d_out = pass.grad_out(self.out);
+        let (d_out, mut heir) = (pass.grad_out(self.out), None);
         for &summand in &self.summands[..self.count] {
-            pass.add_to_grad(d_out, summand);
+            if heir.is_none() && pass.needs_first_grad(summand) {
+                heir = Some(summand);
+            } else {
+                pass.add_to_grad(d_out, summand);
+            }
+        }
+        if let Some(heir) = heir {
+            pass.give_grad(self.out, heir);
         }
     }
 

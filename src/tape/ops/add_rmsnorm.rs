@@ -17,6 +17,17 @@ pub(crate) struct AddRmsNorm {
     /// One factor r per row, or per column of a sequence.
     inv_rms: SlotId,
     over: Over,
+    /// The gradient has come through the norm before this backward pass.
+    is_passed: bool,
+}
+
+impl AddRmsNorm {
+    /// For the operation that adds the last to the gradient of what this one made, if that is `y`, and sends it on through the norm
+    /// itself. The value is where the norm's factors are.
+    pub fn pass_over(&mut self, y: SlotId) -> Option<SlotId> {
+        self.is_passed = self.x == y && self.over == Over::Features;
+        self.is_passed.then_some(self.inv_rms)
+    }
 }
 
 /// `rmsnorm(h + x)` over the features of each row; uses up both.
@@ -70,7 +81,7 @@ impl Norm {
         let Self { h, inv_rms, over } = self;
         assert_eq!(tape.shape(&h), tape.shape(&x), "both summands have one shape");
         let recorded = tape.records(&[h.0, x.0], false);
-        let op = AddRmsNorm { h: h.0, x: x.0, inv_rms, over };
+        let op = AddRmsNorm { h: h.0, x: x.0, inv_rms, over, is_passed: false };
         tape.release(h);
         tape.push(x.0, recorded, &[x.0], &[inv_rms], op)
     }
@@ -88,8 +99,10 @@ impl Operation for AddRmsNorm {
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let width = pass.slot(self.x).cols;
         let (y, inv_rms, grad) = (pass.value(self.x), pass.value(self.inv_rms), pass.grad_out(self.x));
-        pass.memory.device.rmsnorm_backward(self.over, width, y, inv_rms, grad);
-        pass.add_to_grad(grad, self.h);
+        if !self.is_passed {
+            pass.memory.device.rmsnorm_backward(self.over, width, y, inv_rms, grad);
+        }
+        pass.lend_grad(self.x, self.h);
         pass.release_saved(self.inv_rms);
     }
 

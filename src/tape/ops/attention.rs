@@ -4,11 +4,11 @@
 //! The backward pass recomputes the probabilities block by block from the saved log-sum-exp of each row.
 
 use super::Operation;
-use crate::device::{AttentionShape, Device, Store};
+use crate::device::{AttentionShape, Device, InputGrad, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, GradIn, SlotId, Tape, Var};
+use crate::tape::{Backward, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Attention {
@@ -44,8 +44,8 @@ impl Operation for Attention {
     }
 
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
-        let Some(GradIn { block: d_qkv, is_new }) = pass.grad_in_or_new(self.qkv) else { return };
-        assert!(is_new, "qkv was used up: nothing that ran later has added to its gradient");
+        let Some(InputGrad { to: d_qkv, base, .. }) = pass.grad_to(self.qkv) else { return };
+        assert!(base.is_none(), "qkv was used up: nothing that ran later has added to its gradient");
         let [qkv, out, lse] = [self.qkv, self.out, self.lse].map(|slot| pass.value(slot));
         let (d_out, precision) = (pass.grad_out(self.out), pass.params.precision());
         pass.memory.device.attention_backward(precision, &self.shape, self.rope, qkv, out, lse, d_out, d_qkv);

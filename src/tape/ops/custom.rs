@@ -67,7 +67,7 @@ pub struct CustomGradients<'a> {
     pub inputs: &'a [Block],
     /// Its output.
     pub output: Block,
-    /// The gradient that arrived at the output.
+    /// The gradient that arrived at the output, to be read only.
     pub d_output: Block,
     /// The gradients of the inputs, to be added to; `None` where none is needed.
     pub d_inputs: &'a [Option<Block>],

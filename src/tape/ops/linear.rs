@@ -8,7 +8,7 @@ use crate::device::{Device, Over, ParamId, Store, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
-use crate::tape::{Backward, GradIn, SlotId, Tape, Var};
+use crate::tape::{Backward, SlotId, Tape, Var};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Linear {
@@ -66,8 +66,8 @@ impl Operation for Linear {
 
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
         let (dy, x) = (pass.grad_out(self.out), pass.value(self.x));
-        if let Some(GradIn { block: dx, is_new }) = pass.grad_in_or_new(self.x) {
-            pass.memory.device.linear_backward(pass.params, self.weight, dy, dx, !is_new);
+        if let Some(dx) = pass.grad_through_norm(self.x, &[self.weight], &[dy, x]) {
+            pass.memory.device.linear_backward(pass.params, self.weight, dy, dx);
         }
         pass.memory.device.weight_grad(pass.params, pass.grads, self.weight, dy, x);
         if let Some(bias) = self.bias {

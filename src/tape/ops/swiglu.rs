@@ -92,8 +92,11 @@ fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Opt
 
 impl Record {
     fn backward<D: Device>(&self, pass: &mut Backward<'_, D>) {
-        let dx = pass.grad_in(self.x);
         let (dy, saved, x) = (pass.grad_out(self.out), pass.value(self.saved), pass.value(self.x));
+        let dx = match self.swiglu.over {
+            Over::Features => pass.grad_through_norm(self.x, &[self.swiglu.gate_up, self.swiglu.down], &[x, dy]),
+            Over::Positions(_) => pass.grad_to(self.x),
+        };
         pass.memory.device.swiglu_backward(pass.params, pass.grads, self.swiglu, dy, saved, x, dx);
         pass.release_saved(self.saved);
     }
