@@ -1,6 +1,6 @@
 //! Every kernel of every device against the reference in f64, on random shapes with 1 and ragged sizes among them.
 
-#[cfg(feature = "cuda-twin")]
+#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
 mod cuda;
 mod int8;
 mod layers;

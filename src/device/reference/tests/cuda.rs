@@ -1,30 +1,60 @@
-//! What only the CUDA device's kernels do, on its twin.
+//! What only a CUDA device's kernels do: on the twin, and with `TRM_TEST_GPU` set on a GPU.
 
 use super::*;
+use crate::cuda::Backend;
+use crate::device::Cuda;
 
-type Twin = crate::device::Cuda<f32, crate::cuda::Twin>;
+fn lab<B: Backend>(seed: u64, precision: Precision) -> Lab<Cuda<f32, B>> {
+    Lab::new(seed, precision)
+}
 
 /// The tests of kernels ask the device; this one says what it has to answer.
+#[cfg(feature = "cuda-twin")]
 #[test]
 fn warpgroups_send_gradients_through_norms() {
-    for (precision, n_in, expected) in
-        [(Precision::Bf16, 512, true), (Precision::Bf16, 520, false), (Precision::F32, 512, false)]
-    {
-        let mut lab = Lab::<Twin>::new(0, precision);
+    let cases = [(Precision::Bf16, 512, true), (Precision::Bf16, 520, false), (Precision::F32, 512, false)];
+    for (precision, n_in, expected) in cases {
+        let mut lab = lab::<crate::cuda::Twin>(0, precision);
         let (params, _, [weight]) = lab.weights([(1024, n_in, Usage::Rows)]);
         let (x, dy) = (lab.random(3 * n_in), lab.random(3 * 1024));
         assert_eq!(lab.device.norms_input_grad(&params, &[weight], &[dy, x]), expected, "{precision:?}, {n_in}");
     }
 }
 
+/// A product that ends with the norm, forward and backward, and the two kernels that it stands for.
+fn norms_together_and_apart<B: Backend>(seed: u64, [m, n_in, n_out]: [usize; 3]) {
+    let mut lab = lab::<B>(seed, Precision::Bf16);
+    let (params, _, [weight]) = lab.weights([(n_out, n_in, Usage::Rows)]);
+    let (x, h, dy, base) = (lab.random(m * n_in), lab.random(m * n_out), lab.random(m * n_out), lab.random(m * n_in));
+    let norm = Normed { y: x, inv_rms: lab.numbers(m) };
+    let [together, apart] = [true, false].map(|together| {
+        let (y, inv_rms, to) = (lab.zeros(m * n_out), lab.factors(m), lab.zeros(m * n_in));
+        let goes_on = lab.device.norms_input_grad(&params, &[weight], &[dy, x]);
+        let dx = InputGrad { to, base: Some(base), norm: Some(norm).filter(|_| together && goes_on) };
+        lab.device.linear(&params, weight, x, y, Some(NormEpilogue { h, inv_rms }).filter(|_| together));
+        lab.device.linear_backward(&params, weight, dy, dx);
+        if !together {
+            lab.device.add_rmsnorm(Over::Features, n_out, h, y, inv_rms);
+        }
+        if dx.norm.is_none() {
+            lab.device.rmsnorm_backward(Over::Features, n_in, x, norm.inv_rms, to);
+        }
+        lab.read(&[y, inv_rms, to])
+    });
+    assert_close(&format!("norm after {m} × {n_in} × {n_out}"), B::NAME, seed, &together, &apart, 1e-2);
+}
+
 /// Rows that are wider than a tile, of which each cluster of blocks makes several after each other: sums over them pass between the
-/// blocks. Tiles are 128 or 256 wide, whichever takes less time, so there are clusters of two, three and four (`TWIN_PROCESSORS`).
+/// blocks. Tiles are 128 or 256 wide, whichever takes less time, so there are clusters of one to four (`TWIN_PROCESSORS`).
 #[test]
 fn norms_of_rows_that_several_blocks_share() {
     for (seed, sizes) in [[700, 512, 512], [250, 704, 376], [250, 376, 704], [140, 1024, 256]].into_iter().enumerate() {
-        let seed = seed as u64;
-        let exact = linear(&mut Lab::<Reference<f64>>::new(seed, Precision::F32), sizes);
-        let ours = linear(&mut Lab::<Twin>::new(seed, Precision::Bf16), sizes);
-        assert_close(&format!("linear {sizes:?}"), "cuda bf16", seed, &ours, &exact, 2e-2);
+        #[cfg(feature = "cuda-twin")]
+        norms_together_and_apart::<crate::cuda::Twin>(seed as u64, sizes);
+        #[cfg(feature = "cuda")]
+        if std::env::var_os("TRM_TEST_GPU").is_some() {
+            norms_together_and_apart::<crate::cuda::Gpu>(seed as u64, sizes);
+            norms_together_and_apart::<crate::cuda::Gpu>(seed as u64, [100 * sizes[0], sizes[1], sizes[2]]);
+        }
     }
 }
