@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
         if (E::WHOLE_ROWS) RowSums::begin(of_rows);
         dev::fence_barrier_init();
     }
-    if (E::WHOLE_ROWS) dev::cluster_sync();
+    if (E::WHOLE_ROWS) dev::cluster_begin();
     else __syncthreads();
 
     int step = 0; // of all tiles

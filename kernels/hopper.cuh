@@ -45,7 +45,7 @@ __device__ __forceinline__ uint64_t descriptor(const void *p, int leading, int s
 __device__ __forceinline__ void barrier_init(uint64_t *b, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory");
 }
-// After all barrier_init of a thread, before anybody else uses these barriers (and a __syncthreads between).
+// After all barrier_init of a thread, before anybody else uses these barriers (and a __syncthreads or cluster_begin between).
 __device__ __forceinline__ void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 __device__ __forceinline__ void barrier_arrive(uint64_t *b) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
@@ -146,9 +146,9 @@ __device__ __forceinline__ int cluster_rank() {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-// __syncthreads of all blocks of a cluster.
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// Waits for all threads of a cluster: after fence_barrier_init, its barriers are ready. Of other memory it says nothing.
+__device__ __forceinline__ void cluster_begin() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // Writes x to where block `rank` of the cluster has what the caller has at `to`, and brings 4 bytes to its mbarrier in the place of b.
 __device__ __forceinline__ void send(float *to, float x, uint64_t *b, int rank) {

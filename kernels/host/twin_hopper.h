@@ -92,7 +92,7 @@ template <class... P> int clusters_at_once(void (*)(P...), unsigned cluster, dim
     return std::max(1, processors() / (int)cluster);
 }
 inline int cluster_rank() { return (int)(twin::block->index.x % twin::place->cluster); }
-inline void cluster_sync() {
+inline void cluster_begin() {
     twin::meet(twin::place->all, "barrier.cluster", [] {});
 }
 inline void send(float *to, float x, uint64_t *b, int rank) {
