@@ -7,6 +7,7 @@
 //
 // The products are those of gemm.cuh; what is here are their epilogues.
 #include "gemm_launch.cuh"
+#include <cstdlib>
 
 namespace {
 // ---- y = x wᵀ ----------------------------------------------------------------------------------------------------------------
@@ -222,8 +223,11 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, tr
     return y.format == TRM_BF16 ? with_elements((bf16 *)y.data) : y.format == TRM_F32 ? with_elements((float *)y.data) : 1;
 }
 
-// Warpgroups' products of whole rows.
-static bool groups_norm_rows(int64_t n, int64_t k) { return n <= RowSums::MOST * NarrowGroups::BN && takes_groups(n, k); }
+// Warpgroups' products of whole rows. With TRM_NORMS_APART in the environment, norms are kernels of their own, to compare.
+static bool groups_norm_rows(int64_t n, int64_t k) {
+    static const bool apart = getenv("TRM_NORMS_APART") != nullptr;
+    return !apart && n <= RowSums::MOST * NarrowGroups::BN && takes_groups(n, k);
+}
 
 extern "C" int TRM_API(linear_norm_fits)(int64_t n) { return n > 0 && n <= 512 && n % 8 == 0; }
 
@@ -234,6 +238,10 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     if (groups_norm_rows(n, k)) {
         const NormRows<false> epilogue = {(const bf16 *)h.data, nullptr, (bf16 *)y.data, (float *)inv_rms.data, n};
         return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
+    }
+    if (takes_groups(n, k)) {
+        if (int status = TRM_API(linear_bf16)(x, w, {nullptr, TRM_BF16}, y, m, n, k, stream)) return status;
+        return TRM_API(add_rmsnorm)(TRM_OVER_FEATURES, h, y, inv_rms, m, 1, n, stream);
     }
     auto launch = [&](auto shape) {
         typedef decltype(shape) S;
