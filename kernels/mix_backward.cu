@@ -31,7 +31,7 @@ namespace {
 //                                 dG, dU [32 f, 32 j]   left                  gate, up [32 j, l]
 //                                      │                                         │ ldmatrix transposed
 //                                      ▼                                         ▼ right
-//     dx [l, 32 f] ◀── += ─────── dX [32 f, l]  +=  dG · gate + dU · up           (summed over j)
+//     dx [l, 32 f] ◀── + base ─── dX [32 f, l]  +=  dG · gate + dU · up           (summed over j)
 //
 // Beyond 112 positions it is 16 hidden units at a time, for want of registers, and 192 features, for want of shared memory.
 // Where that is scarce (SMALL), it is 128 features, and steps of 16 hidden units.

@@ -10,8 +10,9 @@
 //   - launches that a device refuses, for instance with more shared memory than was asked for by TRM_ALLOW_SHARED;
 //   - host code that does not wait for its stream (TWIN_STREAMS=late: work is done when the stream is waited for).
 // TWIN_THREADS=n sets the number of OS threads, TWIN_PROCESSORS=n (2) that of multiprocessors, by which launchers choose. A block may
-// have 227 KB of shared memory, as on an H100, or TWIN_SHARED=bytes; 101376 (99 KB) is what the smallest devices have. With TWIN_FAULT=n the n-th launch of the process fails as if its kernel had
-// used an address that does not exist, and so does everything after it.
+// have 227 KB of shared memory, as on an H100, or TWIN_SHARED=bytes; 101376 (99 KB) is what the smallest devices have. With
+// TWIN_FAULT=n the n-th launch of the process fails as if its kernel had used an address that does not exist, and so does everything
+// after it.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -157,8 +158,8 @@ inline uint64_t begin_block(Block &b, const Launch &launch, uint64_t number) {
     b.lane = b.order[0] * 32 + (seed() ? random % b.warps[b.order[0]].size : 0);
     return random;
 }
-inline void run_cluster(Place &here, const Launch &launch, uint64_t number) {
-    place = &here;
+inline void run_cluster(Stage &here, const Launch &launch, uint64_t number) {
+    stage = &here;
     here.cluster = launch.cluster;
     here.all.size = here.all.arrived = 0;
     uint64_t random = 0;
@@ -170,7 +171,7 @@ inline void run_cluster(Place &here, const Launch &launch, uint64_t number) {
     go(&here.scheduler, &block->lanes[block->lane], false);
 }
 inline void run_clusters(Launch &launch, uint64_t at_most) {
-    static thread_local Place here;
+    static thread_local Stage here;
     for (uint64_t i; at_most-- > 0 && (i = launch.next++) < launch.clusters;)
         run_cluster(here, launch, seed() ? (i + mix(seed()) % launch.clusters) % launch.clusters : i);
 }

@@ -120,8 +120,8 @@ struct Block {
 
     Block() : lanes(MOST_LANES) {}
 };
-// An OS thread's place to run blocks in: the blocks of a cluster at a time, or a single one.
-struct Place {
+// Where an OS thread runs blocks: the blocks of a cluster at a time, or a single one.
+struct Stage {
     std::vector<std::unique_ptr<Block>> blocks;
     unsigned cluster = 1;         // blocks that run
     Group all;                    // lanes of all of them
@@ -131,7 +131,7 @@ struct Place {
     size_t bottom_size = 0;
     char *memory = nullptr;
 
-    Place() {
+    Stage() {
         const int access = PROT_READ | PROT_WRITE, kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         memory = (char *)mmap(nullptr, bytes(), access, kind, -1, 0);
         if (memory == MAP_FAILED) {
@@ -149,7 +149,7 @@ struct Place {
         bottom = at;
 #endif
     }
-    ~Place() {
+    ~Stage() {
 #if defined(__SANITIZE_ADDRESS__)
         __asan_unpoison_memory_region(memory, bytes());
 #endif
@@ -164,7 +164,7 @@ struct Place {
     }
     static constexpr size_t bytes() { return MOST_CLUSTER * MOST_SHARED + MOST_FIBERS * STACK; }
 };
-inline thread_local Place *place = nullptr;
+inline thread_local Stage *stage = nullptr;
 inline thread_local Block *block = nullptr; // of the lane that runs
 inline thread_local Lane *self = nullptr;
 
@@ -256,19 +256,19 @@ extern "C" void twin_fiber();
 // come back, and the stack will be used again; so AddressSanitizer must not leave marks of this function's variables on it.
 __attribute__((noinline, no_sanitize("address"))) inline void go(void **save, Lane *to, bool for_good) {
     if (to && !to->stack) {
-        to->stack = place->stacks.back();
-        place->stacks.pop_back();
+        to->stack = stage->stacks.back();
+        stage->stacks.pop_back();
         to->stack_pointer = fresh_stack(to->stack, twin_fiber);
     }
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
-    const void *bottom = to ? to->stack : place->bottom;
-    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, bottom, to ? STACK : place->bottom_size);
+    const void *bottom = to ? to->stack : stage->bottom;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, bottom, to ? STACK : stage->bottom_size);
 #else
     (void)for_good;
 #endif
     self = to;
-    twin_switch(save, to ? to->stack_pointer : place->scheduler);
+    twin_switch(save, to ? to->stack_pointer : stage->scheduler);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -301,13 +301,13 @@ inline Lane *next_lane() {
     const Block *const first = block;
     for (;;) {
         if (Lane *lane = lane_that_can_go_on(*block)) return lane;
-        for (unsigned rank = 0; rank < place->cluster; rank++)
-            if (Block &other = place->of_cluster(rank); &other != first)
+        for (unsigned rank = 0; rank < stage->cluster; rank++)
+            if (Block &other = stage->of_cluster(rank); &other != first)
                 if (Lane *lane = lane_that_can_go_on(other)) return lane;
         unsigned rank = 0;
-        while (rank < place->cluster && place->of_cluster(rank).bulk_copies.empty()) rank++;
-        if (rank == place->cluster) return nullptr;
-        auto &copies = place->of_cluster(rank).bulk_copies;
+        while (rank < stage->cluster && stage->of_cluster(rank).bulk_copies.empty()) rank++;
+        if (rank == stage->cluster) return nullptr;
+        auto &copies = stage->of_cluster(rank).bulk_copies;
         const size_t which = seed() ? mix(seed() + copies.size()) % copies.size() : 0;
         const std::function<void()> copy = std::move(copies[which]);
         copies.erase(copies.begin() + which);
@@ -385,12 +385,12 @@ extern "C" __attribute__((noinline, no_sanitize("address"))) inline void twin_fi
             self = next;
             continue;
         }
-        for (unsigned rank = 0; !next && rank < place->cluster; rank++) {
-            const Block &b = place->of_cluster(rank);
+        for (unsigned rank = 0; !next && rank < stage->cluster; rank++) {
+            const Block &b = stage->of_cluster(rank);
             for (unsigned i = 0; i < b.all.size; i++)
                 if (!b.lanes[i].done) fail("nobody can go on; waits in", b.lanes[i].waits_in());
         }
-        place->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
+        stage->stacks.push_back(me->stack); // nobody takes it before this fiber has left it
         go(&me->stack_pointer, next, true);
     }
 }

@@ -91,13 +91,13 @@ inline void wait_for_dependencies() {}
 template <class... P> int clusters_at_once(void (*)(P...), unsigned cluster, dim3, size_t) {
     return std::max(1, processors() / (int)cluster);
 }
-inline int cluster_rank() { return (int)(twin::block->index.x % twin::place->cluster); }
+inline int cluster_rank() { return (int)(twin::block->index.x % twin::stage->cluster); }
 inline void cluster_begin() {
-    twin::meet(twin::place->all, "barrier.cluster", [] {});
+    twin::meet(twin::stage->all, "barrier.cluster", [] {});
 }
 inline void send(float *to, float x, uint64_t *b, int rank) {
-    if (rank < 0 || rank >= (int)twin::place->cluster) twin::fail("the cluster has no such block");
-    unsigned char *const shared = twin::place->of_cluster(rank).shared;
+    if (rank < 0 || rank >= (int)twin::stage->cluster) twin::fail("the cluster has no such block");
+    unsigned char *const shared = twin::stage->of_cluster(rank).shared;
     const uint32_t at = shared_address(to);
     uint64_t *const barrier = (uint64_t *)(shared + shared_address(b));
     if (at % 4) twin::fail("st.async is not aligned");
