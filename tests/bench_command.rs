@@ -104,7 +104,7 @@ fn in_f32_all_devices_compute_the_same_but_for_rounding() {
 fn the_twin_of_a_gpu_is_measured_and_profiled() {
     let on_twin = ["--device", "cuda-twin", "--set", "gradient_groups=4", "--micro-batch", "2"];
     let text = stdout(&succeed(bench(&on_twin)));
-    for part in ["host twin", "batch of 8 in micro-batches of 2", "peak MB are of the device's memory"] {
+    for part in ["host twin", "batch of 8 in micro-batches of 2", "peak MB of the device's memory"] {
         assert!(text.contains(part), "{part}:\n{text}");
     }
     let report = json(&["--device", "cuda-twin", "--only", "train"]);

@@ -4,7 +4,6 @@
 pub mod bars;
 #[cfg(feature = "cli")]
 pub mod charts;
-pub mod memory;
 pub mod metrics;
 mod numbers;
 #[cfg(feature = "cli")]
@@ -22,12 +21,12 @@ pub mod table;
 mod terminal;
 #[cfg(feature = "cli")]
 mod ticks;
+pub mod usage;
 
 #[cfg(feature = "cli")]
 pub use bars::{Bar, BarChart, BarGroup};
 #[cfg(feature = "cli")]
 pub use charts::{accuracy_chart, loss_chart};
-pub use memory::peak_rss_bytes;
 pub use metrics::{MetricsLog, metric_points, read_metrics};
 pub use numbers::{engineering, grouped};
 #[cfg(feature = "cli")]
@@ -43,3 +42,4 @@ pub use stats::{median_and_spread, smoothed, wilson_95};
 pub use table::Table;
 #[cfg(feature = "cli")]
 pub use terminal::Terminal;
+pub use usage::{peak_rss_bytes, processor_seconds};

@@ -15,7 +15,7 @@ use crate::config::{Config, DetachedPrecision};
 use crate::engine::{Lanes, TrainingDevice, precision_for};
 use crate::error::{Error, Result};
 use crate::perf::{Work, Workload};
-use crate::report::Table;
+use crate::report::{Table, peak_rss_bytes, processor_seconds};
 use crate::simd::{self, Precision};
 use limit::FmaLimit;
 
@@ -98,6 +98,8 @@ struct Measurement {
     gflops: f64,
     limit_gflops: f64,
     mfu: f64,
+    /// Processors of the host that this process kept busy, on average; `None` where the system does not say.
+    busy_cores: Option<f64>,
     peak_rss_bytes: u64,
     /// Of an accelerator's own memory.
     peak_device_bytes: Option<u64>,
@@ -178,7 +180,8 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
         return super::print_json(&measurements);
     }
     let rate = Rate::for_limit(measurements.iter().map(|m| m.limit_gflops).fold(0.0, f64::max));
-    let mut table = Table::new(["", "seconds", "model GFLOP", rate.unit, "limit", "MFU %", "puzzles/s", "peak MB"]);
+    let mut table =
+        Table::new(["", "seconds", "model GFLOP", rate.unit, "limit", "MFU %", "puzzles/s", "busy cores", "peak MB"]);
     for m in &measurements {
         table.row([
             m.name.to_owned(),
@@ -188,6 +191,7 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
             rate.show(m.limit_gflops),
             format!("{:.1}", 100.0 * m.mfu),
             format!("{:.1}", m.puzzles_per_second()),
+            m.busy_cores.map_or(String::new(), |cores| format!("{cores:.2}")),
             format!("{:.0}", m.peak_device_bytes.unwrap_or(m.peak_rss_bytes) as f64 / 1e6),
         ]);
     }
@@ -199,7 +203,7 @@ fn run_on<D: TrainingDevice>(args: &Args, config: Config, works: &[(&'static str
         )
     });
     let end = match workload.describe() {
-        Some(engine) => format!("{formats}, {engine}; peak MB are of the device's memory"),
+        Some(engine) => format!("{formats}, {engine}; busy cores are the host's, peak MB of the device's memory"),
         None => format!("batch {batch}, {} threads, {formats}, {}", lanes.threads(), D::hardware()),
     };
     super::print(&format!("{table}\n{forward}{end}\n"))
@@ -242,13 +246,15 @@ fn measure<D: TrainingDevice>(
 ) -> Result<Measurement> {
     workload.run(work)?;
     let mut limit = FmaLimit::new(lanes, precision, workload.int8_share(work));
-    let (started, mut times) = (Instant::now(), Vec::new());
+    let (started, mut times, mut used) = (Instant::now(), Vec::new(), Some(0.0));
     while times.len() < 2 || started.elapsed().as_secs_f64() < seconds {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), processor_seconds());
         workload.run(work)?;
         times.push(start.elapsed().as_secs_f64());
+        used = used.zip(processor_seconds().zip(before)).map(|(used, (after, before))| used + after - before);
         limit.refresh();
     }
+    let busy_cores = used.map(|used: f64| used / times.iter().sum::<f64>());
     let median = median(&mut times);
     let model_flops = workload.model_flops(work);
     let (_, limit_gflops) = limit.finish(model_flops / times[0] / 1e9);
@@ -262,7 +268,8 @@ fn measure<D: TrainingDevice>(
         gflops,
         limit_gflops,
         mfu: gflops / limit_gflops,
-        peak_rss_bytes: crate::report::peak_rss_bytes().unwrap_or(0),
+        busy_cores,
+        peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
         peak_device_bytes: D::peak_bytes(),
         batch,
         device: D::NAME,
