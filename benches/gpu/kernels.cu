@@ -4,12 +4,14 @@
 //         kernels/{linear,narrow,swiglu,norm,elementwise,mix_forward,mix_backward,attention,attention_bf16,attention_short}.cu && \
 //         ./kernel-times
 //
-// kernels/pack takes it along, and kernels/check puts its figures into the report. A median of ten groups of three launches each.
+// kernels/pack takes it along, and kernels/check puts its figures into the report. A median of ten groups of three launches each;
+// `kernel-times once` launches each kernel once, for a profiler: `ncu --set full kernel-times once`.
 // TFLOP/s are those that the kernel executes, GB/s what it has to read and write.
 #include "trm_kernels.h"
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <cuda_runtime.h>
 #include <vector>
 
@@ -33,7 +35,13 @@ template <class T> trm_array array(int64_t format, size_t count, float scale) {
 trm_array bf16s(size_t count, float scale = 0.5f) { return array<uint16_t>(TRM_BF16, count, scale); }
 trm_array floats(size_t count, float scale) { return array<float>(TRM_F32, count, scale); }
 
+bool once = false;
+
 template <class F> void measure(const char *name, double flops, double bytes, F launch) {
+    if (once) {
+        printf("%s: status %d\n", name, launch());
+        return;
+    }
     std::vector<float> times;
     cudaEvent_t begin, end;
     cudaEventCreate(&begin), cudaEventCreate(&end);
@@ -56,7 +64,8 @@ template <class F> void measure(const char *name, double flops, double bytes, F 
     fflush(stdout);
 }
 
-int main() {
+int main(int count, char **words) {
+    once = count > 1 && !strcmp(words[1], "once");
     const int64_t B = 768, L = 97, D = 512, I = 1536, J = 512, M = B * L; // sequences, positions, widths, rows
     const double state = 2.0 * M * D, product = 2.0 * M * D * I, mixed = 2.0 * B * D * J * L;
     trm_array x = bf16s(M * D), y = bf16s(M * D), h = bf16s(M * D), dy = bf16s(M * D), dx = bf16s(M * D), none = {nullptr, TRM_BF16};
