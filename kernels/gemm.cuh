@@ -116,6 +116,7 @@ template <Layout LAYOUT, bool FIRST, int SIZE, int BK> struct Operand {
 // columns. Runs are 4·RUN columns apart: between them lie those of the three other lanes that share a fragment's row.
 template <class S, Layout LAYOUT> struct Held {
     static constexpr int RUN = LAYOUT == K_MAJOR ? 8 : 2, ROWS = S::WM / 8, RUNS = S::WN / (4 * RUN), AHEAD = RUNS;
+    static constexpr bool WHOLE = false; // whether all of it is known to be inside
     float sum[S::WM / 16][S::WN / 8][4];
     int slice, first_row, first_column, m, n;
 
@@ -134,6 +135,7 @@ template <class S, Layout LAYOUT> struct Held {
 //     write(Row, offset, float[RUN], Beside)     stores the result of a run
 //     prefetch(slice, row, column)               announces what `read` will read for 32 columns
 //
+// One that has `PACKS = true` has also finish(held) for warpgroups, which begins before what belongs to one row is in one lane.
 // Others have `WHOLE_ROWS = true`, SCRATCH_BYTES of shared memory, prefetch, and finish(held, scratch), which all threads call; those
 // of warpgroups get a RowSums in place of scratch (gemm_hopper.cuh).
 struct Elementwise {
@@ -141,39 +143,44 @@ struct Elementwise {
     static constexpr int SCRATCH_BYTES = 0;
     static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR
     static constexpr bool NARROW = false; // whether it reads so much that a wide tile has no registers for it
+    static constexpr bool PACKS = false;
 };
 struct ReadsMuch : Elementwise {
     static constexpr bool NARROW = true;
 };
 
-// All runs, row by row, and AHEAD of them ahead what goes with them: read(r, run, Beside &), then use(r, run, Beside).
-template <class Beside, class H, class Read, class Use> __device__ __forceinline__ void for_each_run(const H &, Read read, Use use) {
+// All runs, row by row, and AHEAD of them ahead what goes with them: read(r, run, Beside &), then use(r, run, Beside). The first reads are
+// on their way when `meanwhile` is called.
+template <class Beside, int AHEAD, class H, class Read, class Use, class Meanwhile>
+__device__ __forceinline__ void for_each_run(const H &, Read read, Use use, Meanwhile meanwhile) {
     constexpr int ALL = H::ROWS * H::RUNS;
-    Beside beside[H::AHEAD + 1] = {};
+    Beside beside[AHEAD + 1] = {};
 #pragma unroll
-    for (int i = 0; i < H::AHEAD; i++) read(i / H::RUNS, i % H::RUNS, beside[i]);
+    for (int i = 0; i < AHEAD; i++) read(i / H::RUNS, i % H::RUNS, beside[i]);
+    meanwhile();
 #pragma unroll
     for (int i = 0; i < ALL; i++) {
-        const int next = i + H::AHEAD;
-        if (next < ALL) read(next / H::RUNS, next % H::RUNS, beside[next % (H::AHEAD + 1)]);
-        use(i / H::RUNS, i % H::RUNS, beside[i % (H::AHEAD + 1)]);
+        const int next = i + AHEAD;
+        if (next < ALL) read(next / H::RUNS, next % H::RUNS, beside[next % (AHEAD + 1)]);
+        use(i / H::RUNS, i % H::RUNS, beside[i % (AHEAD + 1)]);
     }
 }
 
-// The end of an Elementwise epilogue.
-template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {
+// The end of an Elementwise epilogue. `exchange` is called before any sum is used.
+template <class E, class H, class Exchange> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held, Exchange exchange) {
     typedef typename E::Beside Beside;
     typename E::Row rows[2];
     auto read = [&](int r, int run, Beside &beside) {
-        if (run == 0 && held.row(r) < held.m) rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
+        if (run == 0 && (H::WHOLE || held.row(r) < held.m)) rows[r % 2] = epilogue.row(held.slice, held.row(r), held.first_column);
         if (held.inside(r, run)) beside = epilogue.read(rows[r % 2], 4 * H::RUN * run);
     };
-    for_each_run<Beside>(held, read, [&](int r, int run, const Beside &beside) {
+    auto use = [&](int r, int run, const Beside &beside) {
         float v[H::RUN];
 #pragma unroll
         for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
         if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside);
-    });
+    };
+    for_each_run<Beside, H::AHEAD>(held, read, use, exchange);
 }
 
 // ---- The loop ----------------------------------------------------------------------------------------------------------------
@@ -300,7 +307,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         held.m = p.m;
         held.n = p.n;
         if constexpr (E::WHOLE_ROWS) epilogue.finish(held, shared + S::STAGES * S::STAGE_BYTES);
-        else finish_runs(epilogue, held);
+        else finish_runs(epilogue, held, [] {});
     }
 }
 

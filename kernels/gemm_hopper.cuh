@@ -22,13 +22,16 @@ constexpr int GROUP = 128; // threads of a warpgroup
 
 // What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. Lane t of the four that share a row of a fragment
 // has its columns 2t and 2t + 1. That is how it is for RUN = 2. Else `exchange` comes first, and from then on it has 4 columns of
-// one of two fragments, or all 8 of one of four.
-template <class S, int RUN_> struct GroupHeld {
+// one of two fragments, or all 8 of one of four. A tile that is WHOLE has no row or column outside: nothing has to be asked, and so
+// nothing keeps instructions of one run from being mixed with those of another.
+template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
+    static constexpr bool WHOLE = WHOLE_;
     static constexpr int RUN = RUN_, ROWS = 2, RUNS = S::BN / (4 * RUN), ALL = ROWS * RUNS;
-    static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = ALL < MOST ? ALL : MOST; // as there are registers for
-    float sum[S::BN / 2];
+    static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = !WHOLE ? 1 : ALL < MOST ? ALL : MOST; // as there are registers for
+    float (&sum)[S::BN / 2];
     int slice, first_row, first_column, m, n;
 
+    __device__ __forceinline__ explicit GroupHeld(float (&sum)[S::BN / 2]) : sum(sum) {}
     // Of the calling lane's first run, in the first 4·RUN columns.
     static __device__ __forceinline__ int place() {
         const int t = threadIdx.x % 4;
@@ -36,17 +39,15 @@ template <class S, int RUN_> struct GroupHeld {
     }
     __device__ __forceinline__ int row(int r) const { return first_row + 8 * r; }
     __device__ __forceinline__ int column(int run) const { return first_column + 4 * RUN * run; }
-    __device__ __forceinline__ bool inside(int r, int run) const { return row(r) < m && column(run) < n; }
+    __device__ __forceinline__ bool inside(int r, int run) const { return WHOLE || (row(r) < m && column(run) < n); }
     __device__ __forceinline__ float &at(int r, int run, int e) { return sum[(run * (RUN / 2) + e / 2) * 4 + r * 2 + e % 2]; }
+    // Before any exchange: column 2t + e of a fragment.
+    __device__ __forceinline__ float of_fragment(int fragment, int r, int e) const { return sum[fragment * 4 + r * 2 + e]; }
 
     // Fragment f has its sums at 4f. Of two fragments, a lane keeps one and gives the other to its neighbour; then, of two such
     // pairs, one and the other to the neighbour's neighbour.
     __device__ __forceinline__ void exchange() {
         const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-        auto swap = [&](float &low, float &high, bool keeps_high, int by) {
-            const float received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
-            (keeps_high ? low : high) = received;
-        };
 #pragma unroll
         for (int i = 0; i < S::BN / 2; i += 8)
 #pragma unroll
@@ -55,6 +56,33 @@ template <class S, int RUN_> struct GroupHeld {
         for (int i = 0; i < S::BN / 2; i += 16)
 #pragma unroll
             for (int e = 0; e < 8 && RUN > 4; e++) swap(sum[i + e], sum[i + e + 8], upper, 2);
+    }
+    // The same of words, four by four: word i of lane t becomes word t of lane i.
+    template <int N> static __device__ __forceinline__ void transpose(uint32_t (&words)[N]) {
+        const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+        for (int i = 0; i < N; i += 4) {
+            swap(words[i], words[i + 1], odd, 1), swap(words[i + 2], words[i + 3], odd, 1);
+            swap(words[i], words[i + 2], upper, 2), swap(words[i + 1], words[i + 3], upper, 2);
+        }
+    }
+    template <class T> static __device__ __forceinline__ void swap(T &low, T &high, bool keeps_high, int by) {
+        const T received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
+        (keeps_high ? low : high) = received;
+    }
+    // The two rows as bf16, each run where it belongs: `row` of the matrix, from the lane's first column on.
+    __device__ __forceinline__ void store_packed(bf16 *(&rows)[2]) const {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            uint32_t words[S::BN / 8];
+#pragma unroll
+            for (int f = 0; f < S::BN / 8; f++) words[f] = dev::pack(of_fragment(f, r, 0), of_fragment(f, r, 1));
+            transpose(words);
+#pragma unroll
+            for (int run = 0; run < RUNS; run++)
+                if (inside(r, run))
+                    *(uint4 *)(rows[r] + 4 * RUN * run) = {words[4 * run], words[4 * run + 1], words[4 * run + 2], words[4 * run + 3]};
+        }
     }
 };
 
@@ -149,13 +177,13 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     const int thread = threadIdx.x % GROUP;
     // 16 more of k, in the 16 bytes that descriptors count in.
     constexpr int NEXT = LAYOUT == K_MAJOR ? 32 / 16 : 16 * 128 / 16;
-    typedef GroupHeld<S, LAYOUT == K_MAJOR ? E::RUN : 2> Held;
+    constexpr int RUN = LAYOUT == K_MAJOR ? E::RUN : 2;
     RowSums row_sums{of_rows, p.tiles_n, 0};
     for (int number = blockIdx.x; number < p.tiles; number += gridDim.x) {
         const Tile tile(p, number, S::BM, S::BN);
         prefetch_tile<64, S::BN, GROUP>(epilogue, p, tile.slice, tile.row + group * 64, tile.column);
-        Held held;
-        dev::wgmma_registers(held.sum);
+        float sum[S::BN / 2];
+        dev::wgmma_registers(sum);
         for (int k = tile.k; k < tile.k_end; k += S::BK, step++) {
             const int s = step % S::STAGES;
             const unsigned char *const a = shared + s * S::STAGE_BYTES + group * 64 * 128;
@@ -165,25 +193,31 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
             const uint64_t of_a = dev::descriptor(a, 0, 1024, true), of_b = dev::descriptor(b, ALONG_MN * 64 * 128, 1024, true);
 #pragma unroll
             for (int kk = 0; kk < S::BK / 16; kk++)
-                dev::Wgmma<S::BN>::template multiply<ALONG_MN, ALONG_MN>(held.sum, of_a + kk * NEXT, of_b + kk * NEXT,
+                dev::Wgmma<S::BN>::template multiply<ALONG_MN, ALONG_MN>(sum, of_a + kk * NEXT, of_b + kk * NEXT,
                                                                          k > tile.k || kk > 0);
             dev::wgmma_commit();
             dev::wgmma_wait<1>(); // the step before this one has been read
             if (thread == 0 && k > tile.k) dev::barrier_arrive(vacant + (step - 1) % S::STAGES);
         }
         dev::wgmma_wait<0>();
-        dev::wgmma_registers(held.sum);
+        dev::wgmma_registers(sum);
         if (thread == 0) dev::barrier_arrive(vacant + (step - 1) % S::STAGES);
 
         const int lane = threadIdx.x % 32;
-        held.slice = tile.slice;
-        held.first_row = tile.row + group * 64 + thread / 32 * 16 + lane / 4;
-        held.first_column = tile.column + Held::place();
-        held.m = p.m;
-        held.n = p.n;
-        held.exchange();
-        if constexpr (E::WHOLE_ROWS) epilogue.finish(held, row_sums);
-        else finish_runs(epilogue, held);
+        auto end = [&](auto is_whole) {
+            typedef GroupHeld<S, RUN, decltype(is_whole)::value> Held;
+            Held held(sum);
+            held.slice = tile.slice;
+            held.first_row = tile.row + group * 64 + thread / 32 * 16 + lane / 4;
+            held.first_column = tile.column + Held::place();
+            held.m = p.m;
+            held.n = p.n;
+            if constexpr (E::WHOLE_ROWS) epilogue.finish(held, row_sums);
+            else if constexpr (E::PACKS && LAYOUT == K_MAJOR) epilogue.finish(held);
+            else finish_runs(epilogue, held, [&] { held.exchange(); });
+        };
+        if (tile.row + S::BM <= p.m && tile.column + S::BN <= p.n) end(std::true_type());
+        else end(std::false_type());
     }
 #endif
 }

@@ -14,7 +14,7 @@ namespace {
 
 // y = …, or y = base + …
 template <class T, bool ADDS> struct StoreLinear : Elementwise {
-    static constexpr bool NARROW = ADDS && sizeof(T) == 4;
+    static constexpr bool NARROW = ADDS && sizeof(T) == 4, PACKS = !ADDS && sizeof(T) == 2;
     typedef int64_t Row; // the element
     typedef dev::Pack<T, 8> Beside;
     const T *base;
@@ -30,6 +30,10 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
 #pragma unroll
         for (int e = 0; e < 8 && ADDS; e++) v[e] += dev::get(&beside.of[e]);
         dev::store<8>(y + row + offset, v);
+    }
+    template <class H> __device__ __forceinline__ void finish(const H &held) const {
+        bf16 *rows[2] = {y + row(0, held.row(0), held.first_column), y + row(0, held.row(1), held.first_column)};
+        held.store_packed(rows);
     }
     __device__ __forceinline__ void prefetch(int, int row, int column) const {
         if (!ADDS) return;
@@ -93,6 +97,27 @@ template <class S> struct StoreNormed {
     }
 };
 
+// All runs of a row, and then those of the next, batch by batch: read(r, run, pace, Beside &), then use(r, run, Beside), which returns a
+// number. The first batch is on its way when `meanwhile` is called, and the next one from when the first run of a batch has been
+// used: `pace` is 0, but only then known. Else the compiler reads everything at once, for which there are no registers.
+template <class Beside, int BATCH, class H, class Read, class Use, class Meanwhile>
+__device__ __forceinline__ void for_each_batch(const H &, Read read, Use use, Meanwhile meanwhile) {
+    constexpr int ALL = H::ROWS * H::RUNS;
+    static_assert(ALL % BATCH == 0, "batches are whole");
+    Beside beside[2][BATCH];
+    auto read_batch = [&](int first, int pace) {
+#pragma unroll
+        for (int i = first; i < first + BATCH && i < ALL; i++) read(i / H::RUNS, i % H::RUNS, pace, beside[i / BATCH % 2][i % BATCH]);
+    };
+    read_batch(0, 0);
+    meanwhile();
+#pragma unroll
+    for (int i = 0; i < ALL; i++) {
+        const float used = use(i / H::RUNS, i % H::RUNS, beside[i / BATCH % 2][i % BATCH]);
+        if (i % BATCH == 0) read_batch(i + BATCH, dev::zero_after(used));
+    }
+}
+
 // The same by warpgroups, whose tiles are cut out of rows, and its backward pass. With s = x wᵀ + base,
 //
 //     forward     base is h:        term s²,   y = s r,   r = (mean of the terms + 1e-5)^(−1/2)
@@ -102,6 +127,9 @@ template <class S> struct StoreNormed {
 template <bool BACKWARD> struct NormRows {
     static constexpr bool WHOLE_ROWS = true, NARROW = false;
     static constexpr int SCRATCH_BYTES = 0, RUN = 8;
+    // What is read at once, before the sums are known and then.
+    template <class H> static constexpr int BATCH = !H::WHOLE ? 1 : BACKWARD ? 2 : 8;
+    template <class H> static constexpr int LATER = H::WHOLE ? 8 : 1;
     typedef dev::Pack<bf16, 8> Numbers;
     const bf16 *base, *y;
     bf16 *out;
@@ -121,11 +149,10 @@ template <bool BACKWARD> struct NormRows {
         const int64_t rows[2] = {held.row(0) * n + held.first_column, held.row(1) * n + held.first_column};
         auto at = [&](int r, int run) { return rows[r] + 4 * RUN * run; };
         float sums[2][2] = {}; // of rows, and pieces
-        int pace = 0;
-        for_each_run<Beside>(
+        for_each_batch<Beside, BATCH<H>>(
             held,
-            [&](int r, int run, Beside &beside) {
-                beside = {}; // beyond the last column the product is 0 as well
+            [&](int r, int run, int pace, Beside &beside) {
+                if (!H::WHOLE) beside = {}; // beyond the last column the product is 0 as well
                 if (!held.inside(r, run)) return;
                 beside.base = *(const Numbers *)(base + at(r, run) + pace);
                 if (BACKWARD) beside.y = *(const Numbers *)(y + at(r, run) + pace);
@@ -137,8 +164,9 @@ template <bool BACKWARD> struct NormRows {
                     s += dev::get(&beside.base.of[e]);
                     sums[r][run / PIECE] += s * (BACKWARD ? dev::get(&beside.y.of[e]) : s);
                 }
-                pace = dev::zero_after(sums[r][run / PIECE]);
-            });
+                return sums[r][run / PIECE];
+            },
+            [&] { held.exchange(); });
         float mean[2], scale[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -154,10 +182,10 @@ template <bool BACKWARD> struct NormRows {
                 if (held.first_column == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = scale[r];
             }
         }
-        for_each_run<Numbers>(
+        for_each_batch<Numbers, LATER<H>>(
             held,
-            [&](int r, int run, Numbers &of_y) {
-                if (BACKWARD && held.inside(r, run)) of_y = *(const Numbers *)(y + at(r, run));
+            [&](int r, int run, int pace, Numbers &of_y) {
+                if (BACKWARD && held.inside(r, run)) of_y = *(const Numbers *)(y + at(r, run) + pace);
             },
             [&](int r, int run, const Numbers &of_y) {
                 float v[RUN];
@@ -167,7 +195,9 @@ template <bool BACKWARD> struct NormRows {
                     v[e] = scale[r] * (BACKWARD ? s - dev::get(&of_y.of[e]) * mean[r] : s);
                 }
                 if (held.inside(r, run)) dev::store<8>(out + at(r, run), v);
-            });
+                return v[0];
+            },
+            [] {});
     }
 };
 

@@ -9,19 +9,52 @@
 
 namespace {
 struct StoreHidden : Elementwise {
+    static constexpr bool PACKS = true;
     typedef int64_t Row; // the element of kept; that of hidden is half as far
     struct Beside {};
     bf16 *hidden, *kept; // kept is null where it is not wanted
     int64_t inner;
 
+    static __device__ __forceinline__ float of(float g, float u) { return g * dev::sigmoid_approx(g) * u; }
     __device__ __forceinline__ Row row(int, int row, int column) const { return row * 2 * inner + column; }
     __device__ __forceinline__ Beside read(Row, int) const { return {}; }
     __device__ __forceinline__ void write(Row row, int offset, const float (&v)[8], Beside) const {
         float hidden[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) hidden[i] = v[2 * i] * dev::sigmoid_approx(v[2 * i]) * v[2 * i + 1];
+        for (int i = 0; i < 4; i++) hidden[i] = of(v[2 * i], v[2 * i + 1]);
         dev::store<4>(this->hidden + (row + offset) / 2, hidden);
         if (kept) dev::store<8>(kept + row + offset, v);
+    }
+    // Columns 2t and 2t + 1 of a fragment are a gate and its up, and a word has a hidden number of each of two fragments. Lanes exchange
+    // words until each has all of two fragments: 8 neighbouring numbers.
+    template <class H> __device__ __forceinline__ void finish(const H &held) const {
+        constexpr int WORDS = 2 * H::RUNS; // of a row
+        if (kept) {
+            bf16 *rows[2] = {kept + row(0, held.row(0), held.first_column), kept + row(0, held.row(1), held.first_column)};
+            held.store_packed(rows);
+        }
+        const int place = H::place(), first = (held.first_column - place) / 2 + place; // of hidden's columns
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            uint32_t words[WORDS];
+#pragma unroll
+            for (int i = 0; i < WORDS; i++) {
+                float two[2];
+#pragma unroll
+                for (int e = 0; e < 2; e++) two[e] = of(held.of_fragment(2 * i + e, r, 0), held.of_fragment(2 * i + e, r, 1));
+                words[i] = dev::pack(two[0], two[1]);
+            }
+            H::transpose(words);
+            bf16 *const to = hidden + (int64_t)held.row(r) * inner + first;
+#pragma unroll
+            for (int i = 0; i < WORDS; i += 4) {
+                const uint32_t *const four = words + i;
+                auto lower = [&](int w) { return (four[w] & 0xffff) | four[w + 1] << 16; };
+                auto upper = [&](int w) { return four[w] >> 16 | (four[w + 1] & 0xffff0000); };
+                if (H::WHOLE || (held.row(r) < held.m && first + i / 4 * 32 < inner))
+                    *(uint4 *)(to + i / 4 * 32) = {lower(0), lower(2), upper(0), upper(2)};
+            }
+        }
     }
     __device__ __forceinline__ void prefetch(int, int, int) const {}
 };

@@ -272,9 +272,10 @@ kernels! { Device:
         both_ways(lab, params, grads, swiglu, m * width, m)
     }
 
+    // Of more rows than a tile has, so that one is whole.
     large_swiglu_over_features(lab) {
-        let [m, width, inner] = lab.sizes([70, 9, 12]);
-        let (width, inner) = (440 + 8 * width, 512 + 8 * inner);
+        let [m, width, inner] = lab.sizes([20, 9, 12]);
+        let (m, width, inner) = (128 + m, 440 + 8 * width, 512 + 8 * inner);
         let (params, grads, [gate_up, down]) =
             lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
