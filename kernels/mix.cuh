@@ -162,16 +162,12 @@ __device__ __forceinline__ int column_of(int t, int e) { return t * 8 + threadId
 // D becomes H = silu(G) ⊙ U, G becomes dG = D ⊙ U ⊙ σ(G)(1 + G(1 − σ(G))), U becomes dU = D ⊙ silu(G).
 template <int N> __device__ __forceinline__ void differentiate(float (&g)[N], float (&u)[N], float (&d)[N]) {
 #pragma unroll
-    for (int e = 0; e < N; e += 2) {
-        float sigmoids[2];
-        dev::sigmoids_approx(sigmoids[0], sigmoids[1], g[e], g[e + 1]);
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float s = sigmoids[i], silu = g[e + i] * s, dh = d[e + i];
-            d[e + i] = silu * u[e + i];
-            g[e + i] = dh * u[e + i] * (s + silu * (1.0f - s));
-            u[e + i] = dh * silu;
-        }
+    for (int e = 0; e < N; e++) {
+        const auto [s, silu] = dev::sigmoid_approx(g[e]);
+        const float dh = d[e], d_silu = dh * u[e];
+        d[e] = silu * u[e];
+        u[e] = dh * silu;
+        g[e] = d_silu * (s + silu * (1.0f - s));
     }
 }
 

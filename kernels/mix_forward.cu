@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(FEATURES, 1)
 #pragma unroll
                 for (int t = 0; t < 2; t++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) u[i][t][e] *= g[i][t][e] * dev::sigmoid_approx(g[i][t][e]);
+                    for (int e = 0; e < 4; e++) u[i][t][e] *= dev::sigmoid_approx(g[i][t][e]).silu;
                 pack_left(h[i], u[i], 0);
             }
 #pragma unroll

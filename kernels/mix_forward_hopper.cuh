@@ -17,7 +17,7 @@ template <int LEN_> struct GroupForward {
     static constexpr int OUT_BYTES = LEN * 128; // of a group's y
     static constexpr int BARRIER_BYTES = 256;
     static constexpr int REST = GROUPS * (BOX_BYTES + OUT_BYTES) + BARRIER_BYTES;
-    static constexpr int FIT = (MOST_BYTES - REST) / STEP_BYTES, STAGES = FIT < 6 ? FIT : 6; // steps of weights in shared memory
+    static constexpr int FIT = (MOST_BYTES - REST) / STEP_BYTES, STAGES = FIT < 4 ? FIT : 4; // steps of weights in shared memory
     static constexpr int SHARED = STAGES * STEP_BYTES + REST;
     static_assert(STAGES >= 3 && (2 * STAGES + 2 * GROUPS) * 8 <= BARRIER_BYTES, "there is room");
 };
@@ -76,9 +76,10 @@ __global__ void __launch_bounds__((F::GROUPS + 1) * GROUP, 1)
             uint32_t h[STEP / 16][4];
 #pragma unroll
             for (int e = 0; e < STEP / 2; e += 2) {
-                float s, t, &g0 = gu[0][e], &g1 = gu[0][e + 1];
-                dev::sigmoids_approx(s, t, g0, g1);
-                h[e / 8][e / 2 % 4] = dev::pack(g0 * s * gu[1][e], g1 * t * gu[1][e + 1]);
+                float hidden[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) hidden[i] = dev::sigmoid_approx(gu[0][e + i]).silu * gu[1][e + i];
+                h[e / 8][e / 2 % 4] = dev::pack(hidden[0], hidden[1]);
             }
             dev::wgmma_fence();
 #pragma unroll

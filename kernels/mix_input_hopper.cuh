@@ -12,7 +12,7 @@ template <int LEN_> struct GroupInputGrad {
     static constexpr int LEN = LEN_, GROUPS = LEN > 112 ? 2 : 3; // as many as there are registers for
     static constexpr int BOX_BYTES = GroupSizes<LEN>::BOX_BYTES, BARRIER_BYTES = 256;
     static constexpr int REST = 3 * GROUPS * BOX_BYTES + BARRIER_BYTES;
-    static constexpr int FIT = (MOST_BYTES - REST) / GroupSizes<LEN>::STEP_BYTES, STAGES = FIT < 6 ? FIT : 6;
+    static constexpr int FIT = (MOST_BYTES - REST) / GroupSizes<LEN>::STEP_BYTES, STAGES = FIT < 4 ? FIT : 4;
     static constexpr int SHARED = STAGES * GroupSizes<LEN>::STEP_BYTES + REST;
     static_assert(STAGES >= 3 && (2 * STAGES + 4 * GROUPS) * 8 <= BARRIER_BYTES, "there is room");
 };

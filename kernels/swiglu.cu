@@ -15,7 +15,7 @@ struct StoreHidden : Elementwise {
     bf16 *hidden, *kept; // kept is null where it is not wanted
     int64_t inner;
 
-    static __device__ __forceinline__ float of(float g, float u) { return g * dev::sigmoid_approx(g) * u; }
+    static __device__ __forceinline__ float of(float g, float u) { return dev::sigmoid_approx(g).silu * u; }
     __device__ __forceinline__ Row row(int, int row, int column) const { return row * 2 * inner + column; }
     __device__ __forceinline__ Beside read(Row, int) const { return {}; }
     __device__ __forceinline__ void write(Row row, int offset, const float (&v)[8], Beside) const {
@@ -87,7 +87,8 @@ template <int RUN_> struct StoreGateUpGrad : ReadsMuch {
             uint32_t gradient[4];
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float g = dev::lo(gu[e]), u = dev::hi(gu[e]), s = dev::sigmoid_approx(g), silu = g * s, of = d[i * 4 + e];
+                const float g = dev::lo(gu[e]), u = dev::hi(gu[e]), of = d[i * 4 + e];
+                const auto [s, silu] = dev::sigmoid_approx(g);
                 activation[i * 4 + e] = silu * u;
                 gradient[e] = dev::pack(of * u * (s + silu * (1.0f - s)), of * silu);
             }
