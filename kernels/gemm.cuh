@@ -144,6 +144,7 @@ struct Elementwise {
     static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR
     static constexpr bool NARROW = false; // whether it reads so much that a wide tile has no registers for it
     static constexpr bool PACKS = false;
+    static constexpr bool MIXES = true; // whether tiles without an edge do not ask what is inside (GroupHeld)
 };
 struct ReadsMuch : Elementwise {
     static constexpr bool NARROW = true;
@@ -166,7 +167,8 @@ __device__ __forceinline__ void for_each_run(const H &, Read read, Use use, Mean
     }
 }
 
-// The end of an Elementwise epilogue. `exchange` is called before any sum is used.
+// The end of an Elementwise epilogue. `exchange` is called before any sum is used, and after the first reads where these are not asked
+// whether they are inside.
 template <class E, class H, class Exchange> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held, Exchange exchange) {
     typedef typename E::Beside Beside;
     typename E::Row rows[2];
@@ -180,7 +182,12 @@ template <class E, class H, class Exchange> __device__ __forceinline__ void fini
         for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
         if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside);
     };
-    for_each_run<Beside, H::AHEAD>(held, read, use, exchange);
+    if constexpr (H::WHOLE) {
+        for_each_run<Beside, H::AHEAD>(held, read, use, exchange);
+    } else {
+        exchange();
+        for_each_run<Beside, H::AHEAD>(held, read, use, [] {});
+    }
 }
 
 // ---- The loop ----------------------------------------------------------------------------------------------------------------

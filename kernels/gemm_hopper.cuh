@@ -27,7 +27,7 @@ constexpr int GROUP = 128; // threads of a warpgroup
 template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
     static constexpr bool WHOLE = WHOLE_;
     static constexpr int RUN = RUN_, ROWS = 2, RUNS = S::BN / (4 * RUN), ALL = ROWS * RUNS;
-    static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = !WHOLE ? 1 : ALL < MOST ? ALL : MOST; // as there are registers for
+    static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = ALL < MOST ? ALL : MOST; // as there are registers for
     float (&sum)[S::BN / 2];
     int slice, first_row, first_column, m, n;
 
@@ -70,8 +70,9 @@ template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
         const T received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
         (keeps_high ? low : high) = received;
     }
-    // The two rows as bf16, each run where it belongs: `row` of the matrix, from the lane's first column on.
-    __device__ __forceinline__ void store_packed(bf16 *(&rows)[2]) const {
+    // The two rows as bf16, to where the lane's first column of each is.
+    __device__ __forceinline__ void store_packed(bf16 *first, bf16 *second) const {
+        bf16 *const rows[2] = {first, second};
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             uint32_t words[S::BN / 8];
@@ -216,7 +217,7 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
             else if constexpr (E::PACKS && LAYOUT == K_MAJOR) epilogue.finish(held);
             else finish_runs(epilogue, held, [&] { held.exchange(); });
         };
-        if (tile.row + S::BM <= p.m && tile.column + S::BN <= p.n) end(std::true_type());
+        if (E::MIXES && tile.row + S::BM <= p.m && tile.column + S::BN <= p.n) end(std::bool_constant<E::MIXES>());
         else end(std::false_type());
     }
 #endif

@@ -15,6 +15,7 @@ namespace {
 // y = …, or y = base + …
 template <class T, bool ADDS> struct StoreLinear : Elementwise {
     static constexpr bool NARROW = ADDS && sizeof(T) == 4, PACKS = !ADDS && sizeof(T) == 2;
+    static constexpr bool MIXES = !ADDS; // a little faster so (EXPERIMENTS.md, "On an H100")
     typedef int64_t Row; // the element
     typedef dev::Pack<T, 8> Beside;
     const T *base;
@@ -32,8 +33,7 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
         dev::store<8>(y + row + offset, v);
     }
     template <class H> __device__ __forceinline__ void finish(const H &held) const {
-        bf16 *rows[2] = {y + row(0, held.row(0), held.first_column), y + row(0, held.row(1), held.first_column)};
-        held.store_packed(rows);
+        held.store_packed(y + row(0, held.row(0), held.first_column), y + row(0, held.row(1), held.first_column));
     }
     __device__ __forceinline__ void prefetch(int, int row, int column) const {
         if (!ADDS) return;
@@ -125,7 +125,7 @@ __device__ __forceinline__ void for_each_batch(const H &, Read read, Use use, Me
 //
 // The terms are added up over 128 columns, whatever the width of the tile, and these sums in a binary tree.
 template <bool BACKWARD> struct NormRows {
-    static constexpr bool WHOLE_ROWS = true, NARROW = false;
+    static constexpr bool WHOLE_ROWS = true, NARROW = false, MIXES = true;
     static constexpr int SCRATCH_BYTES = 0, RUN = 8;
     // What is read at once, before the sums are known and then.
     template <class H> static constexpr int BATCH = !H::WHOLE ? 1 : BACKWARD ? 2 : 8;

@@ -29,10 +29,8 @@ struct StoreHidden : Elementwise {
     // words until each has all of two fragments: 8 neighbouring numbers.
     template <class H> __device__ __forceinline__ void finish(const H &held) const {
         constexpr int WORDS = 2 * H::RUNS; // of a row
-        if (kept) {
-            bf16 *rows[2] = {kept + row(0, held.row(0), held.first_column), kept + row(0, held.row(1), held.first_column)};
-            held.store_packed(rows);
-        }
+        if (kept)
+            held.store_packed(kept + row(0, held.row(0), held.first_column), kept + row(0, held.row(1), held.first_column));
         const int place = H::place(), first = (held.first_column - place) / 2 + place; // of hidden's columns
 #pragma unroll
         for (int r = 0; r < 2; r++) {
