@@ -5,6 +5,9 @@
 //! the instruction wants as they are: a row of one unit (a pair of bf16) for every column. Left tiles have their rows in
 //! blocks ([`TilePairs`](super::format::TilePairs)).
 //!
+//! A panel's block and a left tile's, 32 KiB each, do not fit into 48 KiB of L1. So left tiles are read as what passes (TILELOADDT1), and
+//! panels stay: 81 % of the limit instead of 63 with operands in L2 (EXPERIMENTS.md, "An Intel server with tile registers").
+//!
 //! Sums are added to the output, or written, from a block of memory in L1 where they need a factor, an addition or a mask.
 //! What the registers cannot read as it lies is copied into such a block first: the last units of a depth that is no multiple
 //! of 16, filled up with zeros, and left operands that lie transposed.
@@ -38,6 +41,14 @@ pub trait TileRegisters {
     /// # Safety
     /// So much is readable.
     unsafe fn load<const TO: usize>(&mut self, from: *const f32, stride: usize);
+    /// As `load`, of what is read once and shall not displace in L1 what is read again.
+    /// # Safety
+    /// As `load`.
+    #[inline(always)]
+    unsafe fn load_passing<const TO: usize>(&mut self, from: *const f32, stride: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.load::<TO>(from, stride) }
+    }
     /// `sum ← sum + a·b` of bf16 pairs: a is `[rows, 16 units]`, b `[16 units, 16 columns]`.
     fn dot<const SUM: usize, const A: usize, const B: usize>(&mut self);
     /// The same of quads, whole numbers of eight bits: those of a are 0 to 255, those of b −128 to 127, sums have 32 bits.
@@ -143,14 +154,14 @@ pub unsafe fn multiply<S: TileUnit, R: TileRegisters, U: Units>(s: S, rows: usiz
                     right_block.start()
                 };
                 registers.load::<{ RIGHT[0] }>(b, width);
-                registers.load::<{ LEFT[0] }>(a, a_stride);
+                registers.load_passing::<{ LEFT[0] }>(a, a_stride);
                 dot::<S, R, U, { SUMS[0] }, { LEFT[0] }, { RIGHT[0] }>(&mut registers);
                 if is_wide {
                     registers.load::<{ RIGHT[1] }>(b.add(REGISTER_ROWS), width);
                     dot::<S, R, U, { SUMS[1] }, { LEFT[0] }, { RIGHT[1] }>(&mut registers);
                 }
                 if is_tall {
-                    registers.load::<{ LEFT[1] }>(a.add(REGISTER_ROWS * a_stride), a_stride);
+                    registers.load_passing::<{ LEFT[1] }>(a.add(REGISTER_ROWS * a_stride), a_stride);
                     dot::<S, R, U, { SUMS[2] }, { LEFT[1] }, { RIGHT[0] }>(&mut registers);
                     if is_wide {
                         dot::<S, R, U, { SUMS[3] }, { LEFT[1] }, { RIGHT[1] }>(&mut registers);

@@ -68,7 +68,7 @@ impl Operands {
         unsafe {
             let mut registers = R::configured([rows, 0, 0, 0, rows, 0, REGISTER_ROWS as u8, 0]);
             registers.load::<0>(sums.as_ptr(), REGISTER_ROWS);
-            registers.load::<4>(left.as_ptr(), REGISTER_ROWS);
+            registers.load_passing::<4>(left.as_ptr(), REGISTER_ROWS);
             registers.load::<6>(right.as_ptr(), REGISTER_ROWS);
             let dot = if QUADS { R::dot_quads::<0, 4, 6> } else { R::dot::<0, 4, 6> };
             dot(&mut registers);

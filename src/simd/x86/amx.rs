@@ -55,6 +55,15 @@ impl TileRegisters for AmxRegisters {
     }
 
     #[inline(always)]
+    unsafe fn load_passing<const TO: usize>(&mut self, from: *const f32, stride: usize) {
+        // SAFETY: the registers are configured; the caller's contract.
+        unsafe {
+            asm!("tileloaddt1 tmm{to}, [{from} + {stride}*1]", to = const TO, from = in(reg) from, stride = in(reg) 4 * stride,
+                 options(nostack, preserves_flags, readonly));
+        }
+    }
+
+    #[inline(always)]
     fn dot<const SUM: usize, const A: usize, const B: usize>(&mut self) {
         // SAFETY: the registers are configured.
         unsafe {
