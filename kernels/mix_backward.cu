@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(I::FEATURES, 1)
 //                                      ▼                                         ▼ right
 //        in the end ◀──────────── dW_gate, dW_up, dW_downᵀ [16 j, l]  +=  dG · xᵀ, dU · xᵀ, H · dyᵀ     (summed over f)
 //
-// The last three stay in registers for the whole slice: of 97 positions, they take 156 registers of a lane. (Beyond 104
+// The last three stay in registers for the whole slice: of 97 positions, they take 156 registers of a lane. (Beyond 88
 // positions it is 16 features at a time, for want of registers. With SMALL it is 16 as well, and chunks have 64 features.) In the
 // end the four warps of the same hidden units add theirs in turn, in shared memory, and the block adds the total to the gradients.
 // So the order of a slice's sums depends on the slice and the size of chunks alone.
