@@ -101,16 +101,7 @@ inline int most_shared() { return (int)twin::most_shared(); }
 // ---- Numbers ---------------------------------------------------------------------------------------------------------------
 
 inline float exp2_approx(float x) { return exp2f(x); }
-// As many bits as the GPU's has.
-inline float tanh_approx(float x) {
-    const float y = tanhf(x);
-    uint32_t bits;
-    memcpy(&bits, &y, 4);
-    bits = (bits + 0x1000) & ~0x1fffu;
-    float rounded;
-    memcpy(&rounded, &bits, 4);
-    return rounded;
-}
+inline float tanh_approx(float x) { return tanhf(x); }
 inline float quad_sum(float x) {
     x += __shfl_xor_sync(~0u, x, 1);
     return x + __shfl_xor_sync(~0u, x, 2);
