@@ -110,6 +110,8 @@ fn the_twin_of_a_gpu_is_measured_and_profiled() {
     let report = json(&["--device", "cuda-twin", "--only", "train"]);
     assert_eq!((&report[0]["device"], &report[0]["hardware"]), (&"cuda-twin".into(), &"host twin".into()));
     assert!(report[0]["peak_device_bytes"].as_u64().unwrap() > 0);
+    // Nobody can say how busy, in hundredths of a second; but where Linux counts, there is a number.
+    assert_eq!(report[0]["busy_cores"].is_number(), cfg!(target_os = "linux"), "{report}");
     let report = json(&["--device", "cuda-twin", "--profile"]);
     for key in ["limit_gflops", "copy_limit_gbs", "seconds", "seconds_without"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report}");

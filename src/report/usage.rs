@@ -27,11 +27,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_thread_uses_its_processors_time_and_a_sleeping_one_does_not() {
+    fn the_time_of_a_busy_thread_is_counted() {
         let Some(before) = processor_seconds() else { return };
         let start = Instant::now();
         let mut x = 1u64;
-        // Until 0.1 s are counted, of this process's other tests too; a system that never counts fails after half a minute.
+        // Until a tenth of a second is counted, of other threads too; where nothing is, this ends after half a minute.
         while processor_seconds().is_some_and(|now| now < before + 0.1) {
             assert!(start.elapsed() < Duration::from_secs(30), "no time is counted");
             for _ in 0..1_000_000 {

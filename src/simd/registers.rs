@@ -5,8 +5,9 @@
 //! the instruction wants as they are: a row of one unit (a pair of bf16) for every column. Left tiles have their rows in
 //! blocks ([`TilePairs`](super::format::TilePairs)).
 //!
-//! A panel's block and a left tile's, 32 KiB each, do not fit into 48 KiB of L1. So left tiles are read as what passes (TILELOADDT1), and
-//! panels stay: 81 % of the limit instead of 63 with operands in L2 (EXPERIMENTS.md, "An Intel server with tile registers").
+//! A panel's block and a left tile's, 32 KiB each, do not fit into 48 KiB of L1. So left tiles are read as what passes
+//! (TILELOADDT1), and panels stay. By `benches/tiles.c`, which has the instructions alone, with operands in L2: 81 % of the
+//! limit instead of 63 (EXPERIMENTS.md, "An Intel server with tile registers").
 //!
 //! Sums are added to the output, or written, from a block of memory in L1 where they need a factor, an addition or a mask.
 //! What the registers cannot read as it lies is copied into such a block first: the last units of a depth that is no multiple
