@@ -7,8 +7,10 @@
 // atomics, and nothing depends on what else is in the batch.
 //
 // A warp owns 32 rows, or 16 where heads have more than 64 features (attention_tiles.cuh). Shared memory holds the block's rows
-// and two tiles of columns: while one is in use, the next is on its way. Short sequences are attention_short.cu's.
-#include "attention_tiles.cuh"
+// and two tiles of columns: while one is in use, the next is on its way. Short sequences are attention_short.cu's; heads of 64
+// features belong to warpgroups where there are some (attention_hopper.cuh).
+#include "attention_backward_hopper.cuh"
+#include <cstdlib>
 
 namespace {
 constexpr int ROWS = 128, COLUMNS = 64;
@@ -257,6 +259,10 @@ template <class F> int with_head_dim(int64_t head_dim, F f) {
     return f(std::integral_constant<int, 128>());
 }
 int64_t blocks_per_head(const trm_attention &shape) { return (shape.len + ROWS - 1) / ROWS; }
+// Whether warpgroups do it. With TRM_ATTENTION_BY_WARPS in the environment they do not, to compare.
+bool takes_groups(const trm_attention &shape) {
+    return shape.head_dim == GROUP_DIM && dev::has_wgmma() && !getenv("TRM_ATTENTION_BY_WARPS");
+}
 bool takes(const trm_attention &shape) { return TRM_API(attention_fits)(shape.head_dim) && counts_in_32_bits(shape); }
 } // namespace
 
@@ -270,6 +276,7 @@ extern "C" int TRM_API(attention_fits)(int64_t head_dim) {
 extern "C" int TRM_API(attention_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream) {
     if (is_empty(shape)) return 0;
     if (!takes(shape) || !is_operand(qkv) || !is_operand(out) || lse.format != TRM_F32) return 1;
+    if (takes_groups(shape)) return launch_attend_by_groups(qkv, out, lse, shape, stream);
     return with_head_dim(shape.head_dim, [&](auto size) {
         constexpr int D = decltype(size)::value, BYTES = forward_bytes<D>();
         const int64_t per_head = blocks_per_head(shape);
@@ -286,11 +293,16 @@ extern "C" int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array cos_sin
     if (is_empty(shape)) return 0;
     if (!takes(shape) || !is_operand(qkv) || !is_operand(out) || !is_operand(d_out) || !is_operand(d_qkv)) return 1;
     if (lse.format != TRM_F32 || means.format != TRM_F32 || !is_angles(cos_sin)) return 1;
+    if (int status = launch_means<bf16>(out, d_out, means, shape, stream)) return status;
+    if (takes_groups(shape)) {
+        if (int status = launch_attend_backward_by_groups<false>(qkv, cos_sin, lse, d_out, d_qkv, means, shape, stream)) return status;
+        return launch_attend_backward_by_groups<true>(qkv, cos_sin, lse, d_out, d_qkv, means, shape, stream);
+    }
     return with_head_dim(shape.head_dim, [&](auto size) {
         constexpr int D = decltype(size)::value, BYTES = backward_bytes<D>();
         const int64_t per_head = blocks_per_head(shape);
         const dim3 blocks((unsigned)(shape.sequences * shape.heads * per_head));
-        int status = launch_means<bf16>(out, d_out, means, shape, stream);
+        int status = 0;
         for (auto kernel : {backward<D, false>, backward<D, true>}) {
             if (status == 0) status = TRM_ALLOW_SHARED(kernel, BYTES);
             if (status == 0)

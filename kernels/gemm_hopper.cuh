@@ -18,7 +18,6 @@ template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
     static constexpr int BM = 128, BN = BN_, BK = 64, STAGES = STAGES_, SPEED = SPEED_, BLOCKS = 1;
     static constexpr int A_BYTES = BM * BK * 2, STAGE_BYTES = (BM + BN) * BK * 2;
 };
-constexpr int GROUP = 128; // threads of a warpgroup
 
 // What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. Lane t of the four that share a row of a fragment
 // has its columns 2t and 2t + 1. That is how it is for RUN = 2. Else `exchange` comes first, and from then on it has 4 columns of
@@ -51,24 +50,11 @@ template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
 #pragma unroll
         for (int i = 0; i < S::BN / 2; i += 8)
 #pragma unroll
-            for (int e = 0; e < 4 && RUN > 2; e++) swap(sum[i + e], sum[i + e + 4], odd, 1);
+            for (int e = 0; e < 4 && RUN > 2; e++) swap_lanes(sum[i + e], sum[i + e + 4], odd, 1);
 #pragma unroll
         for (int i = 0; i < S::BN / 2; i += 16)
 #pragma unroll
-            for (int e = 0; e < 8 && RUN > 4; e++) swap(sum[i + e], sum[i + e + 8], upper, 2);
-    }
-    // The same of words, four by four: word i of lane t becomes word t of lane i.
-    template <int N> static __device__ __forceinline__ void transpose(uint32_t (&words)[N]) {
-        const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-        for (int i = 0; i < N; i += 4) {
-            swap(words[i], words[i + 1], odd, 1), swap(words[i + 2], words[i + 3], odd, 1);
-            swap(words[i], words[i + 2], upper, 2), swap(words[i + 1], words[i + 3], upper, 2);
-        }
-    }
-    template <class T> static __device__ __forceinline__ void swap(T &low, T &high, bool keeps_high, int by) {
-        const T received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
-        (keeps_high ? low : high) = received;
+            for (int e = 0; e < 8 && RUN > 4; e++) swap_lanes(sum[i + e], sum[i + e + 8], upper, 2);
     }
     // The two rows as bf16, to where the lane's first column of each is.
     __device__ __forceinline__ void store_packed(bf16 *first, bf16 *second) const {
@@ -78,7 +64,7 @@ template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
             uint32_t words[S::BN / 8];
 #pragma unroll
             for (int f = 0; f < S::BN / 8; f++) words[f] = dev::pack(of_fragment(f, r, 0), of_fragment(f, r, 1));
-            transpose(words);
+            transpose_quads(words);
 #pragma unroll
             for (int run = 0; run < RUNS; run++)
                 if (inside(r, run))

@@ -186,6 +186,13 @@ template <int N> __device__ __forceinline__ void wgmma_registers(float (&d)[N]) 
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
+// Keeps what x is made from before the next wait: the compiler would have it wait first, and then begin what need not wait. x is never
+// negative, so nothing is stored.
+__device__ __forceinline__ void before_wait(float x, void *shared) {
+    asm volatile("{ .reg .pred p; setp.lt.f32 p, %0, 0f00000000; @p st.volatile.shared.f32 [%1], %0; }"
+                 ::"f"(x), "r"(shared_address(shared)) : "memory");
+}
+
 // Whether the device that the calling thread uses runs code for sm_90a.
 static inline bool has_wgmma() {
     int device = 0, major = 0, minor = 0;
@@ -196,3 +203,24 @@ static inline bool has_wgmma() {
 }
 } // namespace dev
 #endif
+
+// ---- Between the four lanes that share a row of a fragment ---------------------------------------------------------------------
+
+namespace {
+constexpr int GROUP = 128; // threads of a warpgroup
+
+// A lane keeps one of two numbers, and has the other one's place filled by the lane that is `by` away, which keeps the other one.
+template <class T> __device__ __forceinline__ void swap_lanes(T &low, T &high, bool keeps_high, int by) {
+    const T received = __shfl_xor_sync(~0u, keeps_high ? low : high, by);
+    (keeps_high ? low : high) = received;
+}
+// Words, four by four: word i of lane t becomes word t of lane i.
+template <int N> __device__ __forceinline__ void transpose_quads(uint32_t (&words)[N]) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+        swap_lanes(words[i], words[i + 1], odd, 1), swap_lanes(words[i + 2], words[i + 3], odd, 1);
+        swap_lanes(words[i], words[i + 2], upper, 2), swap_lanes(words[i + 1], words[i + 3], upper, 2);
+    }
+}
+} // namespace

@@ -12,7 +12,6 @@
 #include "mix.cuh"
 
 namespace {
-constexpr int GROUP = 128;            // threads of a warpgroup
 constexpr int MOST_BYTES = 227 << 10; // of shared memory, wherever there is wgmma
 
 template <int LEN> struct GroupSizes {

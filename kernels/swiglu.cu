@@ -42,7 +42,7 @@ struct StoreHidden : Elementwise {
                 for (int e = 0; e < 2; e++) two[e] = of(held.of_fragment(2 * i + e, r, 0), held.of_fragment(2 * i + e, r, 1));
                 words[i] = dev::pack(two[0], two[1]);
             }
-            H::transpose(words);
+            transpose_quads(words);
             bf16 *const to = hidden + (int64_t)held.row(r) * inner + first;
 #pragma unroll
             for (int i = 0; i < WORDS; i += 4) {

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <cuda_runtime.h>
+#include <string>
 #include <vector>
 
 // Numbers between −scale and scale.
@@ -116,6 +117,10 @@ int main(int count, char **words) {
     measure("attention backward", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, y, lse, dy, d_gu, sudoku, nullptr); });
     measure("attention in tiles", scores(sudoku), 4 * state, [&] { return TRM_API(attention_bf16)(gu, y, lse, sudoku, nullptr); });
     measure("attention backward in tiles", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_backward_bf16)(gu, angles, y, lse, dy, d_gu, means, sudoku, nullptr); });
-    measure("attention, L 916, 48", scores(maze), 0, [&] { return TRM_API(attention_bf16)(gu, y, lse, maze, nullptr); });
-    measure("attention backward, L 916", 2.5 * scores(maze), 0, [&] { return TRM_API(attention_backward_bf16)(gu, long_angles, y, lse, dy, d_gu, means, maze, nullptr); });
+    for (const char *how : {"", ", by warps"}) {
+        const auto name = [&](const char *what) { return std::string(what) + how; };
+        if (*how) setenv("TRM_ATTENTION_BY_WARPS", "1", 1);
+        measure(name("attention, L 916, 48").c_str(), scores(maze), 0, [&] { return TRM_API(attention_bf16)(gu, y, lse, maze, nullptr); });
+        measure(name("attention backward, L 916").c_str(), 2.5 * scores(maze), 0, [&] { return TRM_API(attention_backward_bf16)(gu, long_angles, y, lse, dy, d_gu, means, maze, nullptr); });
+    }
 }

@@ -114,6 +114,7 @@ template <int N> inline void registers_up() { twin::meet_warpgroup("setmaxnreg")
 template <int N> inline void registers_down() { twin::meet_warpgroup("setmaxnreg"); }
 inline void wgmma_fence() { twin::meet_warpgroup("wgmma.fence"); }
 template <int N> inline void wgmma_registers(float (&)[N]) {}
+inline void before_wait(float, void *) {}
 inline bool has_wgmma() { return twin::most_shared() == twin::MOST_SHARED; }
 
 inline uint64_t descriptor(const void *p, int leading, int stride, bool swizzled) {
