@@ -147,7 +147,7 @@ static_assert(Backward<MOST_DIM>(MOST_LEN).shared() <= SHARED_EVERYWHERE, "every
 
 template <int D>
 __global__ void __launch_bounds__(2 * MOST_LEN, 2)
-    attend_backward(const bf16 *__restrict__ qkv, const float *__restrict__ cos_sin, const bf16 *__restrict__ out,
+    attend_backward(const bf16 *__restrict__ qkv, const float *__restrict__ cos_sin, bool turns, const bf16 *__restrict__ out,
                     const float *__restrict__ lse, const bf16 *__restrict__ d_out, bf16 *__restrict__ d_qkv,
                     trm_attention shape, float scale) {
     constexpr int STEP = 16;
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(2 * MOST_LEN, 2)
     // A query that is not there has no weight for any key.
     if (lane < 16)
         statistics[(first + lane) * 2] = first + lane < len ? LOG2_E * head.statistics(lse)[first + lane] : INFINITY;
-    if (cos_sin) turn_rows<D>(queries + own, keys + own, cos_sin, first, len, head_dim / 2);
+    if (cos_sin && turns) turn_rows<D>(queries + own, keys + own, cos_sin, first, len, head_dim / 2);
     dev::copies_wait<0>();
     each_eight<D>(first, len, head_dim, [&](int i, int row, int feature, bool) { // the lane's own copies
         float d[8], mean = 0.0f;
@@ -273,8 +273,8 @@ extern "C" int TRM_API(attention_short)(trm_array qkv, trm_array cos_sin, trm_ar
     });
 }
 
-extern "C" int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out,
-                                                 trm_array d_qkv, trm_attention shape, trm_stream stream) {
+extern "C" int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_sin, int64_t turns, trm_array out, trm_array lse,
+                                                 trm_array d_out, trm_array d_qkv, trm_attention shape, trm_stream stream) {
     if (is_empty(shape)) return 0;
     if (!takes(shape, cos_sin) || !is_operand(qkv) || !is_operand(out) || !is_operand(d_out) || !is_operand(d_qkv)) return 1;
     if (lse.format != TRM_F32) return 1;
@@ -283,7 +283,7 @@ extern "C" int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_si
         auto kernel = attend_backward<decltype(dim)::value>;
         if (int status = TRM_ALLOW_SHARED(kernel, sizes.shared())) return status;
         return TRM_LAUNCH(kernel, dim3((unsigned)(shape.sequences * shape.heads)), dim3(sizes.threads()), sizes.shared(), stream,
-                          (const bf16 *)qkv.data, (const float *)cos_sin.data, (const bf16 *)out.data, (const float *)lse.data,
-                          (const bf16 *)d_out.data, (bf16 *)d_qkv.data, shape, scale_of(shape));
+                          (const bf16 *)qkv.data, (const float *)cos_sin.data, turns != 0, (const bf16 *)out.data,
+                          (const float *)lse.data, (const bf16 *)d_out.data, (bf16 *)d_qkv.data, shape, scale_of(shape));
     });
 }

@@ -25,7 +25,7 @@ template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
 // nothing keeps instructions of one run from being mixed with those of another.
 template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
     static constexpr bool WHOLE = WHOLE_;
-    static constexpr int RUN = RUN_, ROWS = 2, RUNS = S::BN / (4 * RUN), ALL = ROWS * RUNS;
+    static constexpr int RUN = RUN_, ROWS = 2, COLUMNS = S::BN, RUNS = COLUMNS / (4 * RUN), ALL = ROWS * RUNS;
     static constexpr int MOST = S::BN <= 128 ? 16 : 4, AHEAD = ALL < MOST ? ALL : MOST; // as there are registers for
     float (&sum)[S::BN / 2];
     int slice, first_row, first_column, m, n;
@@ -41,7 +41,7 @@ template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
     __device__ __forceinline__ bool inside(int r, int run) const { return WHOLE || (row(r) < m && column(run) < n); }
     __device__ __forceinline__ float &at(int r, int run, int e) { return sum[(run * (RUN / 2) + e / 2) * 4 + r * 2 + e % 2]; }
     // Before any exchange: column 2t + e of a fragment.
-    __device__ __forceinline__ float of_fragment(int fragment, int r, int e) const { return sum[fragment * 4 + r * 2 + e]; }
+    __device__ __forceinline__ float &of_fragment(int fragment, int r, int e) const { return sum[fragment * 4 + r * 2 + e]; }
 
     // Fragment f has its sums at 4f. Of two fragments, a lane keeps one and gives the other to its neighbour; then, of two such
     // pairs, one and the other to the neighbour's neighbour.

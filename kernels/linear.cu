@@ -1,6 +1,7 @@
 // Linear maps on tensor cores, and the gradients of their weights:
 //
 //     y = x wᵀ,  y = base + x wᵀ           linear_bf16; with the transposed w it makes dx from dy
+//     y = x wᵀ, turned                     linear_turned_bf16: q and k by rotary positions (attention.cu)
 //     y = rmsnorm(h + x wᵀ)                linear_add_rmsnorm_bf16, rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2)
 //     d = r (s − y · mean(s·y))            linear_rmsnorm_backward_bf16, s = base + x wᵀ: dx, and on through the norm that made y
 //     dw += dyᵀ x                          weight_grad_bf16, slice by slice of the rows
@@ -39,6 +40,47 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
         if (!ADDS) return;
         dev::prefetch(base + this->row(0, row, column));
         if (sizeof(T) == 4 && column + 16 < n) dev::prefetch(base + this->row(0, row, column + 16));
+    }
+};
+
+// ---- y = x wᵀ, turned --------------------------------------------------------------------------------------------------------
+
+// By warpgroups, for heads of 64 features. A lane has both numbers of each pair that turns, and the same places of all heads of a row: their
+// angles are read once.
+struct StoreTurned : Elementwise {
+    static constexpr bool PACKS = true;
+    static constexpr int HALF = 32; // of a head
+    typedef int64_t Row;
+    struct Beside {};
+    const float *cos_sin;
+    bf16 *y;
+    int64_t n;
+    int len;
+
+    __device__ __forceinline__ void prefetch(int, int, int) const {}
+    template <class H> __device__ __forceinline__ void finish(H &held) const {
+        const int t = threadIdx.x % 4, first = held.first_column - H::place();
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float *const of_row = cos_sin + (held.row(r) % len * HALF + 2 * t) * 2;
+            float4 angles[HALF / 8];
+#pragma unroll
+            for (int f = 0; f < HALF / 8; f++) angles[f] = *(const float4 *)(of_row + f * 16);
+#pragma unroll
+            for (int head = 0; head < H::COLUMNS / (2 * HALF); head++) {
+                if (first + head * 2 * HALF >= n / 3 * 2) break; // v does not turn
+#pragma unroll
+                for (int f = 0; f < HALF / 8; f++)
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        float &low = held.of_fragment(head * HALF / 4 + f, r, e), &high = held.of_fragment(head * HALF / 4 + HALF / 8 + f, r, e);
+                        const float cos = e ? angles[f].z : angles[f].x, sin = e ? angles[f].w : angles[f].y, a = low, b = high;
+                        low = a * cos - b * sin;
+                        high = b * cos + a * sin;
+                    }
+            }
+        }
+        held.store_packed(y + held.row(0) * n + held.first_column, y + held.row(1) * n + held.first_column);
     }
 };
 
@@ -251,6 +293,18 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, tr
         return base.data ? launch(elements, std::true_type()) : launch(elements, std::false_type());
     };
     return y.format == TRM_BF16 ? with_elements((bf16 *)y.data) : y.format == TRM_F32 ? with_elements((float *)y.data) : 1;
+}
+
+extern "C" int TRM_API(linear_turned_fits)(int64_t n, int64_t k, int64_t head_dim) {
+    return head_dim == 2 * StoreTurned::HALF && n % (3 * head_dim) == 0 && are_widths(n, k) && takes_groups(n, k);
+}
+extern "C" int TRM_API(linear_turned_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n,
+                                           int64_t k, trm_stream stream) {
+    if (m == 0) return 0;
+    if (!TRM_API(linear_turned_fits)(n, k, 2 * StoreTurned::HALF) || len < 1 || len > m) return 1;
+    if (!are_bf16({x, w, y}) || cos_sin.format != TRM_F32 || !aligned<4>(cos_sin)) return 1;
+    const StoreTurned epilogue = {{}, (const float *)cos_sin.data, (bf16 *)y.data, n, (int)len};
+    return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
 }
 
 // Warpgroups' products of whole rows. With TRM_NORMS_APART in the environment, norms are kernels of their own, to compare.

@@ -159,6 +159,10 @@ int TRM_API(swiglu_hidden_backward)(trm_array gu, trm_array d, trm_array d_gu, i
 
 // y [m, n] = x [m, k] w [n, k]ᵀ, or base + … unless base.data is null; base may be y. y and base are bf16 or f32, x and w are bf16
 int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// y = x wᵀ, y being q, k and v of heads of 64 features at the positions of sequences of len; q and k turned (see rope). Only where
+// linear_turned_fits(n, k, head_dim), which depends on the device
+int TRM_API(linear_turned_fits)(int64_t n, int64_t k, int64_t head_dim);
+int TRM_API(linear_turned_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
 // y = rmsnorm(h + x wᵀ) over rows; inv_rms [m] f32. Only where linear_norm_fits(n).
 int TRM_API(linear_norm_fits)(int64_t n);
 int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, int64_t m, int64_t n, int64_t k, trm_stream stream);
@@ -229,9 +233,10 @@ int TRM_API(attention_fits)(int64_t head_dim);
 int TRM_API(attention_bf16)(trm_array qkv, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
 int TRM_API(attention_backward_bf16)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_array means, trm_attention shape, trm_stream stream);
 // The same for short sequences. Only where attention_short_fits: len ≤ 128, head_dim ≤ 64. q and k turn inside, qkv stays as it was.
+// Backward they turn only with `turns`; their gradients turn back either way.
 int TRM_API(attention_short_fits)(int64_t len, int64_t head_dim);
 int TRM_API(attention_short)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_attention shape, trm_stream stream);
-int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_sin, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_attention shape, trm_stream stream);
+int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_sin, int64_t turns, trm_array out, trm_array lse, trm_array d_out, trm_array d_qkv, trm_attention shape, trm_stream stream);
 
 // ---- losses.cu: losses and metrics, one element a sequence; labels below 0 are not counted ---------------------------------
 

@@ -243,6 +243,10 @@ functions! {
     fn linear_bf16(
         x: RawArray, w: RawArray, base: RawArray, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
+    fn linear_turned_fits(n: i64, k: i64, head_dim: i64) -> c_int;
+    fn linear_turned_bf16(
+        x: RawArray, w: RawArray, cos_sin: RawArray, len: i64, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
+    ) -> c_int;
     fn linear_norm_fits(n: i64) -> c_int;
     fn linear_add_rmsnorm_bf16(
         x: RawArray, w: RawArray, h: RawArray, y: RawArray, inv_rms: RawArray, m: i64, n: i64, k: i64, stream: Stream,
@@ -299,7 +303,7 @@ functions! {
         qkv: RawArray, cos_sin: RawArray, out: RawArray, lse: RawArray, shape: Attention, stream: Stream,
     ) -> c_int;
     fn attention_short_backward(
-        qkv: RawArray, cos_sin: RawArray, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, shape: Attention,
+        qkv: RawArray, cos_sin: RawArray, turns: i64, out: RawArray, lse: RawArray, d_out: RawArray, d_qkv: RawArray, shape: Attention,
         stream: Stream,
     ) -> c_int;
 

@@ -410,17 +410,19 @@ impl<B: Backend> Queue<B> {
         }
     }
 
-    /// The gradient of q, k and v as [`Queue::attention`] was given them, from what it left; `means` is scratch of lse's
-    /// shape, without which only [`AttentionKernels::Short`] can do.
+    /// The gradient of q, k and v before they were turned, from what [`Queue::attention`] left: `cos_sin` are the angles, and whether
+    /// it was given q and k turned. `means` is scratch of lse's shape, without which only [`AttentionKernels::Short`] can do.
     pub fn attention_backward(
         self,
         kernels: AttentionKernels,
         shape: AttentionSizes,
-        (qkv, cos_sin): (View<'_>, Option<View<'_>>),
+        (qkv, cos_sin): (View<'_>, Option<(View<'_>, bool)>),
         (out, lse): (View<'_>, View<'_>),
         (d_out, d_qkv): (View<'_>, View<'_>),
         means: Option<View<'_>>,
     ) {
+        let (cos_sin, were_turned) = cos_sin.unzip();
+        let were_turned = were_turned.unwrap_or_default();
         shape.check(qkv, cos_sin, &[out, d_out], &[lse, means.unwrap_or(lse)]);
         assert!(d_qkv.len() == qkv.len() && (means.is_some() || kernels == AttentionKernels::Short));
         let (turned, angles, sizes) = (d_qkv, cos_sin, shape.raw());
@@ -428,7 +430,8 @@ impl<B: Backend> Queue<B> {
         let [cos_sin, means] = [cos_sin, means].map(|view| view.map_or(ffi::RawArray::NONE, |view| view.array));
         match kernels {
             AttentionKernels::Short => {
-                enqueue!(self, attention_short_backward(qkv, cos_sin, out, lse, d_out, d_qkv, sizes));
+                let turns = (!were_turned).into();
+                enqueue!(self, attention_short_backward(qkv, cos_sin, turns, out, lse, d_out, d_qkv, sizes));
             }
             AttentionKernels::TensorCores => {
                 enqueue!(self, attention_backward_bf16(qkv, cos_sin, out, lse, d_out, d_qkv, means, sizes));

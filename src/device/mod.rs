@@ -33,7 +33,7 @@ pub use cuda::Cuda;
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use measure::{Mark, Measured};
 pub use operands::{
-    Choice, Detached, Formats, InputGrad, KeptState, Likelihood, NormEpilogue, Normed, Over, Runs, SwiGlu,
+    Choice, Detached, Formats, InputGrad, KeptState, Likelihood, NormEpilogue, Normed, Over, Rope, Runs, SwiGlu,
 };
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
@@ -333,26 +333,43 @@ pub trait Device: Measured + Sized + Send {
         dx: Option<InputGrad>,
     );
 
+    /// Whether the product that makes q, k and v for [`Device::attention`] can turn q and k: [`Device::linear_turned`]. The blocks
+    /// are those that the product and attention read.
+    fn turns_in_product(
+        &self,
+        _params: &Params<Self>,
+        _weight: ParamId,
+        _shape: &AttentionShape,
+        _blocks: &[Block],
+    ) -> bool {
+        false
+    }
+
+    /// `qkv ← x Wᵀ` with q and k turned by their rotary positions, only where [`Device::turns_in_product`] says so.
+    fn linear_turned(&mut self, _: &Params<Self>, _weight: ParamId, _shape: &AttentionShape, _x: Block, _qkv: Block) {
+        unreachable!("this device's products turn nothing")
+    }
+
     /// `out ← softmax(q kᵀ/√head_dim) v` per head, not causal; qkv `[sequences·len, 3·width]` holds q of all heads, then k,
-    /// then v. With `rope`, q and k are rotated first; qkv may be overwritten. `lse` `[sequences·heads, len]` receives a
-    /// statistic of each score row, for the backward pass.
+    /// then v, and may be overwritten. `lse` `[sequences·heads, len]` receives a statistic of each score row, for the backward
+    /// pass.
     fn attention(
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
     );
 
-    /// Overwrites `d_qkv` with the gradient of what [`Device::attention`] was given, from what it left.
+    /// Overwrites `d_qkv` with the gradient of q, k and v before they were turned, from what [`Device::attention`] left.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,

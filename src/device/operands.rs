@@ -151,3 +151,21 @@ pub struct Choice<'a> {
     /// Of how many.
     pub experts: usize,
 }
+
+/// Where q and k of attention turn by their rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rope {
+    /// They do not.
+    Nowhere,
+    /// In [`Device::attention`](super::Device::attention).
+    InAttention,
+    /// They have been turned by [`Device::linear_turned`](super::Device::linear_turned).
+    InProduct,
+}
+
+impl Rope {
+    /// Whether attention turns them.
+    pub fn in_attention(self) -> bool {
+        self == Self::InAttention
+    }
+}

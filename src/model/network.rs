@@ -130,8 +130,7 @@ impl Block {
     pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var) -> Var {
         let h = match self.mix {
             Mix::Attention { qkv, out, heads, rope } => {
-                let qkv = ops::linear(tape, &h, qkv, None);
-                let attended = ops::attention(tape, qkv, heads, self.len, rope);
+                let attended = ops::linear_attention(tape, &h, qkv, heads, self.len, rope);
                 let h = ops::linear_add_rmsnorm(tape, &attended, out, h);
                 tape.release(attended);
                 h

@@ -17,7 +17,7 @@ use super::params::host_buffer;
 use super::reference::{host_methods, plain_methods, tables};
 use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, InputGrad,
-    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, Store, SwiGlu, Team,
+    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Rope, Runs, Space, Store, SwiGlu, Team,
 };
 use crate::simd::{self, AddRmsNorm, PackedWeight, RopeTable, SwigluOperands};
 use deferred::Deferred;
@@ -277,34 +277,35 @@ impl<T: Real> Device for Cpu<T> {
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
     ) {
-        if rope {
+        if rope.in_attention() {
             self.prepare_rope(shape);
         }
         let ([], [qkv, out, lse]) = self.memory.split([], [qkv, out, lse]);
-        simd::attention_forward(precision, shape, self.rope.as_ref().filter(|_| rope), qkv, out, lse, self.team.size());
+        let table = self.rope.as_ref().filter(|_| rope.in_attention());
+        simd::attention_forward(precision, shape, table, qkv, out, lse, self.team.size());
     }
 
     fn attention_backward(
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
         d_out: Block,
         d_qkv: Block,
     ) {
-        if rope {
+        if rope.in_attention() {
             self.prepare_rope(shape);
         }
         let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
-        let table = self.rope.as_ref().filter(|_| rope);
+        let table = self.rope.as_ref().filter(|_| rope.in_attention());
         simd::attention_backward(precision, shape, table, qkv, out, lse, d_out, d_qkv, self.team.size());
     }
 

@@ -5,7 +5,7 @@ use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master, sizes};
 use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
     ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, InputGrad, KeptState, Likelihood, NormEpilogue,
-    Over, ParamId, Params, Precision, Runs, Space, Store, SwiGlu,
+    Over, ParamId, Params, Precision, Rope, Runs, Space, Store, SwiGlu,
 };
 
 impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
@@ -340,9 +340,32 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         self.swiglu_backward_plain(params, grads, swiglu, dy, saved, x, dx);
     }
 
-    fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: bool, qkv: Block, out: Block, lse: Block) {
-        self.prepare_rope(shape, rope);
-        let (kernels, cos_sin) = (self.attention_kernels(shape, &[qkv, out]), self.cos_sin(rope));
+    fn turns_in_product(
+        &self,
+        params: &Params<Self>,
+        weight: ParamId,
+        shape: &AttentionShape,
+        blocks: &[Block],
+    ) -> bool {
+        let sizes = params.shape(weight);
+        self.on_tensor_cores(blocks, &[])
+            && params.weights[weight.index()].packed().is_some()
+            && self.attention_kernels(shape, blocks) != AttentionKernels::Plain
+            && self.queue.linear_turned_fits(sizes, shape.head_dim)
+    }
+
+    fn linear_turned(&mut self, params: &Params<Self>, weight: ParamId, shape: &AttentionShape, x: Block, qkv: Block) {
+        self.prepare_rope(shape);
+        let [w, _] = params.weights[weight.index()].packed().expect("asked by turns_in_product");
+        self.queue.linear_turned_bf16(self.view(x), w, self.cos_sin(), self.view(qkv), params.shape(weight));
+    }
+
+    fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: Rope, qkv: Block, out: Block, lse: Block) {
+        if rope.in_attention() {
+            self.prepare_rope(shape);
+        }
+        let kernels = self.attention_kernels(shape, &[qkv, out]);
+        let cos_sin = rope.in_attention().then(|| self.cos_sin());
         let made = (self.view(out), self.view(lse));
         self.queue.attention(kernels, sizes(shape), self.view(qkv), cos_sin, made);
     }
@@ -351,17 +374,20 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         &mut self,
         _: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
         d_out: Block,
         d_qkv: Block,
     ) {
-        self.prepare_rope(shape, rope);
+        if rope != Rope::Nowhere {
+            self.prepare_rope(shape);
+        }
         let kernels = self.attention_kernels(shape, &[qkv, out, d_out, d_qkv]);
         let means = (kernels != AttentionKernels::Short).then(|| self.alloc(lse.len(), Store::Exact));
-        let (given, of_out) = ((self.view(qkv), self.cos_sin(rope)), (self.view(out), self.view(lse)));
+        let cos_sin = (rope != Rope::Nowhere).then(|| (self.cos_sin(), rope == Rope::InProduct));
+        let (given, of_out) = ((self.view(qkv), cos_sin), (self.view(out), self.view(lse)));
         let (gradients, scratch) = ((self.view(d_out), self.view(d_qkv)), means.map(|means| self.view(means)));
         self.queue.attention_backward(kernels, sizes(shape), given, of_out, gradients, scratch);
         if let Some(means) = means {

@@ -113,10 +113,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
             && self.queue.narrow_linear_fits(shape)
     }
 
-    /// Makes the angles of rotary positions, if there are any, when the shape is another one than last time.
-    fn prepare_rope(&mut self, shape: &AttentionShape, rope: bool) {
+    /// Makes the angles of rotary positions, where the shape is another one than last time.
+    fn prepare_rope(&mut self, shape: &AttentionShape) {
         let (len, half) = (shape.len, shape.head_dim / 2);
-        if !rope || self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
+        if self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
             return;
         }
         let turn = |(l, i): (usize, usize)| {
@@ -130,9 +130,9 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     }
 
     /// The angles that [`Self::prepare_rope`] made.
-    fn cos_sin(&self, rope: bool) -> Option<View<'_>> {
-        let (len, half, memory) = self.rope.as_ref().filter(|_| rope)?;
-        Some(memory.view(0, 2 * len * half, T::FORMAT))
+    fn cos_sin(&self) -> View<'_> {
+        let (len, half, memory) = self.rope.as_ref().expect("the angles are there");
+        memory.view(0, 2 * len * half, T::FORMAT)
     }
 }
 

@@ -27,7 +27,7 @@ use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, InputGrad,
-    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Runs, Space, SwiGlu, Update,
+    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Rope, Runs, Space, SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, Rounding, operand, transposed};
@@ -297,20 +297,20 @@ impl<T: Multiply> Device for Reference<T> {
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
     ) {
         let ([], [qkv, out, lse]) = self.memory.split([], [qkv, out, lse]);
-        fused::attention(precision, shape, rope, qkv, out, lse);
+        fused::attention(precision, shape, rope.in_attention(), qkv, out, lse);
     }
 
     fn attention_backward(
         &mut self,
         precision: Precision,
         shape: &AttentionShape,
-        rope: bool,
+        rope: Rope,
         qkv: Block,
         out: Block,
         lse: Block,
@@ -318,7 +318,7 @@ impl<T: Multiply> Device for Reference<T> {
         d_qkv: Block,
     ) {
         let ([qkv, out, lse, d_out], [d_qkv]) = self.memory.split([qkv, out, lse, d_out], [d_qkv]);
-        fused::attention_backward(precision, shape, rope, qkv, out, lse, d_out, d_qkv);
+        fused::attention_backward(precision, shape, rope.in_attention(), qkv, out, lse, d_out, d_qkv);
     }
 
     fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::device::{
     AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Formats, Grads, HostDevice, IGNORE_LABEL, InputGrad,
-    Layout, Likelihood, NormEpilogue, Normed, Over, ParamId, Params, Precision, Real, Reference, Runs, Store, SwiGlu,
-    Update, Usage,
+    Layout, Likelihood, NormEpilogue, Normed, Over, ParamId, Params, Precision, Real, Reference, Rope, Runs, Store,
+    SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
-use layers::{attend, both_ways, linear, norms_along_both_axes};
+use layers::{attend, attend_after_product, both_ways, linear, norms_along_both_axes};
 
 /// A device and random operands: the same elements for every device, rounded to its scalars.
 struct Lab<D: Device> {
@@ -323,6 +323,12 @@ kernels! { Device:
             }
         }
         outputs
+    }
+
+    attention_after_the_product_that_makes_q_k_and_v(lab) {
+        let len = [37, 150][lab.rng.below(2)];
+        let [sequences, extra] = lab.sizes([2, 4]);
+        attend_after_product(lab, AttentionShape { sequences, len, heads: 6, head_dim: 64 }, 232 + 8 * extra)
     }
 
     norms(lab) {

@@ -4,7 +4,7 @@
 //! The backward pass recomputes the probabilities block by block from the saved log-sum-exp of each row.
 
 use super::Operation;
-use crate::device::{AttentionShape, Device, InputGrad, Store};
+use crate::device::{AttentionShape, Device, InputGrad, ParamId, Rope, Store};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -17,18 +17,46 @@ pub(crate) struct Attention {
     /// `[sequences·heads, len]`: log-sum-exp of the score rows.
     lse: SlotId,
     shape: AttentionShape,
-    rope: bool,
+    rope: Rope,
 }
 
 /// Attention over sequences of `len` positions: `qkv` `[sequences·len, 3·width]` → `[sequences·len, width]`; uses up qkv.
 pub fn attention<D: Device>(tape: &mut Tape<'_, D>, qkv: Var, heads: usize, len: usize, rope: bool) -> Var {
     let (rows, triple) = tape.shape(&qkv);
+    attend(tape, qkv, shape_of(rows, triple, heads, len), if rope { Rope::InAttention } else { Rope::Nowhere })
+}
+
+/// [`attention`] of [`linear`](super::linear())`(x, weight)`, weight `[3·width, in]`: x is `[sequences·len, in]`.
+pub fn linear_attention<D: Device>(
+    tape: &mut Tape<'_, D>,
+    x: &Var,
+    weight: ParamId,
+    heads: usize,
+    len: usize,
+    rope: bool,
+) -> Var {
+    let (rows, triple) = (tape.shape(x).0, tape.params.shape(weight).0);
+    let shape = shape_of(rows, triple, heads, len);
+    let blocks = [tape.block(x)];
+    if rope && tape.memory.device.turns_in_product(tape.params, weight, &shape, &blocks) {
+        let qkv = super::linear::linear_turned(tape, x, weight, &shape);
+        return attend(tape, qkv, shape, Rope::InProduct);
+    }
+    let qkv = super::linear(tape, x, weight, None);
+    attention(tape, qkv, heads, len, rope)
+}
+
+fn shape_of(rows: usize, triple: usize, heads: usize, len: usize) -> AttentionShape {
     let width = triple / 3;
     assert!(triple == 3 * width && width.is_multiple_of(heads) && rows.is_multiple_of(len), "qkv shape");
-    let shape = AttentionShape { sequences: rows / len, len, heads, head_dim: width / heads };
+    AttentionShape { sequences: rows / len, len, heads, head_dim: width / heads }
+}
+
+fn attend<D: Device>(tape: &mut Tape<'_, D>, qkv: Var, shape: AttentionShape, rope: Rope) -> Var {
+    let AttentionShape { sequences, len, heads, .. } = shape;
     let qkv_block = tape.overwritten(&qkv);
-    let (out, out_block) = tape.new_value(rows, width, Store::Activation);
-    let (lse, lse_block) = tape.new_value(shape.sequences * heads, len, Store::Exact);
+    let (out, out_block) = tape.new_value(sequences * len, shape.width(), Store::Activation);
+    let (lse, lse_block) = tape.new_value(sequences * heads, len, Store::Exact);
     let precision = tape.params.precision();
     tape.memory.device.attention(precision, &shape, rope, qkv_block, out_block, lse_block);
     let recorded = tape.records(&[qkv.0], false);

@@ -4,7 +4,7 @@
 
 use super::Operation;
 use super::add_rmsnorm::Norm;
-use crate::device::{Device, Over, ParamId, Store, Usage};
+use crate::device::{AttentionShape, Device, Over, ParamId, Store, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -36,6 +36,20 @@ pub fn linear_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: Pa
     norm.push(tape, y)
 }
 
+/// [`linear`] of q, k and v, which turns q and k ([`Device::turns_in_product`]).
+pub(super) fn linear_turned<D: Device>(
+    tape: &mut Tape<'_, D>,
+    x: &Var,
+    weight: ParamId,
+    shape: &AttentionShape,
+) -> Var {
+    let (m, _) = tape.shape(x);
+    let (out, qkv) = tape.new_value(m, 3 * shape.width(), Store::Activation);
+    let x_block = tape.block(x);
+    tape.memory.device.linear_turned(tape.params, weight, shape, x_block, qkv);
+    push(tape, x, weight, None, out)
+}
+
 fn forward<D: Device>(
     tape: &mut Tape<'_, D>,
     x: &Var,
@@ -52,6 +66,10 @@ fn forward<D: Device>(
     if let Some(bias) = bias {
         tape.memory.device.add_table(tape.params, bias, 1.0, n_out, y);
     }
+    push(tape, x, weight, bias, out)
+}
+
+fn push<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, bias: Option<ParamId>, out: SlotId) -> Var {
     let recorded = tape.records(&[x.0], true);
     tape.push(out, recorded, &[x.0], &[], Linear { x: x.0, weight, bias, out })
 }

@@ -26,7 +26,7 @@ pub use add::add;
 pub use add_expert::add_expert;
 pub use add_positions::add_positions;
 pub use add_rmsnorm::{add_rmsnorm, add_rmsnorm_over_positions};
-pub use attention::attention;
+pub use attention::{attention, linear_attention};
 pub use bce_with_logits::bce_with_logits;
 pub use cross_entropy::cross_entropy;
 pub use custom::{CustomGradients, CustomOperation, custom};

@@ -21,6 +21,28 @@ fn warpgroups_send_gradients_through_norms() {
     }
 }
 
+#[cfg(feature = "cuda-twin")]
+#[test]
+fn warpgroups_turn_q_and_k_where_they_make_them() {
+    let cases = [
+        (Precision::Bf16, 97, 64, true),
+        (Precision::Bf16, 916, 64, true),
+        (Precision::Bf16, 97, 32, false),
+        (Precision::F32, 97, 64, false),
+    ];
+    for (precision, len, head_dim, expected) in cases {
+        let mut lab = lab::<crate::cuda::Twin>(0, precision);
+        let (params, _, [weight]) = lab.weights([(1536, 512, Usage::Rows)]);
+        let shape = AttentionShape { sequences: 1, len, heads: 512 / head_dim, head_dim };
+        let x = lab.random(len * 512);
+        assert_eq!(
+            lab.device.turns_in_product(&params, weight, &shape, &[x]),
+            expected,
+            "{precision:?}, {len}, {head_dim}"
+        );
+    }
+}
+
 /// A product that ends with the norm, forward and backward, and the two kernels that it stands for.
 fn norms_together_and_apart<B: Backend>(seed: u64, [m, n_in, n_out]: [usize; 3]) {
     let mut lab = lab::<B>(seed, Precision::Bf16);

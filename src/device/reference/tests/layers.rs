@@ -60,9 +60,29 @@ pub(super) fn norms_along_both_axes<D: Device>(lab: &mut Lab<D>, [sequences, len
 /// Attention forward and backward, with or without rotary positions.
 pub(super) fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, rope: bool) -> Outputs {
     let AttentionShape { sequences, len, heads, .. } = shape;
-    let (rows, width, precision) = (sequences * len, shape.width(), lab.precision);
-    let (qkv, d_out) = (lab.random(3 * rows * width), lab.random(rows * width));
-    let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * heads), lab.zeros(3 * rows * width));
+    let qkv = lab.random(3 * sequences * len * heads * shape.head_dim);
+    attend_to(lab, shape, if rope { Rope::InAttention } else { Rope::Nowhere }, qkv)
+}
+
+/// The product that makes q, k and v, and attention; q and k turn in the product where the device says so.
+pub(super) fn attend_after_product<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, n_in: usize) -> Outputs {
+    let (rows, triple) = (shape.sequences * shape.len, 3 * shape.width());
+    let (mut params, _, [weight]) = lab.weights([(triple, n_in, Usage::Rows)]);
+    let scale = D::T::from_f64(1.0 / (n_in as f64).sqrt());
+    params.update(|values| values.iter_mut().for_each(|value| *value *= scale));
+    let (x, qkv) = (lab.random(rows * n_in), lab.zeros(rows * triple));
+    if lab.device.turns_in_product(&params, weight, &shape, &[x, qkv]) {
+        lab.device.linear_turned(&params, weight, &shape, x, qkv);
+        return attend_to(lab, shape, Rope::InProduct, qkv);
+    }
+    lab.device.linear(&params, weight, x, qkv, None);
+    attend_to(lab, shape, Rope::InAttention, qkv)
+}
+
+fn attend_to<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, rope: Rope, qkv: Block) -> Outputs {
+    let (rows, width, precision) = (shape.sequences * shape.len, shape.width(), lab.precision);
+    let d_out = lab.random(rows * width);
+    let (out, lse, d_qkv) = (lab.zeros(rows * width), lab.factors(rows * shape.heads), lab.zeros(3 * rows * width));
     lab.device.attention(precision, &shape, rope, qkv, out, lse);
     lab.device.attention_backward(precision, &shape, rope, qkv, out, lse, d_out, d_qkv);
     lab.read(&[out, d_qkv])
