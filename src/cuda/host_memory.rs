@@ -14,8 +14,8 @@ pub struct HostMemory<B: Backend> {
     data: *mut c_void,
     bytes: usize,
     queue: Queue<B>,
-    /// Behind the last copy from here that was queued.
-    read: Option<Event<B>>,
+    /// Behind the last copy from here or to here that was queued.
+    copied: Option<Event<B>>,
 }
 
 // SAFETY: the memory belongs to the process, not to a thread; what changes it has it alone.
@@ -33,24 +33,15 @@ impl<B: Backend> HostMemory<B> {
             // SAFETY: so many bytes have been allocated there.
             unsafe { data.cast::<u8>().write_bytes(0, bytes) };
         }
-        Self { data, bytes, queue, read: None }
+        Self { data, bytes, queue, copied: None }
     }
 
-    /// `len` numbers from a byte on.
-    pub fn values<T: Number>(&self, start: usize, len: usize) -> &[T] {
-        match self.place::<T>(start, len) {
-            // SAFETY: the numbers lie inside of the memory, on a multiple of their size, and any bytes are a value of theirs; a
-            // download, which changes them, has them alone until it is done.
-            Some(at) => unsafe { std::slice::from_raw_parts(at, len) },
-            None => &[],
-        }
-    }
-
-    /// The same to be changed, once all copies from here are done.
-    pub fn values_mut<T: Number>(&mut self, start: usize, len: usize) -> &mut [T] {
+    /// `len` numbers from a byte on, once all copies from here and to here are done.
+    pub fn values<T: Number>(&mut self, start: usize, len: usize) -> &mut [T] {
         self.wait();
         match self.place::<T>(start, len) {
-            // SAFETY: as above; nobody else has them, and no copy from here is on its way.
+            // SAFETY: the numbers lie inside of the memory, on a multiple of their size, and any bytes are a value of theirs; nobody
+            // else has them, and no copy is on its way.
             Some(at) => unsafe { std::slice::from_raw_parts_mut(at, len) },
             None => &mut [],
         }
@@ -65,8 +56,8 @@ impl<B: Backend> HostMemory<B> {
     }
 
     fn wait(&mut self) {
-        if let Some(read) = self.read.take() {
-            read.wait();
+        if let Some(copied) = self.copied.take() {
+            copied.wait();
         }
     }
 }
@@ -74,7 +65,7 @@ impl<B: Backend> HostMemory<B> {
 impl<B: Backend> Drop for HostMemory<B> {
     fn drop(&mut self) {
         if !self.data.is_null() {
-            if self.read.is_some() {
+            if self.copied.is_some() {
                 // SAFETY: the stream lives as long as the process. What fails here and below has failed before, and was told.
                 unsafe { (B::functions().stream_wait)(self.queue.stream) };
             }
@@ -91,17 +82,16 @@ impl<B: Backend> DeviceMemory<B> {
         if bytes > 0 {
             let to = self.data().cast::<u8>().wrapping_add(start).cast();
             enqueue!(host.queue, upload(to, host.data.cast_const(), bytes));
-            host.read = Some(Event::record(host.queue));
+            host.copied = Some(Event::record(host.queue));
         }
     }
 
-    /// Copies the first bytes to the host's first ones, behind everything queued before, and waits for them.
+    /// Copies the first bytes to the host's first ones, behind everything queued before.
     pub fn download_into(&self, host: &mut HostMemory<B>, bytes: usize) {
         assert!(bytes <= self.bytes() && bytes <= host.bytes, "a copy reaches past its memory");
-        host.wait();
         if bytes > 0 {
             enqueue!(host.queue, download(host.data, self.data().cast_const(), bytes));
-            host.queue.wait();
+            host.copied = Some(Event::record(host.queue));
         }
     }
 }

@@ -31,24 +31,17 @@ impl<B: Backend> Queue<B> {
         enqueue!(self, sum_slices(x.array, slices as i64, n as i64, out.array, n as i64));
     }
 
-    /// Bytes of the room that [`Queue::sum_squares`] works in: its result is the last number of it.
+    /// Bytes of the room that [`Queue::sum_squares`] works in: its result is the first number of it.
     pub fn sum_squares_bytes() -> usize {
         (PARTIALS + 1) * size_of::<f64>()
     }
 
-    /// `Σ x²`, into the last number of `room`.
+    /// `Σ x²`, into the first number of `room`, an f64.
     pub fn sum_squares(self, x: View<'_>, room: &DeviceMemory<B>) {
         assert!(room.bytes() >= Self::sum_squares_bytes());
-        let partials: *mut f64 = room.data().cast();
-        let sum = partials.wrapping_add(PARTIALS);
+        let sum: *mut f64 = room.data().cast();
+        let partials = sum.wrapping_add(1);
         enqueue!(self, sum_squares(x.array, x.len() as i64, partials, sum));
-    }
-
-    /// What [`Queue::sum_squares`] found, after everything queued before.
-    pub fn squares(room: &DeviceMemory<B>) -> f64 {
-        let mut sum = [0.0];
-        room.download(PARTIALS * size_of::<f64>(), &mut sum);
-        sum[0]
     }
 
     /// An update of weights, moments m and v and EMA e from the gradient g, these four in flat order, in one sweep.

@@ -20,7 +20,7 @@ use super::{
     WEIGHTS, Weights, check_formats, check_restored, first_slot, groups_of_rank, suspects,
 };
 use crate::config::TrainConfig;
-use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, Queue};
+use crate::cuda::{AdamStep, Backend, DeviceMemory, Graph, HostMemory, Queue};
 use crate::device::cuda::{AdamArrays, CudaBuffer, CudaScalar};
 use crate::device::{AdamCoefficients, Cuda, Device, Grads, Update};
 use crate::error::Result;
@@ -45,8 +45,10 @@ pub struct CudaEngine<'a, T: CudaScalar, B: Backend> {
     slices: Grads<Cuda<T, B>>,
     /// Their sum.
     total: Grads<Cuda<T, B>>,
-    /// Where the sum of squares is made.
-    squares: DeviceMemory<B>,
+    /// Where the sum of squares is made, and where the host finds it.
+    squares: (DeviceMemory<B>, HostMemory<B>),
+    /// Whether the gradients of the last update are summed, or will be by what is queued.
+    is_reduced: bool,
     cut: Cut,
     resident: Resident<B>,
     /// Everything between the last copy up and the first copy down, once it has been remembered.
@@ -107,7 +109,11 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
             adam: Adam::new(config),
             slices: Grads::from_buffer(layout.clone(), CudaBuffer::new(layout.len(), cut.slices())),
             total: Grads::new(layout),
-            squares: DeviceMemory::new(queue, Queue::<B>::sum_squares_bytes()),
+            squares: (
+                DeviceMemory::new(queue, Queue::<B>::sum_squares_bytes()),
+                HostMemory::zeros(queue, size_of::<f64>()),
+            ),
+            is_reduced: false,
             is_fixed: model.schedule.iteration.is_none() && model.recorded_routers() == 0,
             groups,
             lanes,
@@ -163,6 +169,20 @@ impl<'a, T: CudaScalar, B: Backend> CudaEngine<'a, T, B> {
         if let Some(table) = &weights.table {
             resident.exchange.send_rows(groups, table);
         }
+    }
+
+    /// Queues the sum of the slices' gradients.
+    fn queue_sum(&mut self) {
+        self.slices.buffer().sum_into(self.total.buffer_mut());
+        self.queue_norm();
+        self.is_reduced = true;
+    }
+
+    /// Queues the sum of the total's squares, and sends for it.
+    fn queue_norm(&mut self) {
+        let (room, found) = &mut self.squares;
+        Queue::<B>::get().sum_squares(self.total.buffer().view(0..self.total.layout().len()), room);
+        room.download_into(found, size_of::<f64>());
     }
 
     /// Reads what the step said about each slot.
@@ -279,6 +299,12 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
                 self.send(&mut lane.memory.device, config.halt_max_steps);
                 lane.lap(Part::Carry, 0.0);
                 self.work_or_replay(&mut lane.memory, model, config);
+                self.resident.exchange.send_for_numbers::<T>();
+                // The device sums gradients while the host reads numbers, unless somebody wants to know how long each takes.
+                self.is_reduced = false;
+                if lane.memory.stopwatch.is_none() {
+                    self.queue_sum();
+                }
                 self.receive(model);
                 lane.lap(Part::Carry, 0.0);
             });
@@ -310,15 +336,16 @@ impl<T: CudaScalar, B: Backend> Engine for CudaEngine<'_, T, B> {
     }
 
     fn reduce(&mut self, peers: &mut dyn Peers<T>) -> Result<f64> {
-        self.slices.buffer().sum_into(self.total.buffer_mut());
+        if !self.is_reduced {
+            self.queue_sum();
+        }
         if peers.size() > 1 {
             let mut sum = self.total.read();
             peers.sum_tree(&mut sum)?;
             self.total.buffer_mut().write(&sum);
+            self.queue_norm();
         }
-        let all = 0..self.total.layout().len();
-        Queue::<B>::get().sum_squares(self.total.buffer().view(all), &self.squares);
-        Ok(Queue::<B>::squares(&self.squares).sqrt())
+        Ok(self.squares.1.values::<f64>(0, 1)[0].sqrt())
     }
 
     fn update(&mut self, rule: &UpdateRule) {

@@ -257,10 +257,11 @@ impl<E: Engine> Trainer<E> {
         self.lap(Part::Examples, 0.0);
         self.engine.accumulate(&self.model, &self.config.train);
         self.lap(Part::Groups, 0.0);
+        let mut report = self.losses()?; // first, because a device may still be summing gradients
+        self.lap(Part::Losses, 0.0);
         let grad_norm = self.engine.reduce(&mut *self.peers)?;
         let [reduction_bytes, update_bytes] = self.engine.sweep_bytes();
         self.lap(Part::GradientSum, reduction_bytes);
-        let mut report = self.losses()?;
         let grad_scale = self.grad_scale(grad_norm)?;
         let skipped = self.calls_planned() - report.calls;
         self.calls_skipped += skipped;
@@ -270,7 +271,6 @@ impl<E: Engine> Trainer<E> {
         let factor = learning_rate_factor(train, self.step, self.total_steps);
         (report.step, report.lr, report.grad_norm) = (self.step, train.lr * factor, grad_norm);
         let rule = UpdateRule { t: self.step, lr: report.lr, grad_scale, ema_rate: ema_rate(train, self.step) };
-        self.lap(Part::Losses, 0.0);
         if self.config.train.train_only == TrainOnly::All {
             self.engine.update(&rule);
         }

@@ -1,8 +1,8 @@
 //! The trait [`Device`] on CUDA: which kernels each method queues.
 
 use super::swiglu::Sizes;
-use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master, sizes};
-use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Queue};
+use super::{Cuda, CudaBuffer, CudaScalar, CudaWeight, master};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, Queue};
 use crate::device::{
     ALIGNMENT, AttentionShape, Block, Choice, Device, Grads, Indices, InputGrad, KeptState, Likelihood, NormEpilogue,
     Over, ParamId, Params, Precision, Rope, Runs, Space, Store, SwiGlu,
@@ -340,34 +340,16 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         self.swiglu_backward_plain(params, grads, swiglu, dy, saved, x, dx);
     }
 
-    fn turns_in_product(
-        &self,
-        params: &Params<Self>,
-        weight: ParamId,
-        shape: &AttentionShape,
-        blocks: &[Block],
-    ) -> bool {
-        let sizes = params.shape(weight);
-        self.on_tensor_cores(blocks, &[])
-            && params.weights[weight.index()].packed().is_some()
-            && self.attention_kernels(shape, blocks) != AttentionKernels::Plain
-            && self.queue.linear_turned_fits(sizes, shape.head_dim)
+    fn turns_in_product(&self, params: &Params<Self>, w: ParamId, shape: &AttentionShape, blocks: &[Block]) -> bool {
+        self.product_turns(params, w, shape, blocks)
     }
 
     fn linear_turned(&mut self, params: &Params<Self>, weight: ParamId, shape: &AttentionShape, x: Block, qkv: Block) {
-        self.prepare_rope(shape);
-        let [w, _] = params.weights[weight.index()].packed().expect("asked by turns_in_product");
-        self.queue.linear_turned_bf16(self.view(x), w, self.cos_sin(), self.view(qkv), params.shape(weight));
+        self.turned_product(params, weight, shape, x, qkv);
     }
 
     fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: Rope, qkv: Block, out: Block, lse: Block) {
-        if rope.in_attention() {
-            self.prepare_rope(shape);
-        }
-        let kernels = self.attention_kernels(shape, &[qkv, out]);
-        let cos_sin = rope.in_attention().then(|| self.cos_sin());
-        let made = (self.view(out), self.view(lse));
-        self.queue.attention(kernels, sizes(shape), self.view(qkv), cos_sin, made);
+        self.attend(shape, rope, qkv, [out, lse]);
     }
 
     fn attention_backward(
@@ -381,18 +363,7 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         d_out: Block,
         d_qkv: Block,
     ) {
-        if rope != Rope::Nowhere {
-            self.prepare_rope(shape);
-        }
-        let kernels = self.attention_kernels(shape, &[qkv, out, d_out, d_qkv]);
-        let means = (kernels != AttentionKernels::Short).then(|| self.alloc(lse.len(), Store::Exact));
-        let cos_sin = (rope != Rope::Nowhere).then(|| (self.cos_sin(), rope == Rope::InProduct));
-        let (given, of_out) = ((self.view(qkv), cos_sin), (self.view(out), self.view(lse)));
-        let (gradients, scratch) = ((self.view(d_out), self.view(d_qkv)), means.map(|means| self.view(means)));
-        self.queue.attention_backward(kernels, sizes(shape), given, of_out, gradients, scratch);
-        if let Some(means) = means {
-            self.release(means);
-        }
+        self.attend_backward(shape, rope, qkv, [out, lse], [d_out, d_qkv]);
     }
 
     fn add_rmsnorm(&mut self, over: Over, width: usize, h: Block, x: Block, inv_rms: Block) {

@@ -8,6 +8,7 @@
 //! CudaBuffer of weights are summed in *slices*: each slice of the batch has an array of its own, so that how many sequences
 //! are worked on at a time changes no bit of the sum (see [`CudaBuffer`]).
 
+mod attention;
 mod buffer;
 mod device;
 mod measure;
@@ -20,10 +21,8 @@ pub use buffer::CudaBuffer;
 pub use states::CarriedStates;
 pub use weight::CudaWeight;
 
-use super::{AttentionShape, Block, Grads, Indices, ParamId, Params, Precision, Real, Space};
-use crate::cuda::{
-    AdamStep, AttentionSizes, Backend, DeviceMemory, ElementFormat, GradientSums, Integers, Queue, View,
-};
+use super::{Block, Grads, Indices, ParamId, Params, Precision, Real, Space};
+use crate::cuda::{AdamStep, Backend, DeviceMemory, ElementFormat, GradientSums, Integers, Queue, View};
 use crate::cuda::{Number, PackForm};
 
 /// A CUDA device, whose scalars outside of activations are `T`: f32 or f64.
@@ -112,32 +111,6 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
             && numbers.element_bytes() == ElementFormat::F32.bytes()
             && self.queue.narrow_linear_fits(shape)
     }
-
-    /// Makes the angles of rotary positions, where the shape is another one than last time.
-    fn prepare_rope(&mut self, shape: &AttentionShape) {
-        let (len, half) = (shape.len, shape.head_dim / 2);
-        if self.rope.as_ref().is_some_and(|rope| (rope.0, rope.1) == (len, half)) {
-            return;
-        }
-        let turn = |(l, i): (usize, usize)| {
-            let angle = l as f64 * 10_000f64.powf(-2.0 * i as f64 / shape.head_dim as f64);
-            [angle.cos(), angle.sin()].map(T::from_f64)
-        };
-        let rope: Vec<[T; 2]> = (0..len).flat_map(|l| (0..half).map(move |i| (l, i))).map(turn).collect();
-        let mut memory = DeviceMemory::new(Queue::get(), size_of_val(&rope[..]));
-        memory.upload(0, &rope);
-        self.rope = Some((len, half, memory));
-    }
-
-    /// The angles that [`Self::prepare_rope`] made.
-    fn cos_sin(&self) -> View<'_> {
-        let (len, half, memory) = self.rope.as_ref().expect("the angles are there");
-        memory.view(0, 2 * len * half, T::FORMAT)
-    }
-}
-
-fn sizes(shape: &AttentionShape) -> AttentionSizes {
-    AttentionSizes { sequences: shape.sequences, len: shape.len, heads: shape.heads, head_dim: shape.head_dim }
 }
 
 /// Weights as they lie, for the kernels that read them so.

@@ -1,8 +1,8 @@
 //! Between host and device memory, and what several kernels need alike.
 
 use super::{Cuda, CudaScalar, from_bf16, to_bf16};
-use crate::cuda::{AttentionKernels, Backend, DeviceMemory, ElementFormat, Rows};
-use crate::device::{AttentionShape, Block, Device as _, Indices, NormEpilogue, Over, Runs};
+use crate::cuda::{Backend, DeviceMemory, ElementFormat, Rows};
+use crate::device::{Block, Device as _, Indices, NormEpilogue, Over, Runs};
 
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     /// Makes room for so many integers; those that are there stay.
@@ -58,13 +58,6 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     pub(super) fn norm_of(&mut self, epilogue: Option<NormEpilogue>, over: Over, width: usize, y: Block) {
         if let Some(NormEpilogue { h, inv_rms }) = epilogue {
             self.add_rmsnorm(over, width, h, y, inv_rms);
-        }
-    }
-
-    pub(super) fn attention_kernels(&self, shape: &AttentionShape, blocks: &[Block]) -> AttentionKernels {
-        match self.on_tensor_cores(blocks, &[shape.head_dim]) {
-            true => self.queue.attention_on_tensor_cores(shape.len, shape.head_dim),
-            false => AttentionKernels::Plain,
         }
     }
 }

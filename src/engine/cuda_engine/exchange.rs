@@ -86,7 +86,7 @@ impl<B: Backend> Exchange<B> {
                 rest = others;
             }
         }
-        let all: &mut [i32] = self.host_integers.values_mut(0, self.integers.len());
+        let all: &mut [i32] = self.host_integers.values(0, self.integers.len());
         let (tokens, rest) = all.split_at_mut(self.tokens.len());
         let (anew, rest) = rest.split_at_mut(self.anew.len());
         let (labels, is_last) = rest.split_at_mut(self.labels.len());
@@ -101,7 +101,7 @@ impl<B: Backend> Exchange<B> {
     pub(super) fn send_rows<T: CudaScalar>(&mut self, groups: &[BoxedGroup<T>], table: &PuzzleTable<T>) {
         let (ndim, len) = (self.ndim, self.batch * self.ndim);
         let ids = groups.iter().flat_map(|group| &group.slots.puzzle_ids);
-        let rows: &mut [T] = self.host_rows.values_mut(0, len);
+        let rows: &mut [T] = self.host_rows.values(0, len);
         rows.chunks_exact_mut(ndim).zip(ids).for_each(|(row, &id)| row.copy_from_slice(table.row(id)));
         self.rows.upload_from(0, &mut self.host_rows, len * size_of::<T>());
     }
@@ -142,11 +142,14 @@ impl<B: Backend> Exchange<B> {
         device.copy_out(grads, &self.said, NUMBERS * self.batch + first * self.ndim);
     }
 
-    /// After everything queued before, what was kept goes to the groups. The load-balancing loss is the sum of those of so many
-    /// routers.
+    /// Sends for what was kept, behind everything queued before.
+    pub(super) fn send_for_numbers<T: CudaScalar>(&mut self) {
+        self.said.download_into(&mut self.host_said, self.batch * (NUMBERS + self.ndim) * size_of::<T>());
+    }
+
+    /// Once it has come, it goes to the groups. The load-balancing loss is the sum of those of so many routers.
     pub(super) fn receive<T: CudaScalar>(&mut self, groups: &mut [BoxedGroup<T>], routers: usize) {
         let len = self.batch * (NUMBERS + self.ndim);
-        self.said.download_into(&mut self.host_said, len * size_of::<T>());
         let (numbers, grads) = self.host_said.values::<T>(0, len).split_at(self.batch * NUMBERS);
         let mut first = 0;
         for group in groups {
