@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(BackwardWalk<KEYS>::THREADS, 1)
 #pragma unroll 1
         for (int tile = 0; tile < tiles; tile++, step++) {
             const float *const numbers = walk.numbers(step, 0) + lane % 4 * 2;
-            walk.wait_for_tile(step);
+            walk.ring().wait_for(step);
             dev::wgmma_registers(s), dev::wgmma_registers(ds);
             dev::wgmma_fence();
             begin_scores<N>(s, x, walk.tile(step, 0));
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(BackwardWalk<KEYS>::THREADS, 1)
             begin_sums<N>(dx, of_ds, walk.tile(step, 0), tile > 0);
             dev::wgmma_wait<0>();
             dev::wgmma_registers(dx), dev::wgmma_registers(dy);
-            walk.release(step);
+            walk.ring().release(step);
         }
         const float of_dx[2] = {scale * LN_2, scale * LN_2}, of_dy[2] = {1, 1};
         store_sums(head.part(d_qkv, KEYS ? KEY : QUERY), dx, of_dx, first, len, cos_sin);

@@ -10,7 +10,6 @@
 // and two tiles of columns: while one is in use, the next is on its way. Short sequences are attention_short.cu's; heads of 64
 // features belong to warpgroups where there are some (attention_hopper.cuh).
 #include "attention_backward_hopper.cuh"
-#include <cstdlib>
 
 namespace {
 constexpr int ROWS = 128, COLUMNS = 64;
@@ -259,10 +258,7 @@ template <class F> int with_head_dim(int64_t head_dim, F f) {
     return f(std::integral_constant<int, 128>());
 }
 int64_t blocks_per_head(const trm_attention &shape) { return (shape.len + ROWS - 1) / ROWS; }
-// Whether warpgroups do it. With TRM_ATTENTION_BY_WARPS in the environment they do not, to compare.
-bool takes_groups(const trm_attention &shape) {
-    return shape.head_dim == GROUP_DIM && dev::has_wgmma() && !getenv("TRM_ATTENTION_BY_WARPS");
-}
+bool takes_groups(const trm_attention &shape) { return shape.head_dim == GROUP_DIM && by_warpgroups(); }
 bool takes(const trm_attention &shape) { return TRM_API(attention_fits)(shape.head_dim) && counts_in_32_bits(shape); }
 } // namespace
 

@@ -11,14 +11,9 @@
 // Blocks live as long as their launch and take items, GROUPS · 64 rows of a head, in turn; the first tiles of an item are on their
 // way while sums of the one before are written.
 #pragma once
-#include "attention_tiles.cuh"
-#include "hopper.cuh"
+#include "attention_groups.cuh"
 
 namespace {
-constexpr int GROUP_DIM = 64, GROUP_ROWS = 64; // features of a head, and rows of a group
-typedef uint32_t GroupRows[GROUP_DIM / 16][4]; // a group's rows as left operands
-typedef float GroupSums[GROUP_DIM / 2];        // fragment f has its sums at 4f, as `d` of mma_16816
-
 // The items of a launch.
 struct HeadItems {
     int count, per_head;
@@ -40,7 +35,7 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
     static constexpr bool HAS_NUMBERS = HAS_NUMBERS_;
     static constexpr int THREADS = (GROUPS + 1) * GROUP, OWN_BYTES = GROUP_ROWS * 128, TILE_BYTES = COLUMNS * 128;
     static constexpr int TILES = GROUPS * OWN * OWN_BYTES, NUMBERS = TILES + STAGES * 2 * TILE_BYTES;
-    static constexpr int BARRIERS = NUMBERS + HAS_NUMBERS * STAGES * 2 * COLUMNS * 4, SHARED = BARRIERS + (2 * STAGES + 2 * GROUPS) * 8;
+    static constexpr int BARRIERS = NUMBERS + HAS_NUMBERS * STAGES * 2 * COLUMNS * 4, SHARED = BARRIERS + Ring<STAGES>::BYTES + 2 * GROUPS * 8;
     static_assert(SHARED <= 227 << 10, "a block has room for it");
     // Registers of the threads that fetch and of those that multiply. Together they are what the block is launched with.
     static constexpr int FEW = GROUPS == 2 ? 40 : 32, MANY = GROUPS == 2 ? 232 : 160;
@@ -53,18 +48,16 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
     __device__ __forceinline__ float *numbers(int step, int which) const {
         return (float *)(shared + NUMBERS) + (step % STAGES * 2 + which) * COLUMNS;
     }
-    __device__ __forceinline__ uint64_t *full(int step) const { return (uint64_t *)(shared + BARRIERS) + step % STAGES; }
-    __device__ __forceinline__ uint64_t *vacant(int step) const { return full(step) + STAGES; }
-    __device__ __forceinline__ uint64_t *has_own(int group) const { return (uint64_t *)(shared + BARRIERS) + 2 * STAGES + group; }
+    __device__ __forceinline__ Ring<STAGES> ring() const { return {(uint64_t *)(shared + BARRIERS)}; } // of the tiles
+    __device__ __forceinline__ uint64_t *has_own(int group) const {
+        return (uint64_t *)(shared + BARRIERS + Ring<STAGES>::BYTES) + group;
+    }
     __device__ __forceinline__ uint64_t *has_read_own(int group) const { return has_own(group) + GROUPS; }
 
     // All threads of the block call it.
     __device__ __forceinline__ void begin() const {
         if (threadIdx.x == 0) {
-            for (int s = 0; s < STAGES; s++) {
-                dev::barrier_init(full(s), 1 + HAS_NUMBERS);
-                dev::barrier_init(vacant(s), GROUPS * GROUP / 32);
-            }
+            ring().begin(1 + HAS_NUMBERS, GROUPS * GROUP / 32);
             for (int g = 0; g < GROUPS; g++) {
                 dev::barrier_init(has_own(g), 1);
                 dev::barrier_init(has_read_own(g), GROUP / 32);
@@ -74,10 +67,6 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
         __syncthreads();
     }
     static __device__ __forceinline__ int tiles_of(int len) { return (len + COLUMNS - 1) / COLUMNS; }
-    // Waits until the place of a step is free.
-    __device__ __forceinline__ void wait_for_place(int step) const {
-        if (step >= STAGES) dev::barrier_wait(vacant(step), (step / STAGES - 1) & 1);
-    }
 
     // What one thread does for all: it fetches all rows and columns. `of` gives an item's head the boxes of rows and of columns.
     template <class Of> __device__ __forceinline__ void fetch(const trm_attention &shape, HeadItems items, Of of) const {
@@ -97,10 +86,10 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
             }
 #pragma unroll 1
             for (int t = 0; t < tiles_of(len); t++, step++) {
-                wait_for_place(step);
-                dev::barrier_expect(full(step), 2 * TILE_BYTES);
+                ring().wait_for_place(step);
+                dev::barrier_expect(ring().full(step), 2 * TILE_BYTES);
                 for (int i = 0; i < 2; i++)
-                    dev::tensor_load_3d(tile(step, i), columns.maps[i], columns.features[i], t * COLUMNS, sequence, full(step));
+                    dev::tensor_load_3d(tile(step, i), columns.maps[i], columns.features[i], t * COLUMNS, sequence, ring().full(step));
             }
         }
     }
@@ -119,25 +108,18 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
 #pragma unroll
                 for (int i = 0; i < EACH; i++)
                     if (first + i * 32 + lane < len) read(before + first + i * 32 + lane, x[i]);
-                wait_for_place(step);
+                ring().wait_for_place(step);
 #pragma unroll
                 for (int i = 0; i < EACH; i++)
                     for (int which = 0; which < 2; which++) numbers(step, which)[i * 32 + lane] = x[i][which];
                 __syncwarp();
-                if (lane == 0) dev::barrier_arrive(full(step));
+                if (lane == 0) dev::barrier_arrive(ring().full(step));
             }
         }
     }
 
     // ---- Of the groups that multiply; groups count from 0 ----
 
-    __device__ __forceinline__ void wait_for_tile(int step) const { dev::barrier_wait(full(step), step / STAGES & 1); }
-    // The calling warp has read what it wants of a tile. Each warp says so: a product keeps a group together, but numbers are read
-    // by threads.
-    __device__ __forceinline__ void release(int step) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) dev::barrier_arrive(vacant(step));
-    }
     // The calling warp has loaded its own rows.
     __device__ __forceinline__ void release_own(int group) const {
         __syncwarp();
@@ -146,81 +128,11 @@ template <int GROUPS_, int OWN_, int COLUMNS_, int STAGES_, bool HAS_NUMBERS_> s
     // Lets a warp without rows pass by an item's tiles.
     __device__ __forceinline__ void pass(int step, int tiles) const {
         for (int last = step + tiles; step < last; step++) {
-            wait_for_tile(step);
-            release(step);
+            ring().wait_for(step);
+            ring().release(step);
         }
     }
 };
-
-// The calling group's rows of a box.
-__device__ __forceinline__ void load_rows(GroupRows &x, const unsigned char *box) {
-    const int row = threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 16, half = threadIdx.x % 32 / 16;
-#pragma unroll
-    for (int k = 0; k < GROUP_DIM / 16; k++) dev::load_matrix_x4(x[k], box + row * 128 + ((k * 2 + half) ^ row % 8) * 16);
-}
-// Begins s = x uᵀ for N columns, which are the rows u of a tile.
-template <int N> __device__ __forceinline__ void begin_scores(float (&s)[N / 2], const GroupRows &x, const unsigned char *u) {
-    const uint64_t right = dev::descriptor(u, 0, 1024, true);
-#pragma unroll
-    for (int k = 0; k < GROUP_DIM / 16; k++) dev::Wgmma<N>::template multiply<0>(s, x[k], right + k * (32 / 16), k > 0);
-    dev::wgmma_commit();
-}
-// Begins sums += w u, w being rounded weights of N columns; sums = w u where `keep` is 0.
-template <int N>
-__device__ __forceinline__ void begin_sums(GroupSums &sums, const uint32_t (&w)[N / 16][4], const unsigned char *u, int keep) {
-    const uint64_t right = dev::descriptor(u, 0, 1024, true);
-#pragma unroll
-    for (int k = 0; k < N / 16; k++)
-        dev::Wgmma<GROUP_DIM>::template multiply<1>(sums, w[k], right + k * (16 * 128 / 16), k > 0 || keep);
-    dev::wgmma_commit();
-}
-// Rounds weights of N columns.
-template <int N> __device__ __forceinline__ void round_weights(uint32_t (&w)[N / 16][4], const float (&s)[N / 2]) {
-#pragma unroll
-    for (int k = 0; k < N / 16; k++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) w[k][i] = dev::pack(s[k * 8 + i * 2], s[k * 8 + i * 2 + 1]);
-}
-// Takes all weight from columns that are not there: only the first `left` of the N are.
-template <int N> __device__ __forceinline__ void mask_scores(float (&s)[N / 2], int left) {
-    if (left >= N) return;
-#pragma unroll
-    for (int i = 0; i < N / 2; i++)
-        if (i / 4 * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= left) s[i] = -INFINITY;
-}
-
-// Rows first + … of a head = sums times the factor of each of the lane's two rows, turned back unless cos_sin is null. A lane has both
-// numbers of a pair that turns, and after an exchange 16 bytes of a row.
-__device__ __forceinline__ void store_sums(const Rows<bf16> &to, const GroupSums &sums, const float (&factor)[2], int first, int len,
-                                           const float *cos_sin) {
-    const int lane = threadIdx.x % 32, t = lane % 4;
-    first += threadIdx.x % GROUP / 32 * 16 + lane / 4;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const int row = first + r * 8;
-        uint32_t words[GROUP_DIM / 8];
-#pragma unroll
-        for (int f = 0; f < GROUP_DIM / 16; f++) {
-            float cos[2] = {1, 1}, sin[2] = {0, 0}, low[2], high[2];
-            if (cos_sin) {
-                const float4 angles = *(const float4 *)(cos_sin + ((row < len ? row : len - 1) * (GROUP_DIM / 2) + f * 8 + t * 2) * 2);
-                cos[0] = angles.x, sin[0] = angles.y, cos[1] = angles.z, sin[1] = angles.w;
-            }
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const float a = factor[r] * sums[f * 4 + r * 2 + e], b = factor[r] * sums[(f + GROUP_DIM / 16) * 4 + r * 2 + e];
-                low[e] = a * cos[e] + b * sin[e];
-                high[e] = b * cos[e] - a * sin[e];
-            }
-            words[f] = dev::pack(low[0], low[1]);
-            words[f + GROUP_DIM / 16] = dev::pack(high[0], high[1]);
-        }
-        transpose_quads(words);
-        if (row >= len) continue;
-#pragma unroll
-        for (int i = 0; i < GROUP_DIM / 8; i += 4) *(uint4 *)(to[row] + (i + t) * 8) = {words[i], words[i + 1], words[i + 2], words[i + 3]};
-    }
-}
 
 // ---- Forward -----------------------------------------------------------------------------------------------------------------
 
@@ -287,7 +199,7 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
                 total[r] = total[r] * shrink[r] + (sum[0] + sum[1]);
             }
         };
-        walk.wait_for_tile(step);
+        walk.ring().wait_for(step);
         dev::wgmma_registers(s);
         dev::wgmma_fence();
         begin_scores<N>(s, queries, walk.tile(step, 0));
@@ -297,7 +209,7 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
         round_weights<N>(weights, s);
 #pragma unroll 1
         for (int tile = 1; tile < tiles; tile++, step++) {
-            walk.wait_for_tile(step + 1);
+            walk.ring().wait_for(step + 1);
             dev::wgmma_registers(s), dev::wgmma_registers(sums);
             dev::wgmma_fence();
             begin_scores<N>(s, queries, walk.tile(step + 1, 0));
@@ -308,7 +220,7 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
             dev::before_wait(total[0] + total[1], walk.own(group, 0));
             dev::wgmma_wait<0>();
             dev::wgmma_registers(sums);
-            walk.release(step);
+            walk.ring().release(step);
 #pragma unroll
             for (int i = 0; i < GROUP_DIM / 2; i++) sums[i] *= shrink[i / 2 % 2];
             round_weights<N>(weights, s);
@@ -318,7 +230,7 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
         begin_sums<N>(sums, weights, walk.tile(step, 1), tiles > 1);
         dev::wgmma_wait<0>();
         dev::wgmma_registers(sums);
-        walk.release(step);
+        walk.ring().release(step);
         step++;
 
         float factor[2];
@@ -336,10 +248,6 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
 
 // ---- Launches ----------------------------------------------------------------------------------------------------------------
 
-// Boxes of so many rows of an array [sequences, len, width].
-static inline int boxes_of(dev::TensorMap *map, trm_array x, const trm_attention &shape, int64_t width, int rows) {
-    return dev::tensor_map_3d(map, x.data, {width, shape.len, shape.sequences}, {width * 2, shape.len * width * 2}, rows);
-}
 // A block for each multiprocessor, or for each item.
 template <class W, class Kernel, class... A>
 int launch_walk(Kernel kernel, const trm_attention &shape, trm_stream stream, const A &...arguments) {

@@ -23,7 +23,7 @@
 // what it loads from shared memory, but with dk and dv of so many there would be room for 8 warps and not for 14. By count, the
 // backward pass moves 820 KB through shared memory for a head, 6,400 clocks at 128 bytes each. Global memory has 99 KB to move,
 // which at 3 TB/s for 132 multiprocessors of 1.7 GHz are 7,600 clocks. The forward pass: 330 KB and 2,550, 50 KB and 3,800.
-#include "attention_tiles.cuh"
+#include "attention_short_hopper.cuh"
 
 namespace {
 constexpr int MOST_LEN = 128, MOST_DIM = 64;
@@ -251,6 +251,10 @@ bool takes(const trm_attention &shape, trm_array cos_sin) {
     return TRM_API(attention_short_fits)(shape.len, shape.head_dim) && counts_in_32_bits(shape) &&
            is_angles(cos_sin);
 }
+// Whether warpgroups do it: they do not turn.
+bool takes_heads(const trm_attention &shape, bool turns) {
+    return !turns && shape.head_dim == GROUP_DIM && shape.len > GROUP_ROWS && by_warpgroups();
+}
 } // namespace
 
 extern "C" int TRM_API(attention_short_fits)(int64_t len, int64_t head_dim) {
@@ -261,6 +265,7 @@ extern "C" int TRM_API(attention_short)(trm_array qkv, trm_array cos_sin, trm_ar
                                         trm_stream stream) {
     if (is_empty(shape)) return 0;
     if (!takes(shape, cos_sin) || !is_operand(qkv) || !is_operand(out) || lse.format != TRM_F32) return 1;
+    if (takes_heads(shape, cos_sin.data)) return launch_attend_heads(qkv, out, lse, shape, stream);
     return with_dim(shape.head_dim, [&](auto dim) {
         return with_len(shape.len, [&](auto len) {
             typedef Forward<decltype(dim)::value, decltype(len)::value> F;
@@ -278,6 +283,8 @@ extern "C" int TRM_API(attention_short_backward)(trm_array qkv, trm_array cos_si
     if (is_empty(shape)) return 0;
     if (!takes(shape, cos_sin) || !is_operand(qkv) || !is_operand(out) || !is_operand(d_out) || !is_operand(d_qkv)) return 1;
     if (lse.format != TRM_F32) return 1;
+    if (takes_heads(shape, cos_sin.data && turns))
+        return launch_attend_heads_backward(qkv, cos_sin, out, lse, d_out, d_qkv, shape, stream);
     return with_dim(shape.head_dim, [&](auto dim) {
         const Backward<decltype(dim)::value> sizes(shape.len);
         auto kernel = attend_backward<decltype(dim)::value>;

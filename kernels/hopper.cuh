@@ -169,6 +169,12 @@ __device__ __forceinline__ void barrier_wait_cluster(uint64_t *b, int phase) {
 
 // ---- Warpgroups: four warps from a multiple of four on -----------------------------------------------------------------------
 
+// Waits for `threads` threads of a block, whole warps, who name the same barrier; 0 is __syncthreads'.
+__device__ __forceinline__ void threads_sync(int barrier, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+// Before others are told, for instance by threads_sync, that products may read what the calling thread has written to shared memory.
+__device__ __forceinline__ void fence_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Registers of each thread, from here on; all warps of a warpgroup say it. All warpgroups together have those that the block was
 // launched with: three of them 168 each, which are 24 + 2·240, four of them 128 each. To ask for more is to wait for ever.
 template <int N> __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }

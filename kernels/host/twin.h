@@ -6,7 +6,7 @@
 //   - reads of dynamic shared memory that nobody wrote (it begins as NaN), with AddressSanitizer also accesses behind its end;
 //   - asynchronous copies and products that are not waited for (TWIN_COPIES=late, the default: done when waited for), and copies
 //     into buffers that are still in use (TWIN_COPIES=early: done at once);
-//   - dependence on order (TWIN_SEED=n: blocks, warps and lanes run in another order);
+//   - dependence on order (TWIN_SEED=n: blocks, warps and lanes run in another order, which is unfair to some warps if n is odd);
 //   - launches that a device refuses, for instance with more shared memory than was asked for by TRM_ALLOW_SHARED;
 //   - host code that does not wait for its stream (TWIN_STREAMS=late: work is done when the stream is waited for).
 // TWIN_THREADS=n sets the number of OS threads, TWIN_PROCESSORS=n (2) that of multiprocessors, by which launchers choose. A block may
@@ -15,6 +15,7 @@
 // after it.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -122,6 +123,7 @@ inline uint64_t begin_block(Block &b, const Launch &launch, uint64_t number) {
     b.index = dim3(number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y);
     b.all.size = n;
     b.all.arrived = 0;
+    for (Group &group : b.named) group.arrived = 0;
     b.order.resize(warps);
     for (unsigned w = 0; w < warps; w++) {
         b.warps[w].size = std::min(32u, n - w * 32);

@@ -109,6 +109,7 @@ struct Block {
     dim3 index, size, grid;
     unsigned char *shared = nullptr;
     Group all;
+    std::array<Group, 16> named; // that meet at barriers by number
     Warp warps[32];
     Warpgroup warpgroups[8];
     std::vector<std::function<void()>> bulk_copies; // that are on their way
@@ -274,10 +275,13 @@ __attribute__((noinline, no_sanitize("address"))) inline void go(void **save, La
 #endif
 }
 
-// The next lane of a block that can go on: of the same warp if possible, then of the warps after it. It becomes the one who runs.
+// The next lane of a block that can go on: of the same warp if possible, then of the warps after it; with an odd seed, of the first
+// ones in the order, so that the last ones come late wherever nobody waits for them. It becomes the one who runs.
 inline Lane *lane_that_can_go_on(Block &b) {
-    const unsigned n = b.all.size, warps = (unsigned)b.order.size();
-    for (unsigned w = 0, place = b.place; w < warps; w++) {
+    const unsigned n = b.all.size, warps = (unsigned)b.order.size(), here = b.place;
+    const bool is_fair = seed() % 2 == 0;
+    for (unsigned w = 0; w <= warps; w++) {
+        const unsigned place = w == 0 ? here : is_fair ? (here + w) % warps : w - 1;
         const unsigned first = b.order[place] * 32, width = std::min(32u, n - first);
         unsigned at = w == 0 ? b.lane - first : width - 1;
         for (unsigned i = 0; i < width; i++) {
@@ -291,7 +295,6 @@ inline Lane *lane_that_can_go_on(Block &b) {
             block = &b;
             return &lane;
         }
-        if (++place == warps) place = 0;
     }
     return nullptr;
 }

@@ -112,6 +112,12 @@ inline void barrier_wait_cluster(uint64_t *b, int phase) { barrier_wait(b, phase
 
 template <int N> inline void registers_up() { twin::meet_warpgroup("setmaxnreg"); }
 template <int N> inline void registers_down() { twin::meet_warpgroup("setmaxnreg"); }
+inline void threads_sync(int barrier, int threads) {
+    twin::Group &group = twin::block->named.at(barrier);
+    group.size = threads;
+    twin::meet(group, "bar.sync", [] {});
+}
+inline void fence_products() {}
 inline void wgmma_fence() { twin::meet_warpgroup("wgmma.fence"); }
 template <int N> inline void wgmma_registers(float (&)[N]) {}
 inline void before_wait(float, void *) {}

@@ -314,7 +314,7 @@ kernels! { Device:
     // Up to 128 positions and 64 features, tensor cores take a head at once; beyond them they take it piece by piece.
     large_and_small_attention(lab) {
         let shapes =
-            [(1, 8), (2, 32), (37, 64), (97, 64), (97, 128), (128, 24), (128, 64), (129, 8), (129, 64), (200, 32), (200, 128), (390, 64)];
+            [(1, 8), (2, 32), (37, 64), (70, 64), (97, 64), (97, 128), (128, 24), (128, 64), (129, 8), (129, 64), (200, 32), (200, 128), (390, 64)];
         let mut outputs = Vec::new();
         for (len, head_dim) in shapes {
             for rope in [false, true] {
@@ -326,7 +326,7 @@ kernels! { Device:
     }
 
     attention_after_the_product_that_makes_q_k_and_v(lab) {
-        let len = [37, 150][lab.rng.below(2)];
+        let len = [37, 97, 150][lab.rng.below(3)];
         let [sequences, extra] = lab.sizes([2, 4]);
         attend_after_product(lab, AttentionShape { sequences, len, heads: 6, head_dim: 64 }, 232 + 8 * extra)
     }
