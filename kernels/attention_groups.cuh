@@ -69,6 +69,7 @@ template <int N> __device__ __forceinline__ void round_weights(uint32_t (&w)[N /
 // Takes all weight from columns that are not there: only the first `left` of the N are, and at least KNOWN.
 template <int N, int KNOWN = 0> __device__ __forceinline__ void mask_scores(float (&s)[N / 2], int left) {
     if (left >= N) return;
+    __syncwarp(); // keeps the compiler from testing every column of every tile instead
 #pragma unroll
     for (int i = KNOWN / 8 * 4; i < N / 2; i++)
         if (i / 4 * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= left) s[i] = -INFINITY;
