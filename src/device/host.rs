@@ -37,7 +37,7 @@ pub trait HostDevice: Device {
     /// One update of Adam on arrays of equal length: weights p, moments m and v and EMA e from the gradient g.
     ///
     /// `m ← β1 m + (1 − β1) g`, `v ← β2 v + (1 − β2) g²`, `d = √v / √(1 − β2ᵗ)`; `p ← decay · p − step · atan2(m, d)`, or with
-    /// [`Update::Ratio`] `m / (d + 1e-8)`; `e ← μ e + (1 − μ) p`.
+    /// [`Update::Ratio`](super::Update::Ratio) `m / (d + 1e-8)`; `e ← μ e + (1 − μ) p`.
     fn adam_step(
         coefficients: &AdamCoefficients<Self::T>,
         p: &mut [Self::T],
