@@ -24,6 +24,14 @@ template <int STAGES> struct Ring {
             dev::barrier_init(vacant(s), warps);
         }
     }
+    // The same, where a block has no other barriers; all threads call it.
+    __device__ __forceinline__ void begin_block(int fill, int warps) const {
+        if (threadIdx.x == 0) {
+            begin(fill, warps);
+            dev::fence_barrier_init();
+        }
+        __syncthreads();
+    }
     // Waits until the place of a step is free.
     __device__ __forceinline__ void wait_for_place(int step) const {
         if (step >= STAGES) dev::barrier_wait(vacant(step), (step / STAGES - 1) & 1);
@@ -75,6 +83,19 @@ template <int N, int KNOWN = 0> __device__ __forceinline__ void mask_scores(floa
         if (i / 4 * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= left) s[i] = -INFINITY;
 }
 
+// From the largest exponent of two and the sum of powers, of the lane's two rows, of which four lanes have a part each: writes the lse of
+// rows first + …, and returns what the sums of the rows have to be multiplied by.
+__device__ __forceinline__ void finish_softmax(float (&factor)[2], const Head &head, float *lse, const float (&exponent)[2],
+                                               const float (&part)[2], int first) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = first + threadIdx.x % GROUP / 32 * 16 + lane / 4 + r * 8;
+        const float sum = dev::quad_sum(part[r]);
+        factor[r] = 1.0f / sum;
+        if (lane % 4 == 0 && row < head.len) head.statistics(lse)[row] = LN_2 * exponent[r] + logf(sum);
+    }
+}
 // Rows first + … of a head = sums times the factor of each of the lane's two rows, turned back unless cos_sin is null. A lane has both
 // numbers of a pair that turns, and after an exchange 16 bytes of a row.
 __device__ __forceinline__ void store_sums(const Rows<bf16> &to, const GroupSums &sums, const float (&factor)[2], int first, int len,

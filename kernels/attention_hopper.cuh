@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
         return;
     }
     dev::registers_up<W::MANY>();
-    const int len = (int)shape.len, tiles = W::tiles_of(len), lane = threadIdx.x % 32;
+    const int len = (int)shape.len, tiles = W::tiles_of(len);
     int step = 0, round = 0;
 #pragma unroll 1
     for (int item = blockIdx.x; item < items.count; item += gridDim.x, round++) {
@@ -233,14 +233,9 @@ __global__ void __launch_bounds__(ForwardWalk::THREADS, 1)
         walk.ring().release(step);
         step++;
 
+        const float exponent[2] = {scale * max[0], scale * max[1]};
         float factor[2];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const int row = first + threadIdx.x % GROUP / 32 * 16 + lane / 4 + r * 8;
-            total[r] = dev::quad_sum(total[r]);
-            factor[r] = 1.0f / total[r];
-            if (lane % 4 == 0 && row < len) head.statistics(lse)[row] = scale * LN_2 * max[r] + logf(total[r]);
-        }
+        finish_softmax(factor, head, lse, exponent, total, first);
         store_sums(head.output(out), sums, factor, first, len, nullptr);
     }
 #endif

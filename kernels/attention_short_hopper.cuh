@@ -66,11 +66,7 @@ __global__ void __launch_bounds__(ShortForward<LEN>::THREADS, 1)
     typedef ShortForward<LEN> F;
     TRM_SHARED(shared);
     const Ring<F::STAGES> ring{(uint64_t *)(shared + F::STAGES * F::BYTES)};
-    if (threadIdx.x == 0) {
-        ring.begin(1, 2 * GROUP / 32);
-        dev::fence_barrier_init();
-    }
-    __syncthreads();
+    ring.begin_block(1, 2 * GROUP / 32);
     const int group = threadIdx.x / GROUP - 1, width = (int)(shape.heads * shape.head_dim);
     if (group < 0) {
         dev::registers_down<24>();
@@ -83,7 +79,7 @@ __global__ void __launch_bounds__(ShortForward<LEN>::THREADS, 1)
         return;
     }
     dev::registers_up<240>();
-    const int len = (int)shape.len, lane = threadIdx.x % 32, first = group * GROUP_ROWS;
+    const int len = (int)shape.len, first = group * GROUP_ROWS;
     int step = 0;
 #pragma unroll 1
     for (int item = blockIdx.x; item < shape.sequences * shape.heads; item += gridDim.x, step++) {
@@ -114,13 +110,7 @@ __global__ void __launch_bounds__(ShortForward<LEN>::THREADS, 1)
         begin_sums<LEN>(sums, weights, keys + LEN * 128, 0);
         const Head head(shape, item);
         float factor[2];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const int row = first + threadIdx.x % GROUP / 32 * 16 + lane / 4 + r * 8;
-            sum[r] = dev::quad_sum(sum[r]);
-            factor[r] = 1.0f / sum[r];
-            if (lane % 4 == 0 && row < len) head.statistics(lse)[row] = LN_2 * max[r] + logf(sum[r]);
-        }
+        finish_softmax(factor, head, lse, max, sum, first);
         dev::wgmma_wait<0>();
         dev::wgmma_registers(sums);
         ring.release(step);
@@ -150,11 +140,7 @@ __global__ void __launch_bounds__(ShortBackward<LEN>::THREADS, 1)
     typedef ShortBackward<LEN> S;
     TRM_SHARED(shared);
     const Ring<S::STAGES> ring{(uint64_t *)(shared + S::BARRIERS)};
-    if (threadIdx.x == 0) {
-        ring.begin(1, 2 * GROUP / 32);
-        dev::fence_barrier_init();
-    }
-    __syncthreads();
+    ring.begin_block(1, 2 * GROUP / 32);
     const int group = threadIdx.x / GROUP - 1, width = (int)(shape.heads * shape.head_dim);
     if (group < 0) {
         dev::registers_down<24>();

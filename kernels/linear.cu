@@ -1,7 +1,7 @@
 // Linear maps on tensor cores, and the gradients of their weights:
 //
 //     y = x wᵀ,  y = base + x wᵀ           linear_bf16; with the transposed w it makes dx from dy
-//     y = x wᵀ, turned                     linear_turned_bf16: q and k by rotary positions (attention.cu)
+//     y = x wᵀ, rotated                    linear_rope_bf16: q and k by rotary positions (attention.cu)
 //     y = rmsnorm(h + x wᵀ)                linear_add_rmsnorm_bf16, rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2)
 //     d = r (s − y · mean(s·y))            linear_rmsnorm_backward_bf16, s = base + x wᵀ: dx, and on through the norm that made y
 //     dw += dyᵀ x                          weight_grad_bf16, slice by slice of the rows
@@ -43,11 +43,11 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
     }
 };
 
-// ---- y = x wᵀ, turned --------------------------------------------------------------------------------------------------------
+// ---- y = x wᵀ, rotated -------------------------------------------------------------------------------------------------------
 
 // By warpgroups, for heads of 64 features. A lane has both numbers of each pair that turns, and the same places of all heads of a row: their
 // angles are read once.
-struct StoreTurned : Elementwise {
+struct StoreRotated : Elementwise {
     static constexpr bool PACKS = true;
     static constexpr int HALF = 32; // of a head
     typedef int64_t Row;
@@ -295,15 +295,15 @@ extern "C" int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, tr
     return y.format == TRM_BF16 ? with_elements((bf16 *)y.data) : y.format == TRM_F32 ? with_elements((float *)y.data) : 1;
 }
 
-extern "C" int TRM_API(linear_turned_fits)(int64_t n, int64_t k, int64_t head_dim) {
-    return head_dim == 2 * StoreTurned::HALF && n % (3 * head_dim) == 0 && are_widths(n, k) && takes_groups(n, k);
+extern "C" int TRM_API(linear_rope_fits)(int64_t n, int64_t k, int64_t head_dim) {
+    return head_dim == 2 * StoreRotated::HALF && n % (3 * head_dim) == 0 && are_widths(n, k) && takes_groups(n, k);
 }
-extern "C" int TRM_API(linear_turned_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n,
+extern "C" int TRM_API(linear_rope_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n,
                                            int64_t k, trm_stream stream) {
     if (m == 0) return 0;
-    if (!TRM_API(linear_turned_fits)(n, k, 2 * StoreTurned::HALF) || len < 1 || len > m) return 1;
+    if (!TRM_API(linear_rope_fits)(n, k, 2 * StoreRotated::HALF) || len < 1 || len > m) return 1;
     if (!are_bf16({x, w, y}) || cos_sin.format != TRM_F32 || !aligned<4>(cos_sin)) return 1;
-    const StoreTurned epilogue = {{}, (const float *)cos_sin.data, (bf16 *)y.data, n, (int)len};
+    const StoreRotated epilogue = {{}, (const float *)cos_sin.data, (bf16 *)y.data, n, (int)len};
     return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
 }
 

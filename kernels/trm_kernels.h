@@ -159,10 +159,10 @@ int TRM_API(swiglu_hidden_backward)(trm_array gu, trm_array d, trm_array d_gu, i
 
 // y [m, n] = x [m, k] w [n, k]ᵀ, or base + … unless base.data is null; base may be y. y and base are bf16 or f32, x and w are bf16
 int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
-// y = x wᵀ, y being q, k and v of heads of 64 features at the positions of sequences of len; q and k turned (see rope). Only where
-// linear_turned_fits(n, k, head_dim), which depends on the device
-int TRM_API(linear_turned_fits)(int64_t n, int64_t k, int64_t head_dim);
-int TRM_API(linear_turned_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
+// y = x wᵀ, y being q, k and v of heads of 64 features at the positions of sequences of len; q and k rotated (see rope). Only where
+// linear_rope_fits(n, k, head_dim), which depends on the device
+int TRM_API(linear_rope_fits)(int64_t n, int64_t k, int64_t head_dim);
+int TRM_API(linear_rope_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
 // y = rmsnorm(h + x wᵀ) over rows; inv_rms [m] f32. Only where linear_norm_fits(n).
 int TRM_API(linear_norm_fits)(int64_t n);
 int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, int64_t m, int64_t n, int64_t k, trm_stream stream);

@@ -112,12 +112,12 @@ int main(int count, char **words) {
     auto scores = [](const trm_attention &a) { return 4.0 * a.sequences * a.heads * a.len * a.len * a.head_dim; };
     measure("attention's out, residual, norm", 2.0 * M * D * D, 4 * state, [&] { return TRM_API(linear_add_rmsnorm_bf16)(x, w, h, y, rows, M, D, D, nullptr); });
     measure("qkv", product, 0, [&] { return TRM_API(linear_bf16)(x, w_gu, none, gu, M, 3 * D, D, nullptr); });
-    measure("qkv, turned", product, 0, [&] { return TRM_API(linear_turned_bf16)(x, w_gu, angles, L, gu, M, 3 * D, D, nullptr); });
+    measure("qkv, rope", product, 0, [&] { return TRM_API(linear_rope_bf16)(x, w_gu, angles, L, gu, M, 3 * D, D, nullptr); });
     measure("rotary positions", 0, 4 * state, [&] { return TRM_API(rope)(gu, angles, 0, sudoku, nullptr); });
     measure("attention", scores(sudoku), 4 * state, [&] { return TRM_API(attention_short)(gu, angles, y, lse, sudoku, nullptr); });
     measure("attention backward", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, 1, y, lse, dy, d_gu, sudoku, nullptr); });
-    measure("attention, turned before", scores(sudoku), 4 * state, [&] { return TRM_API(attention_short)(gu, none, y, lse, sudoku, nullptr); });
-    measure("attention backward, turned before", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, 0, y, lse, dy, d_gu, sudoku, nullptr); });
+    measure("attention, rope before", scores(sudoku), 4 * state, [&] { return TRM_API(attention_short)(gu, none, y, lse, sudoku, nullptr); });
+    measure("attention backward, rope before", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_short_backward)(gu, angles, 0, y, lse, dy, d_gu, sudoku, nullptr); });
     measure("attention in tiles", scores(sudoku), 4 * state, [&] { return TRM_API(attention_bf16)(gu, y, lse, sudoku, nullptr); });
     measure("attention backward in tiles", 2.5 * scores(sudoku), 8 * state, [&] { return TRM_API(attention_backward_bf16)(gu, angles, y, lse, dy, d_gu, means, sudoku, nullptr); });
     for (const char *how : {"", ", by warps"}) {

@@ -243,8 +243,8 @@ functions! {
     fn linear_bf16(
         x: RawArray, w: RawArray, base: RawArray, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
-    fn linear_turned_fits(n: i64, k: i64, head_dim: i64) -> c_int;
-    fn linear_turned_bf16(
+    fn linear_rope_fits(n: i64, k: i64, head_dim: i64) -> c_int;
+    fn linear_rope_bf16(
         x: RawArray, w: RawArray, cos_sin: RawArray, len: i64, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn linear_norm_fits(n: i64) -> c_int;

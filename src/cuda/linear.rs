@@ -14,21 +14,21 @@ impl<B: Backend> Queue<B> {
         enqueue!(self, linear_bf16(x.array, w.array, base, y.array, m as i64, n as i64, k as i64));
     }
 
-    /// Whether [`Queue::linear_turned_bf16`] takes a weight `[n, k]` for heads of this size.
-    pub fn linear_turned_fits(self, (n, k): (usize, usize), head_dim: usize) -> bool {
+    /// Whether [`Queue::linear_rope_bf16`] takes a weight `[n, k]` for heads of this size.
+    pub fn linear_rope_fits(self, (n, k): (usize, usize), head_dim: usize) -> bool {
         // SAFETY: it only looks at the numbers, and at the device.
-        unsafe { (B::functions().linear_turned_fits)(n as i64, k as i64, head_dim as i64) != 0 }
+        unsafe { (B::functions().linear_rope_fits)(n as i64, k as i64, head_dim as i64) != 0 }
     }
 
-    /// `y ← x wᵀ` on tensor cores, y being q, k and v of heads of 64 features; q and k turned by the angles of `cos_sin`
+    /// `y ← x wᵀ` on tensor cores, y being q, k and v of heads of 64 features; q and k rotated by the angles of `cos_sin`
     /// `[len, 32, 2]`.
-    pub fn linear_turned_bf16(self, x: View<'_>, w: View<'_>, cos_sin: View<'_>, y: View<'_>, (n, k): (usize, usize)) {
+    pub fn linear_rope_bf16(self, x: View<'_>, w: View<'_>, cos_sin: View<'_>, y: View<'_>, (n, k): (usize, usize)) {
         const ANGLES: usize = 64;
         let (m, len) = (x.len() / k, cos_sin.len() / ANGLES);
         assert!(x.len() == m * k && w.len() == n * k && y.len() == m * n && n.is_multiple_of(3 * ANGLES));
         assert!(len > 0 && cos_sin.len() == len * ANGLES && m.is_multiple_of(len));
         let [len, m, n, k] = [len, m, n, k].map(|size| size as i64);
-        enqueue!(self, linear_turned_bf16(x.array, w.array, cos_sin.array, len, y.array, m, n, k));
+        enqueue!(self, linear_rope_bf16(x.array, w.array, cos_sin.array, len, y.array, m, n, k));
     }
 
     /// Whether one block can hold rows of n, as [`Queue::linear_add_rmsnorm_bf16`] needs.

@@ -335,20 +335,14 @@ pub trait Device: Measured + Sized + Send {
         dx: Option<InputGrad>,
     );
 
-    /// Whether the product that makes q, k and v for [`Device::attention`] can turn q and k: [`Device::linear_turned`]. The blocks
+    /// Whether the product that makes q, k and v for [`Device::attention`] can turn q and k: [`Device::linear_rope`]. The blocks
     /// are those that the product and attention read.
-    fn turns_in_product(
-        &self,
-        _params: &Params<Self>,
-        _weight: ParamId,
-        _shape: &AttentionShape,
-        _blocks: &[Block],
-    ) -> bool {
+    fn fuses_rope(&self, _params: &Params<Self>, _weight: ParamId, _shape: &AttentionShape, _blocks: &[Block]) -> bool {
         false
     }
 
-    /// `qkv ← x Wᵀ` with q and k turned by their rotary positions, only where [`Device::turns_in_product`] says so.
-    fn linear_turned(&mut self, _: &Params<Self>, _weight: ParamId, _shape: &AttentionShape, _x: Block, _qkv: Block) {
+    /// `qkv ← x Wᵀ` with q and k rotated by their positions, only where [`Device::fuses_rope`] says so.
+    fn linear_rope(&mut self, _: &Params<Self>, _weight: ParamId, _shape: &AttentionShape, _x: Block, _qkv: Block) {
         unreachable!("this device's products turn nothing")
     }
 
@@ -365,7 +359,7 @@ pub trait Device: Measured + Sized + Send {
         lse: Block,
     );
 
-    /// Overwrites `d_qkv` with the gradient of q, k and v before they were turned, from what [`Device::attention`] left.
+    /// Overwrites `d_qkv` with the gradient of q, k and v before they were rotated, from what [`Device::attention`] left.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &mut self,

@@ -159,7 +159,7 @@ pub enum Rope {
     Nowhere,
     /// In [`Device::attention`](super::Device::attention).
     InAttention,
-    /// They have been turned by [`Device::linear_turned`](super::Device::linear_turned).
+    /// They have been rotated by [`Device::linear_rope`](super::Device::linear_rope).
     InProduct,
 }
 

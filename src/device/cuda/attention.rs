@@ -6,7 +6,7 @@ use crate::device::{AttentionShape, Block, Device as _, ParamId, Params, Rope, S
 
 impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     /// Only products of warpgroups turn.
-    pub(super) fn product_turns(
+    pub(super) fn rope_is_fused(
         &self,
         params: &Params<Self>,
         weight: ParamId,
@@ -16,10 +16,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         self.on_tensor_cores(blocks, &[])
             && params.weights[weight.index()].packed().is_some()
             && self.attention_kernels(shape, blocks) != AttentionKernels::Plain
-            && self.queue.linear_turned_fits(params.shape(weight), shape.head_dim)
+            && self.queue.linear_rope_fits(params.shape(weight), shape.head_dim)
     }
 
-    pub(super) fn turned_product(
+    pub(super) fn product_with_rope(
         &mut self,
         params: &Params<Self>,
         weight: ParamId,
@@ -28,8 +28,8 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         qkv: Block,
     ) {
         self.prepare_rope(shape);
-        let [w, _] = params.weights[weight.index()].packed().expect("product_turns has said so");
-        self.queue.linear_turned_bf16(self.view(x), w, self.cos_sin(), self.view(qkv), params.shape(weight));
+        let [w, _] = params.weights[weight.index()].packed().expect("rope_is_fused has said so");
+        self.queue.linear_rope_bf16(self.view(x), w, self.cos_sin(), self.view(qkv), params.shape(weight));
     }
 
     pub(super) fn attend(&mut self, shape: &AttentionShape, rope: Rope, qkv: Block, [out, lse]: [Block; 2]) {

@@ -340,12 +340,12 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         self.swiglu_backward_plain(params, grads, swiglu, dy, saved, x, dx);
     }
 
-    fn turns_in_product(&self, params: &Params<Self>, w: ParamId, shape: &AttentionShape, blocks: &[Block]) -> bool {
-        self.product_turns(params, w, shape, blocks)
+    fn fuses_rope(&self, params: &Params<Self>, w: ParamId, shape: &AttentionShape, blocks: &[Block]) -> bool {
+        self.rope_is_fused(params, w, shape, blocks)
     }
 
-    fn linear_turned(&mut self, params: &Params<Self>, weight: ParamId, shape: &AttentionShape, x: Block, qkv: Block) {
-        self.turned_product(params, weight, shape, x, qkv);
+    fn linear_rope(&mut self, params: &Params<Self>, weight: ParamId, shape: &AttentionShape, x: Block, qkv: Block) {
+        self.product_with_rope(params, weight, shape, x, qkv);
     }
 
     fn attention(&mut self, _: Precision, shape: &AttentionShape, rope: Rope, qkv: Block, out: Block, lse: Block) {

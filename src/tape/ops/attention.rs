@@ -38,8 +38,8 @@ pub fn linear_attention<D: Device>(
     let (rows, triple) = (tape.shape(x).0, tape.params.shape(weight).0);
     let shape = shape_of(rows, triple, heads, len);
     let blocks = [tape.block(x)];
-    if rope && tape.memory.device.turns_in_product(tape.params, weight, &shape, &blocks) {
-        let qkv = super::linear::linear_turned(tape, x, weight, &shape);
+    if rope && tape.memory.device.fuses_rope(tape.params, weight, &shape, &blocks) {
+        let qkv = super::linear::linear_rope(tape, x, weight, &shape);
         return attend(tape, qkv, shape, Rope::InProduct);
     }
     let qkv = super::linear(tape, x, weight, None);

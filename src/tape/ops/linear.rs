@@ -36,17 +36,12 @@ pub fn linear_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: Pa
     norm.push(tape, y)
 }
 
-/// [`linear`] of q, k and v, which turns q and k ([`Device::turns_in_product`]).
-pub(super) fn linear_turned<D: Device>(
-    tape: &mut Tape<'_, D>,
-    x: &Var,
-    weight: ParamId,
-    shape: &AttentionShape,
-) -> Var {
+/// [`linear`] of q, k and v, which turns q and k ([`Device::fuses_rope`]).
+pub(super) fn linear_rope<D: Device>(tape: &mut Tape<'_, D>, x: &Var, weight: ParamId, shape: &AttentionShape) -> Var {
     let (m, _) = tape.shape(x);
     let (out, qkv) = tape.new_value(m, 3 * shape.width(), Store::Activation);
     let x_block = tape.block(x);
-    tape.memory.device.linear_turned(tape.params, weight, shape, x_block, qkv);
+    tape.memory.device.linear_rope(tape.params, weight, shape, x_block, qkv);
     push(tape, x, weight, None, out)
 }
 

@@ -23,7 +23,7 @@ fn warpgroups_send_gradients_through_norms() {
 
 #[cfg(feature = "cuda-twin")]
 #[test]
-fn warpgroups_turn_q_and_k_where_they_make_them() {
+fn warpgroups_rotate_q_and_k_where_they_make_them() {
     let cases = [
         (Precision::Bf16, 97, 64, true),
         (Precision::Bf16, 916, 64, true),
@@ -35,11 +35,7 @@ fn warpgroups_turn_q_and_k_where_they_make_them() {
         let (params, _, [weight]) = lab.weights([(1536, 512, Usage::Rows)]);
         let shape = AttentionShape { sequences: 1, len, heads: 512 / head_dim, head_dim };
         let x = lab.random(len * 512);
-        assert_eq!(
-            lab.device.turns_in_product(&params, weight, &shape, &[x]),
-            expected,
-            "{precision:?}, {len}, {head_dim}"
-        );
+        assert_eq!(lab.device.fuses_rope(&params, weight, &shape, &[x]), expected, "{precision:?}, {len}, {head_dim}");
     }
 }
 

@@ -71,8 +71,8 @@ pub(super) fn attend_after_product<D: Device>(lab: &mut Lab<D>, shape: Attention
     let scale = D::T::from_f64(1.0 / (n_in as f64).sqrt());
     params.update(|values| values.iter_mut().for_each(|value| *value *= scale));
     let (x, qkv) = (lab.random(rows * n_in), lab.zeros(rows * triple));
-    if lab.device.turns_in_product(&params, weight, &shape, &[x, qkv]) {
-        lab.device.linear_turned(&params, weight, &shape, x, qkv);
+    if lab.device.fuses_rope(&params, weight, &shape, &[x, qkv]) {
+        lab.device.linear_rope(&params, weight, &shape, x, qkv);
         return attend_to(lab, shape, Rope::InProduct, qkv);
     }
     lab.device.linear(&params, weight, x, qkv, None);
