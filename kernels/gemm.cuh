@@ -135,30 +135,28 @@ template <class S, Layout LAYOUT> struct Held {
 //     write(Row, offset, float[RUN], Beside)     stores the result of a run
 //     prefetch(slice, row, column)               announces what `read` will read for 32 columns
 //
-// One that has `PACKS = true` has also finish(held) for warpgroups, which begins before what belongs to one row is in one lane.
+// One that has `ROW_BY_ROW = true` has finish(held) in their place for warpgroups.
 // Others have `WHOLE_ROWS = true`, SCRATCH_BYTES of shared memory, prefetch, and finish(held, scratch), which all threads call; those
 // of warpgroups get a RowSums in place of scratch (gemm_hopper.cuh).
 struct Elementwise {
     static constexpr bool WHOLE_ROWS = false;
     static constexpr int SCRATCH_BYTES = 0;
-    static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR
+    static constexpr int RUN = 8;         // what warpgroups hand over in K_MAJOR: that of the packed weight
     static constexpr bool NARROW = false; // whether it reads so much that a wide tile has no registers for it
-    static constexpr bool PACKS = false;
+    static constexpr bool ROW_BY_ROW = false;
     static constexpr bool MIXES = true; // whether tiles without an edge do not ask what is inside (GroupHeld)
 };
 struct ReadsMuch : Elementwise {
     static constexpr bool NARROW = true;
 };
 
-// All runs, row by row, and AHEAD of them ahead what goes with them: read(r, run, Beside &), then use(r, run, Beside). The first reads are
-// on their way when `meanwhile` is called.
-template <class Beside, int AHEAD, class H, class Read, class Use, class Meanwhile>
-__device__ __forceinline__ void for_each_run(const H &, Read read, Use use, Meanwhile meanwhile) {
+// All runs, row by row, and AHEAD of them ahead what goes with them: read(r, run, Beside &), then use(r, run, Beside).
+template <class Beside, int AHEAD, class H, class Read, class Use>
+__device__ __forceinline__ void for_each_run(const H &, Read read, Use use) {
     constexpr int ALL = H::ROWS * H::RUNS;
     Beside beside[AHEAD + 1] = {};
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) read(i / H::RUNS, i % H::RUNS, beside[i]);
-    meanwhile();
 #pragma unroll
     for (int i = 0; i < ALL; i++) {
         const int next = i + AHEAD;
@@ -167,9 +165,8 @@ __device__ __forceinline__ void for_each_run(const H &, Read read, Use use, Mean
     }
 }
 
-// The end of an Elementwise epilogue. `exchange` is called before any sum is used, and after the first reads where these are not asked
-// whether they are inside.
-template <class E, class H, class Exchange> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held, Exchange exchange) {
+// The end of an Elementwise epilogue.
+template <class E, class H> __device__ __forceinline__ void finish_runs(const E &epilogue, H &held) {
     typedef typename E::Beside Beside;
     typename E::Row rows[2];
     auto read = [&](int r, int run, Beside &beside) {
@@ -182,12 +179,7 @@ template <class E, class H, class Exchange> __device__ __forceinline__ void fini
         for (int e = 0; e < H::RUN; e++) v[e] = held.at(r, run, e);
         if (held.inside(r, run)) epilogue.write(rows[r % 2], 4 * H::RUN * run, v, beside);
     };
-    if constexpr (H::WHOLE) {
-        for_each_run<Beside, H::AHEAD>(held, read, use, exchange);
-    } else {
-        exchange();
-        for_each_run<Beside, H::AHEAD>(held, read, use, [] {});
-    }
+    for_each_run<Beside, H::AHEAD>(held, read, use);
 }
 
 // ---- The loop ----------------------------------------------------------------------------------------------------------------
@@ -314,7 +306,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         held.m = p.m;
         held.n = p.n;
         if constexpr (E::WHOLE_ROWS) epilogue.finish(held, shared + S::STAGES * S::STAGE_BYTES);
-        else finish_runs(epilogue, held, [] {});
+        else finish_runs(epilogue, held);
     }
 }
 

@@ -11,7 +11,7 @@
 // An element is the sum of the same products in the same order whatever the width of the tile.
 #pragma once
 #include "gemm.cuh"
-#include "hopper.cuh"
+#include "spread.cuh"
 
 namespace {
 template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
@@ -19,10 +19,9 @@ template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
     static constexpr int A_BYTES = BM * BK * 2, STAGE_BYTES = (BM + BN) * BK * 2;
 };
 
-// What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. Lane t of the four that share a row of a fragment
-// has its columns 2t and 2t + 1. That is how it is for RUN = 2. Else `exchange` comes first, and from then on it has 4 columns of
-// one of two fragments, or all 8 of one of four. A tile that is WHOLE has no row or column outside: nothing has to be asked, and so
-// nothing keeps instructions of one run from being mixed with those of another.
+// What the calling lane holds of its group's 64 × BN of c: like Held, but in 2 rows. A run of 8 or 4 columns is neighbours because of the
+// order of the weight's rows (spread.cuh); without that, it is 2. A tile that is WHOLE has no row or column outside: nothing has to be
+// asked, and so nothing keeps instructions of one run from being mixed with those of another.
 template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
     static constexpr bool WHOLE = WHOLE_;
     static constexpr int RUN = RUN_, ROWS = 2, COLUMNS = S::BN, RUNS = COLUMNS / (4 * RUN), ALL = ROWS * RUNS;
@@ -31,46 +30,10 @@ template <class S, int RUN_, bool WHOLE_> struct GroupHeld {
     int slice, first_row, first_column, m, n;
 
     __device__ __forceinline__ explicit GroupHeld(float (&sum)[S::BN / 2]) : sum(sum) {}
-    // Of the calling lane's first run, in the first 4·RUN columns.
-    static __device__ __forceinline__ int place() {
-        const int t = threadIdx.x % 4;
-        return RUN == 4 ? t % 2 * 8 + t / 2 * 4 : t * RUN;
-    }
     __device__ __forceinline__ int row(int r) const { return first_row + 8 * r; }
     __device__ __forceinline__ int column(int run) const { return first_column + 4 * RUN * run; }
     __device__ __forceinline__ bool inside(int r, int run) const { return WHOLE || (row(r) < m && column(run) < n); }
     __device__ __forceinline__ float &at(int r, int run, int e) { return sum[(run * (RUN / 2) + e / 2) * 4 + r * 2 + e % 2]; }
-    // Before any exchange: column 2t + e of a fragment.
-    __device__ __forceinline__ float &of_fragment(int fragment, int r, int e) const { return sum[fragment * 4 + r * 2 + e]; }
-
-    // Fragment f has its sums at 4f. Of two fragments, a lane keeps one and gives the other to its neighbour; then, of two such
-    // pairs, one and the other to the neighbour's neighbour.
-    __device__ __forceinline__ void exchange() {
-        const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-        for (int i = 0; i < S::BN / 2; i += 8)
-#pragma unroll
-            for (int e = 0; e < 4 && RUN > 2; e++) swap_lanes(sum[i + e], sum[i + e + 4], odd, 1);
-#pragma unroll
-        for (int i = 0; i < S::BN / 2; i += 16)
-#pragma unroll
-            for (int e = 0; e < 8 && RUN > 4; e++) swap_lanes(sum[i + e], sum[i + e + 8], upper, 2);
-    }
-    // The two rows as bf16, to where the lane's first column of each is.
-    __device__ __forceinline__ void store_packed(bf16 *first, bf16 *second) const {
-        bf16 *const rows[2] = {first, second};
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            uint32_t words[S::BN / 8];
-#pragma unroll
-            for (int f = 0; f < S::BN / 8; f++) words[f] = dev::pack(of_fragment(f, r, 0), of_fragment(f, r, 1));
-            transpose_quads(words);
-#pragma unroll
-            for (int run = 0; run < RUNS; run++)
-                if (inside(r, run))
-                    *(uint4 *)(rows[r] + 4 * RUN * run) = {words[4 * run], words[4 * run + 1], words[4 * run + 2], words[4 * run + 3]};
-        }
-    }
 };
 
 // What groups of a cluster's blocks that have the same rows tell each other: of each of 64 rows one number, tile after tile. There
@@ -196,12 +159,12 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
             Held held(sum);
             held.slice = tile.slice;
             held.first_row = tile.row + group * 64 + thread / 32 * 16 + lane / 4;
-            held.first_column = tile.column + Held::place();
+            held.first_column = tile.column + thread % 4 * RUN;
             held.m = p.m;
             held.n = p.n;
             if constexpr (E::WHOLE_ROWS) epilogue.finish(held, row_sums);
-            else if constexpr (E::PACKS && LAYOUT == K_MAJOR) epilogue.finish(held);
-            else finish_runs(epilogue, held, [&] { held.exchange(); });
+            else if constexpr (E::ROW_BY_ROW && LAYOUT == K_MAJOR) epilogue.finish(held);
+            else finish_runs(epilogue, held);
         };
         if (E::MIXES && tile.row + S::BM <= p.m && tile.column + S::BN <= p.n) end(std::bool_constant<E::MIXES>());
         else end(std::false_type());
@@ -230,7 +193,8 @@ int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t
     int status = problem_of<S>(&problem, a, b, m, n, k, slice);
     if (LAYOUT == K_MAJOR) {
         if (!status) status = boxes_of(&boxes_a, a, k, m, m, S::BM);
-        if (!status) status = boxes_of(&boxes_b, b, k, n, n, S::BN);
+        const int64_t rows = pieces(n, 4 * E::RUN) * 4 * E::RUN; // of the packed weight
+        if (!status) status = boxes_of(&boxes_b, b, k, rows, rows, S::BN);
     } else {
         if (!status) status = boxes_of(&boxes_a, a, m, k, problem.slice, 64);
         if (!status) status = boxes_of(&boxes_b, b, n, k, problem.slice, 64);

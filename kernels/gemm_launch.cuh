@@ -12,10 +12,6 @@ typedef Shape<64, 64, 64, 32, 32, 3, 4, 50> Small;
 typedef GroupShape<256, 4, 100> WideGroups;
 typedef GroupShape<128, 6, 80> NarrowGroups;
 
-// Whether warpgroups multiply. A tile of theirs is large: where there is little to do, small ones reach more processors. It depends
-// on the weights alone, because the two loops may round differently.
-static inline bool takes_groups(int64_t n, int64_t k) { return n >= 256 && k >= 64 && n * k >= 512 * 512 && dev::has_wgmma(); }
-
 // c = epilogue(a bᵀ) by warpgroups, slice by slice of k.
 template <Layout LAYOUT, class E>
 int launch_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,

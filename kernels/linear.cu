@@ -2,7 +2,8 @@
 //
 //     y = x wᵀ,  y = base + x wᵀ           linear_bf16; with the transposed w it makes dx from dy
 //     y = x wᵀ, rotated                    linear_rope_bf16: q and k by rotary positions (attention.cu)
-//     y = rmsnorm(h + x wᵀ)                linear_add_rmsnorm_bf16, rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2)
+//     y = rmsnorm(h + x wᵀ)                linear_add_rmsnorm_bf16, rmsnorm(v) = v·r, r = (mean v² + 1e-5)^(−1/2); and, beside y or
+//                                          instead of it, the next input of a network, y + a or (y + a) + b
 //     d = r (s − y · mean(s·y))            linear_rmsnorm_backward_bf16, s = base + x wᵀ: dx, and on through the norm that made y
 //     dw += dyᵀ x                          weight_grad_bf16, slice by slice of the rows
 //
@@ -15,7 +16,7 @@ namespace {
 
 // y = …, or y = base + …
 template <class T, bool ADDS> struct StoreLinear : Elementwise {
-    static constexpr bool NARROW = ADDS && sizeof(T) == 4, PACKS = !ADDS && sizeof(T) == 2;
+    static constexpr bool NARROW = ADDS && sizeof(T) == 4;
     static constexpr bool MIXES = !ADDS; // a little faster so (EXPERIMENTS.md, "On an H100")
     typedef int64_t Row; // the element
     typedef dev::Pack<T, 8> Beside;
@@ -33,9 +34,6 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
         for (int e = 0; e < 8 && ADDS; e++) v[e] += dev::get(&beside.of[e]);
         dev::store<8>(y + row + offset, v);
     }
-    template <class H> __device__ __forceinline__ void finish(const H &held) const {
-        held.store_packed(y + row(0, held.row(0), held.first_column), y + row(0, held.row(1), held.first_column));
-    }
     __device__ __forceinline__ void prefetch(int, int row, int column) const {
         if (!ADDS) return;
         dev::prefetch(base + this->row(0, row, column));
@@ -45,42 +43,46 @@ template <class T, bool ADDS> struct StoreLinear : Elementwise {
 
 // ---- y = x wᵀ, rotated -------------------------------------------------------------------------------------------------------
 
-// By warpgroups, for heads of 64 features. A lane has both numbers of each pair that turns, and the same places of all heads of a row: their
-// angles are read once.
+// By warpgroups, for heads of 64 features, which are two blocks of 32 columns: a lane has both numbers of each pair that turns, and the same
+// places of all heads of a row, so that their angles are read once.
 struct StoreRotated : Elementwise {
-    static constexpr bool PACKS = true;
+    static constexpr bool ROW_BY_ROW = true;
     static constexpr int HALF = 32; // of a head
-    typedef int64_t Row;
-    struct Beside {};
-    const float *cos_sin;
     bf16 *y;
+    const float *cos_sin;
     int64_t n;
     int len;
 
     __device__ __forceinline__ void prefetch(int, int, int) const {}
     template <class H> __device__ __forceinline__ void finish(H &held) const {
-        const int t = threadIdx.x % 4, first = held.first_column - H::place();
+        static_assert(4 * H::RUN == HALF, "halves of a head are blocks of a lane's runs");
+        const int place = threadIdx.x % 4 * RUN, first = held.first_column - place;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float *const of_row = cos_sin + (held.row(r) % len * HALF + 2 * t) * 2;
-            float4 angles[HALF / 8];
+            if (!H::WHOLE && held.row(r) >= held.m) break;
+            const float4 *const of_row = (const float4 *)(cos_sin + (held.row(r) % len * HALF + place) * 2);
+            float4 angles[RUN / 2]; // cos and sin of two pairs each
 #pragma unroll
-            for (int f = 0; f < HALF / 8; f++) angles[f] = *(const float4 *)(of_row + f * 16);
+            for (int i = 0; i < RUN / 2; i++) angles[i] = of_row[i];
+            bf16 *const to = y + held.row(r) * n + held.first_column;
 #pragma unroll
-            for (int head = 0; head < H::COLUMNS / (2 * HALF); head++) {
-                if (first + head * 2 * HALF >= n / 3 * 2) break; // v does not turn
+            for (int run = 0; run < H::RUNS; run += 2) {
+                float low[RUN], high[RUN];
 #pragma unroll
-                for (int f = 0; f < HALF / 8; f++)
+                for (int e = 0; e < RUN; e++) low[e] = held.at(r, run, e), high[e] = held.at(r, run + 1, e);
+                if (first + run * HALF < n / 3 * 2) // v does not turn
 #pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float &low = held.of_fragment(head * HALF / 4 + f, r, e), &high = held.of_fragment(head * HALF / 4 + HALF / 8 + f, r, e);
-                        const float cos = e ? angles[f].z : angles[f].x, sin = e ? angles[f].w : angles[f].y, a = low, b = high;
-                        low = a * cos - b * sin;
-                        high = b * cos + a * sin;
+                    for (int e = 0; e < RUN; e++) {
+                        const float4 two = angles[e / 2];
+                        const float cos = e % 2 ? two.z : two.x, sin = e % 2 ? two.w : two.y, a = low[e], b = high[e];
+                        low[e] = a * cos - b * sin;
+                        high[e] = b * cos + a * sin;
                     }
+                if (!held.inside(r, run)) break; // heads are whole
+                dev::store<RUN>(to + run * HALF, low);
+                dev::store<RUN>(to + (run + 1) * HALF, high);
             }
         }
-        held.store_packed(y + held.row(0) * n + held.first_column, y + held.row(1) * n + held.first_column);
     }
 };
 
@@ -165,22 +167,27 @@ __device__ __forceinline__ void for_each_batch(const H &, Read read, Use use, Me
 //     forward     base is h:        term s²,   y = s r,   r = (mean of the terms + 1e-5)^(−1/2)
 //     backward    base is d_base:   term s y,  d = r (s − y · mean of the terms),   r and y being what the forward pass has made
 //
+// Forward, y as it is rounded may have ADDED more values to it, and be written or not.
+//
 // The terms are added up over 128 columns, whatever the width of the tile, and these sums in a binary tree.
-template <bool BACKWARD> struct NormRows {
+template <bool BACKWARD, int ADDED = 0> struct NormRows {
     static constexpr bool WHOLE_ROWS = true, NARROW = false, MIXES = true;
     static constexpr int SCRATCH_BYTES = 0, RUN = 8;
     // What is read at once, before the sums are known and then.
     template <class H> static constexpr int BATCH = !H::WHOLE ? 1 : BACKWARD ? 2 : 8;
-    template <class H> static constexpr int LATER = H::WHOLE ? 8 : 1;
+    template <class H> static constexpr int LATER = !H::WHOLE ? 1 : ADDED > 1 && H::COLUMNS > 128 ? 2 : 8;
     typedef dev::Pack<bf16, 8> Numbers;
     const bf16 *base, *y;
-    bf16 *out;
+    bf16 *out; // null where nobody reads what is made, but only the sum
     float *inv_rms;
     int64_t n;
+    const bf16 *added[2];
+    bf16 *sum;
 
     __device__ __forceinline__ void prefetch(int, int row, int column) const {
         dev::prefetch(base + row * n + column);
         if (BACKWARD) dev::prefetch(y + row * n + column);
+        for (int i = 0; i < ADDED; i++) dev::prefetch(added[i] + row * n + column);
     }
     template <class H> __device__ __forceinline__ void finish(H &held, RowSums &row_sums) const {
         struct Beside {
@@ -208,38 +215,55 @@ template <bool BACKWARD> struct NormRows {
                 }
                 return sums[r][run / PIECE];
             },
-            [&] { held.exchange(); });
+            [] {});
         float mean[2], scale[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             mean[r] = dev::quad_sum(sums[r][0]) + (PIECES > 1 ? dev::quad_sum(sums[r][1]) : 0.0f);
             if (BACKWARD) scale[r] = held.row(r) < held.m ? inv_rms[held.row(r)] : 0.0f;
         }
-        row_sums.add_up(mean);
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            mean[r] /= n;
-            if (!BACKWARD) {
-                scale[r] = rsqrtf(mean[r] + 1e-5f);
-                if (held.first_column == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = scale[r];
-            }
-        }
-        for_each_batch<Numbers, LATER<H>>(
+        struct Later {
+            Numbers of[ADDED > 1 ? 2 : 1];
+        };
+        for_each_batch<Later, LATER<H>>(
             held,
-            [&](int r, int run, int pace, Numbers &of_y) {
-                if (BACKWARD && held.inside(r, run)) of_y = *(const Numbers *)(y + at(r, run) + pace);
+            [&](int r, int run, int pace, Later &later) {
+                if (!held.inside(r, run)) return;
+                if (BACKWARD) later.of[0] = *(const Numbers *)(y + at(r, run) + pace);
+#pragma unroll
+                for (int i = 0; i < ADDED; i++) later.of[i] = *(const Numbers *)(added[i] + at(r, run) + pace);
             },
-            [&](int r, int run, const Numbers &of_y) {
+            [&](int r, int run, const Later &later) {
                 float v[RUN];
 #pragma unroll
                 for (int e = 0; e < RUN; e++) {
                     const float s = held.at(r, run, e);
-                    v[e] = scale[r] * (BACKWARD ? s - dev::get(&of_y.of[e]) * mean[r] : s);
+                    v[e] = scale[r] * (BACKWARD ? s - dev::get(&later.of[0].of[e]) * mean[r] : s);
                 }
-                if (held.inside(r, run)) dev::store<8>(out + at(r, run), v);
+                if (!held.inside(r, run)) return v[0];
+                Numbers result;
+                dev::store<RUN>(result.of, v);
+                if (!ADDED || out) *(Numbers *)(out + at(r, run)) = result;
+                if (!ADDED) return v[0];
+#pragma unroll
+                for (int e = 0; e < RUN; e++) {
+                    v[e] = dev::get(&result.of[e]);
+#pragma unroll
+                    for (int i = 0; i < ADDED; i++) v[e] += dev::get(&later.of[i].of[e]);
+                }
+                dev::store<RUN>(sum + at(r, run), v);
                 return v[0];
             },
-            [] {});
+            [&] {
+                row_sums.add_up(mean);
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    mean[r] /= n;
+                    if (BACKWARD) continue;
+                    scale[r] = rsqrtf(mean[r] + 1e-5f);
+                    if (held.first_column == 0 && held.row(r) < held.m) inv_rms[held.row(r)] = scale[r];
+                }
+            });
     }
 };
 
@@ -303,7 +327,7 @@ extern "C" int TRM_API(linear_rope_bf16)(trm_array x, trm_array w, trm_array cos
     if (m == 0) return 0;
     if (!TRM_API(linear_rope_fits)(n, k, 2 * StoreRotated::HALF) || len < 1 || len > m) return 1;
     if (!are_bf16({x, w, y}) || cos_sin.format != TRM_F32 || !aligned<4>(cos_sin)) return 1;
-    const StoreRotated epilogue = {{}, (const float *)cos_sin.data, (bf16 *)y.data, n, (int)len};
+    const StoreRotated epilogue = {{}, (bf16 *)y.data, (const float *)cos_sin.data, n, (int)len};
     return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
 }
 
@@ -315,13 +339,29 @@ static bool groups_norm_rows(int64_t n, int64_t k) {
 
 extern "C" int TRM_API(linear_norm_fits)(int64_t n) { return n > 0 && n <= 512 && n % 8 == 0; }
 
-extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, int64_t m,
-                                                int64_t n, int64_t k, trm_stream stream) {
+// With TRM_SUMS_APART in the environment, sums are kernels of their own, to compare.
+extern "C" int TRM_API(linear_norm_sum_fits)(int64_t n, int64_t k) {
+    static const bool apart = getenv("TRM_SUMS_APART") != nullptr;
+    return !apart && are_widths(n, k) && groups_norm_rows(n, k);
+}
+
+extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms,
+                                                trm_summands added, trm_array sum, int64_t m, int64_t n, int64_t k,
+                                                trm_stream stream) {
     if (m == 0) return 0;
-    if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h, y}) || inv_rms.format != TRM_F32) return 1;
+    if (!are_widths(n, k) || !TRM_API(linear_norm_fits)(n) || !are_bf16({x, w, h}) || inv_rms.format != TRM_F32) return 1;
+    if (added.count < 0 || added.count > 2 || !(y.data ? are_bf16({y}) : added.count > 0)) return 1;
+    for (int i = 0; i < added.count; i++)
+        if (!groups_norm_rows(n, k) || !are_bf16({added.x[i], sum}) || !sum.data) return 1;
     if (groups_norm_rows(n, k)) {
-        const NormRows<false> epilogue = {(const bf16 *)h.data, nullptr, (bf16 *)y.data, (float *)inv_rms.data, n};
-        return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
+        auto launch = [&](auto count) {
+            const NormRows<false, decltype(count)::value> epilogue = {
+                (const bf16 *)h.data,      nullptr, (bf16 *)y.data, (float *)inv_rms.data, n,
+                {(const bf16 *)added.x[0].data, (const bf16 *)added.x[1].data}, (bf16 *)sum.data};
+            return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
+        };
+        if (added.count == 2) return launch(std::integral_constant<int, 2>());
+        return added.count == 1 ? launch(std::integral_constant<int, 1>()) : launch(std::integral_constant<int, 0>());
     }
     if (takes_groups(n, k)) {
         if (int status = TRM_API(linear_bf16)(x, w, {nullptr, TRM_BF16}, y, m, n, k, stream)) return status;

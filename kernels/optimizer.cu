@@ -5,7 +5,7 @@
 //   adam         g' = grad_scale·g,  m += (1 − β1)(g' − m),  v += (1 − β2)(g'² − v),  d = √v·inv_sqrt_correction2
 //                p = decay·p − step·atan2(m, d), or with `ratio` m / (d + 1e-8);  e = ema_rate·e + (1 − ema_rate) p;
 //                in the same sweep the forms of p that tensor cores read
-#include "device.cuh"
+#include "spread.cuh"
 
 namespace {
 constexpr int THREADS = 256;
@@ -17,26 +17,26 @@ __device__ __forceinline__ double angle(double y, double x) { return atan2(y, x)
 
 // ---- Sum over slices -------------------------------------------------------------------------------------------------------
 
-// GROUP slices are loaded together and summed in their part of the tree. The sums of groups go into the rest of it as in
+// AT_ONCE slices are loaded together and summed in their part of the tree. The sums of groups go into the rest of it as in
 // counting: level l of `waiting` holds the sum of 2^l groups where bit l of their number so far is set, and one more carries
 // over.
-constexpr int GROUP = 8, LEVELS = 12;
+constexpr int AT_ONCE = 8, LEVELS = 12;
 
 template <class S>
 __global__ void __launch_bounds__(THREADS) sum_slices_elements(const S *x, int slices, int64_t stride, S *out, int64_t n) {
     const int64_t i = dev::thread_index();
     if (i >= n) return;
-    const int groups = (slices + GROUP - 1) / GROUP;
+    const int groups = (slices + AT_ONCE - 1) / AT_ONCE;
     S waiting[LEVELS] = {};
     for (int group = 0; group < groups; group++) {
-        const int first = group * GROUP;
-        S part[GROUP];
+        const int first = group * AT_ONCE;
+        S part[AT_ONCE];
 #pragma unroll
-        for (int s = 0; s < GROUP; s++) part[s] = first + s < slices ? x[(first + s) * stride + i] : S(0);
+        for (int s = 0; s < AT_ONCE; s++) part[s] = first + s < slices ? x[(first + s) * stride + i] : S(0);
 #pragma unroll
-        for (int by = 1; by < GROUP; by *= 2)
+        for (int by = 1; by < AT_ONCE; by *= 2)
 #pragma unroll
-            for (int s = 0; s + by < GROUP; s += 2 * by)
+            for (int s = 0; s + by < AT_ONCE; s += 2 * by)
                 if (first + s + by < slices) part[s] += part[s + by];
         S sum = part[0];
         bool carries = true;
@@ -95,10 +95,13 @@ __global__ void __launch_bounds__(THREADS) sum_partials(const double *partials, 
 // transposed one goes through shared memory, so that both reading and writing go along rows.
 constexpr int TILE = 32, WARPS = THREADS / 32;
 
-// The tensors of a launch, and their first blocks.
+// The tensors of a launch, their first blocks, and the runs of their two forms (spread.cuh).
 struct Sweep {
     trm_tensors tensors;
     int64_t first_block[TRM_TENSORS + 1];
+    struct {
+        int packed, transposed;
+    } runs[TRM_TENSORS];
 };
 
 template <bool RATIO, class S>
@@ -113,7 +116,7 @@ __global__ void __launch_bounds__(THREADS)
     const auto [down, across] = dev::divide(blockIdx.x - sweep.first_block[number], (cols + TILE - 1) / TILE);
     const int64_t top = down * TILE, left = across * TILE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    // Where a row of the tensor is among those of the forms.
+    // Where a row of the tensor is among those of the forms, before they are spread.
     auto place = [&](int64_t row) { return !tensor.interleave ? row : row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1; };
     S *const p = (S *)tensor.p.data;
 #pragma unroll
@@ -132,7 +135,7 @@ __global__ void __launch_bounds__(THREADS)
         p[at] = weight;
         e[i] = (S)c.ema_rate * e[i] + (1 - (S)c.ema_rate) * weight;
         if (!tensor.packed) continue;
-        dev::set((bf16 *)tensor.packed + place(row) * cols + col, (float)weight);
+        dev::set((bf16 *)tensor.packed + spread_place(place(row), sweep.runs[number].packed) * cols + col, (float)weight);
         tile[lane][warp + k * WARPS] = (float)weight;
     }
     if (!tensor.packed) return;
@@ -141,14 +144,16 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int k = 0; k < TILE / WARPS; k++) {
         const int64_t col = left + warp + k * WARPS;
-        if (row < rows && col < cols) dev::set((bf16 *)tensor.transposed + col * rows + place(row), tile[warp + k * WARPS][lane]);
+        if (row < rows && col < cols)
+            dev::set((bf16 *)tensor.transposed + spread_place(col, sweep.runs[number].transposed) * rows + place(row),
+                     tile[warp + k * WARPS][lane]);
     }
 }
 } // namespace
 
 extern "C" {
 int TRM_API(sum_slices)(trm_array x, int64_t slices, int64_t stride, trm_array out, int64_t n, trm_stream stream) {
-    if (x.format != out.format || slices < 0 || slices > ((int64_t)GROUP << LEVELS) - GROUP) return 1;
+    if (x.format != out.format || slices < 0 || slices > ((int64_t)AT_ONCE << LEVELS) - AT_ONCE) return 1;
     if (n <= 0) return 0;
     return with_sum_format(x.format, [&](auto of_x) {
         typedef decltype(of_x) S;
@@ -174,13 +179,14 @@ int TRM_API(adam)(const trm_adam *adam, const trm_tensors *tensors, trm_array m,
                   trm_stream stream) {
     if (tensors->count < 0 || tensors->count > TRM_TENSORS || m.format != g.format || v.format != g.format || e.format != g.format)
         return 1;
-    Sweep sweep = {*tensors, {}};
+    Sweep sweep = {*tensors, {}, {}};
     int64_t blocks = 0;
     for (int t = 0; t < TRM_TENSORS; t++) {
         sweep.first_block[t] = blocks;
         if (t >= tensors->count) continue;
         const trm_tensor &w = tensors->of[t];
         if (w.p.format != g.format || !w.packed != !w.transposed || (w.interleave && w.rows % 2)) return 1;
+        sweep.runs[t] = {packed_run(w.rows, w.cols, 8), packed_run(w.cols, w.rows, w.transposed_run)};
         blocks += (w.rows + TILE - 1) / TILE * ((w.cols + TILE - 1) / TILE);
     }
     sweep.first_block[TRM_TENSORS] = blocks;

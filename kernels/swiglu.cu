@@ -8,57 +8,26 @@
 #include "gemm_launch.cuh"
 
 namespace {
-struct StoreHidden : Elementwise {
-    static constexpr bool PACKS = true;
+template <bool KEEPS> struct StoreHidden : Elementwise {
     typedef int64_t Row; // the element of kept; that of hidden is half as far
     struct Beside {};
-    bf16 *hidden, *kept; // kept is null where it is not wanted
+    bf16 *hidden, *kept;
     int64_t inner;
 
-    static __device__ __forceinline__ float of(float g, float u) { return dev::sigmoid_approx(g).silu * u; }
     __device__ __forceinline__ Row row(int, int row, int column) const { return row * 2 * inner + column; }
     __device__ __forceinline__ Beside read(Row, int) const { return {}; }
     __device__ __forceinline__ void write(Row row, int offset, const float (&v)[8], Beside) const {
         float hidden[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) hidden[i] = of(v[2 * i], v[2 * i + 1]);
+        for (int i = 0; i < 4; i++) hidden[i] = dev::sigmoid_approx(v[2 * i]).silu * v[2 * i + 1];
         dev::store<4>(this->hidden + (row + offset) / 2, hidden);
-        if (kept) dev::store<8>(kept + row + offset, v);
-    }
-    // Columns 2t and 2t + 1 of a fragment are a gate and its up, and a word has a hidden number of each of two fragments. Lanes exchange
-    // words until each has all of two fragments: 8 neighbouring numbers.
-    template <class H> __device__ __forceinline__ void finish(const H &held) const {
-        constexpr int WORDS = 2 * H::RUNS; // of a row
-        if (kept)
-            held.store_packed(kept + row(0, held.row(0), held.first_column), kept + row(0, held.row(1), held.first_column));
-        const int place = H::place(), first = (held.first_column - place) / 2 + place; // of hidden's columns
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            uint32_t words[WORDS];
-#pragma unroll
-            for (int i = 0; i < WORDS; i++) {
-                float two[2];
-#pragma unroll
-                for (int e = 0; e < 2; e++) two[e] = of(held.of_fragment(2 * i + e, r, 0), held.of_fragment(2 * i + e, r, 1));
-                words[i] = dev::pack(two[0], two[1]);
-            }
-            transpose_quads(words);
-            bf16 *const to = hidden + (int64_t)held.row(r) * inner + first;
-#pragma unroll
-            for (int i = 0; i < WORDS; i += 4) {
-                const uint32_t *const four = words + i;
-                auto lower = [&](int w) { return (four[w] & 0xffff) | four[w + 1] << 16; };
-                auto upper = [&](int w) { return four[w] >> 16 | (four[w + 1] & 0xffff0000); };
-                if (H::WHOLE || (held.row(r) < held.m && first + i / 4 * 32 < inner))
-                    *(uint4 *)(to + i / 4 * 32) = {lower(0), lower(2), upper(0), upper(2)};
-            }
-        }
+        if (KEEPS) dev::store<8>(kept + row + offset, v);
     }
     __device__ __forceinline__ void prefetch(int, int, int) const {}
 };
 
-// Columns of the product are those of d and hidden; the other arrays have two for each. RUN_ is 8 or 4: with 4, a lane moves 16
-// neighbouring bytes of those at once, and so do the lanes beside it.
+// Columns of the product are those of d and hidden; the other arrays have two for each. RUN_ is 8 or 4: with 4, as
+// warpgroups have it, a lane moves 16 neighbouring bytes of those at once, and so do the lanes beside it.
 template <int RUN_> struct StoreGateUpGrad : ReadsMuch {
     static constexpr int RUN = RUN_;
     typedef int64_t Row; // the element of hidden; that of kept and d_gu is twice as far
@@ -106,8 +75,11 @@ extern "C" int TRM_API(swiglu_bf16)(trm_array x, trm_array w_gate_up, trm_array 
                                     int64_t k, trm_stream stream) {
     if (m == 0 || inner == 0) return 0;
     if (!are_widths(inner, k) || !are_bf16({x, w_gate_up, hidden, kept})) return 1;
-    const StoreHidden epilogue = {{}, (bf16 *)hidden.data, (bf16 *)kept.data, inner};
-    return launch_gemm<K_MAJOR>(x.data, w_gate_up.data, m, 2 * inner, k, k, epilogue, stream);
+    auto launch = [&](auto keeps) {
+        const StoreHidden<decltype(keeps)::value> epilogue = {{}, (bf16 *)hidden.data, (bf16 *)kept.data, inner};
+        return launch_gemm<K_MAJOR>(x.data, w_gate_up.data, m, 2 * inner, k, k, epilogue, stream);
+    };
+    return kept.data ? launch(std::true_type()) : launch(std::false_type());
 }
 
 extern "C" int TRM_API(swiglu_backward_bf16)(trm_array dy, trm_array w_down_t, trm_array kept, trm_array d_gu, trm_array hidden,

@@ -163,9 +163,11 @@ int TRM_API(linear_bf16)(trm_array x, trm_array w, trm_array base, trm_array y, 
 // linear_rope_fits(n, k, head_dim), which depends on the device
 int TRM_API(linear_rope_fits)(int64_t n, int64_t k, int64_t head_dim);
 int TRM_API(linear_rope_bf16)(trm_array x, trm_array w, trm_array cos_sin, int64_t len, trm_array y, int64_t m, int64_t n, int64_t k, trm_stream stream);
-// y = rmsnorm(h + x wᵀ) over rows; inv_rms [m] f32. Only where linear_norm_fits(n).
+// y = rmsnorm(h + x wᵀ) over rows; inv_rms [m] f32. Only where linear_norm_fits(n). Where linear_norm_sum_fits(n, k), which depends on
+// the device, sum [m, n] may receive y + added[0], or (y + added[0]) + added[1], and y may then be null
 int TRM_API(linear_norm_fits)(int64_t n);
-int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, int64_t m, int64_t n, int64_t k, trm_stream stream);
+int TRM_API(linear_norm_sum_fits)(int64_t n, int64_t k);
+int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_array h, trm_array y, trm_array inv_rms, trm_summands added, trm_array sum, int64_t m, int64_t n, int64_t k, trm_stream stream);
 // d = r (s − y · mean(s·y)) over rows, s = base + x wᵀ, y [m, n] and r (inv_rms) being what a norm has made; base may be d. Only where
 // linear_norm_backward_fits(n, k), which depends on the device
 int TRM_API(linear_norm_backward_fits)(int64_t n, int64_t k);
@@ -192,12 +194,12 @@ int TRM_API(narrow_weight_grad)(trm_array dy, trm_array x, trm_sums dw, int64_t 
 // ---- pack.cu ---------------------------------------------------------------------------------------------------------------
 
 // A weight tensor [rows, cols] f32 as bf16 operand: `interleave` alternates the rows of the two halves (gate 0, up 0, gate 1, …), then
-// `transpose` swaps rows and columns. Rows of the result are `pitch` long; `padded` rows are written; what is not there is 0.
+// `transpose` swaps rows and columns, then rows get the order of spread.cuh for `run`, which is what the product with it wants: 4 where
+// swiglu_backward_bf16 multiplies, else 8. There is room up to a multiple of 32 rows, with zeros where no row goes.
 typedef struct {
     trm_array from, to;
     int64_t rows, cols;
-    int64_t interleave, transpose;
-    int64_t pitch, padded;
+    int64_t interleave, transpose, run;
 } trm_pack;
 int TRM_API(pack)(const trm_pack *pack, trm_stream stream);
 
@@ -291,10 +293,10 @@ typedef struct {
     int64_t ratio;
 } trm_adam;
 // A weight tensor [rows, cols]: its values p, what they are of the flat arrays m, v, e and g (the elements from `first` on), and the two forms
-// that tensor cores read, as `pack` makes them, where it has them (else null).
+// that tensor cores read, as `pack` makes them (the first with a run of 8), where it has them (else null).
 typedef struct {
     trm_array p;
-    int64_t first, rows, cols, interleave;
+    int64_t first, rows, cols, interleave, transposed_run;
     void *packed, *transposed;
 } trm_tensor;
 enum { TRM_TENSORS = 32 };

@@ -75,7 +75,10 @@ int main(int count, char **words) {
     measure("swiglu", 2 * product, 0, [&] { return TRM_API(swiglu_bf16)(x, w_gu, hidden, none, M, I, D, nullptr); });
     measure("swiglu, kept", 2 * product, 0, [&] { return TRM_API(swiglu_bf16)(x, w_gu, hidden, gu, M, I, D, nullptr); });
     measure("down", product, 0, [&] { return TRM_API(linear_bf16)(hidden, w, none, y, M, D, I, nullptr); });
-    measure("down, residual, norm", product, 0, [&] { return TRM_API(linear_add_rmsnorm_bf16)(hidden, w, h, y, rows, M, D, I, nullptr); });
+    const trm_summands two = {{dy, dx}, 2};
+    measure("down, residual, norm", product, 0, [&] { return TRM_API(linear_add_rmsnorm_bf16)(hidden, w, h, y, rows, {}, none, M, D, I, nullptr); });
+    measure("down, residual, norm, sum", product, 0, [&] { return TRM_API(linear_add_rmsnorm_bf16)(hidden, w, h, y, rows, two, x, M, D, I, nullptr); });
+    measure("down, residual, norm, sum alone", product, 0, [&] { return TRM_API(linear_add_rmsnorm_bf16)(hidden, w, h, none, rows, two, x, M, D, I, nullptr); });
     measure("swiglu backward", product, 5.5 * M * I * 2 + state, [&] { return TRM_API(swiglu_backward_bf16)(dy, w, gu, d_gu, hidden, M, I, D, nullptr); });
     measure("dx", 2 * product, 0, [&] { return TRM_API(linear_bf16)(gu, w_gu, dx, dx, M, D, 2 * I, nullptr); });
     measure("dx, norm backward", 2 * product, 0, [&] { return TRM_API(linear_rmsnorm_backward_bf16)(gu, w_gu, dx, y, rows, dx, M, D, 2 * I, nullptr); });
@@ -110,7 +113,7 @@ int main(int count, char **words) {
     const trm_attention sudoku = {B, L, 8, 64}, maze = {48, 916, 8, 64};
     trm_array lse = floats(M * 8, 0), means = floats(M * 8, 0), angles = floats(L * 64, 1), long_angles = floats(916 * 64, 1);
     auto scores = [](const trm_attention &a) { return 4.0 * a.sequences * a.heads * a.len * a.len * a.head_dim; };
-    measure("attention's out, residual, norm", 2.0 * M * D * D, 4 * state, [&] { return TRM_API(linear_add_rmsnorm_bf16)(x, w, h, y, rows, M, D, D, nullptr); });
+    measure("attention's out, residual, norm", 2.0 * M * D * D, 4 * state, [&] { return TRM_API(linear_add_rmsnorm_bf16)(x, w, h, y, rows, {}, none, M, D, D, nullptr); });
     measure("qkv", product, 0, [&] { return TRM_API(linear_bf16)(x, w_gu, none, gu, M, 3 * D, D, nullptr); });
     measure("qkv, rope", product, 0, [&] { return TRM_API(linear_rope_bf16)(x, w_gu, angles, L, gu, M, 3 * D, D, nullptr); });
     measure("rotary positions", 0, 4 * state, [&] { return TRM_API(rope)(gu, angles, 0, sudoku, nullptr); });

@@ -23,11 +23,9 @@ impl<B: Backend> Queue<B> {
 
     /// `y ← x₀ + x₁ + …`, all of one format.
     pub fn sum(self, summands: &[View<'_>], y: View<'_>) {
-        assert!(summands.len() <= ffi::SUMMANDS && summands.iter().all(|x| x.len() == y.len()));
+        assert!(summands.iter().all(|x| x.len() == y.len()));
         assert!(summands.iter().all(|x| x.format() == y.format()), "summands of one format");
-        let mut x = [ffi::RawArray::NONE; ffi::SUMMANDS];
-        x.iter_mut().zip(summands).for_each(|(x, summand)| *x = summand.array);
-        enqueue!(self, sum(ffi::Summands { x, count: summands.len() as i64 }, y.array, y.len() as i64));
+        enqueue!(self, sum(ffi::Summands::of(summands), y.array, y.len() as i64));
     }
 
     /// `count` runs of `len` elements, at equal distances in x and in y: `y ← x`, or with `alpha`, `y ← y + alpha · x`.

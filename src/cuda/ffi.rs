@@ -2,6 +2,8 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::View;
+
 /// An array in device memory, and its format: bytes of an element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,15 @@ pub struct Summands {
     pub count: i64,
 }
 
+impl Summands {
+    pub fn of(views: &[View<'_>]) -> Self {
+        assert!(views.len() <= SUMMANDS);
+        let mut x = [RawArray::NONE; SUMMANDS];
+        x.iter_mut().zip(views).for_each(|(x, view)| *x = view.array);
+        Self { x, count: views.len() as i64 }
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
@@ -86,8 +97,7 @@ pub struct Pack {
     pub cols: i64,
     pub interleave: i64,
     pub transpose: i64,
-    pub pitch: i64,
-    pub padded: i64,
+    pub run: i64,
 }
 
 #[repr(C)]
@@ -123,6 +133,7 @@ pub struct RawTensor {
     pub rows: i64,
     pub cols: i64,
     pub interleave: i64,
+    pub transposed_run: i64,
     pub packed: *mut c_void,
     pub transposed: *mut c_void,
 }
@@ -131,7 +142,16 @@ impl RawTensor {
     /// None.
     pub const NONE: Self = {
         let null = std::ptr::null_mut();
-        Self { p: RawArray::NONE, first: 0, rows: 0, cols: 0, interleave: 0, packed: null, transposed: null }
+        Self {
+            p: RawArray::NONE,
+            first: 0,
+            rows: 0,
+            cols: 0,
+            interleave: 0,
+            transposed_run: 0,
+            packed: null,
+            transposed: null,
+        }
     };
 }
 
@@ -248,8 +268,10 @@ functions! {
         x: RawArray, w: RawArray, cos_sin: RawArray, len: i64, y: RawArray, m: i64, n: i64, k: i64, stream: Stream,
     ) -> c_int;
     fn linear_norm_fits(n: i64) -> c_int;
+    fn linear_norm_sum_fits(n: i64, k: i64) -> c_int;
     fn linear_add_rmsnorm_bf16(
-        x: RawArray, w: RawArray, h: RawArray, y: RawArray, inv_rms: RawArray, m: i64, n: i64, k: i64, stream: Stream,
+        x: RawArray, w: RawArray, h: RawArray, y: RawArray, inv_rms: RawArray, added: Summands, sum: RawArray, m: i64, n: i64, k: i64,
+        stream: Stream,
     ) -> c_int;
     fn linear_norm_backward_fits(n: i64, k: i64) -> c_int;
     fn linear_rmsnorm_backward_bf16(

@@ -116,6 +116,8 @@ pub struct PackForm {
     pub interleave: bool,
     /// Rows become columns.
     pub transpose: bool,
+    /// Neighbouring outputs that a thread gets where warpgroups multiply: 4 in [`Queue::swiglu_backward_bf16`], else 8.
+    pub run: usize,
 }
 
 /// Shape of attention.
@@ -268,10 +270,9 @@ impl<B: Backend> Queue<B> {
         enqueue!(self, swiglu_backward_bf16(dy.array, down_t.array, kept.array, d_gu.array, hidden.array, m, inner, n));
     }
 
-    /// Packs a weight `[rows, cols]` for tensor cores.
+    /// Packs a weight `[rows, cols]` for tensor cores. Behind the array there is room for a multiple of 32 rows.
     pub fn pack(self, from: View<'_>, (rows, cols): (usize, usize), form: PackForm, to: View<'_>) {
         assert!(from.len() == rows * cols && to.len() == rows * cols && to.format() == ElementFormat::Bf16);
-        let [pitch, padded] = if form.transpose { [rows, cols] } else { [cols, rows] }.map(|size| size as i64);
         let raw = ffi::Pack {
             from: from.array,
             to: to.array,
@@ -279,8 +280,7 @@ impl<B: Backend> Queue<B> {
             cols: cols as i64,
             interleave: form.interleave.into(),
             transpose: form.transpose.into(),
-            pitch,
-            padded,
+            run: form.run as i64,
         };
         enqueue!(self, pack(&raw));
     }

@@ -37,19 +37,31 @@ impl<B: Backend> Queue<B> {
         unsafe { (B::functions().linear_norm_fits)(n as i64) != 0 }
     }
 
-    /// `y ← rmsnorm(h + x wᵀ)` on tensor cores.
+    /// Whether [`Queue::linear_add_rmsnorm_bf16`] can add to what it makes, with a weight `[n, k]`.
+    pub fn linear_norm_sum_fits(self, (n, k): (usize, usize)) -> bool {
+        // SAFETY: it only looks at the numbers, and at the device.
+        unsafe { (B::functions().linear_norm_sum_fits)(n as i64, k as i64) != 0 }
+    }
+
+    /// `y ← rmsnorm(h + x wᵀ)` on tensor cores; and `sum ← y + added₀`, or `(y + added₀) + added₁`, beside y or instead of it.
     pub fn linear_add_rmsnorm_bf16(
         self,
         x: View<'_>,
         w: View<'_>,
         h: View<'_>,
-        (y, inv_rms): (View<'_>, View<'_>),
+        (y, inv_rms): (Option<View<'_>>, View<'_>),
+        sum: Option<(&[View<'_>], View<'_>)>,
         (n, k): (usize, usize),
     ) {
         let m = x.len() / k;
-        assert!(x.len() == m * k && w.len() == n * k && y.len() == m * n && h.len() == m * n && inv_rms.len() == m);
+        assert!(x.len() == m * k && w.len() == n * k && h.len() == m * n && inv_rms.len() == m);
+        let (added, sum) = sum.map_or((&[][..], None), |(added, sum)| (added, Some(sum)));
+        assert!(added.len() <= 2 && (sum.is_some() || y.is_some()) && sum.is_none() == added.is_empty());
+        assert!(added.iter().chain(&y).chain(&sum).all(|view| view.len() == m * n));
+        let [y, sum] = [y, sum].map(|view| view.map_or(ffi::RawArray::NONE, |view| view.array));
+        let added = ffi::Summands::of(added);
         let [m, n, k] = [m, n, k].map(|size| size as i64);
-        enqueue!(self, linear_add_rmsnorm_bf16(x.array, w.array, h.array, y.array, inv_rms.array, m, n, k));
+        enqueue!(self, linear_add_rmsnorm_bf16(x.array, w.array, h.array, y, inv_rms.array, added, sum, m, n, k));
     }
 
     /// Whether [`Queue::linear_rmsnorm_backward_bf16`] takes a weight `[n, k]`.

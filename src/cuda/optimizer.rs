@@ -74,6 +74,8 @@ pub struct AdamTensor<'a> {
     pub packed: Option<[View<'a>; 2]>,
     /// Gates and ups alternate in these.
     pub interleave: bool,
+    /// [`PackForm::run`] of the transposed one; that of the other is 8.
+    pub transposed_run: usize,
 }
 
 impl AdamTensor<'_> {
@@ -88,6 +90,7 @@ impl AdamTensor<'_> {
             rows: rows as i64,
             cols: cols as i64,
             interleave: self.interleave.into(),
+            transposed_run: self.transposed_run as i64,
             packed,
             transposed,
         }

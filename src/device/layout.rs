@@ -22,6 +22,8 @@ pub enum Usage {
     Cols,
     /// The gate and up projection `[2·inner, in]` of a SwiGLU over rows.
     GateUpRows,
+    /// The down projection `[out, inner]` of a SwiGLU over rows.
+    DownRows,
     /// The gate and up projection `[2·inner, in]` of a SwiGLU over columns.
     GateUpCols,
     /// Rows that are looked up or added; read as they are.

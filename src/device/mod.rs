@@ -35,7 +35,8 @@ pub use host::{HostDevice, Slices};
 pub use layout::{Layout, ParamId, Tensor, Usage};
 pub use measure::{Mark, Measured};
 pub use operands::{
-    Choice, Detached, Formats, InputGrad, KeptState, Likelihood, NormEpilogue, Normed, Over, Rope, Runs, SwiGlu,
+    Choice, Detached, Formats, InputGrad, KeptState, Likelihood, NormEpilogue, Normed, Over, Rope, Runs, SumEpilogue,
+    SwiGlu,
 };
 pub use params::{Change, DeviceWeight, Grads, Params, change_in_pieces};
 pub use reference::Reference;
@@ -262,6 +263,12 @@ pub trait Device: Measured + Sized + Send {
 
     /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
+
+    /// Whether the kernel that ends with this weight's product, residual and norm can add to the result as well
+    /// ([`SumEpilogue`]): [`Device::swiglu`] over features. The blocks are those that it reads.
+    fn fuses_sum(&self, _params: &Params<Self>, _swiglu: SwiGlu, _blocks: &[Block]) -> bool {
+        false
+    }
 
     /// `dx ← base + dy W`.
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad);

@@ -19,6 +19,26 @@ pub struct NormEpilogue {
     pub h: Block,
     /// Receives the norm's factors: one a row, or with [`Over::Positions`] one a column of each sequence.
     pub inv_rms: Block,
+    /// Only where [`Device::fuses_sum`](super::Device::fuses_sum) says so.
+    pub sum: Option<SumEpilogue>,
+}
+
+impl NormEpilogue {
+    /// Residual and norm alone.
+    pub fn new(h: Block, inv_rms: Block) -> Self {
+        Self { h, inv_rms, sum: None }
+    }
+}
+
+/// A sum whose first summand is what a kernel makes, y; made by that kernel as well.
+#[derive(Clone, Copy, Debug)]
+pub struct SumEpilogue {
+    /// What is added to y, of its shape.
+    pub added: Block,
+    /// What is added then.
+    pub then: Option<Block>,
+    /// Receives the sum. It may be y's block: then y itself is not kept.
+    pub out: Block,
 }
 
 /// What a norm has made: its output y, and its factors.

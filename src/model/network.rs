@@ -4,6 +4,7 @@ use super::NetworkSpec;
 use super::experts::Experts;
 use crate::config::{Mixing, ModelConfig, Positions};
 use crate::device::{Device, Layout, ParamId, Usage};
+use crate::tape::ops::{Made, Rest};
 use crate::tape::{Tape, Var, ops};
 
 /// `f(h) = block_k(… block_1(h))`.
@@ -92,7 +93,12 @@ impl Network {
                     }
                 };
                 let mlp = match config.experts {
-                    0 => Mlp::SwiGlu(swiglu(layout, format!("{prefix}.mlp"), hidden, (Usage::GateUpRows, Usage::Rows))),
+                    0 => Mlp::SwiGlu(swiglu(
+                        layout,
+                        format!("{prefix}.mlp"),
+                        hidden,
+                        (Usage::GateUpRows, Usage::DownRows),
+                    )),
                     experts => Mlp::Experts(Experts {
                         router: layout.push(format!("{prefix}.mlp.router.weight"), experts, hidden, Usage::Rows),
                         weights: (0..experts)
@@ -101,7 +107,7 @@ impl Network {
                                     layout,
                                     format!("{prefix}.mlp.experts.{e}"),
                                     hidden,
-                                    (Usage::GateUpRows, Usage::Rows),
+                                    (Usage::GateUpRows, Usage::DownRows),
                                 )
                             })
                             .collect(),
@@ -116,7 +122,14 @@ impl Network {
 
     /// `f(h)`; uses up h `[sequences·len, hidden]`.
     pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var) -> Var {
-        self.blocks.iter().fold(h, |h, block| block.forward(tape, h))
+        self.forward_then_add(tape, h, None).value
+    }
+
+    /// `f(h)`, and its sum with `rest` where the device makes that on the way.
+    pub(super) fn forward_then_add<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var, rest: Option<&Rest<'_>>) -> Made {
+        let (last, before) = self.blocks.split_last().expect("networks have at least one block");
+        let h = before.iter().fold(h, |h, block| block.forward(tape, h));
+        last.forward_then_add(tape, h, rest)
     }
 
     /// Blocks with a mixture of experts.
@@ -128,6 +141,10 @@ impl Network {
 impl Block {
     /// One block: mix over positions, then over features; post-norm.
     pub fn forward<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var) -> Var {
+        self.forward_then_add(tape, h, None).value
+    }
+
+    fn forward_then_add<D: Device>(&self, tape: &mut Tape<'_, D>, h: Var, rest: Option<&Rest<'_>>) -> Made {
         let h = match self.mix {
             Mix::Attention { qkv, out, heads, rope } => {
                 let attended = ops::linear_attention(tape, &h, qkv, heads, self.len, rope);
@@ -138,10 +155,10 @@ impl Block {
             Mix::Positions(mlp_t) => ops::swiglu_add_rmsnorm_over_positions(tape, h, mlp_t.gate_up, mlp_t.down),
         };
         match &self.mlp {
-            Mlp::SwiGlu(mlp) => ops::swiglu_add_rmsnorm(tape, h, mlp.gate_up, mlp.down),
+            Mlp::SwiGlu(mlp) => ops::swiglu_add_rmsnorm_then_add(tape, h, mlp.gate_up, mlp.down, rest),
             Mlp::Experts(experts) => {
                 let wide = experts.forward(tape, &h, self.len);
-                ops::add_rmsnorm(tape, h, wide)
+                Made { value: ops::add_rmsnorm(tape, h, wide), sum: None }
             }
         }
     }

@@ -39,6 +39,20 @@ pub struct Call {
     pub recorded: bool,
 }
 
+impl Call {
+    /// What the sum of inputs adds to a state that has just been made, if it is `(state + a) + b` or `state + a`. The first two summands may
+    /// change places: that rounds alike.
+    pub(super) fn added_to(&self, state: StateId) -> Option<(&Source, Option<&Source>)> {
+        let is_it = |input: &Source| *input == Source::State(state);
+        match &self.inputs[..] {
+            [it, a, b @ ..] | [a, it, b @ ..] if is_it(it) && !is_it(a) && b.len() <= 1 && !b.iter().any(is_it) => {
+                Some((a, b.first()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// How often the detached calls are repeated, when that is not fixed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Iteration {

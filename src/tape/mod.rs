@@ -112,6 +112,11 @@ impl<'a, D: Device> Tape<'a, D> {
         self.recording = recording;
     }
 
+    /// Whether they do now.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
     /// Whether the operations that follow belong to a call that the schedule never records, which may compute in another number
     /// format ([`Device::set_detached`]).
     pub fn set_detached(&mut self, detached: bool) {
@@ -352,6 +357,13 @@ impl<'a, D: Device> Tape<'a, D> {
     fn new_value(&mut self, rows: usize, cols: usize, store: Store) -> (SlotId, Block) {
         let id = self.new_slot(rows, cols, store);
         (id, self.value_block(id))
+    }
+
+    /// A constant whose elements nobody will read.
+    fn without_memory(&mut self, rows: usize, cols: usize) -> Var {
+        let store = Store::Activation;
+        self.memory.slots.push(Slot { rows, cols, store, value: None, grad: None, needs_grad: false, saved: false });
+        Var(SlotId(self.memory.slots.len() as u32 - 1))
     }
 
     fn release_slot(&mut self, id: SlotId) {

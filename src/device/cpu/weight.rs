@@ -30,7 +30,7 @@ impl<T: Real> DeviceWeight<T> for CpuWeight<T> {
     fn new(tensor: &Tensor, Formats { precision, detached }: Formats) -> Self {
         let (rows, cols) = (tensor.rows, tensor.cols);
         let packed = match tensor.usage {
-            Usage::Rows => Some(PackedWeight::new(rows, cols, Side::Rows, precision)),
+            Usage::Rows | Usage::DownRows => Some(PackedWeight::new(rows, cols, Side::Rows, precision)),
             Usage::Cols => Some(PackedWeight::new(rows, cols, Side::Cols, precision)),
             Usage::GateUpRows => Some(PackedWeight::gate_up(rows / 2, cols, Side::Rows, precision)),
             Usage::GateUpCols => Some(PackedWeight::gate_up(rows / 2, cols, Side::Cols, precision)),

@@ -229,25 +229,29 @@ impl<T: CudaScalar, B: Backend> Device for Cuda<T, B> {
         };
         let fused =
             epilogue.filter(|then| self.queue.linear_norm_fits(n_out) && self.on_tensor_cores(&[then.h, y], &[]));
-        if let Some(NormEpilogue { h, inv_rms }) = fused {
-            let made = (self.view(y), self.view(inv_rms));
-            return self.queue.linear_add_rmsnorm_bf16(self.view(x), w, self.view(h), made, (n_out, n_in));
+        if let Some(epilogue) = fused {
+            return self.linear_add_rmsnorm(x, w, y, epilogue, (n_out, n_in));
         }
         self.queue.linear_bf16(self.view(x), w, None, self.view(y), (n_out, n_in));
         self.norm_of(epilogue, Over::Features, n_out, y);
+    }
+
+    fn fuses_sum(&self, params: &Params<Self>, swiglu: SwiGlu, blocks: &[Block]) -> bool {
+        self.gates_on_tensor_cores(params, swiglu, blocks) && self.queue.linear_norm_sum_fits(params.shape(swiglu.down))
     }
 
     fn norms_input_grad(&self, params: &Params<Self>, weights: &[ParamId], blocks: &[Block]) -> bool {
         let (n_out, n_in) = params.shape(weights[0]);
         self.on_tensor_cores(blocks, &[])
             && weights.iter().all(|id| params.weights[id.index()].packed().is_some())
+            && params.weights[weights[0].index()].transposed().is_some()
             && self.queue.linear_norm_backward_fits((n_in, n_out))
     }
 
     fn linear_backward(&mut self, params: &Params<Self>, weight: ParamId, dy: Block, dx: InputGrad) {
         let (n_out, n_in) = params.shape(weight);
-        let packed = params.weights[weight.index()].packed().filter(|_| self.on_tensor_cores(&[dy], &[]));
-        if let Some([_, transposed]) = packed {
+        let transposed = params.weights[weight.index()].transposed().filter(|_| self.on_tensor_cores(&[dy], &[]));
+        if let Some(transposed) = transposed {
             return self.input_grad(dy, transposed, dx, (n_in, n_out));
         }
         let (accumulate, dx) = (self.begin_input_grad(dx), dx.to);

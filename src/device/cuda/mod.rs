@@ -22,8 +22,8 @@ pub use states::CarriedStates;
 pub use weight::CudaWeight;
 
 use super::{Block, Grads, Indices, ParamId, Params, Precision, Real, Space};
+use crate::cuda::Number;
 use crate::cuda::{AdamStep, Backend, DeviceMemory, ElementFormat, GradientSums, Integers, Queue, View};
-use crate::cuda::{Number, PackForm};
 
 /// A CUDA device, whose scalars outside of activations are `T`: f32 or f64.
 pub struct Cuda<T, B: Backend> {
@@ -113,6 +113,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
     }
 }
 
+/// What tests of other rooms run on.
+#[cfg(all(test, feature = "cuda-twin"))]
+pub(crate) type OnTwin = Cuda<f32, crate::cuda::Twin>;
+
 /// Weights as they lie, for the kernels that read them so.
 fn master<'a, T: CudaScalar, B: Backend>(params: &'a Params<Cuda<T, B>>, id: ParamId) -> View<'a> {
     params.weights[id.index()].master()
@@ -149,5 +153,3 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         values
     }
 }
-
-const PLAIN: PackForm = PackForm { interleave: false, transpose: false };

@@ -1,5 +1,7 @@
 //! The ways of a SwiGLU: over features on tensor cores, over positions in fused kernels, and plain.
 
+use arrayvec::ArrayVec;
+
 use super::{Cuda, CudaScalar, master};
 use crate::cuda::{Backend, PlainProduct, Rows, View};
 use crate::device::{Block, Device as _, Grads, InputGrad, NormEpilogue, Over, Params, Store, SwiGlu};
@@ -59,11 +61,10 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
 
     /// Whether tensor cores take this SwiGLU over features.
     pub(super) fn gates_on_tensor_cores(&self, params: &Params<Self>, swiglu: SwiGlu, blocks: &[Block]) -> bool {
-        let is_packed = |id: crate::device::ParamId| params.weights[id.index()].packed().is_some();
         swiglu.over == Over::Features
             && self.on_tensor_cores(blocks, &[])
-            && is_packed(swiglu.gate_up)
-            && is_packed(swiglu.down)
+            && params.weights[swiglu.gate_up.index()].packed().is_some()
+            && params.weights[swiglu.down.index()].packed_down().is_some()
     }
 
     pub(super) fn mix_rows(swiglu: SwiGlu, len: usize) -> Rows {
@@ -90,6 +91,23 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         self.release(hidden);
     }
 
+    /// `y ← rmsnorm(h + x wᵀ)` on tensor cores, and the sum that begins with it; w is `[n, k]`.
+    pub(super) fn linear_add_rmsnorm(
+        &self,
+        x: Block,
+        w: View<'_>,
+        y: Block,
+        NormEpilogue { h, inv_rms, sum }: NormEpilogue,
+        sizes: (usize, usize),
+    ) {
+        let added: ArrayVec<View<'_>, 2> =
+            sum.iter().flat_map(|sum| [Some(sum.added), sum.then]).flatten().map(|block| self.view(block)).collect();
+        let keeps_y = sum.is_none_or(|sum| sum.out != y);
+        let made = (keeps_y.then(|| self.view(y)), self.view(inv_rms));
+        let sum = sum.map(|sum| (&added[..], self.view(sum.out)));
+        self.queue.linear_add_rmsnorm_bf16(self.view(x), w, self.view(h), made, sum, sizes);
+    }
+
     /// The gradient of [`Cuda::swiglu_on_tensor_cores`].
     #[allow(clippy::too_many_arguments)]
     pub(super) fn swiglu_backward_on_tensor_cores(
@@ -106,8 +124,8 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
         let Sizes { inner, n_in, n_out, .. } = sizes;
         let hidden = self.alloc(sizes.hidden_len(), Store::Activation);
         let d_gu = self.alloc(sizes.gate_up_len(), Store::Activation);
-        let [_, down_t] = params.weights[swiglu.down.index()].packed().expect("asked before");
-        let [_, gate_up_t] = params.weights[swiglu.gate_up.index()].packed().expect("asked before");
+        let [_, down_t] = params.weights[swiglu.down.index()].packed_down().expect("asked before");
+        let gate_up_t = params.weights[swiglu.gate_up.index()].transposed().expect("asked before");
         let made = (self.view(d_gu), self.view(hidden));
         self.queue.swiglu_backward_bf16(self.view(dy), down_t, self.view(kept), made, (inner, n_out));
         if let Some(dx) = dx {

@@ -56,7 +56,8 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
 
     /// Residual and norm after a kernel that could not do them itself.
     pub(super) fn norm_of(&mut self, epilogue: Option<NormEpilogue>, over: Over, width: usize, y: Block) {
-        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
+        if let Some(NormEpilogue { h, inv_rms, sum }) = epilogue {
+            assert!(sum.is_none(), "only where fuses_sum says so");
             self.add_rmsnorm(over, width, h, y, inv_rms);
         }
     }

@@ -23,11 +23,14 @@ pub use weight::Unpacked;
 
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
+
 use super::memory::HostMemory;
 use super::params::host_buffer;
 use super::{
     AdamCoefficients, AttentionShape, Block, Choice, Detached, Device, Grads, HostDevice, Indices, InputGrad,
-    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Rope, Runs, Space, SwiGlu, Update,
+    Likelihood, Measured, NormEpilogue, Over, ParamId, Params, Precision, Real, Rope, Runs, Space, Store, SumEpilogue,
+    SwiGlu, Update,
 };
 use fused::SwiGluMatrices;
 use products::{Matrix, Multiply, Rounding, operand, transposed};
@@ -213,7 +216,7 @@ impl<T: Multiply> Device for Reference<T> {
         let (x, w) = (rounding.of(x, n_in), rounding.of(params.get(weight), n_in));
         let sizes = [x.len() / n_in, n_in, n_out];
         out.copy_from_slice(&T::product(sizes, Matrix::new(&x, n_in), Matrix::new(&w, n_in).transposed()));
-        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
+        if let Some(NormEpilogue { h, inv_rms, .. }) = epilogue {
             self.add_rmsnorm(Over::Features, n_out, h, y, inv_rms);
         }
     }
@@ -261,10 +264,22 @@ impl<T: Multiply> Device for Reference<T> {
                 kept.copy_from_slice(&gu);
             }
         }
-        if let Some(NormEpilogue { h, inv_rms }) = epilogue {
+        if let Some(NormEpilogue { h, inv_rms, sum }) = epilogue {
             let width = if swiglu.over == Over::Features { weights.out } else { swiglu.width };
             self.add_rmsnorm(swiglu.over, width, h, y, inv_rms);
+            if let Some(SumEpilogue { added, then, out }) = sum {
+                let summands: ArrayVec<Block, 3> = [Some(y), Some(added), then].into_iter().flatten().collect();
+                let total = self.alloc(y.len(), Store::Activation);
+                self.sum(&summands, total);
+                let ([total_of], [out]) = self.memory.split([total], [out]);
+                out.copy_from_slice(total_of);
+                self.release(total);
+            }
         }
+    }
+
+    fn fuses_sum(&self, _: &Params<Self>, swiglu: SwiGlu, _: &[Block]) -> bool {
+        swiglu.over == Over::Features
     }
 
     fn swiglu_backward(

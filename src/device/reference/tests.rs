@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::device::{
     AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Formats, Grads, HostDevice, IGNORE_LABEL, InputGrad,
     Layout, Likelihood, NormEpilogue, Normed, Over, ParamId, Params, Precision, Real, Reference, Rope, Runs, Store,
-    SwiGlu, Update, Usage,
+    SumEpilogue, SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
 use layers::{attend, attend_after_product, both_ways, linear, norms_along_both_axes};
@@ -258,7 +258,7 @@ kernels! { Device:
     swiglu_over_features(lab) {
         let [m, width, inner] = lab.sizes([50, 70, 60]);
         let (params, grads, [gate_up, down]) =
-            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::DownRows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
         both_ways(lab, params, grads, swiglu, m * width, m)
     }
@@ -267,7 +267,7 @@ kernels! { Device:
         let [m, width, inner] = lab.sizes([140, 9, 12]);
         let (width, inner) = (8 * width, 8 * inner);
         let (params, grads, [gate_up, down]) =
-            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::DownRows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
         both_ways(lab, params, grads, swiglu, m * width, m)
     }
@@ -277,7 +277,7 @@ kernels! { Device:
         let [m, width, inner] = lab.sizes([20, 9, 12]);
         let (m, width, inner) = (128 + m, 440 + 8 * width, 512 + 8 * inner);
         let (params, grads, [gate_up, down]) =
-            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::Rows)]);
+            lab.weights([(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::DownRows)]);
         let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
         both_ways(lab, params, grads, swiglu, m * width, m)
     }

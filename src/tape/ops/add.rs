@@ -1,4 +1,6 @@
 //! Sum of values: `y = a + b + …`. Backward: the gradient goes to every summand.
+//!
+//! The kernel that makes one of the summands may make the sum as well, or the sum alone ([`Rest`]).
 
 use arrayvec::ArrayVec;
 
@@ -6,6 +8,7 @@ use super::Operation;
 use crate::device::{Block, Device};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
+use crate::tape::profile::{Cost, Sizes};
 use crate::tape::{Backward, SlotId, Tape, Var};
 
 /// Most summands one call takes: seven states and the question.
@@ -16,20 +19,50 @@ pub(crate) struct Add {
     summands: [SlotId; MAX_SUMMANDS],
     count: usize,
     out: SlotId,
+    /// By the kernel that made a summand.
+    is_made: bool,
+}
+
+/// What is added to a value that is about to be made, for the sum that is next.
+pub struct Rest<'a> {
+    /// Of the value's shape.
+    pub added: &'a Var,
+    /// What is added then.
+    pub then: Option<&'a Var>,
+    /// Whether nobody reads the value, but only the sum.
+    pub sum_alone: bool,
+}
+
+/// A value, and the sum of it and its [`Rest`] where the device has made that on the way.
+pub struct Made {
+    /// The value; it has no memory where only the sum was asked for and has been made.
+    pub value: Var,
+    /// For [`add_made`].
+    pub sum: Option<Var>,
 }
 
 /// `a + b + …` of one to eight values of one shape.
 pub fn add<D: Device>(tape: &mut Tape<'_, D>, summands: &[&Var]) -> Var {
     let first = summands.first().expect("a sum of something");
     let (rows, cols) = tape.shape(first);
-    assert!(summands.iter().all(|var| tape.shape(var) == (rows, cols)), "all summands have one shape");
-    let mut slots = [first.0; MAX_SUMMANDS];
     let blocks: ArrayVec<Block, MAX_SUMMANDS> = summands.iter().map(|var| tape.block(var)).collect();
-    slots.iter_mut().zip(summands).for_each(|(slot, var)| *slot = var.0);
     let (out, y) = tape.new_value(rows, cols, tape.store(first));
     tape.memory.device.sum(&blocks, y);
+    push(tape, summands, out, false)
+}
+
+/// The same where a kernel has made the sum ([`Made::sum`]).
+pub fn add_made<D: Device>(tape: &mut Tape<'_, D>, sum: Var, summands: &[&Var]) -> Var {
+    push(tape, summands, sum.0, true)
+}
+
+fn push<D: Device>(tape: &mut Tape<'_, D>, summands: &[&Var], out: SlotId, is_made: bool) -> Var {
+    let shape = tape.shape(&Var(out));
+    assert!(summands.iter().all(|var| tape.shape(var) == shape), "all summands have one shape");
+    let mut slots = [out; MAX_SUMMANDS];
+    slots.iter_mut().zip(summands).for_each(|(slot, var)| *slot = var.0);
     let recorded = tape.records(&slots[..summands.len()], false);
-    tape.push(out, recorded, &[], &[], Add { summands: slots, count: summands.len(), out })
+    tape.push(out, recorded, &[], &[], Add { summands: slots, count: summands.len(), out, is_made })
 }
 
 impl Operation for Add {
@@ -52,6 +85,10 @@ impl Operation for Add {
         if let Some(heir) = heir {
             pass.give_grad(self.out, heir);
         }
+    }
+
+    fn cost<D: Device>(&self, sizes: &Sizes<'_, D>) -> Cost {
+        if self.is_made { Cost::default() } else { sizes.elementwise(self.out) }
     }
 
     fn samples<D: Device<T = f64>>(rng: &mut Rng) -> Vec<Sample<D>> {

@@ -43,7 +43,7 @@ pub fn add_rmsnorm_over_positions<D: Device>(tape: &mut Tape<'_, D>, h: Var, x: 
 fn normalize<D: Device>(tape: &mut Tape<'_, D>, h: Var, x: Var, over: Over) -> Var {
     let (_, width) = tape.shape(&x);
     let norm = Norm::new(tape, h, over);
-    let (block, NormEpilogue { h, inv_rms }) = (tape.overwritten(&x), norm.epilogue(tape));
+    let (block, NormEpilogue { h, inv_rms, .. }) = (tape.overwritten(&x), norm.epilogue(tape));
     tape.memory.device.add_rmsnorm(over, width, h, block, inv_rms);
     norm.push(tape, x)
 }
@@ -73,7 +73,7 @@ impl Norm {
 
     /// For the kernel.
     pub fn epilogue<D: Device>(&self, tape: &Tape<'_, D>) -> NormEpilogue {
-        NormEpilogue { h: tape.block(&self.h), inv_rms: tape.value_block(self.inv_rms) }
+        NormEpilogue::new(tape.block(&self.h), tape.value_block(self.inv_rms))
     }
 
     /// Remembers that x has become `rmsnorm(h + x)`; uses up both.
@@ -152,7 +152,7 @@ mod tests {
         let weights = [
             layout.push("linear", WIDTH, WIDTH, Usage::Rows),
             layout.push("gate_up", 2 * INNER, WIDTH, Usage::GateUpRows),
-            layout.push("down", WIDTH, INNER, Usage::Rows),
+            layout.push("down", WIDTH, INNER, Usage::DownRows),
             layout.push("mlp_t.gate_up", 2 * INNER, LEN, Usage::GateUpCols),
             layout.push("mlp_t.down", LEN, INNER, Usage::Cols),
         ];

@@ -22,7 +22,7 @@ mod swiglu;
 mod targets;
 mod token_embedding;
 
-pub use add::add;
+pub use add::{Made, Rest, add, add_made};
 pub use add_expert::add_expert;
 pub use add_positions::add_positions;
 pub use add_rmsnorm::{add_rmsnorm, add_rmsnorm_over_positions};
@@ -36,7 +36,9 @@ pub use load_balance::load_balance;
 pub use puzzle_prefix::puzzle_prefix;
 pub use route::{Routing, route};
 pub use select_positions::select_positions;
-pub use swiglu::{swiglu, swiglu_add_rmsnorm, swiglu_add_rmsnorm_over_positions, swiglu_over_positions};
+pub use swiglu::{
+    swiglu, swiglu_add_rmsnorm, swiglu_add_rmsnorm_over_positions, swiglu_add_rmsnorm_then_add, swiglu_over_positions,
+};
 pub use targets::{AnswerScore, continue_target, score};
 pub use token_embedding::token_embedding;
 

@@ -4,9 +4,11 @@
 //! each column of every sequence of x `[sequences·in, width]`. What the backward pass needs beside x is saved in the device's
 //! own order; `dg = d·u·σ(g)(1 + g(1 − σ(g)))`, `du = d·g·σ(g)` with `d = W_downᵀ dy`.
 
-use super::Operation;
+use arrayvec::ArrayVec;
+
 use super::add_rmsnorm::Norm;
-use crate::device::{Device, Over, ParamId, Store, SwiGlu, Usage};
+use super::{Made, Operation, Rest};
+use crate::device::{Block, Device, NormEpilogue, Over, ParamId, Store, SumEpilogue, SwiGlu, Usage};
 use crate::rng::Rng;
 use crate::tape::gradcheck::Sample;
 use crate::tape::profile::{Cost, Sizes};
@@ -39,6 +41,37 @@ pub fn swiglu_add_rmsnorm<D: Device>(tape: &mut Tape<'_, D>, h: Var, gate_up: Pa
     residual(tape, h, swiglu)
 }
 
+/// The same, and its sum with `rest` where the device makes that in the same kernel.
+pub fn swiglu_add_rmsnorm_then_add<D: Device>(
+    tape: &mut Tape<'_, D>,
+    h: Var,
+    gate_up: ParamId,
+    down: ParamId,
+    rest: Option<&Rest<'_>>,
+) -> Made {
+    let swiglu = over_features(tape, gate_up, down);
+    let read = tape.block(&h);
+    let rest = rest.filter(|rest| {
+        let blocks: ArrayVec<Block, 3> =
+            [Some(rest.added), rest.then].into_iter().flatten().map(|var| tape.block(var)).chain([read]).collect();
+        tape.device().fuses_sum(tape.params, swiglu, &blocks)
+    });
+    let Some(rest) = rest else {
+        return Made { value: residual(tape, h, swiglu), sum: None };
+    };
+    let (rows, width) = tape.shape(&h);
+    let norm = Norm::new(tape, h, swiglu.over);
+    if rest.sum_alone {
+        let sum = forward(tape, norm.h(), swiglu, Some((&norm, Some((rest, None)))));
+        let sum = norm.push(tape, sum);
+        assert!(!tape.needs_grad(&sum), "backward passes read the value");
+        return Made { value: tape.without_memory(rows, width), sum: Some(sum) };
+    }
+    let sum = Var(tape.new_slot(rows, width, Store::Activation));
+    let value = forward(tape, norm.h(), swiglu, Some((&norm, Some((rest, Some(&sum))))));
+    Made { value: norm.push(tape, value), sum: Some(sum) }
+}
+
 /// `Y = W_down (silu(G) ⊙ U)` for each sequence of x `[sequences·len, width]`; len is the weights' width.
 pub fn swiglu_over_positions<D: Device>(tape: &mut Tape<'_, D>, x: &Var, gate_up: ParamId, down: ParamId) -> Var {
     forward(tape, x, over_positions(tape, x, gate_up, down), None)
@@ -67,11 +100,14 @@ fn over_positions<D: Device>(tape: &Tape<'_, D>, x: &Var, gate_up: ParamId, down
 
 fn residual<D: Device>(tape: &mut Tape<'_, D>, h: Var, swiglu: SwiGlu) -> Var {
     let norm = Norm::new(tape, h, swiglu.over);
-    let y = forward(tape, norm.h(), swiglu, Some(&norm));
+    let y = forward(tape, norm.h(), swiglu, Some((&norm, None)));
     norm.push(tape, y)
 }
 
-fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Option<&Norm>) -> Var {
+/// What comes after the product: a norm, and perhaps a sum, which has memory of its own or takes the result's.
+type After<'a> = (&'a Norm, Option<(&'a Rest<'a>, Option<&'a Var>)>);
+
+fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, after: Option<After<'_>>) -> Var {
     let (rows, width) = tape.shape(x);
     let (x_block, recorded) = (tape.block(x), tape.records(&[x.0], true));
     let saved_len = match recorded {
@@ -81,7 +117,14 @@ fn forward<D: Device>(tape: &mut Tape<'_, D>, x: &Var, swiglu: SwiGlu, norm: Opt
     let (saved, saved_block) = tape.new_value(1, saved_len, Store::Activation);
     let n_out = if swiglu.over == Over::Features { tape.params.shape(swiglu.down).0 } else { width };
     let (out, y) = tape.new_value(rows, n_out, Store::Activation);
-    let epilogue = norm.map(|norm| norm.epilogue(tape));
+    let epilogue = after.map(|(norm, rest)| {
+        let sum = rest.map(|(rest, sum)| SumEpilogue {
+            added: tape.block(rest.added),
+            then: rest.then.map(|var| tape.block(var)),
+            out: sum.map_or(y, |sum| tape.block(sum)),
+        });
+        NormEpilogue { sum, ..norm.epilogue(tape) }
+    });
     tape.memory.device.swiglu(tape.params, swiglu, x_block, recorded.then_some(saved_block), y, epilogue);
     let record = Record { x: x.0, swiglu, saved, out };
     match swiglu.over {
@@ -129,7 +172,7 @@ impl Operation for OverFeatures {
         let [m, width, inner] = Sample::<D>::sizes(rng, [5, 7, 9]);
         let mut sample = Sample::new("");
         let gate_up = sample.param(rng, 2 * inner, width, Usage::GateUpRows);
-        let down = sample.param(rng, width, inner, Usage::Rows);
+        let down = sample.param(rng, width, inner, Usage::DownRows);
         sample.input(rng, m, width);
         vec![sample.run(move |tape, inputs| vec![swiglu(tape, &inputs[0], gate_up, down)])]
     }

@@ -49,7 +49,7 @@ fn norms_together_and_apart<B: Backend>(seed: u64, [m, n_in, n_out]: [usize; 3])
         let (y, inv_rms, to) = (lab.zeros(m * n_out), lab.factors(m), lab.zeros(m * n_in));
         let goes_on = lab.device.norms_input_grad(&params, &[weight], &[dy, x]);
         let dx = InputGrad { to, base: Some(base), norm: Some(norm).filter(|_| together && goes_on) };
-        lab.device.linear(&params, weight, x, y, Some(NormEpilogue { h, inv_rms }).filter(|_| together));
+        lab.device.linear(&params, weight, x, y, Some(NormEpilogue::new(h, inv_rms)).filter(|_| together));
         lab.device.linear_backward(&params, weight, dy, dx);
         if !together {
             lab.device.add_rmsnorm(Over::Features, n_out, h, y, inv_rms);
@@ -73,6 +73,49 @@ fn norms_of_rows_that_several_blocks_share() {
         if std::env::var_os("TRM_TEST_GPU").is_some() {
             norms_together_and_apart::<crate::cuda::Gpu>(seed as u64, sizes);
             norms_together_and_apart::<crate::cuda::Gpu>(seed as u64, [100 * sizes[0], sizes[1], sizes[2]]);
+        }
+    }
+}
+
+/// A SwiGLU with residual and norm, and the sum that begins with its result: made by the kernel beside the result, instead of it, or by a
+/// kernel of its own, which has the same bits. The value says whether the device does that.
+fn sums_together_and_apart<B: Backend>(seed: u64, [m, width, inner]: [usize; 3]) -> bool {
+    let mut lab = lab::<B>(seed, Precision::Bf16);
+    let weights = [(2 * inner, width, Usage::GateUpRows), (width, inner, Usage::DownRows)];
+    let (params, _, [gate_up, down]) = lab.weights(weights);
+    let swiglu = SwiGlu { gate_up, down, over: Over::Features, width };
+    let (x, added, then) = (lab.random(m * width), lab.random(m * width), lab.random(m * width));
+    if !lab.device.fuses_sum(&params, swiglu, &[x, added, then]) {
+        return false;
+    }
+    for then in [None, Some(then)] {
+        let (y, inv_rms, apart) = (lab.zeros(m * width), lab.factors(m), lab.zeros(m * width));
+        lab.device.swiglu(&params, swiglu, x, None, y, Some(NormEpilogue::new(x, inv_rms)));
+        lab.device.sum(&[y, added].into_iter().chain(then).collect::<Vec<_>>(), apart);
+        let expected = lab.read(&[y, inv_rms, apart]);
+        for alone in [false, true] {
+            let (y, inv_rms, beside) = (lab.zeros(m * width), lab.factors(m), lab.zeros(m * width));
+            let out = if alone { y } else { beside };
+            let epilogue =
+                NormEpilogue { sum: Some(SumEpilogue { added, then, out }), ..NormEpilogue::new(x, inv_rms) };
+            lab.device.swiglu(&params, swiglu, x, None, y, Some(epilogue));
+            let made = lab.read(&[y, inv_rms, out]);
+            let of_y = usize::from(alone); // which then holds the sum
+            assert!(made[of_y..] == expected[of_y..], "{} {m} × {width} × {inner}, {then:?}, alone {alone}", B::NAME);
+        }
+    }
+    true
+}
+
+#[test]
+fn sums_after_norms_have_the_bits_of_a_kernel_of_their_own() {
+    for (seed, sizes) in [[700, 512, 512], [250, 376, 704], [140, 256, 1024]].into_iter().enumerate() {
+        #[cfg(feature = "cuda-twin")]
+        assert!(sums_together_and_apart::<crate::cuda::Twin>(seed as u64, sizes), "{sizes:?}");
+        #[cfg(feature = "cuda")]
+        if std::env::var_os("TRM_TEST_GPU").is_some() {
+            sums_together_and_apart::<crate::cuda::Gpu>(seed as u64, sizes);
+            sums_together_and_apart::<crate::cuda::Gpu>(seed as u64, [100 * sizes[0], sizes[1], sizes[2]]);
         }
     }
 }

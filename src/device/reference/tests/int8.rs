@@ -9,7 +9,7 @@ fn in_int8<D: Device>(lab: &mut Lab<D>) -> Outputs {
     let formats = Formats { precision: lab.precision, detached: Detached::Int8 };
     let shapes = [
         (2 * inner, width, Usage::GateUpRows),
-        (width, inner, Usage::Rows),
+        (width, inner, Usage::DownRows),
         (2 * inner, len, Usage::GateUpCols),
         (len, inner, Usage::Cols),
         (inner, width, Usage::Rows),
@@ -23,7 +23,7 @@ fn in_int8<D: Device>(lab: &mut Lab<D>) -> Outputs {
         let (x, y, h) = (lab.random(size), lab.zeros(size), lab.random(size));
         let factors = if swiglu.over == Over::Features { sequences * len } else { sequences * width };
         let inv_rms = lab.factors(factors);
-        lab.device.swiglu(&params, swiglu, x, None, y, Some(NormEpilogue { h, inv_rms }));
+        lab.device.swiglu(&params, swiglu, x, None, y, Some(NormEpilogue::new(h, inv_rms)));
         outputs.extend(lab.read(&[y, inv_rms]));
     }
     let (x, y) = (lab.random(size), lab.zeros(sequences * len * inner));

@@ -9,7 +9,7 @@ pub(super) fn linear<D: Device>(lab: &mut Lab<D>, [m, n_in, n_out]: [usize; 3]) 
     let (y, normed, inv_rms) = (lab.zeros(m * n_out), lab.zeros(m * n_out), lab.factors(m));
     let (dx, added) = (lab.random(m * n_in), lab.random(m * n_in));
     lab.device.linear(&params, weight, x, y, None);
-    lab.device.linear(&params, weight, x, normed, Some(NormEpilogue { h, inv_rms }));
+    lab.device.linear(&params, weight, x, normed, Some(NormEpilogue::new(h, inv_rms)));
     lab.device.linear_backward(&params, weight, dy, InputGrad::overwriting(dx));
     lab.device.linear_backward(&params, weight, dy, InputGrad::added_to(added));
     let through = through_norm(lab, &params, &[weight], [dy, x], |device, dx| {
@@ -102,9 +102,9 @@ pub(super) fn both_ways<D: Device>(
     let len = lab.device.swiglu_saved_len(&params, swiglu, size);
     let saved = lab.device.alloc(len, Store::Activation);
     lab.device.swiglu(&params, swiglu, x, Some(saved), y, None);
-    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue { h, inv_rms }));
+    lab.device.swiglu(&params, swiglu, x, None, normed, Some(NormEpilogue::new(h, inv_rms)));
     let (own, own_inv_rms) = (lab.zeros(size), lab.factors(factors));
-    lab.device.swiglu(&params, swiglu, x, None, own, Some(NormEpilogue { h: x, inv_rms: own_inv_rms }));
+    lab.device.swiglu(&params, swiglu, x, None, own, Some(NormEpilogue::new(x, own_inv_rms)));
     lab.device.swiglu_backward(&params, &mut grads, swiglu, dy, saved, x, Some(InputGrad::added_to(dx)));
     let mut through = Vec::new();
     if swiglu.over == Over::Features {
