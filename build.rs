@@ -1,5 +1,6 @@
-//! Compiles `kernels/*.cu` for the features that ask for it: `cuda` with nvcc, `cuda-twin` with a C++ compiler. Without
-//! them there is nothing to do.
+//! Compiles `kernels/*.cu` where it is asked for: with the feature `cuda` by nvcc, with the feature `cuda-twin` by a C++ compiler, for which the
+//! variable `TRM_CUDA_TWIN` stands as well, so that a command without features can have it. The library learns of it as
+//! `cfg(cuda_gpu)`, `cfg(cuda_twin)`, and `cfg(cuda)` for either.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,9 @@ use std::process::{Command, exit};
 const NO_NVCC: &str = "the feature `cuda` needs nvcc of CUDA 13.0: \
     pip install 'cuda-toolkit[nvcc,nvvm,crt,cudart,cccl]==13.0.2', then set CUDA_HOME to the folder nvidia/cu13 in site-packages";
 
+/// Stands for the feature `cuda-twin`.
+const TWIN_VARIABLE: &str = "TRM_CUDA_TWIN";
+
 /// What a binary holds: code for compute capability 8.0 and 9.0 with its own instructions, and what newer ones translate.
 const TARGETS: [&str; 3] =
     ["arch=compute_80,code=sm_80", "arch=compute_90a,code=sm_90a", "arch=compute_90,code=compute_90"];
@@ -15,8 +19,16 @@ const TARGETS: [&str; 3] =
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=kernels");
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CXX"] {
+    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CXX", TWIN_VARIABLE] {
         println!("cargo:rerun-if-env-changed={name}");
+    }
+    let has_gpu = env::var_os("CARGO_FEATURE_CUDA").is_some();
+    let has_twin = env::var_os("CARGO_FEATURE_CUDA_TWIN").is_some() || env::var_os(TWIN_VARIABLE).is_some();
+    for (name, is_there) in [("cuda", has_gpu || has_twin), ("cuda_gpu", has_gpu), ("cuda_twin", has_twin)] {
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if is_there {
+            println!("cargo:rustc-cfg={name}");
+        }
     }
     // A linter links nothing.
     let wrapper = env::var_os("RUSTC_WORKSPACE_WRAPPER").unwrap_or_default();
@@ -24,10 +36,10 @@ fn main() {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+    if has_gpu {
         gpu(&out);
     }
-    if env::var_os("CARGO_FEATURE_CUDA_TWIN").is_some() {
+    if has_twin {
         twin(&out);
     }
 }

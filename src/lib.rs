@@ -68,7 +68,7 @@ pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 pub mod cuda;
 pub mod dataset;
 pub mod device;

@@ -62,7 +62,7 @@ fn products_in_eight_bits_are_measured_against_their_own_limit() {
 }
 
 /// The devices that this build has, the first one to be compared with.
-const DEVICES: &str = if cfg!(feature = "cuda-twin") { "cpu,reference,cuda-twin" } else { "cpu,reference" };
+const DEVICES: &str = if cfg!(cuda_twin) { "cpu,reference,cuda-twin" } else { "cpu,reference" };
 
 #[test]
 fn devices_are_compared_side_by_side_and_drawn() {
@@ -99,7 +99,7 @@ fn in_f32_all_devices_compute_the_same_but_for_rounding() {
     }
 }
 
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 #[test]
 fn the_twin_of_a_gpu_is_measured_and_profiled() {
     let on_twin = ["--device", "cuda-twin", "--set", "gradient_groups=4", "--micro-batch", "2"];
@@ -171,7 +171,7 @@ fn what_cannot_be_measured_together_is_refused_in_one_line() {
         (&["--devices", "cpu,reference", "--scaling"], &["--devices", "--scaling"]),
         (&["--devices", "cpu,reference", "--plot", "none/here.svg"], &["none/here.svg: there is no folder none"]),
         (&["--plot", "devices.svg"], &["--devices"]),
-        #[cfg(not(feature = "cuda"))]
+        #[cfg(not(cuda_gpu))]
         (&["--devices", "cpu,cuda"], &["--device cuda", "built without it"]),
         (&["--profile", "--seconds", "-1"], &["--seconds"]),
     ] {

@@ -35,7 +35,7 @@ const BOUND: Distance = Distance { logits: 0.6, loss: 0.025, gradient: 0.15, tur
 const BOUND_MLP_T: Distance = Distance { logits: 2.2, loss: 0.07, gradient: 1.0, turn: 0.3 };
 
 /// The same where activations and their gradients are kept in bf16, as a GPU does: twice the worst that was measured.
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 const BOUND_ACTIVATIONS: Distance = Distance { logits: 1.0, loss: 0.015, gradient: 0.28, turn: 0.019 };
 
 /// Two paths add up the same products of the same rounded numbers, each in an order of its own, so their sums differ by 2⁻²⁴
@@ -245,21 +245,21 @@ fn every_golden_case_agrees_in_bf16_as_far_as_its_rounding_lets_it() {
 }
 
 /// A GPU keeps activations in bf16 too, so every value between two kernels is rounded, and every gradient.
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 #[test]
 fn every_golden_case_agrees_in_bf16_on_the_twin_of_a_gpu() {
     on_a_gpu::<trm::cuda::Twin>();
 }
 
 /// Where there is one.
-#[cfg(feature = "cuda")]
+#[cfg(cuda_gpu)]
 #[test]
 #[ignore = "needs a GPU"]
 fn every_golden_case_agrees_in_bf16_on_a_gpu() {
     on_a_gpu::<trm::cuda::Gpu>();
 }
 
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 fn on_a_gpu<B: trm::cuda::Backend>() {
     let mut failed = Vec::new();
     for (golden, config) in built() {

@@ -1,6 +1,6 @@
 //! Training, evaluation and failures on a CUDA device: its twin on the host, and a GPU where there is one
 //! (`cargo test --features cuda -- --ignored`).
-#![cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#![cfg(cuda)]
 
 mod common;
 
@@ -23,7 +23,7 @@ type Device<B> = Cuda<f32, B>;
 /// `name: function`: a test of the function on the twin, and one on a GPU.
 macro_rules! on_both {
     ($($name:ident: $function:ident;)*) => {
-        #[cfg(feature = "cuda-twin")]
+        #[cfg(cuda_twin)]
         mod on_the_twin {
             $(#[test]
             fn $name() {
@@ -31,7 +31,7 @@ macro_rules! on_both {
             })*
         }
 
-        #[cfg(feature = "cuda")]
+        #[cfg(cuda_gpu)]
         mod on_a_gpu {
             $(#[test]
             #[ignore = "needs a GPU"]
@@ -295,7 +295,7 @@ fn evaluation<B: Backend>() {
 }
 
 /// What a user sees of the twin's failures.
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 mod commands {
     use std::path::Path;
     use std::process::Command;

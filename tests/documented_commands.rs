@@ -107,7 +107,7 @@ fn every_command_that_is_shown_runs() {
         let skipped = NOT_RUN.iter().find(|(words, _)| text.contains(words));
         if let Some((words, _)) = skipped {
             unused.remove(words);
-            if cfg!(feature = "cuda") {
+            if cfg!(cuda_gpu) {
                 continue;
             }
         }

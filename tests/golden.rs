@@ -11,12 +11,12 @@ use common::golden::{Batch, Golden, Judge, Judged, config_of, distance, fill_wei
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::Config;
-#[cfg(feature = "cuda")]
+#[cfg(cuda_gpu)]
 use trm::cuda::Gpu;
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 use trm::cuda::Twin;
 use trm::dataset::Examples as _;
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 use trm::device::Cuda;
 use trm::device::{Cpu, Real, Reference};
 use trm::engine::{Engine as _, Group, Lanes, TrainingDevice, Weights, puzzle_table};
@@ -53,20 +53,20 @@ fn every_case_agrees_with_the_exact_figures_on_the_reference_in_f64() {
     every_case::<Reference<f64>>();
 }
 
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 #[test]
 fn every_case_agrees_with_the_exact_figures_on_the_twin_of_a_gpu_in_f32() {
     every_case::<Cuda<f32, Twin>>();
 }
 
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 #[test]
 fn every_case_agrees_with_the_exact_figures_on_the_twin_of_a_gpu_in_f64() {
     every_case::<Cuda<f64, Twin>>();
 }
 
 /// Where there is one.
-#[cfg(feature = "cuda")]
+#[cfg(cuda_gpu)]
 #[test]
 #[ignore = "needs a GPU"]
 fn every_case_agrees_with_the_exact_figures_on_a_gpu() {

@@ -110,7 +110,7 @@ proptest! {
     }
 }
 
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 mod on_the_twin_of_a_gpu {
     use trm::cuda::Twin;
     use trm::device::Cuda;

@@ -121,7 +121,7 @@ fn after_a_profile_nothing_is_timed_any_more() {
 }
 
 /// The same on the twin of a GPU, whose times are those between events in its queue.
-#[cfg(feature = "cuda-twin")]
+#[cfg(cuda_twin)]
 mod on_the_twin {
     use std::time::Instant;
 

@@ -139,12 +139,12 @@ macro_rules! on_device {
                 type $D = $crate::device::Reference<$T>;
                 $work
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(cuda_gpu)]
             $crate::cli::common::DeviceName::Cuda => {
                 type $D = $crate::device::Cuda<$T, $crate::cuda::Gpu>;
                 $crate::cuda::Queue::<$crate::cuda::Gpu>::open().and_then(|_| $work)
             }
-            #[cfg(feature = "cuda-twin")]
+            #[cfg(cuda_twin)]
             $crate::cli::common::DeviceName::CudaTwin => {
                 type $D = $crate::device::Cuda<$T, $crate::cuda::Twin>;
                 $crate::cuda::Queue::<$crate::cuda::Twin>::open().and_then(|_| $work)

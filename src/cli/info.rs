@@ -121,10 +121,10 @@ struct Accelerator {
     missing: Option<String>,
 }
 
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 type AcceleratorFacts = crate::cuda::DeviceDescription;
 /// None is built in.
-#[cfg(not(any(feature = "cuda", feature = "cuda-twin")))]
+#[cfg(not(cuda))]
 type AcceleratorFacts = ();
 
 pub fn run(args: Args) -> Result<()> {
@@ -157,9 +157,9 @@ pub fn run(args: Args) -> Result<()> {
 /// What there is under that name.
 fn accelerator(device: DeviceName) -> Accelerator {
     let found: Result<AcceleratorFacts> = match device {
-        #[cfg(feature = "cuda")]
+        #[cfg(cuda_gpu)]
         DeviceName::Cuda => crate::cuda::Queue::<crate::cuda::Gpu>::open().map(|queue| queue.description().clone()),
-        #[cfg(feature = "cuda-twin")]
+        #[cfg(cuda_twin)]
         DeviceName::CudaTwin => {
             crate::cuda::Queue::<crate::cuda::Twin>::open().map(|queue| queue.description().clone())
         }
@@ -174,7 +174,7 @@ fn accelerator(device: DeviceName) -> Accelerator {
 
 impl Accelerator {
     fn line(&self) -> String {
-        #[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+        #[cfg(cuda)]
         if let Some(found) = &self.found {
             let (major, minor) = found.compute_capability;
             let version = |version: u64| format!("{}.{}", version / 1000, version % 1000 / 10);

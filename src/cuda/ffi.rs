@@ -170,11 +170,11 @@ macro_rules! functions {
             $(pub $name: unsafe extern "C" fn($($argument: $Type),*) -> $Result),*
         }
 
-        functions!(@build cuda, "cuda", "trm_gpu_", $(fn $name($($argument: $Type),*) -> $Result;)*);
-        functions!(@build twin, "cuda-twin", "trm_twin_", $(fn $name($($argument: $Type),*) -> $Result;)*);
+        functions!(@build cuda, cuda_gpu, "trm_gpu_", $(fn $name($($argument: $Type),*) -> $Result;)*);
+        functions!(@build twin, cuda_twin, "trm_twin_", $(fn $name($($argument: $Type),*) -> $Result;)*);
     };
-    (@build $module:ident, $feature:literal, $prefix:literal, $(fn $name:ident($($argument:ident: $Type:ty),*) -> $Result:ty;)*) => {
-        #[cfg(feature = $feature)]
+    (@build $module:ident, $build:ident, $prefix:literal, $(fn $name:ident($($argument:ident: $Type:ty),*) -> $Result:ty;)*) => {
+        #[cfg($build)]
         #[allow(clippy::too_many_arguments)]
         pub mod $module {
             use super::*;

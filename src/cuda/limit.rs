@@ -79,7 +79,7 @@ fn fastest(seconds: f64, mut run: impl FnMut() -> f64) -> f64 {
     }
 }
 
-#[cfg(all(test, feature = "cuda-twin"))]
+#[cfg(all(test, cuda_twin))]
 mod tests {
     use super::*;
     use crate::cuda::Twin;

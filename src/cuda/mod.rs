@@ -48,13 +48,13 @@ pub trait Backend: Copy + Default + Send + Sync + 'static {
 pub use ffi::Functions;
 
 macro_rules! backends {
-    ($($(#[$doc:meta])* $Backend:ident, $feature:literal, $module:ident, $name:literal;)*) => {$(
+    ($($(#[$doc:meta])* $Backend:ident, $build:ident, $module:ident, $name:literal;)*) => {$(
         $(#[$doc])*
-        #[cfg(feature = $feature)]
+        #[cfg($build)]
         #[derive(Clone, Copy, Debug, Default)]
         pub struct $Backend;
 
-        #[cfg(feature = $feature)]
+        #[cfg($build)]
         impl Backend for $Backend {
             const NAME: &'static str = $name;
 
@@ -72,7 +72,7 @@ macro_rules! backends {
 
 backends! {
     /// An NVIDIA GPU: the first one that `CUDA_VISIBLE_DEVICES` leaves.
-    Gpu, "cuda", cuda, "cuda";
+    Gpu, cuda_gpu, cuda, "cuda";
     /// The twin on the host.
-    Twin, "cuda-twin", twin, "cuda-twin";
+    Twin, cuda_twin, twin, "cuda-twin";
 }

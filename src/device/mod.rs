@@ -15,7 +15,7 @@
 mod block;
 pub(crate) mod control_group;
 pub mod cpu;
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 pub mod cuda;
 mod host;
 mod layout;
@@ -29,7 +29,7 @@ mod topology;
 
 pub use block::{ALIGNMENT, Block, Indices, Space, Store};
 pub use cpu::Cpu;
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 pub use cuda::Cuda;
 pub use host::{HostDevice, Slices};
 pub use layout::{Layout, ParamId, Tensor, Usage};

@@ -6,7 +6,7 @@
 //! gradient groups in turn and help each other with the last ones, and a binary tree of fixed shape adds them up, so that no number
 //! of threads changes a bit of the result. The same tree goes on above a process: see [`Peers`].
 
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 mod cuda_engine;
 mod group;
 mod hand_out;
@@ -22,7 +22,7 @@ mod step;
 mod tree;
 mod weights;
 
-#[cfg(any(feature = "cuda", feature = "cuda-twin"))]
+#[cfg(cuda)]
 pub use cuda_engine::CudaEngine;
 pub use group::{BoxedGroup, Group, Outcome, Slots, gradient_groups};
 pub(crate) use group::{first_slot, groups_of_rank};

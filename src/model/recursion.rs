@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// On the device that sums are made ahead for: nothing is rounded otherwise.
-    #[cfg(feature = "cuda-twin")]
+    #[cfg(cuda_twin)]
     #[test]
     fn sums_made_ahead_by_a_gpu_change_no_bit() {
         let config = Config::preset("sudoku-4x4").expect("there is one").model;

@@ -15,20 +15,24 @@
 
 #![warn(missing_docs)]
 
-mod array;
+#[doc(hidden)]
+pub mod array;
 mod attention;
 mod choice;
 mod deferred;
 mod elementwise;
 mod format;
 mod gemm;
-mod int8;
+#[doc(hidden)]
+pub mod int8;
 mod isa;
-mod kept;
+#[doc(hidden)]
+pub mod kept;
 mod large;
 mod left;
 mod limit;
-mod math;
+#[doc(hidden)]
+pub mod math;
 mod matrix;
 mod norm;
 mod optimizer;
@@ -36,18 +40,23 @@ mod pack;
 mod panels;
 mod real;
 #[cfg(target_arch = "x86_64")]
-mod registers;
+#[doc(hidden)]
+pub mod registers;
 mod scratch;
 #[cfg(target_arch = "x86_64")]
-mod self_test;
+#[doc(hidden)]
+pub mod self_test;
 mod shared;
-mod split;
+#[doc(hidden)]
+pub mod split;
 mod swiglu;
 mod tile;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
-mod twin;
-mod vector;
+#[doc(hidden)]
+pub mod twin;
+#[doc(hidden)]
+pub mod vector;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -75,6 +84,3 @@ pub use scratch::{Aligned, LINE, prefer_large_pages, reserve};
 pub use split::{each_item, share_items};
 pub use swiglu::{SwigluOperands, swiglu, swiglu_backward, swiglu_saved_len};
 pub use weight::{PackedWeight, update_weight};
-
-#[cfg(test)]
-mod tests;

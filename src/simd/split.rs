@@ -74,7 +74,7 @@ pub fn share_items<T: Real, const R: usize, const W: usize>(
 
 /// Arrays that lie item by item, as many elements of each array to every item (or an array to none): hands all of them to
 /// `work`, or every one of up to `parts` parts, which begin at whole `unit`s of items. `work` is told which items it has.
-pub(super) fn stretches<T: Real, const R: usize, const W: usize>(
+pub fn stretches<T: Real, const R: usize, const W: usize>(
     (items, unit): (Range<usize>, usize),
     parts: usize,
     reads: [&[T]; R],

@@ -246,6 +246,8 @@ impl Tail {
 }
 
 /// `sweep!(S, n, at => body)`: the body once per vector of `0..n`, then once for the ragged end; `at` loads and stores.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! sweep {
     ($simd:ty, $n:expr, $at:ident => $body:block) => {{
         let n: usize = $n;

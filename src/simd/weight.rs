@@ -73,7 +73,8 @@ impl<T: Real> PackedWeight<T> {
     ///
     /// # Panics
     /// If the weight is not packed so.
-    pub(super) fn int8_panels(&self) -> [&[T]; 2] {
+    #[doc(hidden)]
+    pub fn int8_panels(&self) -> [&[T]; 2] {
         assert!(self.form.int8, "the weight is packed as whole numbers");
         [self.panels[2].as_slice(), self.panels[3].as_slice()]
     }

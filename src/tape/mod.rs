@@ -212,10 +212,7 @@ impl<'a, D: Device> Tape<'a, D> {
     }
 
     /// Where the gradient of a leaf is after [`Tape::backward`]: for engines that leave it on the device.
-    #[cfg_attr(
-        not(any(feature = "cuda", feature = "cuda-twin")),
-        expect(dead_code, reason = "engines of accelerators")
-    )]
+    #[cfg_attr(not(cuda), expect(dead_code, reason = "engines of accelerators"))]
     pub(crate) fn grad_block(&self, leaf: &Var) -> Option<Block> {
         self.slot(leaf.0).grad
     }

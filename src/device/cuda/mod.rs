@@ -114,7 +114,7 @@ impl<T: CudaScalar, B: Backend> Cuda<T, B> {
 }
 
 /// What tests of other rooms run on.
-#[cfg(all(test, feature = "cuda-twin"))]
+#[cfg(all(test, cuda_twin))]
 pub(crate) type OnTwin = Cuda<f32, crate::cuda::Twin>;
 
 /// Weights as they lie, for the kernels that read them so.

@@ -157,7 +157,7 @@ impl<T: CudaScalar, B: Backend> DeviceWeight<T> for CudaWeight<T, B> {
     }
 }
 
-#[cfg(all(test, feature = "cuda-twin"))]
+#[cfg(all(test, cuda_twin))]
 mod tests {
     use super::*;
     use crate::cuda::{AdamStep, Twin};

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::*;
 use super::{assert_close, values};
+use trm_simd::*;
 
 /// Output and `[dq, dk, dv]` in the layout of `qkv`, by the definition; `qkv` unrotated.
 fn naive(shape: &AttentionShape, rope: bool, qkv: &[f64], d_out: &[f64]) -> (Vec<f64>, Vec<f64>) {

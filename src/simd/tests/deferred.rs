@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::*;
 use super::{Unset, assert_close, unset, values};
+use trm_simd::*;
 
 fn check<T: Real>(precision: Precision, shape: (usize, usize), rows: &[usize]) {
     let (n_out, n_in) = shape;

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::super::math::Use;
-use super::super::*;
 use super::silu::{silu_mul, silu_mul_backward};
 use super::{assert_close, values};
+use trm_simd::math::Use;
+use trm_simd::*;
 
 fn to_f64<T: Real>(v: &[T]) -> Vec<f64> {
     v.iter().map(|v| v.to_f64()).collect()

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::int8::LinearInt8;
-use super::super::*;
 use super::{unset, values};
+use trm_simd::int8::LinearInt8;
+use trm_simd::*;
 
 /// Every vector of `k` elements as whole numbers and a scale, by the formula of the module.
 fn quantized<T: Real>(x: &[T], k: usize) -> Vec<(Vec<f64>, f64)> {

@@ -1,18 +1,25 @@
-//! Every kernel against a naive twin, on every instruction set of the machine.
+//! Every kernel against a naive twin, on every instruction set of the machine. A program of its own, so that the kernels are compiled once: it
+//! sees what is inside of the library by modules that are public and hidden.
 
+mod array;
 mod attention;
+mod choice;
 mod deferred;
 mod elementwise;
 mod int8;
+mod isa;
+mod kept;
+mod math;
 mod products;
 mod silu;
 mod split;
 mod swiglu;
+#[cfg(target_arch = "x86_64")]
+mod twin;
 
 use std::ops::{Deref, DerefMut};
 
-use super::Real;
-use super::scratch::Aligned;
+use trm_simd::{Aligned, Real};
 
 /// Small deterministic values in −½…½.
 fn values<T: Real>(n: usize, seed: u64) -> Vec<T> {

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::*;
 use super::values;
+use trm_simd::*;
 
 /// `Σ_k a(i, k)·b(k, j)` in f64, and the same sum of absolute values.
 fn naive(

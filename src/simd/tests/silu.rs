@@ -1,8 +1,8 @@
 //! SiLU·up and its backward pass by themselves, as the fused kernels apply them.
 
-use super::super::Real;
-use super::super::math::{self, Use};
-use super::super::vector::{Kernel, Simd, dispatch, sweep};
+use trm_simd::math::{self, Use};
+use trm_simd::vector::{Kernel, Simd, dispatch};
+use trm_simd::{Real, sweep};
 
 /// `out ← silu(g) ⊙ u`, silu(g) = g·σ(g).
 pub fn silu_mul<T: Real>(g: &[T], u: &[T], out: &mut [T], of: Use) {

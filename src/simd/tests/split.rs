@@ -1,8 +1,8 @@
 //! Kernels in parts on several threads against the same kernels on one.
 
-use super::super::split::{each_item, stretches};
-use super::super::*;
 use super::values;
+use trm_simd::split::{each_item, stretches};
+use trm_simd::*;
 
 /// Large enough to be worth a thread, with a last tile that is not whole.
 const SIZES: (usize, usize, usize, usize) = (97, 136, 260, 130);

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::super::math::Use;
-use super::super::*;
 use super::silu::{silu_mul, silu_mul_backward};
 use super::{assert_close, unset, values};
+use trm_simd::math::Use;
+use trm_simd::*;
 
 /// One SwiGLU, fused and in parts. Columns are `[width, vectors]` where rows are `[vectors, width]`.
 struct Case<T> {
