@@ -12,6 +12,7 @@
 #pragma once
 #include "gemm.cuh"
 #include "spread.cuh"
+#include <cstdlib>
 
 namespace {
 template <int BN_, int STAGES_, int SPEED_> struct GroupShape {
@@ -97,6 +98,9 @@ __global__ void __launch_bounds__(3 * GROUP, 1)
     }
     if (E::WHOLE_ROWS) dev::cluster_begin();
     else __syncthreads();
+    // Nothing of global memory has been touched so far.
+    dev::launch_dependents();
+    dev::wait_for_dependencies();
 
     int step = 0; // of all tiles
     if (group < 0) {
@@ -183,6 +187,12 @@ static inline int boxes_of(Boxes *boxes, const void *matrix, int64_t inner, int6
     return dev::tensor_map_3d(&boxes->last, last, {inner, rest ? rest : slice, 1}, {strides[0], strides[1]}, box);
 }
 
+// Whether blocks begin while those of the launch before end: with TRM_EARLY_LAUNCHES in the environment, to compare.
+static inline bool begins_early() {
+    static const bool early = getenv("TRM_EARLY_LAUNCHES") != nullptr;
+    return early;
+}
+
 // As launch_shape.
 template <class S, Layout LAYOUT, class E>
 int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t k, int64_t slice, const E &epilogue,
@@ -203,15 +213,10 @@ int launch_by_groups(const void *a, const void *b, int64_t m, int64_t n, int64_t
     auto kernel = gemm_by_groups<S, LAYOUT, E>;
     if (int status = TRM_ALLOW_SHARED(kernel, BYTES)) return status;
     const dim3 threads(3 * GROUP);
-    if constexpr (E::WHOLE_ROWS) {
-        const int cluster = problem.tiles_n, rows = problem.tiles / cluster;
-        if (cluster > RowSums::MOST) return 1;
-        const int at_once = dev::clusters_at_once(kernel, cluster, threads, BYTES);
-        const dim3 blocks((unsigned)((rows < at_once ? rows : at_once) * cluster));
-        return TRM_LAUNCH_CLUSTERS(kernel, cluster, blocks, threads, BYTES, stream, problem, boxes_a, boxes_b, epilogue);
-    } else {
-        const dim3 blocks((unsigned)(problem.tiles < dev::processors() ? problem.tiles : dev::processors()));
-        return TRM_LAUNCH(kernel, blocks, threads, BYTES, stream, problem, boxes_a, boxes_b, epilogue);
-    }
+    const int cluster = E::WHOLE_ROWS ? problem.tiles_n : 1, clusters = problem.tiles / cluster;
+    if (cluster > RowSums::MOST) return 1;
+    const int at_once = E::WHOLE_ROWS ? dev::clusters_at_once(kernel, cluster, threads, BYTES) : dev::processors();
+    const dim3 blocks((unsigned)((clusters < at_once ? clusters : at_once) * cluster));
+    return TRM_LAUNCH_CLUSTERS(kernel, cluster, begins_early(), blocks, threads, BYTES, stream, problem, boxes_a, boxes_b, epilogue);
 }
 } // namespace

@@ -97,22 +97,27 @@ static inline int tensor_map_3d(TensorMap *map, const void *base, const int64_t 
 // All of them call wait_for_dependencies, after which that launch is over and what it wrote is there.
 __device__ __forceinline__ void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void wait_for_dependencies() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-static inline cudaLaunchConfig_t launch_config(dim3 grid, dim3 block, size_t shared, trm_stream stream, cudaLaunchAttribute *how) {
+static inline cudaLaunchAttribute beginning_early() {
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    return attribute;
+}
+static inline cudaLaunchConfig_t launch_config(dim3 grid, dim3 block, size_t shared, trm_stream stream, cudaLaunchAttribute *how,
+                                               unsigned count) {
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
     config.attrs = how;
-    config.numAttrs = 1;
+    config.numAttrs = count;
     return config;
 }
 template <class... P, class... A>
 static int launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, trm_stream stream, A... arguments) {
-    cudaLaunchAttribute early;
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, &early);
+    cudaLaunchAttribute early = beginning_early();
+    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, &early, 1);
     return (int)cudaLaunchKernelEx(&config, kernel, P(arguments)...);
 }
 #define TRM_LAUNCH_EARLY dev::launch_early
@@ -125,18 +130,18 @@ static inline cudaLaunchAttribute in_clusters(unsigned cluster) {
     attribute.val.clusterDim = {cluster, 1, 1};
     return attribute;
 }
-// `grid` is a multiple of `cluster`, which is 8 at most.
+// `grid` is a multiple of `cluster`, which is 8 at most; `early` as in TRM_LAUNCH_EARLY.
 template <class... P, class... A>
-static int launch_clusters(void (*kernel)(P...), unsigned cluster, dim3 grid, dim3 block, size_t shared, trm_stream stream,
+static int launch_clusters(void (*kernel)(P...), unsigned cluster, bool early, dim3 grid, dim3 block, size_t shared, trm_stream stream,
                            A... arguments) {
-    cudaLaunchAttribute attribute = in_clusters(cluster);
-    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, &attribute);
+    cudaLaunchAttribute attributes[2] = {in_clusters(cluster), beginning_early()};
+    const cudaLaunchConfig_t config = launch_config(grid, block, shared, stream, attributes, early ? 2 : 1);
     return (int)cudaLaunchKernelEx(&config, kernel, P(arguments)...);
 }
 // How many clusters the device that the calling thread uses runs at a time, each of whose blocks has a multiprocessor for itself.
 template <class... P> static int clusters_at_once(void (*kernel)(P...), unsigned cluster, dim3 block, size_t shared) {
     cudaLaunchAttribute attribute = in_clusters(cluster);
-    const cudaLaunchConfig_t config = launch_config(dim3(cluster), block, shared, nullptr, &attribute);
+    const cudaLaunchConfig_t config = launch_config(dim3(cluster), block, shared, nullptr, &attribute, 1);
     int count = 0;
     cudaOccupancyMaxActiveClusters(&count, kernel, &config);
     return count;

@@ -87,7 +87,7 @@ inline void wait_for_dependencies() {}
 
 // ---- Clusters ----------------------------------------------------------------------------------------------------------------
 
-#define TRM_LAUNCH_CLUSTERS twin::launch_clusters
+#define TRM_LAUNCH_CLUSTERS(kernel, cluster, early, ...) ((void)(early), twin::launch_clusters(kernel, cluster, __VA_ARGS__))
 template <class... P> int clusters_at_once(void (*)(P...), unsigned cluster, dim3, size_t) {
     return std::max(1, processors() / (int)cluster);
 }

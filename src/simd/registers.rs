@@ -3,7 +3,7 @@
 //! A tile register holds 16 rows of 16 units. Of the eight, four hold sums, two the halves of a left tile's block, two those
 //! of the right panel's; so four loads feed four multiplications, which take 16 cycles each, a load 8. Right panels are what
 //! the instruction wants as they are: a row of one unit (a pair of bf16) for every column. Left tiles have their rows in
-//! blocks ([`TilePairs`](super::format::TilePairs)).
+//! blocks (`TilePairs` of `format.rs`).
 //!
 //! A panel's block and a left tile's, 32 KiB each, do not fit into 48 KiB of L1. So left tiles are read as what passes
 //! (TILELOADDT1), and panels stay. By `benches/tiles.c`, which has the instructions alone, with operands in L2: 81 % of the

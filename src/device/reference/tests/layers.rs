@@ -64,6 +64,18 @@ pub(super) fn attend<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, rope: b
     attend_to(lab, shape, if rope { Rope::InAttention } else { Rope::Nowhere }, qkv)
 }
 
+/// Attention of each length and head size, with and without rotary positions.
+pub(super) fn attend_each<D: Device>(lab: &mut Lab<D>, shapes: &[(usize, usize)]) -> Outputs {
+    let mut outputs = Vec::new();
+    for &(len, head_dim) in shapes {
+        for rope in [false, true] {
+            let [sequences, heads] = lab.sizes([2, 2]);
+            outputs.extend(attend(lab, AttentionShape { sequences, len, heads, head_dim }, rope));
+        }
+    }
+    outputs
+}
+
 /// The product that makes q, k and v, and attention; q and k turn in the product where the device says so.
 pub(super) fn attend_after_product<D: Device>(lab: &mut Lab<D>, shape: AttentionShape, n_in: usize) -> Outputs {
     let (rows, triple) = (shape.sequences * shape.len, 3 * shape.width());
