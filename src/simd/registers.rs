@@ -87,7 +87,7 @@ impl<const N: usize> Block<N> {
 
 /// The micro-kernel for tiles of `rows ≤ 32` rows and `vectors` (1 or 2) vectors of columns.
 /// # Safety
-/// As [`UnitFormat::multiply`], and as [`TileRegisters::configured`].
+/// As `UnitFormat::multiply`, and as [`TileRegisters::configured`].
 #[inline(always)]
 pub unsafe fn multiply<S: TileUnit, R: TileRegisters, U: Units>(s: S, rows: usize, vectors: usize, strip: Strip<f32>) {
     const { assert!(S::LANES == REGISTER_ROWS) };

@@ -174,7 +174,7 @@ pub trait Quads: Simd {
 pub trait TileUnit: Dots + Quads + Simd<T = f32> {
     /// The micro-kernel (`registers.rs`), for tiles of `rows ≤ 32` rows and `vectors` (1 or 2) vectors of columns.
     /// # Safety
-    /// As [`UnitFormat::multiply`](super::format::UnitFormat::multiply).
+    /// As `UnitFormat::multiply`.
     unsafe fn multiply_tiles<U: Units>(self, rows: usize, vectors: usize, strip: Strip<f32>);
     /// Multiplies tiles over and over; returns how many FLOPs that were.
     fn busy_tiles<U: Units>(self) -> usize;
