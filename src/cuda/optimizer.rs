@@ -74,7 +74,7 @@ pub struct AdamTensor<'a> {
     pub packed: Option<[View<'a>; 2]>,
     /// Gates and ups alternate in these.
     pub interleave: bool,
-    /// [`PackForm::run`] of the transposed one; that of the other is 8.
+    /// [`PackForm::run`](super::PackForm::run) of the transposed one; that of the other is 8.
     pub transposed_run: usize,
 }
 
