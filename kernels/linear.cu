@@ -167,7 +167,7 @@ __device__ __forceinline__ void for_each_batch(const H &, Read read, Use use, Me
 //     forward     base is h:        term s²,   y = s r,   r = (mean of the terms + 1e-5)^(−1/2)
 //     backward    base is d_base:   term s y,  d = r (s − y · mean of the terms),   r and y being what the forward pass has made
 //
-// Forward, y as it is rounded may have ADDED more values to it, and be written or not.
+// Forward, `sum` may receive y, as it is rounded, plus ADDED arrays, one or two. y itself is then written only where there is an `out`.
 //
 // The terms are added up over 128 columns, whatever the width of the tile, and these sums in a binary tree.
 template <bool BACKWARD, int ADDED = 0> struct NormRows {
@@ -356,7 +356,7 @@ extern "C" int TRM_API(linear_add_rmsnorm_bf16)(trm_array x, trm_array w, trm_ar
     if (groups_norm_rows(n, k)) {
         auto launch = [&](auto count) {
             const NormRows<false, decltype(count)::value> epilogue = {
-                (const bf16 *)h.data,      nullptr, (bf16 *)y.data, (float *)inv_rms.data, n,
+                (const bf16 *)h.data, nullptr, (bf16 *)y.data, (float *)inv_rms.data, n,
                 {(const bf16 *)added.x[0].data, (const bf16 *)added.x[1].data}, (bf16 *)sum.data};
             return launch_groups<K_MAJOR>(x.data, w.data, m, n, k, k, epilogue, stream);
         };

@@ -264,8 +264,8 @@ pub trait Device: Measured + Sized + Send {
     /// `y ← x Wᵀ`, then residual and norm if there are any: x `[m, in]`, W `[out, in]`, y `[m, out]`.
     fn linear(&mut self, params: &Params<Self>, weight: ParamId, x: Block, y: Block, epilogue: Option<NormEpilogue>);
 
-    /// Whether the kernel that ends with this weight's product, residual and norm can add to the result as well
-    /// ([`SumEpilogue`]): [`Device::swiglu`] over features. The blocks are those that it reads.
+    /// Whether [`Device::swiglu`] of this one, with residual and norm, can make the sum that comes next as well ([`SumEpilogue`]).
+    /// The blocks are those that it reads.
     fn fuses_sum(&self, _params: &Params<Self>, _swiglu: SwiGlu, _blocks: &[Block]) -> bool {
         false
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::device::{
     AdamCoefficients, AttentionShape, Block, Choice, Cpu, Device, Formats, Grads, HostDevice, IGNORE_LABEL, InputGrad,
     Layout, Likelihood, NormEpilogue, Normed, Over, ParamId, Params, Precision, Real, Reference, Rope, Runs, Store,
-    SumEpilogue, SwiGlu, Update, Usage,
+    SwiGlu, Update, Usage,
 };
 use crate::rng::Rng;
 use layers::{attend, attend_after_product, attend_each, both_ways, linear, norms_along_both_axes};

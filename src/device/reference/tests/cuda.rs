@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cuda::Backend;
-use crate::device::Cuda;
+use crate::device::{Cuda, SumEpilogue};
 
 fn lab<B: Backend>(seed: u64, precision: Precision) -> Lab<Cuda<f32, B>> {
     Lab::new(seed, precision)
