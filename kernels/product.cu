@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(THREADS)
         }
     };
     const int row = threadIdx.x / (TILE / EACH) * EACH, col = threadIdx.x % (TILE / EACH) * EACH;
+    const bool has_elements = row0 + row < product.m && col0 + col < product.n;
     const int64_t steps = (k + STEP - 1) / STEP * parts;
     S total[EACH][EACH] = {};
     if (steps > 0) load();
@@ -107,6 +108,7 @@ __global__ void __launch_bounds__(THREADS)
         from_b.store(tile_b);
         __syncthreads(); // the buffer is full; and all have done the step before, so that its buffer may be filled again
         if (step + 1 < steps) load();
+        if (!has_elements) continue;
         S sum[EACH][EACH] = {};
 #pragma unroll
         for (int i = 0; i < STEP; i++) {

@@ -74,16 +74,23 @@ struct Warpgroup : Group {
     std::vector<Product> products; // that are not done yet
     std::vector<size_t> ends;      // where each committed group of them ends
 };
-// A thread of the block.
-struct Lane {
+// A thread of the block. One cache line: whoever looks for the next one reads these.
+struct alignas(64) Lane {
     dim3 thread;
+    bool done = false, has_copies = false;
     char *stack = nullptr;         // null before the lane has begun
     void *stack_pointer = nullptr; // while it waits
-    Group *waits = nullptr;        // for this group's generation to pass
-    unsigned generation = 0;
+    Group *waits = nullptr;        // for this group's generation to pass,
     const uint64_t *barrier = nullptr; // or for the end of this mbarrier's phase
+    unsigned generation = 0;
     int phase = 0;
-    bool done = false;
+    bool runnable() const {
+        return !done && (!waits || waits->generation != generation) && (!barrier || (int)Barrier::at(barrier).phase != phase);
+    }
+    const char *waits_in() const { return waits ? waits->what : barrier ? "mbarrier.wait" : ""; }
+};
+// Asynchronous copies of a lane that are not done yet.
+struct Copies {
     struct Copy {
         void *to;
         const void *from;
@@ -93,12 +100,12 @@ struct Lane {
             memset((char *)to + bytes, 0, size - bytes);
         }
     };
-    std::vector<Copy> copies;   // asynchronous ones that are not done yet
+    std::vector<Copy> begun;
     std::vector<size_t> groups; // where each committed group of them ends
-    bool runnable() const {
-        return !done && (!waits || waits->generation != generation) && (!barrier || (int)Barrier::at(barrier).phase != phase);
+    void clear() {
+        begun.clear();
+        groups.clear();
     }
-    const char *waits_in() const { return waits ? waits->what : barrier ? "mbarrier.wait" : ""; }
 };
 constexpr size_t MOST_LANES = 1024, MOST_CLUSTER = 4, MOST_FIBERS = 2048, SHARED_WITHOUT_ASKING = 48 << 10;
 // Not a power of two, so that the stacks of a block's lanes do not compete for the same cache lines.
@@ -114,12 +121,13 @@ struct Block {
     Warpgroup warpgroups[8];
     std::vector<std::function<void()>> bulk_copies; // that are on their way
     std::vector<Lane> lanes;
+    std::vector<Copies> copies; // of each lane
     std::vector<unsigned> order; // of the warps
     unsigned lane = 0;           // who runs
     unsigned place = 0;          // of its warp in the order
     const std::function<void()> *kernel = nullptr;
 
-    Block() : lanes(MOST_LANES) {}
+    Block() : lanes(MOST_LANES), copies(MOST_LANES) {}
 };
 // Where an OS thread runs blocks: the blocks of a cluster at a time, or a single one.
 struct Stage {
@@ -279,6 +287,18 @@ __attribute__((noinline, no_sanitize("address"))) inline void go(void **save, La
 // ones in the order, so that the last ones come late wherever nobody waits for them. It becomes the one who runs.
 inline Lane *lane_that_can_go_on(Block &b) {
     const unsigned n = b.all.size, warps = (unsigned)b.order.size(), here = b.place;
+    const auto turn_of = [&](unsigned number, unsigned place) {
+        Lane &lane = b.lanes[number];
+        lane.waits = nullptr;
+        lane.barrier = nullptr;
+        b.lane = number;
+        b.place = place;
+        block = &b;
+        return &lane;
+    };
+    // Nearly always it is the one beside it.
+    const unsigned beside = b.lane + 1;
+    if (beside % 32 != 0 && beside < n && b.lanes[beside].runnable()) return turn_of(beside, here);
     const bool is_fair = seed() % 2 == 0;
     for (unsigned w = 0; w <= warps; w++) {
         const unsigned place = w == 0 ? here : is_fair ? (here + w) % warps : w - 1;
@@ -286,14 +306,7 @@ inline Lane *lane_that_can_go_on(Block &b) {
         unsigned at = w == 0 ? b.lane - first : width - 1;
         for (unsigned i = 0; i < width; i++) {
             if (++at == width) at = 0;
-            Lane &lane = b.lanes[first + at];
-            if (!lane.runnable()) continue;
-            lane.waits = nullptr;
-            lane.barrier = nullptr;
-            b.lane = first + at;
-            b.place = place;
-            block = &b;
-            return &lane;
+            if (b.lanes[first + at].runnable()) return turn_of(first + at, place);
         }
     }
     return nullptr;
@@ -380,8 +393,8 @@ extern "C" __attribute__((noinline, no_sanitize("address"))) inline void twin_fi
         (*block->kernel)();
         Lane *me = self;
         me->done = true;
-        me->copies.clear();
-        me->groups.clear();
+        if (me->has_copies) block->copies[block->lane].clear();
+        me->has_copies = false;
         Lane *next = next_lane();
         if (next && !next->stack) {
             next->stack = me->stack;

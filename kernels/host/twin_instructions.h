@@ -5,23 +5,29 @@ namespace dev {
 
 // ---- Asynchronous copies ---------------------------------------------------------------------------------------------------
 
-inline void copy_async(twin::Lane::Copy copy) {
+inline twin::Copies &copies_of_lane() {
+    twin::self->has_copies = true;
+    return twin::block->copies[twin::block->lane];
+}
+inline void copy_async(twin::Copies::Copy copy) {
     const bool aligned = (uintptr_t)copy.to % copy.size == 0 && (copy.bytes == 0 || (uintptr_t)copy.from % copy.size == 0);
     if (!aligned) twin::fail("cp.async is not aligned");
     if (copy.bytes < 0 || copy.bytes > copy.size) twin::fail("cp.async of more bytes than it has");
     if (twin::early_copies()) return copy.run();
-    twin::self->copies.push_back(copy);
+    copies_of_lane().begun.push_back(copy);
 }
 inline void copy16_async(void *to, const void *from, int bytes) { copy_async({to, from, bytes, 16}); }
 inline void copy4_async(void *to, const void *from, int bytes) { copy_async({to, from, bytes, 4}); }
-inline void copies_commit() { twin::self->groups.push_back(twin::self->copies.size()); }
+inline void copies_commit() {
+    auto &[begun, groups] = copies_of_lane();
+    groups.push_back(begun.size());
+}
 template <int N> inline void copies_wait() {
-    auto &copies = twin::self->copies;
-    auto &groups = twin::self->groups;
+    auto &[begun, groups] = copies_of_lane();
     if (groups.size() <= N) return;
     const size_t done = groups[groups.size() - 1 - N];
-    for (size_t i = 0; i < done; i++) copies[i].run();
-    copies.erase(copies.begin(), copies.begin() + done);
+    for (size_t i = 0; i < done; i++) begun[i].run();
+    begun.erase(begun.begin(), begun.begin() + done);
     groups.erase(groups.begin(), groups.end() - N);
     for (size_t &end : groups) end -= done;
 }
