@@ -14,16 +14,16 @@ pub struct Array<T>(std::marker::PhantomData<T>);
 
 const LANES: usize = 4;
 
-/// Element-wise function of one, two or three vectors.
+/// Element-wise function of vectors. Written out: loops would be unrolled anyway, and take the compiler a third longer.
 macro_rules! lanes {
-    (|$($x:ident),+| $body:expr) => {{
-        let mut out = [Default::default(); LANES];
-        for (i, out) in out.iter_mut().enumerate() {
-            $(let $x = $x[i];)+
-            *out = $body;
-        }
-        out
-    }};
+    (|$($x:ident),+| $body:expr) => {
+        [
+            { $(let $x = $x[0];)+ $body },
+            { $(let $x = $x[1];)+ $body },
+            { $(let $x = $x[2];)+ $body },
+            { $(let $x = $x[3];)+ $body },
+        ]
+    };
 }
 
 /// The bf16 nearest to `x`, ties to even; not-a-number stays so.
