@@ -2,6 +2,7 @@
 //!
 //! One test alone in its process: the allocator counts what every lane allocates.
 
+#[allow(dead_code)] // a part of it is used here
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,13 +1,11 @@
 //! ARC on the command line: every malformed file is one line and exit code 2; a set is imported, audited, trained on,
 //! scored and shown.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, stdout, succeed, trm};
+use crate::common::{self, fail, stdout, succeed, trm};
 use serde_json::Value;
 use trm::dataset::Dataset;
 

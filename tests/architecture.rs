@@ -91,6 +91,18 @@ fn no_source_file_is_longer_than_500_lines() {
 }
 
 #[test]
+fn every_file_of_tests_is_part_of_the_suite() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let suite = fs::read_to_string(root.join("main.rs")).unwrap();
+    let files = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    report(files.filter_map(|file| {
+        let name = file.strip_suffix(".rs").filter(|name| !["main", "allocations"].contains(name))?;
+        let is_part = suite.lines().any(|line| line == format!("mod {name};"));
+        (!is_part).then(|| format!("tests/{file} is compiled nowhere: add it to tests/main.rs"))
+    }));
+}
+
+#[test]
 fn no_two_rooms_have_a_public_item_of_the_same_name() {
     let sources = sources();
     let shared = shared_names(&sources);

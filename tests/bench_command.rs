@@ -1,8 +1,6 @@
 //! `trm bench --profile`, `--scaling` and `--devices` against the binary: what they print, and what they refuse.
 
-mod common;
-
-use common::{fail, stdout, succeed, tiny, trm};
+use crate::common::{self, fail, stdout, succeed, tiny, trm};
 
 fn bench(more: &[&str]) -> std::process::Command {
     let mut command = trm();

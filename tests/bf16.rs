@@ -4,9 +4,7 @@
 //! Both tests look at the first supervision step of each case: logits, losses and gradients from the published weights
 //! and inputs. Later steps amplify any difference (`ARCHITECTURE.md`, "f64 judges f32").
 
-mod common;
-
-use common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
+use crate::common::golden::{Batch, Golden, config_of, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::{Config, Mixing, PrecisionSetting};

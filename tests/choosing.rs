@@ -1,11 +1,9 @@
 //! What evaluations during training read, and what is chosen by them: the best weights, and when to stop.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fail, resume, stderr, succeed, train, trm};
+use crate::common::{fail, resume, stderr, succeed, train, trm};
 use serde_json::Value;
 
 fn records(run: &Path) -> Vec<Value> {

@@ -1,13 +1,11 @@
 //! The commands as a user meets them, on one tiny run.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{stderr, stdout, succeed, train, trm};
+use crate::common::{self, stderr, stdout, succeed, train, trm};
 use serde_json::Value;
 use tempfile::TempDir;
 use trm::config::Config;

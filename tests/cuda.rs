@@ -1,10 +1,7 @@
 //! Training, evaluation and failures on a CUDA device: its twin on the host, and a GPU where there is one
 //! (`cargo test --features cuda -- --ignored`).
-#![cfg(cuda)]
 
-mod common;
-
-use common::RandomExamples;
+use crate::common::{self, RandomExamples};
 use trm::config::{Config, FixedPoint, Mixing, PrecisionSetting, TrainOnly};
 use trm::cuda::Backend;
 use trm::dataset::Examples as _;
@@ -300,7 +297,7 @@ mod commands {
     use std::path::Path;
     use std::process::Command;
 
-    use super::common::{fail, stderr, stdout, succeed, train, trm};
+    use crate::common::{self, fail, stderr, stdout, succeed, train, trm};
 
     fn on_the_twin(mut command: Command) -> Command {
         command.args(["--device", "cuda-twin"]);
@@ -313,7 +310,7 @@ mod commands {
     }
 
     fn resume(out: &Path) -> Command {
-        on_the_twin(super::common::resume(out))
+        on_the_twin(common::resume(out))
     }
 
     #[test]

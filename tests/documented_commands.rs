@@ -1,14 +1,11 @@
 //! Every `trm` command that a help text or a document shows is run, on small stand-ins for what it is about.
-#![cfg(unix)]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{stderr, stdout, succeed, trm};
+use crate::common::{stderr, stdout, succeed, trm};
 use trm::dataset::{Dataset, maze, sudoku};
 use trm::puzzle::maze::PathSpec;
 

@@ -1,13 +1,11 @@
 //! Bad input against the binary: one clear line (what, where, what to do), exit code 2, no panic, nothing left behind.
 
-mod common;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{succeed, tiny, train, trm};
+use crate::common::{self, succeed, tiny, train, trm};
 use ndarray::{Array2, ShapeBuilder as _};
 use ndarray_npy::{read_npy, write_npy};
 use safetensors::tensor::{Dtype, TensorView};

@@ -1,13 +1,11 @@
 //! What `trm eval` counts, over what, and what it writes: an answer that is not known improves no figure, copies are no
 //! further puzzles, and whoever wants the answers themselves gets all of them.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{fail, stdout, succeed, train, trm};
+use crate::common::{fail, stdout, succeed, train, trm};
 use serde_json::Value;
 use trm::files::npy;
 

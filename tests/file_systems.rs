@@ -1,13 +1,10 @@
 //! File systems of clusters: without locks, without folder syncs, and what a run makes of that.
-#![cfg(target_os = "linux")]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, resume, stderr, succeed, train};
+use crate::common::{self, fail, resume, stderr, succeed, train};
 
 /// Lets `flock` and `fsync` of folders fail with the errors that the environment names.
 const SHIM: &str = r#"

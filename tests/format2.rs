@@ -1,11 +1,9 @@
 //! Runs that were started before checkpoints had named buffers (format 2) go on.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{resume, succeed};
+use crate::common::{resume, succeed};
 use serde_json::Value;
 
 /// The losses of a log, by update.

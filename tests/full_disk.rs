@@ -1,13 +1,10 @@
 //! A run that runs out of space ends with one clear line; its last checkpoint is whole, and it goes on from there.
-#![cfg(target_os = "linux")]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, resume, succeed, train};
+use crate::common::{self, fail, resume, succeed, train};
 
 /// A small file system of its own, taken away at the end.
 struct SmallDisk {

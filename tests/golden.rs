@@ -3,11 +3,9 @@
 //! Figures in f64 judge (`common/golden.rs`); what only the published f32 code computed is compared with that. Prints one
 //! line per case with the worst error of each stage. All eleven pass; a model that is not built is a failure.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::golden::{Batch, Golden, Judge, Judged, config_of, distance, fill_weights, read, wide};
+use crate::common::golden::{Batch, Golden, Judge, Judged, config_of, distance, fill_weights, read, wide};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trm::config::Config;

@@ -1,12 +1,10 @@
 //! Files that people have: Sudoku of any side with and without answers, grids in JSON and CSV, validation splits.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, stderr, stdout, succeed, trm};
+use crate::common::{fail, stderr, stdout, succeed, trm};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use trm::dataset::grids::{self, FileKind, GridOptions, Keys};

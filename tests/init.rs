@@ -1,12 +1,10 @@
 //! Runs that begin with stored weights, and runs that go on further than planned.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{RandomExamples, fail, resume, stderr, succeed, train, trm};
+use crate::common::{self, RandomExamples, fail, resume, stderr, succeed, train, trm};
 use tempfile::TempDir;
 use trm::checkpoint::{NamedTensor, RunFolder, load_weights, save_weights};
 use trm::config::{Config, Mixing, TrainOnly};

@@ -1,11 +1,9 @@
 //! Mazes as a user meets them: made, imported, audited, trained on, solved; and what is refused.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{fail, stderr, stdout, succeed, trm};
+use crate::common::{fail, stderr, stdout, succeed, trm};
 use ndarray_npy::{read_npy, write_npy};
 use trm::dataset::{Dataset, audit, info, maze};
 use trm::puzzle::maze::PathSpec;

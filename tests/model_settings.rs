@@ -1,8 +1,6 @@
 //! The models beside TRM's own, and the settings for ideas that the paper found wanting: laws, threads, errors.
 
-mod common;
-
-use common::{RandomExamples, fail, resume, stderr, succeed, tiny, train, trm};
+use crate::common::{self, RandomExamples, fail, resume, stderr, succeed, tiny, train, trm};
 use trm::config::{Arch, Config, FixedPoint, Gradient, Mixing};
 use trm::engine::{Lanes, Weights};
 use trm::infer::{Inference, InferenceOptions};

@@ -1,13 +1,11 @@
 //! A gradient that is not finite stops the run, and what was good stays as it was.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{RandomExamples, config, fail, resume, train};
+use crate::common::{self, RandomExamples, config, fail, resume, train};
 use trm::Error;
 use trm::config::{FixedPoint, Mixing};
 use trm::engine::{Engine as _, LaneEngine, Lanes, Weights};

@@ -1,8 +1,6 @@
 //! An optimizer from outside: a rule that needs whole matrices, with one named buffer of its own.
 
-mod common;
-
-use common::{RandomExamples, config};
+use crate::common::{RandomExamples, config};
 use trm::config::Mixing;
 use trm::device::{Cpu, Real as _, Tensor};
 use trm::engine::{Alone, Engine as _, LaneEngine, Lanes, Optimizer, UpdateRule, WeightPart, Weights};

@@ -1,12 +1,10 @@
 //! A puzzle of the user's own: the document that explains it, command by command, and the laws of the import.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{fail, stderr, stdout, succeed, trm};
+use crate::common::{fail, stderr, stdout, succeed, trm};
 use proptest::prelude::*;
 use trm::dataset::grids::{self, GridOptions};
 use trm::dataset::{Dataset, Imported};

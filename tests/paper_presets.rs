@@ -1,10 +1,8 @@
 //! Every row of the paper's tables: its preset trains and evaluates, and the page that plans them all lists it.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{RandomExamples, stdout, succeed, trm};
+use crate::common::{RandomExamples, stdout, succeed, trm};
 use trm::config::{Config, Preset, presets};
 use trm::dataset::Examples as _;
 use trm::engine::{Lanes, Weights};

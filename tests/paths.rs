@@ -1,13 +1,11 @@
 //! The paths of the CPU's kernels as a user meets them: which one is taken, that a run says so, and training on each of them.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use common::{fail, resume, stderr, stdout, succeed, train, trm};
+use crate::common::{fail, resume, stderr, stdout, succeed, train, trm};
 use serde_json::Value;
 use trm::simd::{ISA_VARIABLE, Isa};
 

@@ -1,10 +1,8 @@
 //! Data parallelism: ranks that each own a node of the summation tree leave the bits of a single process.
 
-mod common;
-
 use std::sync::{Arc, Barrier, Mutex};
 
-use common::{RandomExamples, config};
+use crate::common::{RandomExamples, config};
 use trm::Result;
 use trm::config::{Config, Mixing};
 use trm::engine::{Engine as _, LaneEngine, Lanes, Peers, Weights};

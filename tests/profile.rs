@@ -1,10 +1,8 @@
 //! The profile of a training step: every operation is there, called as the schedule says, and FLOPs are the model's.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::config;
+use crate::common::config;
 use trm::config::Mixing;
 use trm::engine::Lanes;
 use trm::model::{Model, model_flops};

@@ -1,7 +1,4 @@
 //! A puzzle table of thousands of rows: saved by what changed, resumed to the same bytes, published as the dense tensor.
-#![cfg(unix)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +7,7 @@ use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use common::{fail, resume, stderr, succeed, train};
+use crate::common::{self, fail, resume, stderr, succeed, train};
 use ndarray::Array2;
 use tempfile::TempDir;
 use trm::checkpoint::load_weights;

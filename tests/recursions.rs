@@ -1,12 +1,10 @@
 //! Recursions of one's own, as a user meets them: an experiment file, a run folder that stands alone, a drawing, errors.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, resume, stdout, succeed, train, trm};
+use crate::common::{fail, resume, stdout, succeed, train, trm};
 use serde_json::Value;
 
 /// Settings whose updates take about a millisecond.

@@ -1,7 +1,4 @@
 //! Killed, interrupted, damaged: a run that goes on ends where the run that never stopped ended, byte for byte.
-#![cfg(unix)]
-
-mod common;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{fail, resume, stderr, succeed, train};
+use crate::common::{self, fail, resume, stderr, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
 use trm::rng::Rng;

@@ -1,14 +1,11 @@
 //! The job script of docs/slurm.md, under a scheduler that interrupts it again and again.
-#![cfg(unix)]
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{stderr, stdout, succeed, tiny, trm};
+use crate::common::{stderr, stdout, succeed, tiny, trm};
 
 /// Stands in for `sbatch`: runs the job, sends USR1 to its script alone after a while, kills what is left of it after a grace period,
 /// and runs it again as long as it has put itself into the queue.

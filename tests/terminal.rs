@@ -1,12 +1,9 @@
 //! What a terminal gets, by what its variables ask for: colour, a cursor that moves, or plain lines.
-#![cfg(unix)]
-
-mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{stdout, succeed, train};
+use crate::common::{self, stdout, succeed, train};
 
 /// What a command prints on a terminal with these variables; `None` where no terminal can be made.
 fn on_a_terminal(dir: &Path, arguments: &str, variables: &[(&str, &str)]) -> Option<String> {

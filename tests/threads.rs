@@ -1,11 +1,9 @@
 //! The number of threads changes nothing but the time.
 
-mod common;
-
 use std::fs;
 use std::sync::Arc;
 
-use common::{RandomExamples, config};
+use crate::common::{RandomExamples, config};
 use trm::config::{Arch, Augment, Config, DetachedPrecision, Gradient, Mixing, Positions, PrecisionSetting};
 use trm::dataset::arc::{ONLINE_FILE, Options, Stored, Subset, build, online_file};
 use trm::dataset::{Examples, TaskData};

@@ -1,13 +1,11 @@
 //! Rows that cannot be read any more, because their file has shrunk: one line, an exit code, and nothing half done.
 
-mod common;
-
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{RandomExamples, config, trm};
+use crate::common::{self, RandomExamples, config, trm};
 use ndarray_npy::{write_npy, write_zeroed_npy};
 use trm::config::Mixing;
 use trm::dataset::Examples;

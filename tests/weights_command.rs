@@ -1,12 +1,10 @@
 //! `trm weights`: from PyTorch, to PyTorch, and what is found out on the way.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, stderr, stdout, succeed, train, trm};
+use crate::common::{fail, stderr, stdout, succeed, train, trm};
 use serde_json::Value;
 use trm::checkpoint::{load_weights, save_torch};
 

@@ -1,13 +1,11 @@
 //! A model is asked about the data it knows, wherever that lies now and whoever has numbered it: tasks and symbols go by
 //! their names, and what is not known is named.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{fail, stderr, stdout, succeed, trm};
+use crate::common::{fail, stderr, stdout, succeed, trm};
 use serde_json::Value;
 use trm::dataset::Dataset;
 

@@ -1,5 +1,4 @@
 //! What the integration tests share: a tiny experiment, and the binary to run it with.
-#![allow(dead_code)] // every test binary uses a part of it
 
 pub mod golden;
 
