@@ -104,7 +104,7 @@ fn twin(out: &Path) {
         let object = out.join(source.file_stem().expect("a file")).with_extension("twin.o");
         let mut command = Command::new(&compiler);
         command.args(["-std=c++20", "-O1", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-DTRM_TWIN", "-x", "c++", "-c"]);
-        // It is there from the program's start, so its threads' variables need not be asked for: a fifth of all time.
+        // It is loaded with the program, so variables of threads have fixed places, which need not be asked for at each use.
         command.arg("-ftls-model=initial-exec");
         command.arg(&source).arg("-o").arg(&object);
         running.push_back(command.spawn().unwrap_or_else(|e| stop(&format!("{compiler}: {e}; {NO_COMPILER}"))));

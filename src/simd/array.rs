@@ -14,7 +14,7 @@ pub struct Array<T>(std::marker::PhantomData<T>);
 
 const LANES: usize = 4;
 
-/// Element-wise function of vectors. Written out: loops would be unrolled anyway, and take the compiler a third longer.
+/// Element-wise function of vectors. Written out: loops would be unrolled anyway, and take the compiler longer.
 macro_rules! lanes {
     (|$($x:ident),+| $body:expr) => {
         [
